@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?= a large red circle moves left slowly
+JOBS   ?= 2
+# minutes of training, on two CPU cores
+VQGAN_MINUTES ?= 25
+CLIP_MINUTES  ?= 10
+UNET_MINUTES  ?= 140
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export PROMPT
+
+.PHONY: help env demo test lab train
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES'
+
+env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("minit2v needs Python 3.10 or newer, found %d.%d" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train]"
+	@touch $@
+
+demo: env  ## a video from a prompt with the shipped model: make demo PROMPT="a small blue ring moves up"
+	@mkdir -p demo
+	$(BIN)/minit2v sample "$$PROMPT" --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising
+
+test: env  ## unit and parity tests, and the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
+	    $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=600 notebooks)
+
+lab: env  ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab $(firstword $(sort $(NOTEBOOKS)))
+
+train: env  ## the mini model from nothing: autoencoder, text encoder, UNet; about three hours on two cores
+	$(BIN)/minit2v train vqgan --preset mini --out runs/mini --budget $(VQGAN_MINUTES)m
+	$(BIN)/minit2v train clip --preset mini --out runs/mini --budget $(CLIP_MINUTES)m
+	$(BIN)/minit2v train unet --preset mini --out runs/mini --budget $(UNET_MINUTES)m

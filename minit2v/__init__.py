@@ -1,0 +1,18 @@
+"""minit2v: ModelScopeT2V, a text-to-video diffusion model, to read, train and watch at work, at every size.
+
+    import minit2v
+    pipe = minit2v.load("mini")
+    clip = pipe("a red circle moves left")
+    clip.save("out.mp4")
+
+Reading order: presets, autoencoder, text, blocks, unet, diffusion, samplers, pipeline.
+"""
+
+__version__ = "0.1.0"
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto"):
+    """The `TextToVideo` of a shipped name or a model folder; see `minit2v.pipeline.load`."""
+    from minit2v import pipeline  # takes torch with it, which `import minit2v` should not
+
+    return pipeline.load(name, device, dtype)

@@ -1,0 +1,47 @@
+"""Photographs as moving things: 2,000 of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT).
+
+    fashion_mnist.npz (10 classes, 200 each, 28, 28)  --- blur, border --->  tables that `render.paint` draws
+
+A photograph is light on black. Drawn smaller than it is, it would flicker while it moves (its details would
+fall between the pixels), so it is blurred first, by as much as it will shrink.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+CLASSES = (  # label 0 to 9
+    "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+)  # fmt: skip
+A_CLASS = 200
+FOR_TRAINING = 160  # the first photographs of each class; the others are for validation and tests
+_SIDE = 30  # 28 pixels and a black border of one
+
+
+def photos(names: list[str], numbers: list[int], widths: np.ndarray) -> np.ndarray:
+    """Photographs (b, 30, 30) float32 in 0..1: class, number, and how many pixels wide each will be drawn.
+
+    >>> photos(["sneaker", "boot"], [0, 199], np.array([23.0, 14.0])).shape
+    (2, 30, 30)
+    """
+    chosen = np.zeros((len(names), _SIDE, _SIDE), np.float32)
+    chosen[:, 1:-1, 1:-1] = _all()[[CLASSES.index(name) for name in names], numbers]
+    blur = np.stack([_blur(max(1, round(28 / width))) for width in widths])
+    return blur @ chosen @ blur.transpose(0, 2, 1) / 255
+
+
+@lru_cache
+def _blur(width: int) -> np.ndarray:
+    """The matrix (30, 30) that averages neighbours with the weights of a tent, `width` wide half-way up."""
+    box = np.ones(width) / width
+    tent = np.convolve(box, box)
+    return sum(w * np.eye(_SIDE, k=k - width + 1) for k, w in enumerate(tent)).astype(np.float32)
+
+
+@lru_cache
+def _all() -> np.ndarray:
+    wheel = Path(__file__).resolve().parents[1] / "_data"
+    folder = wheel if wheel.is_dir() else wheel.parents[1] / "data"
+    with np.load(folder / "fashion_mnist.npz") as file:
+        return file["photos"]

@@ -1,0 +1,236 @@
+"""Reads shape, colour, size, direction and speed of one moving thing from pixels, with no learning in it.
+
+    clip ─> background ─> where it is ─> its colour ─> centroids ─────────────> line fit ───> direction, speed
+            (median)      (threshold,    (cosine to        │
+                           window)        palette)         └──> align, average ─> template ─> shape, size
+
+A learnt judge is blind to what its training never showed, and a generator can be trained to please it; this one can be
+read line by line. It abstains (None, which counts as wrong) rather than guess: when the picture is empty or noise, when
+more than one thing is there, and when a thing is not the same or does not move the same for the whole clip:
+
+* colour, shape and size are read in the first, middle and last third on their own, and must agree;
+* the velocities of the two halves must agree, so a thing that stops half-way does not "move".
+
+It reads what level 1 of Moving Things shows. Lengths are in picture widths, so that one set of constants serves every
+picture size. Judging generated clips of drawn shapes attribute by attribute follows TFGAN (Balaji et al., IJCAI 2019).
+"""
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from minit2v.datasets.captions import Spec, Thing
+from minit2v.datasets.scenes import RADIUS, SPEED, render
+from minit2v.datasets.render import COLOURS, SHAPES
+from minit2v.errors import UserError
+
+THRESHOLD = 40  # least distance of a thing from the background, grey levels
+NOISE = 4  # the threshold is at least so many times the median distance from the background
+WINDOW = 0.30  # half the side of the square in which a thing is looked at, widths
+ALONE = 0.90  # least share of the pixels unlike the background that lie in the window
+LEAST_AREA = 0.008  # of a thing, in pictures; a small thing covers 0.02 or more
+PRESENT = 7 / 8  # least share of frames that show one thing: 14 of 16
+COLOUR_COSINE = 0.95  # least cosine to the nearest colour of the palette
+COLOUR_PURITY = 0.85  # least length of the mean colour over the mean length: 1 where there is one colour only
+CORRELATION = 0.80  # least correlation with the nearest template
+RESIDUAL = 0.10  # greatest root mean square distance from the line, in units of the way travelled
+HALVES = 0.40  # greatest difference between the velocities of the halves, in units of the speed
+SIDEWAYS = 0.50  # greatest speed across the direction, in units of that along it: 27 degrees
+BLURS = (0.0, 0.022, 0.038)  # of the templates, standard deviation in widths: 0, 0.7 and 1.2 pixels of 32
+GRID = 28  # points along the side of an aligned thing
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the judge saw; None where it abstains."""
+
+    shape: str | None = None
+    colour: str | None = None
+    size: str | None = None
+    motion: str | None = None  # left, right, up or down
+    speed: str | None = None  # slowly or quickly
+
+
+ATTRIBUTES = tuple(field.name for field in fields(Reading))
+
+
+def read(frames: np.ndarray) -> Reading:
+    """The attributes of the one thing in a clip, frames (f, H, W, 3) uint8.
+
+    Raises UserError for an array of another shape or type.
+
+    >>> read(np.zeros((16, 64, 64, 3), np.uint8))
+    Reading(shape=None, colour=None, size=None, motion=None, speed=None)
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}: convert it first")
+    clip = _pooled(frames)
+    background = np.median(clip[:, ::2, ::2].reshape(-1, 3), axis=0)
+    difference = clip - background
+    weight, centre, present = _locate(difference)
+    if present.mean() < PRESENT:
+        return Reading()
+    times = np.flatnonzero(present)
+    colours, forms = [], []
+    for third in np.array_split(times, min(3, len(times))):
+        direction, purity = _colour(difference[third], weight[third])
+        colours.append(_colour_name(direction, background) if purity >= COLOUR_PURITY else None)
+        forms.append(_form(_aligned(difference[third] @ direction, centre[third])))
+    motion, speed = _motion(times, centre[times] / clip.shape[2])
+    return Reading(_agreed(s for s, _ in forms), _agreed(colours), _agreed(s for _, s in forms), motion, speed)
+
+
+def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
+    """Which attributes the reading has as the spec says, and "all"; what the spec leaves None is not asked for.
+
+    Raises UserError for a spec of more than one thing.
+
+    >>> from minit2v.datasets import parse
+    >>> agrees(Reading("circle", "red", motion="left"), parse("a red circle moves up"))
+    {'shape': True, 'colour': True, 'size': True, 'motion': False, 'speed': True, 'all': False}
+    """
+    if len(spec.things) != 1 or spec.count != 1:
+        raise UserError("expected a spec of one thing (level 1), found more: the judge reads one thing")
+    asked = {name: getattr(spec.things[0], name) for name in ATTRIBUTES}
+    right = {name: value is None or getattr(reading, name) == value for name, value in asked.items()}
+    return {**right, "all": all(right.values())}
+
+
+def _agreed(names) -> str | None:
+    """The one name that all parts of the clip were given."""
+    first, *rest = names
+    return first if all(name == first for name in rest) else None
+
+
+def _pooled(frames: np.ndarray) -> np.ndarray:
+    """Averages blocks of pixels so that the picture is 32 to 63 pixels wide: less noise, less work. float32."""
+    f, height, width, _ = frames.shape
+    k = max(1, min(height, width) // 32)
+    blocks = frames[:, : height // k * k, : width // k * k].reshape(f, height // k, k, width // k, k, 3)
+    total = np.zeros((f, height // k, width // k, 3), np.float32)
+    for row in range(k):
+        for column in range(k):
+            total += blocks[:, :, row, :, column]
+    return total / k**2
+
+
+def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the thing is in each frame: (f, h, w, 3) -> weight (f, h, w), centre (f, 2) x and y in pixels, present (f,).
+
+    The weight of a pixel is its distance from the background, zero below the threshold and outside the window. The
+    window starts as the whole picture and closes in on the centroid, so that specks elsewhere do not pull at it.
+    """
+    f, h, w, _ = difference.shape
+    distance = np.sqrt(np.square(_smoothed(difference)).sum(-1))
+    weight = np.where(distance > max(THRESHOLD, NOISE * np.median(distance)), distance, 0)
+    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)
+    centre = np.array([[w / 2, h / 2]] * f, np.float32)
+    for half in (1.0, 1.3 * WINDOW, WINDOW, WINDOW):
+        near_x = np.abs(x - centre[:, :1]) <= half * w
+        near_y = np.abs(y - centre[:, 1:]) <= half * w
+        inside = weight * (near_y[:, :, None] & near_x[:, None, :])
+        mass = inside.sum((1, 2)) + 1e-6
+        centre = np.stack([inside.sum(1) @ x, inside.sum(2) @ y], 1) / mass[:, None]
+    area = (inside > 0).mean((1, 2))
+    present = (area > LEAST_AREA) & (area > ALONE * (weight > 0).mean((1, 2)))
+    return inside, centre, present
+
+
+def _smoothed(a: np.ndarray) -> np.ndarray:
+    """Means over 3x3 pixels of (f, h, w, 3); at the border over those that exist, the outermost counted twice."""
+    a = np.pad(a, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    a = a[:, :-2] + a[:, 1:-1] + a[:, 2:]
+    return (a[:, :, :-2] + a[:, :, 1:-1] + a[:, :, 2:]) / 9
+
+
+def _colour(difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Unit vector from the background's colour to the thing's, (3,), and how pure it is: 1 for one colour, less for two.
+
+    A mixture of the two colours, at an edge or by blur, lies on the line between them: blur changes the length only.
+    """
+    core = difference[weight > 0.6 * weight.max((1, 2), keepdims=True)]  # (pixels, 3)
+    mean = core.mean(0)
+    length = np.sqrt(mean @ mean) + 1e-6
+    return mean / length, length / np.sqrt(np.square(core).sum(-1)).mean()
+
+
+def _colour_name(direction: np.ndarray, background: np.ndarray) -> str | None:
+    palette = np.array(list(COLOURS.values())) - background
+    cosine = palette @ direction / np.sqrt(np.square(palette).sum(-1))
+    return list(COLOURS)[cosine.argmax()] if cosine.max() >= COLOUR_COSINE else None
+
+
+def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID², ), mean 0 and length 1.
+
+    Bilinear sampling is a product with tent functions, one matrix for the rows and one for the columns.
+    """
+    f, h, w = cover.shape
+    offset = np.linspace(-WINDOW, WINDOW, GRID, dtype=np.float32) * w
+    columns, rows = (
+        np.maximum(0, 1 - np.abs((centre[:, axis, None] + offset)[..., None] - np.arange(length, dtype=np.float32)))
+        for axis, length in ((0, w), (1, h))
+    )
+    mean = (rows @ cover @ columns.transpose(0, 2, 1)).mean(0).reshape(-1)
+    mean -= mean.mean()
+    return mean / (np.sqrt(mean @ mean) + 1e-6)
+
+
+def _form(look: np.ndarray) -> tuple[str | None, str | None]:
+    """Shape and size of the template that correlates best with an aligned thing."""
+    names, templates = _templates()
+    correlation = templates @ look
+    return names[correlation.argmax()] if correlation.max() >= CORRELATION else (None, None)
+
+
+@lru_cache
+def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
+    """All shapes and sizes, each blurred by BLURS, as `_aligned` sees them: [(shape, size)], (n, GRID²) float32.
+
+    They are drawn by the data set's own renderer at 32 pixels and read with the judge's own functions, so what these do
+    to a thing they do to its template too.
+    """
+    size, names, templates = 32, [], []
+    places = np.random.default_rng(0).uniform(0.3, 0.7, (8, 3))  # all sorts of places within a pixel
+    pixel = np.arange(size)
+    for shape, name in product(SHAPES, RADIUS):
+        clip = render([Spec((Thing(shape, "white", name),))] * 8, places, size, frames=1)[:, 0, :, :, 0]  # (8, h, w)
+        for blur in BLURS:
+            kernel = np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * (blur * size) ** 2 + 1e-6))
+            kernel /= kernel.sum(1, keepdims=True)
+            cover = (kernel @ (clip - np.median(clip)) @ kernel.T).astype(np.float32)
+            _, centre, _ = _locate(np.repeat(cover[..., None], 3, axis=-1))
+            names.append((shape, name))
+            templates.append(_aligned(cover, centre))
+    return names, np.stack(templates)
+
+
+def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | None]:
+    """Direction and speed of centroids (n, 2) in widths at frames times (n,), if they lie on one line at one velocity."""
+    slow, quick = SPEED["slowly"], SPEED["quickly"]
+    if len(times) < 4:
+        return None, None
+    velocity, residual = _line(times, centre)
+    speed = np.hypot(*velocity)
+    first, second = (_line(*half)[0] for half in zip(np.array_split(times, 2), np.array_split(centre, 2)))
+    along, across = max(abs(velocity)), min(abs(velocity))
+    if (
+        speed < slow / 2
+        or residual > RESIDUAL * speed * (times[-1] - times[0])
+        or np.hypot(*(first - second)) > HALVES * speed
+        or across > SIDEWAYS * along
+    ):
+        return None, None
+    axis = int(np.argmax(abs(velocity)))
+    direction = (("left", "right"), ("up", "down"))[axis][int(velocity[axis] > 0)]
+    return direction, "slowly" if speed < np.sqrt(slow * quick) else "quickly"
+
+
+def _line(times: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
+    """Least squares: velocity (2,) in widths a frame, and the root mean square distance from the line in widths."""
+    t = times - times.mean()
+    velocity = t @ centre / (t @ t)
+    rest = centre - centre.mean(0) - t[:, None] * velocity
+    return velocity, float(np.sqrt(np.square(rest).sum(-1).mean()))

@@ -1,0 +1,166 @@
+"""Presets: every size of the model is one dataclass of settings; nothing else distinguishes nano from 1.7 billion.
+
+    nano  ──  minutes in a notebook      mini  ──  hours on two cores, shipped      modelscope-1.7b  ──  the released model
+
+Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not have:
+they are off in ``modelscope-1.7b``; the README says what each buys.
+
+References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``configuration.json``.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from minit2v.errors import UserError
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The spatio-temporal UNet (paper section 3.3)."""
+
+    in_channels: int = 4  # channels of a latent; released 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # width of each level; each level halves h and w
+    attention: tuple[bool, ...] = (True, True, True, False)  # does the level have transformers
+    layers_per_level: int = 2  # spatio-temporal blocks per level (one more on the way up); released 2
+    head_dim: int = 64  # width of one attention head; released 64
+    first_temporal_heads: int = 8  # heads of the temporal transformer after conv_in; released 8 (inner width 512)
+    context_dim: int = 1024  # width d of a text token; released 1024
+    norm_groups: int = 32  # groups of every GroupNorm; released 32
+    dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
+    frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
+    text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The VQGAN that takes pixels to latents and back, frame by frame (paper section 3.1)."""
+
+    channels: int = 128  # width of the first level; released 128
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # width of level i in units of `channels`; n levels halve n - 1 times
+    layers_per_level: int = 2  # residual blocks per level (one more in the decoder); released 2
+    latent_channels: int = 4  # channels of a latent; released 4
+    bottleneck: str = "gaussian"  # "gaussian" (the release) or "codebook" (nearest code)
+    codes: int = 1024  # size of the codebook; unused by "gaussian"
+    norm_groups: int = 32  # groups of every GroupNorm; released 32
+    mid_attention: bool = True  # one attention over pixels between encoder and decoder halves; released True
+    scale_factor: float = 0.18215  # latents * scale_factor have unit variance; measured after training; released 0.18215
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along each side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The image tower of CLIP: a vision transformer, used only while CLIP is trained."""
+
+    size: int = 224  # height and width of a picture, pixels
+    patch: int = 14  # side of a patch, pixels
+    width: int = 1280  # width of a token
+    layers: int = 32  # transformer blocks
+    heads: int = 16  # attention heads
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """CLIP's text tower (paper section 3.2); the released one is OpenCLIP ViT-H-14."""
+
+    context_length: int = 77  # tokens of a prompt, with start, end and padding; released 77
+    width: int = 1024  # width d of a token; released 1024
+    heads: int = 16  # attention heads; released 16
+    layers: int = 24  # transformer blocks in the file; released 24
+    skip_last: int = 1  # blocks not run: 1 gives the penultimate layer; released 1
+    embed_dim: int = 1024  # width of the space shared with pictures; released 1024
+    words: tuple[str, ...] | None = None  # keep only the BPE rows of these words; None keeps all 49,408; released None
+    vision: VisionConfig = VisionConfig()  # the tower for pictures
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The noise schedule and what the network predicts (paper section 3; DDPM, arXiv 2006.11239)."""
+
+    steps: int = 1000  # timesteps T of the forward process; released 1000
+    schedule: str = "scaled_linear"  # "scaled_linear", "linear" or "cosine"; released scaled_linear
+    beta_start: float = 0.00085  # variance added at t = 0; released 0.00085
+    beta_end: float = 0.012  # variance added at t = T - 1; released 0.012
+    prediction: str = "eps"  # what the network's output means: "eps", "x0" or "v"; released eps
+    zero_terminal_snr: bool = False  # departure: nothing of the clip is left at t = T - 1 (arXiv 2305.08891)
+    snr_shift: float = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
+    spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released) or "trailing"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A whole text-to-video model: its three networks, its diffusion, and the defaults of a sample."""
+
+    name: str  # what `--model` and `--preset` call it
+    unet: UNetConfig = UNetConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    text: TextConfig = TextConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    frames: int = 16  # frames of a clip; released 16
+    height: int = 256  # pixels; released 256
+    width: int = 256  # pixels; released 256
+    fps: int = 8  # frames a second; released 8
+    steps: int = 50  # sampling steps; released 50
+    guidance: float = 9.0  # classifier-free guidance scale; released 9.0
+
+    def to_dict(self) -> dict:
+        """Nested plain dictionary, as written to config.json."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict) -> "Preset":
+        """Inverse of `to_dict`. Raises UserError for a dictionary that is not a preset."""
+        try:
+            return _build(Preset, values)
+        except (TypeError, AttributeError) as error:
+            raise UserError(f"expected the settings of a preset, found something else ({error}); is this a minit2v model?") from None
+
+
+def _build(cls: type, values: dict):
+    """A dataclass from nested dictionaries; lists become tuples."""
+    nested = {"unet": UNetConfig, "autoencoder": AutoencoderConfig, "text": TextConfig, "diffusion": DiffusionConfig, "vision": VisionConfig}
+    fields = {}
+    for key, value in values.items():
+        if key in nested and isinstance(value, dict):
+            value = _build(nested[key], value)
+        fields[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**fields)
+
+
+def _mini() -> Preset:
+    from minit2v.datasets import words
+
+    return Preset(
+        name="mini",
+        unet=UNetConfig(channels=(64, 96), attention=(True, True), layers_per_level=1, head_dim=32, first_temporal_heads=2, context_dim=128, norm_groups=16, dropout=0.0, frame_positions=True, text_in_embedding=True),
+        autoencoder=AutoencoderConfig(channels=12, multipliers=(1, 2, 4, 6), layers_per_level=1, norm_groups=4, scale_factor=1.0),
+        text=TextConfig(context_length=20, width=128, heads=4, layers=4, embed_dim=128, words=tuple(words(1)), vision=VisionConfig(size=64, patch=8, width=128, layers=4, heads=4)),
+        diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
+        height=64, width=64, guidance=4.0,
+    )
+
+
+def _nano() -> Preset:
+    mini = _mini()
+    return replace(
+        mini, name="nano", height=32, width=32,
+        unet=replace(mini.unet, channels=(32, 64), head_dim=16, norm_groups=8, context_dim=64),
+        autoencoder=replace(mini.autoencoder, multipliers=(1, 2, 4)),
+        text=replace(mini.text, width=64, layers=2, embed_dim=64, vision=VisionConfig(size=32, patch=8, width=64, layers=2, heads=2)),
+    )
+
+
+PRESETS = {"nano": _nano, "mini": _mini, "modelscope-1.7b": lambda: Preset(name="modelscope-1.7b")}  # name -> builder
+
+
+def get(name: str) -> Preset:
+    """The preset of that name. Raises UserError that lists the known names.
+
+    >>> get("modelscope-1.7b").unet.channels
+    (320, 640, 1280, 1280)
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+    return PRESETS[name]()

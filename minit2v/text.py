@@ -1,0 +1,145 @@
+"""CLIP text conditioning: a prompt becomes one feature vector per token, which the UNet attends to.
+
+    "a red ring"                                      blocks 1 … layers - 1 of CLIP's text tower
+         │ open_clip's byte-pair tokenizer             ┌──────────────────────────┐
+         ▼                                             │  x += attention(ln(x))   │  causal: a token sees
+    start a red ring end  0  0 …  (n ids) ─ embed ─ +  │  x += mlp(ln(x))         │  itself and those before
+                                            positions  └────────────┬─────────────┘
+                                                                    ▼ the last block is skipped
+                                                                 ln_final  ->  features (n d)
+
+The layer before the last ("penultimate") keeps what each word says; the last one gathers everything in the end token for
+CLIP's contrastive loss. Padding is id 0 and is *not* masked: the UNet attends to padded positions as well.
+
+A small model keeps a *compact vocabulary*: only the rows of the embedding that its words use, in their original order, so
+that padding stays the lowest id and the end token the highest (open_clip finds the end token by argmax).
+
+References: ModelScopeT2V, arXiv 2308.06571, section 3.2; CLIP, arXiv 2103.00020, section 2.4; OpenCLIP ViT-H-14.
+"""
+
+import unicodedata
+import warnings
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from minit2v.errors import UserError
+from minit2v.presets import TextConfig
+
+
+class Tokenizer:
+    """open_clip's tokenizer, with compact ids when the model knows only some words.
+
+    Args:
+        context_length: tokens n of every prompt, with start, end and padding.
+        words: the words to keep; None keeps the whole vocabulary and every id.
+
+    >>> tokenizer = Tokenizer(8, words=("a", "red", "ring"))
+    >>> tokenizer(["a red ring", ""])
+    tensor([[4, 1, 2, 3, 5, 0, 0, 0],
+            [4, 5, 0, 0, 0, 0, 0, 0]])
+    """
+
+    def __init__(self, context_length: int, words: tuple[str, ...] | None = None):
+        from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import
+
+        self.bpe = SimpleTokenizer(context_length=context_length)
+        self.words = None if words is None else {piece for word in words for piece in self._split(word)}
+        if words is None:
+            rows = range(self.bpe.vocab_size)
+        else:
+            rows = sorted({0, *self.bpe.all_special_ids, *(i for word in self.words for i in self.bpe.encode(word))})
+        self.rows = torch.tensor(rows, device="cpu")  # compact id -> original id, increasing
+
+    def __call__(self, prompts: list[str]) -> Tensor:
+        """Ids (b, n) of prompts: start, words, end, zeros. A prompt that is too long is cut, the end token last, with a warning.
+
+        Raises UserError for words outside the vocabulary, naming the nearest known ones.
+        """
+        prompts = [self._known(prompt) for prompt in prompts]
+        for prompt in prompts:
+            self._warn_if_cut(prompt)
+        return torch.searchsorted(self.rows, self.bpe(prompts))
+
+    def _split(self, text: str) -> list[str]:
+        """Words, single digits and runs of punctuation, lower case: the pieces that open_clip merges byte pairs within."""
+        return self.bpe.pat.findall(self.bpe.clean_fn(text))
+
+    def _known(self, prompt: str) -> str:
+        """The prompt if all its words are known. A compact vocabulary has no punctuation, so there it is left out."""
+        if self.words is None:
+            return prompt
+        pieces = [piece for piece in self._split(prompt) if piece in self.words or not _is_punctuation(piece)]
+        unknown = dict.fromkeys(piece for piece in pieces if piece not in self.words)
+        if unknown:
+            raise UserError(_unknown_words(prompt, list(unknown), sorted(self.words)))
+        return " ".join(pieces)
+
+    def _warn_if_cut(self, prompt: str) -> None:
+        ids, room = self.bpe.encode(prompt), self.bpe.context_length - 2  # start and end take two
+        if len(ids) > room:
+            warnings.warn(
+                f"the prompt has {len(ids)} tokens and the model reads {room}: left out "
+                f"{self.bpe.decode(ids[room:]).strip()!r} at its end; shorten the prompt to keep them",
+                stacklevel=4,
+            )
+
+
+def _is_punctuation(piece: str) -> bool:
+    return all(unicodedata.category(character).startswith("P") for character in piece)
+
+
+def _unknown_words(prompt: str, unknown: list[str], known: list[str]) -> str:
+    near = {word: get_close_matches(word, known, n=3, cutoff=0.5) for word in unknown}
+    told = ", ".join(f"{word!r} (nearest: {', '.join(near[word])})" if near[word] else repr(word) for word in unknown)
+    vocabulary = "" if all(near.values()) else f"; it knows: {' '.join(known)}"
+    return f"the model does not know {told} in the prompt {prompt!r}; use words that it knows{vocabulary}"
+
+
+class TextEncoder(nn.Module):
+    """The part of CLIP's text tower that a text-to-video model runs (ViT-H-14: 340,387,840 parameters).
+
+    Args:
+        config: sizes, and the words of a compact vocabulary.
+        clip: an ``open_clip.model.CLIP`` of these sizes, whose parameters are then *shared*, so that training it trains this
+            encoder. None makes the parts anew with open_clip's initialisation.
+    """
+
+    def __init__(self, config: TextConfig, clip: nn.Module | None = None):
+        super().__init__()
+        self.config = config
+        self.tokens = Tokenizer(config.context_length, config.words)
+        blocks = config.layers - config.skip_last
+        tower = clip or _text_tower(config, blocks, len(self.tokens.rows))
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding  # (n d)
+        self.blocks = nn.ModuleList(tower.transformer.resblocks[:blocks])
+        self.ln_final = tower.ln_final
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Features (b, n, d) of ids (b, n): the penultimate layer, then the final norm."""
+        x = self.token_embedding(tokens) + self.positional_embedding  # (b n) -> (b n d)
+        n = tokens.shape[1]
+        causal = torch.full((n, n), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        for block in self.blocks:
+            x = block(x, attn_mask=causal)
+        return self.ln_final(x)
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Features (b, n, d) of b prompts, in the dtype and on the device of the weights. "" is the unconditional prompt.
+
+        Raises UserError for words outside the vocabulary; warns when a prompt is too long and says what was cut.
+        """
+        return self(self.tokens(prompts).to(self.positional_embedding.device))
+
+
+def _text_tower(config: TextConfig, blocks: int, vocabulary: int) -> nn.Module:
+    """open_clip's text tower with that many blocks and without the projection to the space shared with pictures."""
+    from open_clip.transformer import TextTransformer
+
+    return TextTransformer(
+        context_length=config.context_length, vocab_size=vocabulary, width=config.width, heads=config.heads, layers=blocks,
+        proj_type="none",
+    )

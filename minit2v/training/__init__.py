@@ -1,0 +1,127 @@
+"""``minit2v train vqgan|clip|unet``: the three trainings, in the order in which they need one another.
+
+All three write into one folder, which is a model that `minit2v.load` reads once the last is done:
+
+    OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors
+    OUT/vqgan/  OUT/clip/  OUT/unet/          checkpoint.pt, log.jsonl, picture.png of each
+"""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+from minit2v.errors import UserError
+from minit2v.presets import Preset, get
+
+PARTS = ("vqgan", "clip", "unet")
+
+
+def run(part: str, preset: str, out: str | Path, budget: float = 3600.0, resume: bool = False, settings: dict[str, str] | None = None) -> Path:
+    """Train one part for `budget` seconds and write it into the model folder `out`; returns the folder.
+
+    `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share") or of the
+    preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or an ill-typed value.
+    """
+    from minit2v import weights
+    from minit2v.training.trainer import TrainConfig, train
+
+    out = Path(out)
+    if part not in PARTS:
+        raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
+    known = weights.read_preset(out) if (out / "config.json").is_file() else None
+    chosen = get(preset)
+    if known is not None and known.name != preset:
+        raise UserError(f"{out} is a run of preset {known.name!r}, not {preset!r}; choose another --out")
+    task_config, train_config = defaults(part)
+    task_config, train_config, chosen = configure(settings or {}, task_config, replace(train_config, budget=budget), chosen if known is None or part != "unet" else replace(chosen, autoencoder=known.autoencoder, text=known.text))
+    task = build(part, chosen, task_config, out)
+    averaged = train(task, out / part, train_config, resume)
+    export(part, chosen, task, averaged, out)
+    return out
+
+
+def defaults(part: str):
+    """(settings of the part, settings of the loop)."""
+    from minit2v.training.trainer import TrainConfig
+
+    if part == "vqgan":
+        from minit2v.training.vqgan import VQGANConfig
+
+        return VQGANConfig(), TrainConfig(batch=16, lr=2e-3, ema=0.995)
+    if part == "clip":
+        return None, TrainConfig(batch=256, lr=1e-3, ema=0.99, weight_decay=0.1)
+    from minit2v.training.unet import UNetTraining
+
+    return UNetTraining(), TrainConfig(batch=32, lr=1e-3, ema=0.998)
+
+
+def build(part: str, preset: Preset, config, out: Path):
+    """The task of a part."""
+    if part == "vqgan":
+        from minit2v.training.vqgan import VQGANTask
+
+        return VQGANTask(preset, config)
+    if part == "clip":
+        from minit2v.training.clip import ClipTask
+
+        return ClipTask(preset)
+    from minit2v.training.unet import UNetTask
+
+    return UNetTask(preset, config, out)
+
+
+def export(part: str, preset: Preset, task, averaged, out: Path) -> None:
+    """Write what was trained, and the settings of the model as far as they are known now."""
+    import torch
+
+    from minit2v import weights
+
+    known = weights.read_preset(out) if (out / "config.json").is_file() else preset
+    if part == "vqgan":
+        task.autoencoder.load_state_dict(averaged["autoencoder"].state_dict())
+        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=task.calibrate()))
+        weights.save_model(out, known, autoencoder=averaged["autoencoder"])
+    elif part == "clip":
+        known = replace(known, text=preset.text)
+        weights.save_model(out, known, text=averaged["text"])
+    else:
+        known = replace(known, unet=preset.unet, diffusion=preset.diffusion)
+        weights.save_model(out, known, unet=averaged["unet"], dtype=torch.float16)
+
+
+def configure(settings: dict[str, str], *configs):
+    """Each setting goes to the first of the configs that knows its name; returns the changed configs."""
+    configs = list(configs)
+    for name, text in settings.items():
+        for i, config in enumerate(configs):
+            if is_dataclass(config) and _knows(config, name):
+                configs[i] = _with(config, name, text)
+                break
+        else:
+            names = [field.name for config in configs if is_dataclass(config) for field in fields(config)]
+            raise UserError(f"unknown setting {name!r}; known are {', '.join(names)}, and paths into the preset like unet.dropout")
+    return configs
+
+
+def _knows(config, name: str) -> bool:
+    head, _, rest = name.partition(".")
+    known = head in {field.name for field in fields(config)}
+    return known and (not rest or is_dataclass(getattr(config, head)) and _knows(getattr(config, head), rest))
+
+
+def _with(config, name: str, text: str):
+    """The config with one field, given by path, read from its text."""
+    head, _, rest = name.partition(".")
+    value = getattr(config, head)
+    return replace(config, **{head: _with(value, rest, text) if rest else _read(value, text, name)})
+
+
+def _read(old, text: str, name: str):
+    """A value of the type of the old one, from a text."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple):
+            return tuple(_read(old[0], part, name) for part in text.split(","))
+        return type(old)(text)
+    except (ValueError, KeyError):
+        raise UserError(f"expected {type(old).__name__} for {name}, like {old}; found {text!r}") from None

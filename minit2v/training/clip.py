@@ -1,0 +1,184 @@
+"""Contrastive training of a small CLIP on (frames, caption) pairs, from which the text encoder is taken.
+
+    half of a batch: pictures       half of a batch: clips, as storyboards
+    ┌───────┐                       ┌───────┐  four frames (first, two between, last), each halved in size, in reading
+    │   ○   │ "a small red ring"    │○  │ ○ │  order: a tower that sees one still picture sees direction and speed too,
+    │       │                       ├───┼───┤  and the text tower has a reason to keep the motion words apart.
+    └───────┘                       │  ○│  ○│ "a small red ring moves right quickly"
+                                    └───────┘
+    every picture is to be nearer to its own caption than to all others of the batch, and the other way round.
+
+Two captions of one meaning would each be the other's wrong answer, so a batch holds every meaning once. Clips come in
+*families* that look alike (same shape, colour and size) and move differently: only the motion words tell them apart.
+
+References: CLIP, arXiv 2103.00020, sections 2.3 and 2.4 (figure 3); ModelScopeT2V, arXiv 2308.06571, section 3.2.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from minit2v.datasets import MovingThings, caption, parse
+from minit2v.errors import UserError
+from minit2v.presets import Preset, TextConfig
+from minit2v.text import TextEncoder, Tokenizer
+
+ATTRIBUTES = ("shape", "colour", "size", "motion", "speed")
+LOOKS = ATTRIBUTES[:3]  # what a still picture shows
+FAMILY = 4  # clips of one batch that look alike
+
+
+def build_clip(config: TextConfig) -> nn.Module:
+    """open_clip's CLIP of these sizes, both towers, freshly initialised (released sizes: 986,109,441 parameters)."""
+    from open_clip.model import CLIP
+
+    vision = config.vision
+    return CLIP(
+        config.embed_dim,
+        vision_cfg={
+            "image_size": vision.size, "patch_size": vision.patch, "width": vision.width, "layers": vision.layers,
+            "head_width": vision.width // vision.heads,
+        },
+        text_cfg={
+            "context_length": config.context_length, "vocab_size": len(Tokenizer(config.context_length, config.words).rows),
+            "width": config.width, "heads": config.heads, "layers": config.layers,
+        },
+    )
+
+
+def storyboard(clips: np.ndarray) -> np.ndarray:
+    """Four frames of each clip, first to last, halved and tiled 2 x 2: uint8 (b, f, H, W, 3) -> (b, H, W, 3), H and W even."""
+    b, f, H, W, _ = clips.shape
+    four = clips[:, np.linspace(0, f - 1, 4).round().astype(int)]
+    small = four.reshape(b, 2, 2, H // 2, 2, W // 2, 2, 3).mean((4, 6))  # (b 4 H W 3) -> (b 2 2 H/2 W/2 3)
+    return small.transpose(0, 1, 3, 2, 4, 5).reshape(b, H, W, 3).round().astype(np.uint8)
+
+
+class ClipTask(nn.Module):
+    """A contrastive training task for the trainer.
+
+    Args:
+        preset: gives the sizes of CLIP, of the pictures, and the number of frames.
+        clips, images: how many clips and how many pictures are rendered, once, to draw batches from.
+        tests: validation clips, and as many validation pictures, that `evaluate` reads.
+    """
+
+    def __init__(self, preset: Preset, clips: int = 6144, images: int = 2048, tests: int = 128):
+        super().__init__()
+        self.clip = build_clip(preset.text)
+        self.text = TextEncoder(preset.text, self.clip)  # shares its parameters with self.clip
+        self.progress, self.scores = 0.0, {}
+        self.pools = {kind: Pool(preset, "train", kind, size, self.text.tokens) for kind, size in
+                      (("clips", clips), ("images", images))}
+        self.deviation, self.mean = torch.std_mean(torch.cat([pool.pictures for pool in self.pools.values()]).float())
+        self.tests = {kind: Pool(preset, "val", kind, tests, self.text.tokens) for kind in self.pools}
+
+    def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+        """A batch of n pairs, half clips and half pictures: pictures uint8 (n, 3, H, W) and tokens (n, context)."""
+        clips = self.pools["clips"].draw(generator, n - n // 2)
+        images = self.pools["images"].draw(generator, n // 2)
+        return {key: torch.cat([clips[key], images[key]]) for key in clips}
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """CLIP's symmetric cross-entropy over the cosines of all pictures with all captions (figure 3 there)."""
+        image = self.clip.encode_image(self._normalised(batch["pictures"]), normalize=True)
+        text = self.clip.encode_text(batch["tokens"], normalize=True)
+        scale = self.clip.logit_scale.clamp(max=np.log(100)).exp()  # section 2.5: more is unstable
+        return _contrastive_loss()(image, text, scale), dict(self.scores)
+
+    @property
+    def ema_modules(self) -> dict[str, nn.Module]:
+        """What is averaged and exported: the part of the text tower that the text-to-video model runs."""
+        return {"text": self.text}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Per attribute, how often a validation picture is nearest to its own caption among all that differ in that attribute
+        only. Chance is one over the number of the attribute's values: for a shape 1/6, for a direction of motion 1/4."""
+        return {
+            f"{kind} {name}": self._accuracy(pool, name)
+            for kind, pool in self.tests.items() for name in (ATTRIBUTES if kind == "clips" else LOOKS)
+        }
+
+    def _accuracy(self, pool: "Pool", name: str) -> float:
+        values = sorted({getattr(spec.things[0], name) for spec in pool.specs})
+        truth = torch.tensor([values.index(getattr(spec.things[0], name)) for spec in pool.specs])
+        captions = [caption(_with(spec, name, value), motion=pool.motion) for spec in pool.specs for value in values]
+        text = self._encode_text(self.text.tokens(captions)).unflatten(0, (-1, len(values)))  # (b*v d) -> (b v d)
+        nearest = torch.einsum("bd,bvd->bv", self._encode_image(pool.pictures), text).argmax(1)
+        return (nearest == truth).float().mean().item()
+
+    @torch.no_grad()
+    def picture(self) -> np.ndarray:
+        """Eight validation storyboards over the cosines of each with all eight captions (white 1, black 0), as uint8
+        (H, W, 3): a bright diagonal is good. Also measures `evaluate`, whose scores join the metrics from here on."""
+        self.scores = self.evaluate()
+        pool, side = self.tests["clips"], self.tests["clips"].pictures.shape[-1]
+        cosine = self._encode_text(pool.tokens[:8]) @ self._encode_image(pool.pictures[:8]).T  # row caption, column picture
+        matrix = (cosine.clamp(0, 1) * 255).byte().repeat_interleave(side // 4, 0).repeat_interleave(side, 1)
+        top = pool.pictures[:8].permute(2, 0, 3, 1).flatten(1, 2)  # (8 3 H W) -> (H 8W 3)
+        return np.concatenate([top.numpy(), matrix[..., None].expand(-1, -1, 3).numpy()])
+
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        """uint8 to mean 0 and deviation 1 over the training pictures, as for CLIP: small things on a plain background would
+        otherwise hardly show beside the background's constant."""
+        return (pictures.float() - self.mean) / self.deviation
+
+    def _encode_image(self, pictures: Tensor) -> Tensor:
+        return self.clip.encode_image(self._normalised(pictures.to(self.clip.logit_scale.device)), normalize=True).cpu()
+
+    def _encode_text(self, tokens: Tensor) -> Tensor:
+        return self.clip.encode_text(tokens.to(self.clip.logit_scale.device), normalize=True).cpu()
+
+
+class Pool:
+    """Rendered pairs: pictures uint8 (N, 3, H, W), tokens (N, context), and what each shows and says."""
+
+    def __init__(self, preset: Preset, split: str, kind: str, size: int, tokens: Tokenizer):
+        self.motion = kind == "clips"
+        data = MovingThings(split, size=preset.text.vision.size, frames=preset.frames, images=not self.motion)
+        pictures, captions, self.specs = [], [], []
+        for start in range(0, size, 256):
+            frames, said, specs = data.batch(range(start, min(start + 256, size)))
+            pictures.append(storyboard(frames) if self.motion else frames[:, 0])
+            captions += said
+            self.specs += specs
+        self.pictures = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous()
+        self.tokens = tokens(captions)
+        self.families = {}  # what the caption says of the looks -> what it says in all -> indices
+        for i, text in enumerate(captions):
+            meaning = parse(text)
+            look = tuple(getattr(meaning.things[0], name) for name in LOOKS)
+            self.families.setdefault(look, {}).setdefault(meaning, []).append(i)
+
+    def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+        """n pairs, no two of one meaning, up to FAMILY of each look. Raises UserError when there are not as many."""
+        chosen = []
+        for members in _shuffled(self.families.values(), generator):
+            chosen += [_shuffled(indices, generator)[0] for indices in _shuffled(members.values(), generator)[:FAMILY]]
+        if len(chosen) < n:
+            raise UserError(f"a batch needs {n} pairs of different meaning, found {len(chosen)}; use a smaller batch")
+        index = torch.tensor(chosen[:n])
+        return {"pictures": self.pictures[index], "tokens": self.tokens[index]}
+
+
+def _shuffled(items, generator: torch.Generator) -> list:
+    items = list(items)
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+
+def _with(spec, name: str, value: str):
+    return replace(spec, things=(replace(spec.things[0], **{name: value}),))
+
+
+def _contrastive_loss() -> nn.Module:
+    """open_clip's loss; with several processes, over the pairs of all of them."""
+    from open_clip.loss import ClipLoss
+
+    if not torch.distributed.is_initialized():
+        return ClipLoss()
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)

@@ -1,0 +1,197 @@
+"""Training the UNet as the paper does: images first, then clips and images together.
+
+    stage 1   image-text pairs, no temporal layers                        an image model
+    stage 2   temporal layers join as the identity;                       a video model that has not
+              clips, and every eighth batch images                        forgotten what only images show
+
+The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once and kept
+in ``cache.safetensors``. *Caption sensitivity* says during training whether a word is used at all: the loss with one word
+of the caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is ignored.
+
+References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame training); classifier-free guidance, arXiv
+2207.12598, algorithm 1 (caption dropout).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from minit2v import weights
+from minit2v.autoencoder import VQGAN
+from minit2v.datasets import MovingThings, caption
+from minit2v.diffusion import Diffusion
+from minit2v.errors import UserError
+from minit2v.pipeline import TextToVideo
+from minit2v.presets import Preset
+from minit2v.text import TextEncoder
+from minit2v.unet import UNet
+
+
+@dataclass(frozen=True)
+class UNetTraining:
+    """Settings of the UNet's training; the values of the paper or of its released code where known."""
+
+    clips: int = 8192  # clips rendered, encoded and kept
+    images: int = 16384  # images likewise
+    image_stage: float = 0.1  # share of the run before the temporal layers join
+    image_share: float = 0.125  # share of the later batches that are images; released 1 in 8
+    images_per_clip: int = 4  # images in the place of one clip of a batch; released 32 against 4
+    frame_counts: tuple[int, ...] = (16,)  # frames of a batch of clips, in turn; released 16 (later 32 too)
+    caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
+    temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5 (0.2 the other way)
+    high_noise: float = 0.0  # share of timesteps drawn from the noisiest fifth only; departure, 0 is off
+
+
+class UNetTask(nn.Module):
+    """Denoising as a task for the trainer. `folder` holds the trained autoencoder and text tower.
+
+    Raises UserError if one of them is missing or of another preset.
+    """
+
+    def __init__(self, preset: Preset, config: UNetTraining, folder: Path):
+        super().__init__()
+        self.preset, self.config, self.progress, self.sensitivity = preset, config, 0.0, {}
+        self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
+        self.diffusion = Diffusion(preset.diffusion)
+        autoencoder = weights.load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", "vqgan"))
+        text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
+        # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
+        self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
+        self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config)
+        self.test = MovingThings("val", size=preset.height, frames=preset.frames).batch(range(16))
+
+    @property
+    def ema_modules(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet}
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        temporal = self.unet.temporal_parameters()
+        known = {id(p) for p in temporal}
+        spatial = [p for p in self.unet.parameters() if id(p) not in known]
+        return [{"params": spatial, "lr": lr}, {"params": temporal, "lr": lr * self.config.temporal_rate}]
+
+    def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+        """n clips, or n times `images_per_clip` images: latents (b, c, f, h, w), noise, t (b,), context (b, n, d)."""
+        chance = torch.rand(2, generator=generator).tolist()
+        image = self.progress < self.config.image_stage or chance[0] < self.config.image_share
+        kind, n = ("images", n * self.config.images_per_clip) if image else ("clips", n)
+        index = torch.randint(len(self.cache[f"{kind}.latents"]), (n,), generator=generator)
+        latents = self.cache[f"{kind}.latents"][index].float()
+        if not image:
+            f = self.config.frame_counts[int(chance[1] * len(self.config.frame_counts))]
+            latents = latents[:, :, :f]
+        context = self.cache["contexts"][self.cache[f"{kind}.captions"][index]].float()
+        dropped = torch.rand(n, generator=generator) < self.config.caption_dropout
+        context[dropped] = self.cache["contexts"][0].float()  # row 0 is the empty caption
+        t = self.draw_timesteps(generator, n)
+        return {"latents": latents, "noise": torch.randn(latents.shape, generator=generator), "t": t, "context": context}
+
+    def draw_timesteps(self, generator: torch.Generator, n: int) -> Tensor:
+        """Uniform over all timesteps, but for a share of `high_noise` from the noisiest fifth."""
+        steps = self.preset.diffusion.steps
+        lowest = torch.where(torch.rand(n, generator=generator) < self.config.high_noise, 0.8 * steps, 0.0)
+        return (lowest + torch.rand(n, generator=generator) * (steps - lowest)).long()
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        temporal = self.progress >= self.config.image_stage
+        loss = self.losses(batch["latents"], batch["noise"], batch["t"], batch["context"], temporal).mean()
+        kind = "image" if batch["latents"].shape[2] == 1 else "clip"
+        return loss, {f"{kind} loss": loss.item(), **self.sensitivity}
+
+    def losses(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor, temporal: bool = True) -> Tensor:
+        """The loss of each clip (b,)."""
+        noisy = self.diffusion.add_noise(latents, noise, t)
+        return self.diffusion.loss(self.unet(noisy, t, context, temporal), latents, noise, t, per_clip=True)
+
+    @torch.no_grad()
+    def caption_sensitivity(self) -> dict[str, float]:
+        """How much a wrong word costs: loss with it over the loss with the right one, less 1, by attribute and timestep."""
+        frames, captions, specs = self.test
+        latents = encode(self.pipe, frames)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        right, costs = self.pipe.text.encode(captions), {}
+        for t in (0.999, 0.8, 0.5):
+            level = torch.full((len(latents),), int(t * self.preset.diffusion.steps))
+            base = self.losses(latents, noise, level, right).mean()
+            for name in ("shape", "colour", "size", "motion", "speed"):
+                wrong = self.pipe.text.encode([caption(with_wrong(spec, name)) for spec in specs])
+                costs[f"{name} t={t}"] = (self.losses(latents, noise, level, wrong).mean() / base - 1).item()
+        return costs
+
+    def picture(self, rows: int = 6, columns: int = 8) -> np.ndarray | None:
+        """Clips of six validation captions, uint8 (rows H, columns W, 3); also measures the caption sensitivity."""
+        if self.progress < self.config.image_stage:
+            return None
+        self.sensitivity = self.caption_sensitivity()
+        clips = self.pipe(self.test[1][:rows], steps=16, seed=0)
+        show = np.linspace(0, self.preset.frames - 1, columns).round().astype(int)
+        return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
+
+
+def trained(folder: Path, network: str, part: str) -> Path:
+    """The file of a network that the UNet stands on."""
+    path = Path(folder) / f"{network}.safetensors"
+    if not path.is_file():
+        raise UserError(f"expected a trained {network} in {folder}, found none; run minit2v train {part} --out {folder} first")
+    return path
+
+
+def with_wrong(spec, name: str):
+    """The spec with one attribute of its thing changed to another value; motions to the opposite one."""
+    other = {"left": "right", "right": "left", "up": "down", "down": "up", "small": "large", "large": "small",
+             "slowly": "quickly", "quickly": "slowly", "circle": "cross", "red": "blue"}
+    thing = spec.things[0]
+    value = other.get(getattr(thing, name), {"shape": "circle", "colour": "red"}.get(name))
+    return replace(spec, things=(replace(thing, **{name: value}),))
+
+
+@torch.inference_mode()
+def encode(pipe: TextToVideo, frames: np.ndarray) -> Tensor:
+    """uint8 (b, f, H, W, 3) -> latents of unit variance (b, c, f, h, w), float32."""
+    pixels = rearrange(torch.from_numpy(frames), "b f H W c -> (b f) c H W").float() / 127.5 - 1
+    latents = torch.cat([pipe.autoencoder.encode(part.to(pipe.device)).cpu() for part in pixels.split(64)])
+    return rearrange(latents, "(b f) c h w -> b c f h w", b=len(frames)) * pipe.preset.autoencoder.scale_factor
+
+
+def cached(path: Path, pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:
+    """Latents (float16), the number of each one's caption, and the features of all captions: read, or computed and kept.
+
+    The key tells for which networks and how many items it was computed; another one is computed anew.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    preset = pipe.preset
+    state = {**pipe.autoencoder.state_dict(), **pipe.text.state_dict()}
+    checksum = sum(float(value.double().abs().sum()) for value in state.values())
+    key = f"{config.clips} {config.images} {preset.frames} {preset.height} {preset.width} {checksum:.6f}"
+    if path.is_file():
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("key") == key:
+                return load_file(path)
+    cache = compute_cache(pipe, config)
+    weights.write_atomically(path, lambda temporary: save_file(cache, temporary, {"key": key}))
+    return cache
+
+
+def compute_cache(pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:
+    """Render and encode everything once; see `cached`."""
+    from tqdm import tqdm
+
+    preset, cache, captions = pipe.preset, {}, {"": 0}
+    for kind, count in (("clips", config.clips), ("images", config.images)):
+        data = MovingThings("train", size=preset.height, frames=preset.frames, images=kind == "images")
+        latents, numbers = [], []
+        for start in tqdm(range(0, count, 64), desc=f"encoding {kind}", disable=None):
+            frames, said, _ = data.batch(range(start, min(start + 64, count)))
+            latents.append(encode(pipe, frames).half())
+            numbers += [captions.setdefault(text, len(captions)) for text in said]
+        cache |= {f"{kind}.latents": torch.cat(latents), f"{kind}.captions": torch.tensor(numbers)}
+    texts = list(captions)
+    with torch.inference_mode():
+        features = [pipe.text.encode(texts[i : i + 256]).cpu().half() for i in range(0, len(texts), 256)]
+    return cache | {"contexts": torch.cat(features)}

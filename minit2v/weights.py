@@ -1,0 +1,136 @@
+"""Weights on disk: one folder a model, one safetensors file a network, settings beside them.
+
+    mini/config.json   unet.safetensors   autoencoder.safetensors   text.safetensors
+
+Files are written atomically (a temporary name, then a rename) and read strictly: a file that is damaged, cut short, foreign
+or of another preset is refused in one line with its name. safetensors files hold only numbers: reading one runs no code.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from minit2v.errors import UserError
+from minit2v.presets import PRESETS, Preset, get
+
+NETWORKS = ("unet", "autoencoder", "text")  # the files of a model folder
+
+
+def data_dir() -> Path:
+    """Where shipped weights and images are: inside an installed wheel, or in the clone."""
+    inside = Path(__file__).parent / "_data"
+    return inside if inside.exists() else Path(__file__).parent.parent / "data"
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model: a shipped name ("mini") or a path. Raises UserError that lists what is known."""
+    for folder in (data_dir() / name, Path(name)):
+        if (folder / "config.json").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in data_dir().glob("*/config.json"))
+    raise UserError(f"unknown model {str(name)!r}; shipped are {', '.join(shipped) or 'none'}; else give a folder with a config.json")
+
+
+def read_preset(folder: Path) -> Preset:
+    """The settings of a model folder. Raises UserError if config.json is none."""
+    path = Path(folder) / "config.json"
+    try:
+        return Preset.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); get the model again") from None
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call ``write(temporary path)``, then rename it to `path`: there is the old file or the new, never half of one."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error.strerror or error}; nothing was changed") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_preset(folder: Path, preset: Preset) -> None:
+    """Write config.json."""
+    write_atomically(Path(folder) / "config.json", lambda path: path.write_text(json.dumps(preset.to_dict(), indent=1) + "\n"))
+
+
+def save_module(module, path: Path, dtype=None) -> None:
+    """Write a module's state as safetensors; floating point tensors as `dtype` if given (float16 halves the file)."""
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    if dtype is not None:
+        state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    write_atomically(Path(path), lambda temporary: save_file(state, temporary))
+
+
+def load_into(module, path: Path):
+    """Fill a module from a safetensors file, each tensor cast to the module's dtype; returns the module.
+
+    Raises UserError naming the file when it is missing, damaged, not finite, or belongs to another preset.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected the weights of a model there")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({str(error).splitlines()[0][:80]}); get it again") from None
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{path} is damaged: {key} holds numbers that are not finite; get it again")
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if expected != found:
+        key = next(iter(sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))))
+        raise UserError(f"{path} is of another preset: expected {key} of shape {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}")
+    module.load_state_dict(state)
+    return module
+
+
+def save_model(folder: Path, preset: Preset, unet=None, autoencoder=None, text=None, dtype=None) -> None:
+    """Write config.json and the given networks."""
+    save_preset(folder, preset)
+    for name, module in zip(NETWORKS, (unet, autoencoder, text)):
+        if module is not None:
+            save_module(module, Path(folder) / f"{name}.safetensors", dtype)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the files of a model folder, shortened to 12 digits: two equal fingerprints are one model."""
+    digest = hashlib.sha256()
+    for name in ("config.json", *(f"{network}.safetensors" for network in NETWORKS)):
+        digest.update((Path(folder) / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def inspect(model: str) -> str:
+    """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset or a folder."""
+    import torch
+
+    from minit2v.autoencoder import VQGAN
+    from minit2v.text import TextEncoder
+    from minit2v.unet import UNet
+
+    preset = get(model) if model in PRESETS else read_preset(find_model(model))
+    with torch.device("meta"):
+        unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
+    count = lambda module: sum(p.numel() for p in module.parameters())
+    total, temporal = count(unet), sum(p.numel() for p in unet.temporal_parameters())
+    rows = [("UNet", total), ("  spatial", total - temporal), (f"  temporal ({temporal / total:.1%})", temporal)]
+    rows += [(f"  level {i}, down", count(level)) for i, level in enumerate(unet.down)]
+    rows += [("  middle", count(unet.middle))]
+    rows += [(f"  level {len(unet.up) - 1 - i}, up", count(level)) for i, level in enumerate(unet.up)]
+    rows += [("autoencoder", count(autoencoder)), ("text tower, as run", count(text))]
+    return "\n".join(f"{name:<28}{number:>16,}" for name, number in rows)

@@ -1,0 +1,243 @@
+"""The command line: what it writes, and that every mistake is one line, exit status 2, and no file."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from minit2v.cli import main
+from minit2v.video import Clip
+
+PROMPT = "a small blue ring moves up"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A folder with an untrained nano model."""
+    import torch
+
+    from minit2v import presets, weights
+    from minit2v.autoencoder import VQGAN
+    from minit2v.text import TextEncoder
+    from minit2v.unet import UNet
+
+    torch.manual_seed(0)
+    folder, preset = tmp_path_factory.mktemp("nano"), presets.get("nano")
+    unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
+    weights.save_model(folder, preset, unet, autoencoder, text)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def refused(here, capsys):
+    """Runs a command that must be refused and returns its one line."""
+    def run(*arguments):
+        before = sorted(here.rglob("*"))
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 2, err
+        assert out == "" and err.startswith("minit2v: ") and err.count("\n") == 1 and err.endswith("\n")
+        assert sorted(here.rglob("*")) == before
+        return err
+    return run
+
+
+def test_sample_writes_every_format(model, here, capsys):
+    outs = [text for name in ("a.mp4", "a.gif", "a.webp") for text in ("--out", name)]
+    assert main(["sample", PROMPT, "--model", str(model), "--steps", "2", "--frames", "4", *outs]) == 0
+    assert capsys.readouterr().out == "a.mp4\na.gif\na.webp\n"
+    assert {p.name for p in here.iterdir()} == {"a.mp4", "a.gif", "a.webp"}
+    assert all(Clip.load(path).pixels.shape == (4, 32, 32, 3) for path in here.iterdir())
+
+
+def test_sample_is_the_library_call(model, here):
+    """Several prompts, every option: the files hold what `minit2v.load(...)(...)` returns."""
+    import minit2v
+
+    options = {"frames": 3, "height": 24, "width": 40, "steps": 3, "guidance": 2.5, "negative": "a red circle",
+               "sampler": "ddim", "eta": 0.5, "seed": 7}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    prompts = [PROMPT, "a large red circle moves left slowly"]
+    assert main(["sample", *prompts, "--model", str(model), "--out", "c.webp", *flags]) == 0
+    for i, clip in enumerate(minit2v.load(model)(prompts, **options)):
+        assert (Clip.load(here / f"c-{i + 1}.webp").pixels == clip.pixels).all()
+
+
+def test_record_keeps_the_steps(model, here):
+    assert main(["sample", PROMPT, "--model", str(model), "--steps", "3", "--frames", "2", "--record", "steps"]) == 0
+    assert (here / "clip.mp4").is_file() and any((here / "steps").iterdir())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([""], "prompt"),
+    (["a small blue dragon moves up"], "dragon"),
+    ([PROMPT, "--negative", "a dragon"], "dragon"),
+    ([PROMPT, "--frames", "0"], "frames"),
+    ([PROMPT, "--frames", "-4"], "frames"),
+    ([PROMPT, "--frames", "1000000"], "frames"),
+    ([PROMPT, "--height", "33"], "height.*multiple"),
+    ([PROMPT, "--width", "-32"], "width"),
+    ([PROMPT, "--steps", "0"], "steps"),
+    ([PROMPT, "--steps", "1001"], "steps.*1000"),
+    ([PROMPT, "--steps", "many"], "steps.*many"),
+    ([PROMPT, "--guidance", "nan"], "guidance.*nan"),
+    ([PROMPT, "--eta", "2"], "eta"),
+    ([PROMPT, "--sampler", "euler"], "sampler.*ddim.*euler"),
+    ([PROMPT, "--seed", "-1"], "seed"),
+    ([PROMPT, "--device", "tpu"], "device.*tpu"),
+    ([PROMPT, "--dtype", "int8"], "dtype.*int8"),
+    ([PROMPT, "--out", "clip.avi"], ".mp4 or .gif or .webp"),
+    ([PROMPT, "--out", "missing/clip.gif"], "missing"),
+    ([PROMPT, "--out", "/proc/clip.gif"], "cannot write"),
+    ([PROMPT, "--out", "."], "folder"),
+    ([PROMPT, "--record", "/proc/steps"], "/proc"),
+    ([], "PROMPT"),
+])
+def test_sample_refuses(model, refused, arguments, message):
+    assert re.search(message, refused("sample", *arguments, "--model", model))
+
+
+def test_a_long_prompt_says_what_was_cut(model, here, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)         # main changes it
+    long = "a large red circle " * 8 + "moves left"
+    with pytest.warns(UserWarning, match="left out .*moves left") as caught:
+        assert main(["sample", long, "--model", str(model), "--steps", "1", "--frames", "1"]) == 0
+    line = warnings.formatwarning(str(caught[0].message), UserWarning, "text.py", 1)
+    assert line.startswith("minit2v: the prompt has") and line.count("\n") == 1
+
+
+def test_full_disk(model, refused):
+    resource = pytest.importorskip("resource", reason="needs limits of POSIX systems")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))          # no file can grow beyond 512 bytes
+    try:
+        assert "could not write clip.mp4" in refused("sample", PROMPT, "--model", model, "--steps", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def copy(model, tmp_path):
+    """A copy of the model folder, to be damaged."""
+    return shutil.copytree(model, tmp_path / "copy")
+
+
+def test_unknown_model_lists_the_known(refused):
+    assert "mini" in refused("sample", PROMPT, "--model", "maxi")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "empty", "bits"])
+@pytest.mark.parametrize("part", ["unet", "autoencoder", "text"])
+def test_damaged_weights_are_named(refused, copy, part, damage):
+    path = copy / f"{part}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes({"truncated": data[:len(data) // 2], "foreign": b"PK\x03\x04" + data[:999], "empty": b"",
+                      "bits": data[:100] + bytes(100) + data[200:]}[damage])
+    assert path.name in refused("sample", PROMPT, "--model", copy)
+
+
+def test_weights_of_another_preset_are_named(refused, copy):
+    settings = json.loads((copy / "config.json").read_text())
+    settings["unet"]["channels"] = [64, 64]
+    (copy / "config.json").write_text(json.dumps(settings))
+    assert "unet.safetensors" in refused("sample", PROMPT, "--model", copy)
+    (copy / "config.json").write_text("{")
+    assert "config.json" in refused("sample", PROMPT, "--model", copy)
+    (copy / "config.json").unlink()
+    assert "config.json" in refused("sample", PROMPT, "--model", copy)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "unet", "--preset", "nano", "--out", "none", "--budget", "1s", "--resume"], "none"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "soon"], "soon"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "-5m"], "budget"),
+    (["train", "unet", "--preset", "giga", "--out", "run", "--budget", "1s"], "nano, mini"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "1s", "--set", "colour=red"], "colour"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "1s", "--set", "lr"], "key=value.*lr"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--steps", "0"], "steps"),
+    (["train", "decoder"], "decoder.*vqgan"),
+    (["evaluate", "--out", "report.txt"], ".json"),
+    (["evaluate", "--out", "missing/report.json"], "missing"),
+    (["evaluate", "--model", "maxi"], "mini"),
+    (["evaluate", "--split", "test_none"], "test_none"),
+    (["evaluate", "--n", "0"], "n"),
+    (["weights", "inspect", "maxi"], "mini"),
+    (["weights"], "ACTION"),
+    (["bake"], "bake.*sample"),
+    ([], "COMMAND"),
+])
+def test_other_commands_refuse(refused, model, arguments, message):
+    if arguments[:1] == ["evaluate"] and "--model" not in arguments:
+        arguments = [*arguments, "--model", model]
+    assert re.search(message, refused(*arguments))
+
+
+@pytest.mark.parametrize("error, status, line", [
+    (KeyboardInterrupt(), 130, "minit2v: stopped\n"),
+    (ZeroDivisionError("by\nzero"), 1, "minit2v: fault: ZeroDivisionError: by zero (--debug shows where)\n"),
+])
+def test_exit_status_of_a_stop_and_of_a_fault(monkeypatch, capsys, error, status, line):
+    from minit2v import weights
+
+    def fail(path):
+        raise error
+    monkeypatch.setattr(weights, "inspect", fail)
+    assert main(["weights", "inspect", "mini"]) == status
+    assert capsys.readouterr().err == line
+
+
+def test_debug_shows_the_traceback(here):
+    with pytest.raises(ValueError, match="clip.avi"):
+        main(["sample", PROMPT, "--out", "clip.avi", "--debug"])
+
+
+def test_inspect_prints_the_released_counts(capsys):
+    assert main(["weights", "inspect", "modelscope-1.7b"]) == 0
+    out = capsys.readouterr().out
+    assert "1,411,233,860" in out and "545,323,136" in out
+
+
+def test_doctor_checks_and_writes_nothing(here, capsys, monkeypatch, model):
+    from minit2v import pipeline
+
+    load = pipeline.load
+    monkeypatch.setattr(pipeline, "load", lambda name, device, dtype: load(model, device, dtype))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("Python", "cores", "memory", "threads", "libx264", "intact"))
+    (model / "config.json").rename(model / "hidden")
+    try:
+        assert main(["doctor"]) == 1
+    finally:
+        (model / "hidden").rename(model / "config.json")
+    assert "WRONG" in capsys.readouterr().out and not list(here.iterdir())
+
+
+@pytest.mark.parametrize("command", ["sample", "train", "evaluate", "weights", "weights inspect", "doctor"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert re.search("examples?:\n  minit2v " + command, capsys.readouterr().out)
+
+
+def test_module_is_the_command(here):
+    import minit2v
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-m", "minit2v", "--version"], capture_output=True, text=True, env=environment)
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"minit2v {minit2v.__version__}\n", "")

@@ -1,0 +1,270 @@
+"""TextToVideo with stand-ins for the networks: seeds, batches, guidance, recordings, bad input; and loading."""
+
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import minit2v
+from minit2v.errors import UserError
+from minit2v.pipeline import TextToVideo
+from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
+from minit2v.recording import record
+from minit2v.samplers import SAMPLERS, ddim, guided
+from minit2v.video import Clip
+
+PRESET = Preset("tiny", frames=3, height=16, width=24, steps=5, guidance=3.0, fps=8,
+                autoencoder=AutoencoderConfig(multipliers=(1, 2, 4), scale_factor=0.5))
+SHAPE = (1, 4, 3, 4, 6)  # latents of one clip
+
+
+class Text(nn.Module):
+    """A prompt is as many tokens as it has letters a; what was encoded is kept in `asked`."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def encode(self, prompts):
+        self.asked.append(prompts)
+        return torch.tensor([[[prompt.count("a"), len(prompt)]] for prompt in prompts], dtype=torch.float32)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.1))
+        self.calls = []
+
+    def forward(self, x, t, context):
+        self.calls.append((tuple(x.shape), x.dtype, t.tolist(), torch.is_inference_mode_enabled()))
+        return torch.tanh(x + self.weight * context.sum((1, 2)).reshape(-1, 1, 1, 1, 1))
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def decode(self, latents):
+        self.sizes.append(len(latents))
+        return nn.functional.interpolate(latents[:, :3], scale_factor=4)
+
+
+def pipeline(preset=PRESET, **options):
+    return TextToVideo(preset, Text(), Net(), Autoencoder(), **options)
+
+
+def test_one_prompt_gives_a_clip_and_a_list_a_list():
+    pipe = pipeline()
+    clip, clips = pipe("a ring"), pipe(["a ring", "a cross"])
+    assert isinstance(clip, Clip) and [type(c) for c in clips] == [Clip, Clip]
+    assert clip.pixels.shape == (3, 16, 24, 3) and clip.pixels.dtype == np.uint8 and clip.fps == 8
+    assert pipe("a ring", frames=1, height=8, width=4).pixels.shape == (1, 8, 4, 3)
+
+
+@pytest.mark.parametrize("sampler, eta", [("ddim", 0.0), ("ddim", 1.0), ("ddpm", 0.0), ("dpm++", 0.0)])
+def test_a_clip_depends_on_its_seed_and_prompt_only(sampler, eta):
+    pipe, options = pipeline(), dict(sampler=sampler, eta=eta)
+    pair = pipe(["a ring", "a cat sat"], seed=7, **options)
+    assert (pair[0].pixels == pipe("a ring", seed=7, **options).pixels).all()
+    assert (pair[1].pixels == pipe("a cat sat", seed=8, **options).pixels).all()
+    assert (pair[0].pixels != pipe("a ring", seed=8, **options).pixels).any()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    pipe("a ring", **options)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_it_is_the_sampler_on_the_seeds_noise_with_guidance():
+    pipe = pipeline()
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(4))
+    context, negative = pipe.text.encode(["a ring"]), pipe.text.encode(["a saw"])
+    model = guided(pipe.unet, context, negative, 3.0)
+    expected = list(ddim(model, noise, pipe.diffusion, 5))
+    steps = list(pipe.stream("a ring", seed=4, negative="a saw"))
+    assert [step.t for step in steps] == [801, 601, 401, 201, 1]
+    for ours, theirs in zip(steps, expected):
+        for name in ("x", "eps", "x0"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    from_noise = pipe("a ring", noise=noise, negative="a saw")
+    assert (from_noise.pixels == pipe.decode(expected[-1].x)[0]).all()
+    latents = expected[-1].x / 0.5
+    pixels = (pipe.autoencoder.decode(latents[0].transpose(0, 1)) * 0.5 + 0.5).clamp(0, 1) * 255
+    assert (from_noise.pixels == np.floor(pixels.permute(0, 2, 3, 1).numpy())).all()  # truncated, not rounded
+
+
+def test_text_is_encoded_once_and_guidance_one_needs_no_negative():
+    pipe = pipeline()
+    pipe(["a ring", "a cross"])
+    assert pipe.text.asked == [["a ring", "a cross"], [""]]
+    both_twice = (4, *SHAPE[1:])
+    expected = [(both_twice, torch.float32, [t] * 4) for t in (801, 601, 401, 201, 1)]
+    assert [call[:3] for call in pipe.unet.calls] == expected
+    pipe = pipeline()
+    pipe("a ring", guidance=1.0)
+    assert pipe.text.asked == [["a ring"]] and all(call[0] == SHAPE for call in pipe.unet.calls)
+    one_by_one = pipeline(batched=False)
+    assert (one_by_one("a ring").pixels == pipeline()("a ring").pixels).all()
+    assert len(one_by_one.unet.calls) == 10 and all(call[0] == SHAPE for call in one_by_one.unet.calls)
+
+
+def test_streaming_is_lazy_and_leaves_inference_mode():
+    pipe = pipeline()
+    steps = pipe.stream("a ring")
+    assert pipe.unet.calls == []
+    next(steps)
+    assert len(pipe.unet.calls) == 1 and pipe.unet.calls[0][3]
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+
+
+def test_callback_and_progress(capsys):
+    seen = []
+    pipeline()("a ring", steps=4, callback=lambda step: seen.append(step.index), progress=True)
+    assert seen == [0, 1, 2, 3]
+    assert "4/4" in capsys.readouterr().err
+
+
+def test_frames_are_decoded_in_chunks_with_the_same_result():
+    pipe = pipeline()
+    latents = torch.randn(2, *SHAPE[1:])
+    whole = pipe.decode(latents, chunk=100)
+    assert (pipe.decode(latents, chunk=4) == whole).all()
+    assert pipe.autoencoder.sizes == [6, 4, 2]
+    with pytest.raises(UserError, match="float32"):
+        pipe.decode(latents * math.nan)
+
+
+BAD = {
+    "prompt": [dict(prompt=text) for text in ("", " \n", "...", [], ["a ring", ""], [3])],
+    "frames": [dict(frames=0), dict(frames=-1), dict(frames=257), dict(frames=1.5), dict(frames="many")],
+    "height": [dict(height=10), dict(height=0), dict(height=10**9)],
+    "width": [dict(width=-4), dict(width=2)],
+    "steps": [dict(steps=0), dict(steps=1001), dict(steps=-5), dict(steps=math.nan)],
+    "guidance": [dict(guidance=math.nan), dict(guidance=math.inf), dict(guidance="9")],
+    "eta": [dict(eta=-0.1), dict(eta=1.1), dict(eta=math.nan), dict(eta=0.5, sampler="ddpm")],
+    "sampler": [dict(sampler="euler"), dict(sampler=None)],
+    "seed": [dict(seed=-1), dict(seed=2**63), dict(seed=0.5), dict(seed=None)],
+    "negative": [dict(negative=None)],
+    "noise": [dict(noise=torch.zeros(SHAPE[1:])), dict(noise=torch.zeros(SHAPE), frames=4), dict(noise=3)],
+}
+
+
+@pytest.mark.parametrize("name, bad", [(name, bad) for name, cases in BAD.items() for bad in cases], ids=repr)
+def test_bad_input_is_told_in_one_line_before_any_work(name, bad):
+    pipe = pipeline()
+    settings = {"prompt": "a ring", **bad}
+    for call in (pipe, pipe.stream):
+        with pytest.raises(UserError, match=f"^{name}: expected") as error:
+            call(**settings)
+        assert "\n" not in str(error.value)
+    assert pipe.text.asked == []
+
+
+def test_bad_input_names_the_remedy():
+    for bad, hint in (dict(sampler="euler"), ", ".join(SAMPLERS)), (dict(height=10), "try 12"):
+        with pytest.raises(UserError, match=hint.replace("+", r"\+")):
+            pipeline()("a ring", **bad)
+    with pytest.raises(TypeError, match="stepz"):
+        pipeline()("a ring", stepz=3)
+
+
+def test_recording_keeps_every_step(tmp_path):
+    pipe = pipeline()
+    steps = list(pipe.stream("a ring"))
+    clip = pipe("a ring", record_to=tmp_path / "steps")
+    assert (clip.pixels == pipe("a ring").pixels).all()
+    kept = np.load(tmp_path / "steps" / "steps.npz")
+    assert kept["t"].tolist() == [step.t for step in steps]
+    for name in ("x", "eps", "x0"):
+        assert kept[name].dtype == np.float16 and kept[name].shape == (5, *SHAPE)
+        np.testing.assert_array_equal(kept[name][-1], getattr(steps[-1], name).half().numpy())
+    strip = np.asarray(Image.open(tmp_path / "steps" / "strip.png"))
+    assert strip.shape == (5 * 16, 3 * 24, 3)  # all 5 steps, all 3 frames
+    first, last = pipe.decode(steps[0].x0)[0], pipe.decode(steps[-1].x0)[0]
+    assert (strip[:16, :24] == first[0]).all() and (strip[-16:, -24:] == last[-1]).all()
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["steps.npz", "strip.png"]
+
+
+def test_recording_of_several_clips_and_of_many_steps(tmp_path):
+    pipe = pipeline()
+    pipe(["a ring", "a cross"], steps=20, frames=16, record_to=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["steps.npz", "strip-1.png", "strip-2.png"]
+    assert Image.open(tmp_path / "strip-2.png").size == (8 * 24, 6 * 16)
+    assert np.load(tmp_path / "steps.npz")["x"].shape == (20, 2, 4, 16, 4, 6)
+
+
+def test_recording_refuses_a_bad_folder_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    pipe = pipeline()
+    for folder in (tmp_path / "file", tmp_path / "missing" / "steps"):
+        with pytest.raises(UserError):
+            record(pipe.stream("a ring"), folder, pipe.decode)
+    assert pipe.unet.calls == [] and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+TINY = Preset(
+    "tiny", frames=2, height=16, width=16, steps=2, guidance=2.0,
+    unet=UNetConfig(channels=(16, 32), attention=(True, True), layers_per_level=1, head_dim=8,
+                    first_temporal_heads=2, context_dim=16, norm_groups=8),
+    autoencoder=AutoencoderConfig(channels=8, multipliers=(1, 2), layers_per_level=1, norm_groups=8,
+                                  mid_attention=False),
+    text=TextConfig(context_length=8, width=16, heads=2, layers=2, embed_dim=16, words=("a", "red", "ring"),
+                    vision=VisionConfig(size=16, patch=8, width=16, layers=1, heads=2)),
+    diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model folder of tiny random networks, and the pipeline it was saved from."""
+    from minit2v import weights
+    from minit2v.autoencoder import VQGAN
+    from minit2v.text import TextEncoder
+    from minit2v.unet import UNet
+
+    torch.manual_seed(0)
+    parts = dict(text=TextEncoder(TINY.text), unet=UNet(TINY.unet), autoencoder=VQGAN(TINY.autoencoder))
+    for parameter in parts["unet"].parameters():  # some are zero at first, which would hide the rest
+        torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("model")
+    weights.save_model(folder, TINY, **parts)
+    return folder, TextToVideo(TINY, **parts)
+
+
+def test_a_saved_model_loads_and_samples_the_same(model):
+    folder, saved = model
+    loaded = minit2v.load(folder, device="cpu")
+    assert loaded.preset == TINY and not loaded.unet.training
+    clip = loaded("a red ring")
+    assert (clip.pixels == saved("a red ring").pixels).all() and clip.pixels.shape == (2, 16, 16, 3)
+    one, other = (list(loaded.stream(prompt))[-1].x for prompt in ("a red ring", "a ring"))
+    assert (one - other).abs().max() > 1e-4
+    with pytest.raises(UserError, match="purple"):
+        loaded("a purple ring")
+
+
+def test_dtype_is_that_of_the_networks_while_latents_stay_float32(model):
+    folder, saved = model
+    half = minit2v.load(folder, device="cpu", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    full, rough = (list(pipe.stream("a red ring"))[-1].x for pipe in (saved, half))
+    assert rough.dtype == torch.float32
+    assert 0 < (full - rough).norm() / full.norm() < 0.2  # the same noise, a coarser network
+
+
+def test_load_refuses_what_it_does_not_know(model, tmp_path):
+    folder, _ = model
+    for options, hint in (dict(device="tpu9"), "device"), (dict(dtype="int8"), "float32"):
+        with pytest.raises(UserError, match=hint) as error:
+            minit2v.load(folder, **options)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError):
+        minit2v.load(tmp_path)
+    with pytest.raises(UserError, match="unknown model"):
+        minit2v.load("no-such-model")

@@ -1,0 +1,92 @@
+"""The files around the library agree with each other, and a wheel works without the clone."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import minit2v
+
+try:
+    import tomllib
+except ModuleNotFoundError:                                   # Python 3.10; pytest brings it
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"torch": "pytorch", "open_clip_torch": "open-clip-torch", "matplotlib": "matplotlib-base"}   # else equal
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_names_the_same_packages():
+    wanted = {"python" + project()["requires-python"], "pip"}
+    for requirement in sum(project()["optional-dependencies"].values(), project()["dependencies"]):
+        name, bound = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
+        wanted.add(CONDA_NAMES.get(name, name) + bound)
+    text = (ROOT / "environment.yml").read_text()
+    found = re.findall(r"^  - ([^\s:]+)$", text[text.index("dependencies:"):], re.M)
+    assert sorted(found) == sorted(wanted)
+    assert re.findall(r"^  - (.*)$", text[:text.index("dependencies:")], re.M) == ["conda-forge", "nodefaults"]
+
+
+def test_one_version():
+    assert f"\nversion: {minit2v.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {minit2v.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"help", "env", "demo", "test", "lab", "train"} <= set(targets)
+    assert all(f"make {target} " in shown for target in targets)
+    assert os.access(ROOT / ".ci/run", os.X_OK) and "\nmake test\n" in (ROOT / ".ci/run").read_text()
+
+
+def test_import_and_help_are_light():
+    code = "import sys, minit2v.cli; minit2v.cli.parser(); print({'torch', 'numpy', 'av', 'PIL'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found == "set()\n"
+
+
+def test_the_core_is_short_enough_to_read():
+    core = ("autoencoder", "text", "blocks", "unet", "diffusion", "samplers", "pipeline")
+    lines = {name: len((ROOT / f"minit2v/{name}.py").read_text().splitlines()) for name in core}
+    assert sum(lines.values()) <= 1200, lines
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The path of a wheel built from this tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_shipped_model(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry = next(name for name in names if name.endswith("entry_points.txt"))
+        assert b"minit2v = minit2v.cli:main" in archive.read(entry)
+    source = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minit2v").rglob("*.py")}
+    files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
+    shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
+    assert source | shipped <= names
+    assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
+
+
+def test_the_wheel_works_without_the_clone(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "minit2v", "sample", "a small blue ring moves up", "--steps", "2", "--out", "clip.gif"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clip.gif").stat().st_size > 1000

@@ -1,0 +1,111 @@
+"""The report on models whose true scores are known: they draw the clips that they are asked for, or nearly."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import minit2v
+from minit2v import weights
+from minit2v.datasets import moving_things, parse
+from minit2v.datasets.scenes import render
+from minit2v.errors import UserError
+from minit2v.evaluation.report import evaluate, wilson
+
+DIRECTIONS = ("left", "right", "up", "down")
+
+
+class Drawer:
+    """A stand-in for TextToVideo that reads the prompt and draws it; its latents are the pixels, times two."""
+
+    preset = SimpleNamespace(width=32, height=32, frames=16, steps=50, guidance=4.0, autoencoder=SimpleNamespace(scale_factor=0.5))
+    device, dtype = torch.device("cpu"), torch.float32
+    autoencoder = SimpleNamespace(encode=lambda frames: 2 * frames)
+
+    def __init__(self, heeds_direction=True):
+        self.heeds_direction, self.calls = heeds_direction, 0
+
+    def decode(self, latents):
+        return ((latents / 2 / self.preset.autoencoder.scale_factor + 1) * 127.5).round().to(torch.uint8).numpy().transpose(0, 2, 3, 4, 1)
+
+    def __call__(self, prompt, steps, guidance, sampler, seed):
+        self.calls += 1
+        clips = [self.draw(text, guidance, seed + i) for i, text in enumerate([prompt] if isinstance(prompt, str) else prompt)]
+        return clips[0] if isinstance(prompt, str) else clips
+
+    def draw(self, prompt, guidance, seed):
+        luck = np.random.default_rng(seed)
+        spec = parse(prompt if guidance else "a large red circle moves up quickly")
+        values = {"size": "large", "speed": "slowly"} | {k: v for k, v in vars(spec.things[0]).items() if v}
+        if not self.heeds_direction:
+            values["motion"] = luck.choice(DIRECTIONS)
+        spec = type(spec)((type(spec.things[0])(**values),))
+        return SimpleNamespace(pixels=render([spec], luck.uniform(size=(1, 3)), self.preset.width, self.preset.frames)[0])
+
+
+def rows(report):
+    return {(row["clips"], row["split"]): row for row in report["rows"]}
+
+
+def test_a_perfect_model_and_its_floors(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(moving_things.SPLITS, "test_imageonly", 24)
+    out = tmp_path / "report.json"
+    report = evaluate("perfect", ("test_seen", "test_imageonly"), n=60, batch=25, out=out, pipe=Drawer())
+    found = rows(report)
+    for kind in ("real clips", "autoencoder", "perfect"):
+        assert found[kind, "test_seen"]["all"]["percent"] == found[kind, "test_imageonly"]["all"]["percent"] == 100
+    assert found["perfect", "test_seen"]["n"] == 60 and found["perfect", "test_imageonly"]["n"] == 24
+    frozen, empty = found["frozen first frame", "test_seen"], found["empty prompt", "test_seen"]
+    assert frozen["shape"]["percent"] == 100 and frozen["motion"]["right"] == frozen["all"]["right"] == 0
+    assert 0 < empty["shape"]["percent"] < 50 and empty["all"]["percent"] < 10
+    printed = capsys.readouterr()
+    assert printed.out.strip() == out.with_suffix(".md").read_text().strip() and printed.err == ""
+    assert "| perfect | test_seen | 60 | 100.0 (94.0–100.0) |" in printed.out and "test_imageonly has 24" in printed.out
+    assert json.loads(out.read_text()) == report
+    assert report["steps"] == 50 and report["guidance"] == 4.0 and report["torch"] == torch.__version__
+
+
+def test_a_model_that_ignores_direction_scores_chance():
+    found = rows(evaluate("blind", ("test_heldout",), n=200, pipe=Drawer(heeds_direction=False)))["blind", "test_heldout"]
+    assert found["shape"]["percent"] == found["speed"]["percent"] == 100
+    assert found["motion"]["low"] < 25 < found["motion"]["high"] and found["motion"]["right"] == found["all"]["right"]
+
+
+def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
+    """Clips are sampled once for the same weights and settings, and again for others."""
+    pipe, print_of = Drawer(), {"model": "aaa"}
+    monkeypatch.setattr(minit2v, "load", lambda model: pipe)
+    monkeypatch.setattr(weights, "find_model", lambda model: model)
+    monkeypatch.setattr(weights, "fingerprint", print_of.get)
+
+    def calls(**changed):
+        before = pipe.calls
+        report = evaluate(**{"model": "model", "splits": ("test_seen",), "n": 8, "batch": 4, "out": tmp_path / "r.json"} | changed)
+        assert rows(report)["model", "test_seen"]["all"]["percent"] == 100
+        return pipe.calls - before - 3  # less the three for the time of a clip
+
+    assert calls() == 4  # two batches, each with its prompts and without
+    assert calls() == 0
+    assert calls(n=12) == 2
+    assert calls(guidance=2.0) > 0 and calls(seed=9) > 0 and calls(steps=9) > 0
+    print_of["model"] = "bbb"
+    assert calls() == 4
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"n": 0}, "n:"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"), ({"splits": ("test_none",)}, "test_none"),
+    ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"), ({"pipe": None, "model": "maxi"}, "maxi"),
+])  # fmt: skip
+def test_refuses(wrong, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(**{"pipe": Drawer()} | wrong)
+
+
+@pytest.mark.parametrize("right, n, low, high", [  # R: binom::binom.confint(x, n, methods = "wilson")
+    (0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662),
+])  # fmt: skip
+def test_wilson(right, n, low, high):
+    """The last row is the worked example of Newcombe, Statistics in Medicine 17 (1998), 857-872, table I."""
+    assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)
