@@ -270,7 +270,7 @@ class VQGAN(nn.Module):
         return self.bottleneck.mode(features) if sample is None else self.bottleneck.sample(features, sample)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (n c h w) -> frames (n 3 H W), about [-1, 1], not clipped. A codebook takes the nearest codes."""
+        """Latents (n c h w), or the codes nearest to them -> frames (n 3 H W), not clipped."""
         c = self.config.latent_channels
         if latents.ndim != 4 or latents.shape[1] != c:
             raise UserError(f"expected latents (n, {c}, h, w), got {tuple(latents.shape)}")

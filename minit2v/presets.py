@@ -134,11 +134,11 @@ def _mini() -> Preset:
 
     return Preset(
         name="mini",
-        unet=UNetConfig(channels=(64, 96), attention=(True, True), layers_per_level=1, head_dim=32, first_temporal_heads=2, context_dim=128, norm_groups=16, dropout=0.0, frame_positions=True, text_in_embedding=True),
-        autoencoder=AutoencoderConfig(channels=12, multipliers=(1, 2, 4, 6), layers_per_level=1, norm_groups=4, scale_factor=1.0),
+        unet=UNetConfig(channels=(64, 96), attention=(False, True), layers_per_level=1, head_dim=32, first_temporal_heads=2, context_dim=128, norm_groups=16, dropout=0.0, frame_positions=True, text_in_embedding=True),
+        autoencoder=AutoencoderConfig(channels=12, multipliers=(1, 2, 4, 6), layers_per_level=1, norm_groups=4, mid_attention=False, scale_factor=1.0),
         text=TextConfig(context_length=20, width=128, heads=4, layers=4, embed_dim=128, words=tuple(words(1)), vision=VisionConfig(size=64, patch=8, width=128, layers=4, heads=4)),
         diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
-        height=64, width=64, guidance=4.0,
+        height=64, width=64, steps=20, guidance=4.0,
     )
 
 

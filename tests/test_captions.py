@@ -25,22 +25,22 @@ def test_parse_is_the_inverse_of_caption(level, language):
     rng, said = np.random.default_rng(0), set()
     for images in (False, True):
         data = MovingThings("train", level, images=images)
-        for index in range(300):
+        for index in range(150):
             _, spec = data.text(index)
-            for spec in (spec, silenced(spec, rng)):
-                text = caption(spec, language, style=int(rng.integers(2**30)))
-                assert parse(text) == spec, text
+            for saying in (spec, silenced(spec, rng)):
+                text = caption(saying, language, style=int(rng.integers(2**30)))
+                assert parse(text) == saying, text
                 said.update(text.replace(",", "").split())
     if language == "en":
         assert said <= set(words(level)), said - set(words(level))
 
 
-def test_every_paraphrase_is_used_and_no_two_phrases_mean_the_same_sound():
+def test_every_word_is_used_and_no_phrase_has_two_meanings():
     for column in (3, 4):
         phrases = [phrase for row in PHRASES for phrase in row[column].split("|")]
         assert len(set(phrases)) == len(phrases)
     data = [MovingThings("train"), MovingThings("train", images=True)]
-    said = {word for d in data for index in range(3000) for word in d.text(index)[0].split()}
+    said = {word for d in data for index in range(1000) for word in d.text(index)[0].split()}
     assert said == set(words(1))
 
 

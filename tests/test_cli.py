@@ -238,6 +238,7 @@ def test_help_has_examples(command, capsys):
 def test_module_is_the_command(here):
     import minit2v
 
+    command = [sys.executable, "-m", "minit2v", "--version"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([sys.executable, "-m", "minit2v", "--version"], capture_output=True, text=True, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (run.returncode, run.stdout, run.stderr) == (0, f"minit2v {minit2v.__version__}\n", "")

@@ -1,4 +1,4 @@
-"""TextToVideo with stand-ins for the networks: seeds, batches, guidance, recordings, bad input; and loading."""
+"""TextToVideo with stand-ins for the networks: seeds, batches, guidance, recordings, bad input; loading."""
 
 import io
 import math

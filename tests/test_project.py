@@ -85,8 +85,9 @@ def test_the_wheel_carries_the_shipped_model(wheel):
 def test_the_wheel_works_without_the_clone(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    command = [sys.executable, "-m", "minit2v", "sample", "a small blue ring moves up", "--steps", "2", "--out", "clip.gif"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    prompt = "a small blue ring moves up"
+    command = [sys.executable, "-m", "minit2v", "sample", prompt, "--steps", "2", "--out", "clip.gif"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "clip.gif").stat().st_size > 1000

@@ -20,7 +20,9 @@ DIRECTIONS = ("left", "right", "up", "down")
 class Drawer:
     """A stand-in for TextToVideo that reads the prompt and draws it; its latents are the pixels, times two."""
 
-    preset = SimpleNamespace(width=32, height=32, frames=16, steps=50, guidance=4.0, autoencoder=SimpleNamespace(scale_factor=0.5))
+    preset = SimpleNamespace(
+        width=32, height=32, frames=16, steps=50, guidance=4.0, autoencoder=SimpleNamespace(scale_factor=0.5)
+    )
     device, dtype = torch.device("cpu"), torch.float32
     autoencoder = SimpleNamespace(encode=lambda frames: 2 * frames)
 
@@ -28,11 +30,13 @@ class Drawer:
         self.heeds_direction, self.calls = heeds_direction, 0
 
     def decode(self, latents):
-        return ((latents / 2 / self.preset.autoencoder.scale_factor + 1) * 127.5).round().to(torch.uint8).numpy().transpose(0, 2, 3, 4, 1)
+        pixels = (latents / self.preset.autoencoder.scale_factor / 2 + 1) * 127.5
+        return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()  # (b c f H W) -> (b f H W c)
 
     def __call__(self, prompt, steps, guidance, sampler, seed):
         self.calls += 1
-        clips = [self.draw(text, guidance, seed + i) for i, text in enumerate([prompt] if isinstance(prompt, str) else prompt)]
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        clips = [self.draw(text, guidance, seed + i) for i, text in enumerate(prompts)]
         return clips[0] if isinstance(prompt, str) else clips
 
     def draw(self, prompt, guidance, seed):
@@ -42,7 +46,8 @@ class Drawer:
         if not self.heeds_direction:
             values["motion"] = luck.choice(DIRECTIONS)
         spec = type(spec)((type(spec.things[0])(**values),))
-        return SimpleNamespace(pixels=render([spec], luck.uniform(size=(1, 3)), self.preset.width, self.preset.frames)[0])
+        clips = render([spec], luck.uniform(size=(1, 3)), self.preset.width, self.preset.frames)
+        return SimpleNamespace(pixels=clips[0])
 
 
 def rows(report):
@@ -68,7 +73,8 @@ def test_a_perfect_model_and_its_floors(monkeypatch, tmp_path, capsys):
 
 
 def test_a_model_that_ignores_direction_scores_chance():
-    found = rows(evaluate("blind", ("test_heldout",), n=200, pipe=Drawer(heeds_direction=False)))["blind", "test_heldout"]
+    report = evaluate("blind", ("test_heldout",), n=200, pipe=Drawer(heeds_direction=False))
+    found = rows(report)["blind", "test_heldout"]
     assert found["shape"]["percent"] == found["speed"]["percent"] == 100
     assert found["motion"]["low"] < 25 < found["motion"]["high"] and found["motion"]["right"] == found["all"]["right"]
 
@@ -82,7 +88,8 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
 
     def calls(**changed):
         before = pipe.calls
-        report = evaluate(**{"model": "model", "splits": ("test_seen",), "n": 8, "batch": 4, "out": tmp_path / "r.json"} | changed)
+        options = {"model": "model", "splits": ("test_seen",), "n": 8, "batch": 4, "out": tmp_path / "r.json"}
+        report = evaluate(**options | changed)
         assert rows(report)["model", "test_seen"]["all"]["percent"] == 100
         return pipe.calls - before - 3  # less the three for the time of a clip
 
@@ -96,16 +103,17 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("wrong, message", [
     ({"n": 0}, "n:"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"), ({"splits": ("test_none",)}, "test_none"),
-    ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"), ({"pipe": None, "model": "maxi"}, "maxi"),
+    ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"),
+    ({"pipe": None, "model": "maxi"}, "maxi"),
 ])  # fmt: skip
 def test_refuses(wrong, message):
     with pytest.raises(UserError, match=message):
         evaluate(**{"pipe": Drawer()} | wrong)
 
 
-@pytest.mark.parametrize("right, n, low, high", [  # R: binom::binom.confint(x, n, methods = "wilson")
+@pytest.mark.parametrize("right, n, low, high", [
     (0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662),
 ])  # fmt: skip
 def test_wilson(right, n, low, high):
-    """The last row is the worked example of Newcombe, Statistics in Medicine 17 (1998), 857-872, table I."""
+    """Known values, the last by Newcombe, Statistics in Medicine 17 (1998), 857-872, table I: 81/263."""
     assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)

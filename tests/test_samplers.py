@@ -36,7 +36,7 @@ def analytic(x, t):
 
 def settings(schedule, prediction, zero_snr, shift=1.0):
     """Our configuration, and the arguments that make a diffusers scheduler the same."""
-    spacing = "trailing" if zero_snr else "leading"
+    zero_snr, spacing = bool(zero_snr), "trailing" if zero_snr else "leading"
     ours = replace(RELEASED, schedule=schedule, prediction=prediction, zero_terminal_snr=zero_snr,
                    spacing=spacing, snr_shift=shift)
     theirs = dict(beta_start=RELEASED.beta_start, beta_end=RELEASED.beta_end,
@@ -64,7 +64,7 @@ def assert_equal(ours, theirs):
 
 combinations = pytest.mark.parametrize(
     "schedule, prediction, zero_snr",
-    [(s, p, z) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (False, True) if (p, z) != ("eps", 1)]
+    [(s, p, z) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (0, 1) if (p, z) != ("eps", 1)]
 )
 
 

@@ -73,9 +73,7 @@ class Sample(NamedTuple):
 class _Item(NamedTuple):
     spec: Spec
     caption: str
-    luck: tuple[
-        float, float, float, float
-    ]  # 0..1: place across and down, phase of the motion, which photograph
+    luck: tuple[float, ...]  # four in 0..1: place across, down, phase of the motion, which photograph
 
 
 def held_out(spec: Spec) -> bool:

@@ -21,7 +21,7 @@ COLOURS = {
     "red": (235, 25, 30), "green": (30, 200, 50), "blue": (30, 70, 245), "yellow": (240, 230, 30),
     "cyan": (35, 215, 225), "white": (240, 240, 240), "purple": (190, 30, 200), "orange": (250, 120, 15),
 }  # fmt: skip
-_REACH, _CELLS = 1.25, 160  # a distance table covers [-1.25, 1.25] in 160 cells
+_REACH, _CELLS = 1.5, 192  # a table covers [-1.5, 1.5]: a soft edge around things of 1 pixel radius or more
 
 
 def outline(shape: str) -> list[np.ndarray]:

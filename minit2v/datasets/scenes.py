@@ -17,15 +17,13 @@ from minit2v.datasets.captions import Spec
 from minit2v.datasets.render import COLOURS, SHAPES, paint
 from minit2v.errors import UserError
 
-RADIUS = {"small": 0.11, "large": 0.18}  # picture widths; of a thing that grows or shrinks, the largest
-SPEED = {"slowly": 0.020, "quickly": 0.040}  # picture widths a frame
-CROWD_RADIUS, CROWD_SPEED = (
-    0.55,
-    0.75,
-)  # factors on the two above where there are several things, so that they fit
+RADIUS = {"small": 0.13, "large": 0.20}  # picture widths; of a thing that grows or shrinks, the largest
+SPEED = {"slowly": 0.019, "quickly": 0.038}  # picture widths a frame
+# Large and quick just fits into 16 frames, 2 * 0.20 + 15 * 0.038 < 1, and large and slow into 32.
+CROWD_RADIUS, CROWD_SPEED = 0.5, 0.75  # factors on them where there are several things, so that these fit too
 GAP = 0.02  # between two things of a group
-CIRCLE = 0.6 / (2 * np.pi)  # radius of a circular path: quickly is one turn in 15 steps, slowly half a turn
-BOUNCE = 0.15  # height of a bounce: quickly is two bounces in 15 steps, slowly one
+CIRCLE = 15 * SPEED["quickly"] / (2 * np.pi)  # radius of a circular path: quickly is one turn in 15 steps
+BOUNCE = 15 * SPEED["quickly"] / 4  # height of a bounce: quickly is two bounces in 15 steps
 BLINK, DIM = 2, 0.3  # a blinking thing has its full colour for 2 frames, then 0.3 of it for 2
 BACKGROUND, STRIPE = 24, 56  # grey levels
 BANDS = 8  # stripes or squares along the picture
@@ -55,9 +53,7 @@ def render(
     for thing in (thing for spec in specs for thing in spec.things):
         moving = thing.motion not in (None, "stays")
         if thing.shape is None or thing.size is None or moving and thing.speed is None:
-            raise UserError(
-                f"expected a shape, a size and, in motion, a speed, found {thing}: say all of them"
-            )
+            raise UserError(f"expected a shape, a size and, in motion, a speed, found {thing}: say all")
     clips = np.empty((len(specs), frames, size, size, 3), np.uint8)
     for clip, spec in zip(clips, specs, strict=True):
         clip[:] = background(spec.background, size)
@@ -92,10 +88,9 @@ def scene(spec: Spec, place: np.ndarray, frames: int) -> tuple[np.ndarray, np.nd
     """The n things of a spec in each frame: centres (n, frames, 2), radii (n, frames), opacity (frames,)."""
     first = spec.things[0]
     crowd = len(spec.things) > 1 or spec.count > 1
-    radius = np.array([RADIUS[thing.size] for thing in spec.things] * spec.count) * (
-        CROWD_RADIUS if crowd else 1
-    )
-    speed = SPEED.get(first.speed, 0) * (CROWD_SPEED if crowd else 1)
+    smaller, slower = (CROWD_RADIUS, CROWD_SPEED) if crowd else (1, 1)
+    radius = smaller * np.array([RADIUS[thing.size] for thing in spec.things] * spec.count)
+    speed = slower * SPEED.get(first.speed, 0)
     offset = arrange(spec, radius)
     moved = path(first.motion, spec.then, speed, frames, place[2])
     low = (offset - radius[:, None]).min(0) + moved.min(0)

@@ -1,4 +1,4 @@
-"""How well clips do what their prompts say: a judge that reads pixels, and a report with ceilings, floors and intervals."""
+"""How well clips do what their prompts say: a judge of pixels, and a report with ceilings and floors."""
 
 from minit2v.evaluation.judge import Reading, agrees, read
 from minit2v.evaluation.report import evaluate

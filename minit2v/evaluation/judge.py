@@ -4,15 +4,16 @@
             (median)      (threshold,    (cosine to        │
                            window)        palette)         └──> align, average ─> template ─> shape, size
 
-A learnt judge is blind to what its training never showed, and a generator can be trained to please it; this one can be
-read line by line. It abstains (None, which counts as wrong) rather than guess: when the picture is empty or noise, when
-more than one thing is there, and when a thing is not the same or does not move the same for the whole clip:
+A learnt judge is blind to what its training never showed, and a generator can be trained to please it; this
+one can be read line by line. It abstains (None, which counts as wrong) rather than guess: when the picture is
+empty or noise, when more than one thing is there, and when a thing does not stay or move the same:
 
 * colour, shape and size are read in the first, middle and last third on their own, and must agree;
 * the velocities of the two halves must agree, so a thing that stops half-way does not "move".
 
-It reads what level 1 of Moving Things shows. Lengths are in picture widths, so that one set of constants serves every
-picture size. Judging generated clips of drawn shapes attribute by attribute follows TFGAN (Balaji et al., IJCAI 2019).
+It reads what level 1 of Moving Things shows. Lengths are in picture widths, so that one set of constants serves
+every picture size. Testing text-to-video models on drawn shapes, where the truth is known, follows TFGAN
+(Balaji et al., Conditional GAN with Discriminative Filter Generation, IJCAI 2019).
 """
 
 from dataclasses import dataclass, fields
@@ -65,7 +66,7 @@ def read(frames: np.ndarray) -> Reading:
     Reading(shape=None, colour=None, size=None, motion=None, speed=None)
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}: convert it first")
+        raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
     clip = _pooled(frames)
     background = np.median(clip[:, ::2, ::2].reshape(-1, 3), axis=0)
     difference = clip - background
@@ -79,11 +80,12 @@ def read(frames: np.ndarray) -> Reading:
         colours.append(_colour_name(direction, background) if purity >= COLOUR_PURITY else None)
         forms.append(_form(_aligned(difference[third] @ direction, centre[third])))
     motion, speed = _motion(times, centre[times] / clip.shape[2])
-    return Reading(_agreed(s for s, _ in forms), _agreed(colours), _agreed(s for _, s in forms), motion, speed)
+    shapes, sizes = zip(*forms)
+    return Reading(_agreed(shapes), _agreed(colours), _agreed(sizes), motion, speed)
 
 
 def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
-    """Which attributes the reading has as the spec says, and "all"; what the spec leaves None is not asked for.
+    """Which attributes the reading has as the spec says, and "all"; what the spec leaves None is right anyway.
 
     Raises UserError for a spec of more than one thing.
 
@@ -105,22 +107,19 @@ def _agreed(names) -> str | None:
 
 
 def _pooled(frames: np.ndarray) -> np.ndarray:
-    """Averages blocks of pixels so that the picture is 32 to 63 pixels wide: less noise, less work. float32."""
-    f, height, width, _ = frames.shape
+    """Averages blocks of pixels until 32 to 63 are left across: less noise, less work. Returns float32."""
+    _, height, width, _ = frames.shape
     k = max(1, min(height, width) // 32)
-    blocks = frames[:, : height // k * k, : width // k * k].reshape(f, height // k, k, width // k, k, 3)
-    total = np.zeros((f, height // k, width // k, 3), np.float32)
-    for row in range(k):
-        for column in range(k):
-            total += blocks[:, :, row, :, column]
-    return total / k**2
+    frames = frames[:, : height // k * k, : width // k * k].astype(np.uint16)
+    rows = sum(frames[:, i::k] for i in range(k))
+    return sum(rows[:, :, i::k] for i in range(k)).astype(np.float32) / k**2
 
 
 def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the thing is in each frame: (f, h, w, 3) -> weight (f, h, w), centre (f, 2) x and y in pixels, present (f,).
+    """Where the thing is in each frame: (f, h, w, 3) -> weight (f, h, w), centre (f, 2), x y in pixels, present (f,).
 
-    The weight of a pixel is its distance from the background, zero below the threshold and outside the window. The
-    window starts as the whole picture and closes in on the centroid, so that specks elsewhere do not pull at it.
+    The weight of a pixel is its distance from the background, zero below the threshold and outside the window.
+    The window starts as the whole picture and closes in on the centroid, so that specks elsewhere do not pull.
     """
     f, h, w, _ = difference.shape
     distance = np.sqrt(np.square(_smoothed(difference)).sum(-1))
@@ -139,16 +138,16 @@ def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _smoothed(a: np.ndarray) -> np.ndarray:
-    """Means over 3x3 pixels of (f, h, w, 3); at the border over those that exist, the outermost counted twice."""
+    """Means over 3x3 pixels of (f, h, w, 3); beyond the border the outermost pixel goes on."""
     a = np.pad(a, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     a = a[:, :-2] + a[:, 1:-1] + a[:, 2:]
     return (a[:, :, :-2] + a[:, :, 1:-1] + a[:, :, 2:]) / 9
 
 
 def _colour(difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Unit vector from the background's colour to the thing's, (3,), and how pure it is: 1 for one colour, less for two.
+    """Unit vector from the background's colour to the thing's, (3,), and its purity: 1 for one colour, less for two.
 
-    A mixture of the two colours, at an edge or by blur, lies on the line between them: blur changes the length only.
+    A mixture with the background, at an edge or by blur, lies on the line between the two: only the length changes.
     """
     core = difference[weight > 0.6 * weight.max((1, 2), keepdims=True)]  # (pixels, 3)
     mean = core.mean(0)
@@ -163,7 +162,7 @@ def _colour_name(direction: np.ndarray, background: np.ndarray) -> str | None:
 
 
 def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID², ), mean 0 and length 1.
+    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID²,), mean 0, length 1.
 
     Bilinear sampling is a product with tent functions, one matrix for the rows and one for the columns.
     """
@@ -189,14 +188,15 @@ def _form(look: np.ndarray) -> tuple[str | None, str | None]:
 def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
     """All shapes and sizes, each blurred by BLURS, as `_aligned` sees them: [(shape, size)], (n, GRID²) float32.
 
-    They are drawn by the data set's own renderer at 32 pixels and read with the judge's own functions, so what these do
-    to a thing they do to its template too.
+    They are drawn by the data set's own renderer at 32 pixels and read with the judge's own functions, so what
+    these do to a thing they do to its template too.
     """
     size, names, templates = 32, [], []
     places = np.random.default_rng(0).uniform(0.3, 0.7, (8, 3))  # all sorts of places within a pixel
     pixel = np.arange(size)
     for shape, name in product(SHAPES, RADIUS):
-        clip = render([Spec((Thing(shape, "white", name),))] * 8, places, size, frames=1)[:, 0, :, :, 0]  # (8, h, w)
+        still = [Spec((Thing(shape, "white", name),))] * 8
+        clip = render(still, places, size, frames=1)[:, 0, :, :, 0]  # (b 1 h w 3) -> (b h w)
         for blur in BLURS:
             kernel = np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * (blur * size) ** 2 + 1e-6))
             kernel /= kernel.sum(1, keepdims=True)
@@ -208,7 +208,7 @@ def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
 
 
 def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | None]:
-    """Direction and speed of centroids (n, 2) in widths at frames times (n,), if they lie on one line at one velocity."""
+    """Direction and speed of centroids (n, 2), in widths, at frames times (n,), if they run straight and steadily."""
     slow, quick = SPEED["slowly"], SPEED["quickly"]
     if len(times) < 4:
         return None, None
@@ -229,7 +229,7 @@ def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | No
 
 
 def _line(times: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
-    """Least squares: velocity (2,) in widths a frame, and the root mean square distance from the line in widths."""
+    """Least squares: velocity (2,) in widths a frame, and root mean square distance from the line in widths."""
     t = times - times.mean()
     velocity = t @ centre / (t @ t)
     rest = centre - centre.mean(0) - t[:, None] * velocity

@@ -4,12 +4,13 @@
     autoencoder          real clips through the latents: the          |  should be
                          ceiling of every model in these latents      |  up here
     MODEL                clips sampled from the prompts
-    frozen first frame   the model's first frame, 16 times: what a model of pictures gets
+    frozen first frame   the model's first frame throughout: what a model of pictures gets
     empty prompt         the model without its text: chance, for clips that look right
 
-Every percentage has Wilson's 95 % interval: with 512 prompts two systems differ if they are some 4 points apart.
+Every percentage has Wilson's 95 % interval: with 512 prompts two models differ if they are some 4 points apart.
 
-References: E. B. Wilson, Probable inference, JASA 22 (1927), 209-212; classifier-free guidance, arXiv 2207.12598, (6).
+References: E. B. Wilson, Probable inference, JASA 22 (1927), 209-212; classifier-free guidance, arXiv 2207.12598,
+equation 6.
 """
 
 import json
@@ -25,7 +26,7 @@ from minit2v.datasets import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
 
-COLUMNS = {**{name: name for name in ATTRIBUTES}, "motion": "direction", "all": "all"}  # key of `agrees` -> heading
+COLUMNS = {name: name for name in (*ATTRIBUTES, "all")} | {"motion": "direction"}  # key of `agrees` -> heading
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
 
 
@@ -36,8 +37,8 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     Args:
         model: shipped name or folder. With `pipe`, a loaded TextToVideo, only its name in the table.
         splits: of MovingThings; the floors are measured on the first. n: prompts a split, all of it if it has fewer.
-        out: a .json file for the report; the table goes beside it as .md, and each batch of clips into a folder beside
-            it, so that an interrupted evaluation goes on where it was (not with `pipe`, whose weights have no name).
+        out: a .json file for the report; the table goes beside it as .md, and each batch of clips into a folder
+            beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
         steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
 
@@ -61,14 +62,16 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     pipe = pipe or minit2v.load(model)
     preset, name = pipe.preset, Path(model).name
     settings = {
-        "model": name, "weights": digest, "seed": seed, "sampler": sampler, "steps": preset.steps if steps is None else steps,
+        "model": name, "weights": digest, "seed": seed, "sampler": sampler,
+        "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
     }  # fmt: skip
     sample = _Sampler(pipe, settings, out.with_suffix("") if out and digest else None)
     rows = _judged(pipe, sample, counts, batch, name)
     report = settings | {
-        "n": n, "seconds_per_clip": _seconds(pipe, settings), "frames": preset.frames, "height": preset.height,
-        "width": preset.width, "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "n": n, "seconds_per_clip": _seconds(pipe, settings),
+        "frames": preset.frames, "height": preset.height, "width": preset.width,
+        "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "rows": [{"clips": clips, "split": split} | score(verdicts) for (clips, split), verdicts in rows.items()],
     }  # fmt: skip
     table = markdown(report)
@@ -110,8 +113,10 @@ def markdown(report: dict) -> str:
         cells = ("{percent:.1f} ({low:.1f}–{high:.1f})".format(**row[key]) for key in COLUMNS)
         lines.append([row["clips"], row["split"], str(row["n"]), *cells])
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
-    note = "% right (95 % interval). {model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; ".format(**report)
-    note += "one clip takes {seconds_per_clip:.1f} s on {device} with {threads} threads, torch {torch}.".format(**report)
+    note = (
+        "% right (95 % interval). {model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
+        "one clip takes {seconds_per_clip:.1f} s on {device} with {threads} threads, torch {torch}."
+    ).format(**report)
     if short:
         note += f" Asked for {report['n']} prompts a split: {', '.join(dict.fromkeys(short))}."
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
@@ -174,8 +179,9 @@ def _rebuilt(pipe, frames: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         for clip in frames:
             pixels = torch.from_numpy(clip).to(pipe.device, pipe.dtype) / 127.5 - 1
-            latents = pipe.autoencoder.encode(rearrange(pixels, "f H W c -> f c H W")) * pipe.preset.autoencoder.scale_factor
-            clips.append(pipe.decode(rearrange(latents, "f c h w -> 1 c f h w"))[0])
+            latents = pipe.autoencoder.encode(rearrange(pixels, "f H W c -> f c H W"))
+            latents = rearrange(latents, "f c h w -> 1 c f h w") * pipe.preset.autoencoder.scale_factor
+            clips.append(pipe.decode(latents)[0])
     return np.stack(clips)
 
 

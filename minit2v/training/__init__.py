@@ -51,7 +51,7 @@ def defaults(part: str):
         return None, TrainConfig(batch=256, lr=1e-3, ema=0.99, weight_decay=0.1)
     from minit2v.training.unet import UNetTraining
 
-    return UNetTraining(), TrainConfig(batch=32, lr=1e-3, ema=0.998)
+    return UNetTraining(), TrainConfig(batch=16, lr=1e-3, ema=0.998)
 
 
 def build(part: str, preset: Preset, config, out: Path):
@@ -78,8 +78,13 @@ def export(part: str, preset: Preset, task, averaged, out: Path) -> None:
     known = weights.read_preset(out) if (out / "config.json").is_file() else preset
     if part == "vqgan":
         task.autoencoder.load_state_dict(averaged["autoencoder"].state_dict())
-        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=task.calibrate()))
-        weights.save_model(out, known, autoencoder=averaged["autoencoder"])
+        scale = 1.0
+        if preset.autoencoder.bottleneck == "gaussian":
+            task.normalise()
+        else:
+            scale = task.scale_factor()
+        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=scale))
+        weights.save_model(out, known, autoencoder=task.autoencoder)
     elif part == "clip":
         known = replace(known, text=preset.text)
         weights.save_model(out, known, text=averaged["text"])

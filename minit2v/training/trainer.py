@@ -69,7 +69,7 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     if config.batch % accelerator.num_processes:
         raise UserError(f"expected a batch that {accelerator.num_processes} processes can share, found {config.batch}; choose a multiple")
-    task.to(accelerator.device)
+    task.to(accelerator.device).train()
     groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": list(task.parameters())}]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from minit2v import weights
 from minit2v.autoencoder import VQGAN
@@ -35,14 +36,15 @@ from minit2v.unet import UNet
 class UNetTraining:
     """Settings of the UNet's training; the values of the paper or of its released code where known."""
 
-    clips: int = 8192  # clips rendered, encoded and kept
+    clips: int = 6144  # clips rendered, encoded and kept
     images: int = 16384  # images likewise
     image_stage: float = 0.1  # share of the run before the temporal layers join
-    image_share: float = 0.125  # share of the later batches that are images; released 1 in 8
-    images_per_clip: int = 4  # images in the place of one clip of a batch; released 32 against 4
+    image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
+    images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
     frame_counts: tuple[int, ...] = (16,)  # frames of a batch of clips, in turn; released 16 (later 32 too)
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5 (0.2 the other way)
+    bfloat16: bool = True  # compute in bfloat16; parameters and optimizer stay in float32 (on AVX-512 CPUs 1.6 times as fast)
     high_noise: float = 0.0  # share of timesteps drawn from the noisiest fifth only; departure, 0 is off
 
 
@@ -104,8 +106,11 @@ class UNetTask(nn.Module):
 
     def losses(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor, temporal: bool = True) -> Tensor:
         """The loss of each clip (b,)."""
+        dtype = torch.bfloat16 if self.config.bfloat16 else torch.float32
+        parameters = {name: p.to(dtype) for name, p in self.unet.named_parameters()}
         noisy = self.diffusion.add_noise(latents, noise, t)
-        return self.diffusion.loss(self.unet(noisy, t, context, temporal), latents, noise, t, per_clip=True)
+        output = functional_call(self.unet, parameters, (noisy.to(dtype), t, context.to(dtype), temporal))
+        return self.diffusion.loss(output, latents, noise, t, per_clip=True)
 
     @torch.no_grad()
     def caption_sensitivity(self) -> dict[str, float]:

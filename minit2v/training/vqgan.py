@@ -31,14 +31,16 @@ class VQGANConfig:
     foreground: float = 8.0  # extra weight of a pixel on a thing, against 1 on the background
     pyramid: float = 1.0  # weight of the Laplacian pyramid; the perceptual term, needs no download
     levels: int = 3  # levels of the pyramid; each halves the size
-    bottleneck: float = 1e-5  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame
+    bottleneck: float = 1e-4  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame
     commitment: float = 1.0  # the same weight for the codebook's commitment loss
     adversarial: float = 0.01  # weight of fooling the discriminator; small: it sharpens, L1 leads
-    hinge: float = 0.1  # weight of the discriminator's loss; small, to leave the clipped gradient to the others
+    hinge: float = 0.1  # weight of the discriminator's loss; small, as one clipping is shared by all
     start: float = 0.7  # part of the budget after which the discriminator learns
     ramp: float = 0.1  # part of the budget over which the adversarial term then grows from 0 to its weight
     width: int = 16  # channels of the discriminator's first layer
-    share_images: float = 0.5  # part of a batch that are images; the rest are single frames of clips
+    crop: int = 32  # side of the window around a thing that is trained on at first, pixels: a quarter of the work
+    crop_until: float = 0.6  # part of the budget that sees windows; then whole frames, whose norms differ
+    share_images: float = 0.7  # part of a batch that are images; the rest are single frames of clips
     frames_per_clip: int = 4  # frames used of a rendered clip; rendering is not free
 
 
@@ -72,6 +74,21 @@ def pixel_weights(frames: Tensor, extra: float) -> Tensor:
     return weights / weights.mean()
 
 
+def random_windows(frames: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A square window of each frame that shows (part of) a thing: (n 3 H W) -> (n 3 side side).
+
+    The window's centre is a random pixel of the thing, moved inwards where it would leave the frame.
+    """
+    windows = []
+    for frame, weight in zip(frames, pixel_weights(frames, 1.0)[:, 0]):
+        thing = (weight > weight.mean()).nonzero()
+        y, x = thing[torch.randint(len(thing), (1,), generator=generator)][0].tolist() if len(thing) else (0, 0)
+        top = min(max(y - side // 2, 0), frame.shape[1] - side)
+        left = min(max(x - side // 2, 0), frame.shape[2] - side)
+        windows.append(frame[:, top : top + side, left : left + side])
+    return torch.stack(windows)
+
+
 def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
     """L1 distance of the edges of two images at several sizes, the finest first: (n 3 H W) twice -> scalar.
 
@@ -101,7 +118,7 @@ class VQGANTask(nn.Module):
         self.autoencoder = VQGAN(preset.autoencoder)
         self.discriminator = PatchDiscriminator(config.width)
         if preset.autoencoder.bottleneck == "gaussian":
-            # start with a standard deviation of exp(-2): at 1, the usual start, noise hides the frame at first
+            # start with a standard deviation of exp(-2): at 1, the usual start, noise hides the frame
             nn.init.constant_(self.autoencoder.quant_conv.bias[preset.autoencoder.latent_channels :], -4.0)
         self.images, self.clips = data or moving_things(preset)
         self.progress = 0.0  # 0 to 1 of the budget; the trainer sets it
@@ -111,11 +128,16 @@ class VQGANTask(nn.Module):
         return {"autoencoder": self.autoencoder}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents."""
-        frames = self.draw_frames(generator, n)
-        config = self.preset.autoencoder
+        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first as many windows
+        of frames as cover the same number of pixels."""
+        config, crop = self.preset.autoencoder, self.config.crop
+        if self.progress < self.config.crop_until and crop < self.preset.height:
+            whole = self.preset.height * self.preset.width
+            frames = random_windows(self.draw_frames(generator, n * whole // crop**2), crop, generator)
+        else:
+            frames = self.draw_frames(generator, n)
         h, w = frames.shape[2] // config.factor, frames.shape[3] // config.factor
-        noise = torch.randn(n, config.latent_channels, h, w, generator=generator)
+        noise = torch.randn(len(frames), config.latent_channels, h, w, generator=generator)
         return {"frames": frames, "noise": noise}
 
     def draw_frames(self, generator: torch.Generator, n: int) -> Tensor:
@@ -169,13 +191,24 @@ class VQGANTask(nn.Module):
         return ((both.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
     @torch.no_grad()
-    def calibrate(self, n: int = 512, seed: int = 0) -> float:
-        """1 / standard deviation of the latents of n drawn frames: what makes their variance 1."""
+    def normalise(self, n: int = 512, seed: int = 0) -> None:
+        """Give every latent channel mean 0 and variance 1 over n drawn frames, without changing any reconstruction.
+
+        The last layer before the latents and the first one after them are linear, so one takes up (z - mean) / std and the
+        other its inverse; the scale factor of a normalised Gaussian autoencoder is 1.
+        """
         generator, parts = torch.Generator().manual_seed(seed), []
         for start in range(0, n, 64):
             frames = self.draw_frames(generator, min(64, n - start))
-            parts.append(self.autoencoder.encode(frames.to(self.device)).float().cpu())
-        return 1.0 / torch.cat(parts).std().item()
+            parts.append(self.autoencoder.encode(frames.to(self.device)))
+        latents = torch.cat(parts)
+        mean, std, c = latents.mean((0, 2, 3)), latents.std((0, 2, 3)), latents.shape[1]
+        before, after = self.autoencoder.quant_conv, self.autoencoder.post_quant_conv
+        before.weight[:c] /= std[:, None, None, None]
+        before.bias[:c] = (before.bias[:c] - mean) / std
+        before.bias[c:] -= 2 * std.log()  # of the log-variances
+        after.bias += after.weight[:, :, 0, 0] @ mean
+        after.weight *= std[:, None, None]
 
     @property
     def device(self) -> torch.device:
