@@ -159,7 +159,9 @@ def test_what_the_spec_leaves_out_is_not_asked():
     assert not agrees(Reading("circle", None, "large", "left", None), spec)["all"]
 
 
-@pytest.mark.parametrize("shape, dtype", [((16, 64, 64), np.uint8), ((16, 64, 64, 3), float), ((0, 64, 64, 3), np.uint8)])
+@pytest.mark.parametrize("shape, dtype", [
+    ((16, 64, 64), np.uint8), ((16, 64, 64, 3), float), ((0, 64, 64, 3), np.uint8),
+])  # fmt: skip
 def test_not_a_clip(shape, dtype):
     with pytest.raises(UserError, match="expected a clip"):
         read(np.zeros(shape, dtype))

@@ -21,8 +21,11 @@ def run(part: str, preset: str, out: str | Path, budget: float = 3600.0, resume:
     `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share") or of the
     preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or an ill-typed value.
     """
+    import torch
+    from accelerate import PartialState
+
     from minit2v import weights
-    from minit2v.training.trainer import TrainConfig, train
+    from minit2v.training.trainer import train
 
     out = Path(out)
     if part not in PARTS:
@@ -31,11 +34,15 @@ def run(part: str, preset: str, out: str | Path, budget: float = 3600.0, resume:
     chosen = get(preset)
     if known is not None and known.name != preset:
         raise UserError(f"{out} is a run of preset {known.name!r}, not {preset!r}; choose another --out")
+    if known is not None and part == "unet":  # stand on what was trained, with its own settings
+        chosen = replace(chosen, autoencoder=known.autoencoder, text=known.text)
     task_config, train_config = defaults(part)
-    task_config, train_config, chosen = configure(settings or {}, task_config, replace(train_config, budget=budget), chosen if known is None or part != "unet" else replace(chosen, autoencoder=known.autoencoder, text=known.text))
+    task_config, train_config, chosen = configure(settings or {}, task_config, replace(train_config, budget=budget), chosen)
+    torch.manual_seed(train_config.seed)
     task = build(part, chosen, task_config, out)
     averaged = train(task, out / part, train_config, resume)
-    export(part, chosen, task, averaged, out)
+    if PartialState().is_main_process:
+        export(part, chosen, task, averaged, out)
     return out
 
 

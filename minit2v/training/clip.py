@@ -73,7 +73,8 @@ class ClipTask(nn.Module):
         self.progress, self.scores = 0.0, {}
         self.pools = {kind: Pool(preset, "train", kind, size, self.text.tokens) for kind, size in
                       (("clips", clips), ("images", images))}
-        self.deviation, self.mean = torch.std_mean(torch.cat([pool.pictures for pool in self.pools.values()]).float())
+        some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])
+        self.deviation, self.mean = (value.item() for value in torch.std_mean(some.double()))
         self.tests = {kind: Pool(preset, "val", kind, tests, self.text.tokens) for kind in self.pools}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
@@ -125,7 +126,7 @@ class ClipTask(nn.Module):
     def _normalised(self, pictures: Tensor) -> Tensor:
         """uint8 to mean 0 and deviation 1 over the training pictures, as for CLIP: small things on a plain background would
         otherwise hardly show beside the background's constant."""
-        return (pictures.float() - self.mean) / self.deviation
+        return (pictures - self.mean) / self.deviation
 
     def _encode_image(self, pictures: Tensor) -> Tensor:
         return self.clip.encode_image(self._normalised(pictures.to(self.clip.logit_scale.device)), normalize=True).cpu()

@@ -178,9 +178,9 @@ def cached(path: Path, pipe: TextToVideo, config: UNetTraining) -> dict[str, Ten
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("key") == key:
                 return load_file(path)
-    cache = compute_cache(pipe, config)
+    cache = {name: value.contiguous() for name, value in compute_cache(pipe, config).items()}
     weights.write_atomically(path, lambda temporary: save_file(cache, temporary, {"key": key}))
-    return cache
+    return load_file(path)
 
 
 def compute_cache(pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:

@@ -1,0 +1,138 @@
+"""The training loop: nothing is lost, nothing depends on how often it was stopped or on how many processes ran it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from minit2v import presets, weights
+from minit2v.errors import UserError
+from minit2v.training.trainer import TrainConfig, train
+
+CONFIG = TrainConfig(steps=30, batch=8, lr=0.05, warmup=0.1, ema=0.9, save_every=0.0)
+TOY = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_trainer import CONFIG, Regression, train
+train(Regression(pause=0.02), {out!r}, CONFIG)
+"""
+
+
+class Regression(nn.Module):
+    """A task of one weight matrix; `stop_at` raises Ctrl-C there."""
+
+    def __init__(self, pause=0.0, stop_at=None, width=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.pause, self.stop_at, self.calls, self.progress = nn.Linear(width, 1), pause, stop_at, 0, 0.0
+
+    @property
+    def ema_modules(self):
+        return {"net": self.net}
+
+    def draw(self, generator, n):
+        return {"x": torch.randn(n, self.net.in_features, generator=generator)}
+
+    def forward(self, batch):
+        self.calls += 1
+        time.sleep(self.pause)
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        loss = (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).pow(2).mean()
+        return loss, {"rate": self.progress}
+
+    def picture(self):
+        return None
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    task = Regression()
+    averaged = train(task, tmp_path_factory.mktemp("whole"), CONFIG)
+    return task.net.weight.detach().clone(), averaged["net"].weight.detach().clone()
+
+
+def test_it_learns(uninterrupted):
+    assert (uninterrupted[0] - 1).abs().max() < 0.2
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    code = TOY.format(tests=os.path.dirname(__file__), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (out / "checkpoint.pt").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < stopped < CONFIG.steps
+    task = Regression()
+    averaged = train(task, out, CONFIG, resume=True)
+    assert torch.equal(task.net.weight, uninterrupted[0]) and torch.equal(averaged["net"].weight, uninterrupted[1])
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
+    with pytest.raises(UserError, match="stopped at step 4, saved .*--resume"):
+        train(Regression(stop_at=5), tmp_path, replace(CONFIG, save_every=1e9))
+    task = Regression()
+    train(task, tmp_path, CONFIG, resume=True)
+    assert torch.equal(task.net.weight, uninterrupted[0])
+
+
+def test_refuses_what_it_cannot_resume(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(Regression(), tmp_path / "none", CONFIG, resume=True)
+    train(Regression(), tmp_path, replace(CONFIG, steps=2))
+    with pytest.raises(UserError, match="already holds a run"):
+        train(Regression(), tmp_path, CONFIG)
+    with pytest.raises(UserError, match="other settings .*lr"):
+        train(Regression(), tmp_path, replace(CONFIG, lr=0.1), resume=True)
+    with pytest.raises(UserError, match="another preset"):
+        train(Regression(width=4), tmp_path, CONFIG, resume=True)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        train(Regression(), tmp_path, CONFIG, resume=True)
+
+
+def test_budget_by_the_clock_ends_and_anneals(tmp_path):
+    task = Regression(pause=0.02)
+    train(task, tmp_path, replace(CONFIG, steps=0, budget=0.5))
+    assert 0.9 < task.progress < 1 and 3 <= task.calls <= 25
+
+
+def nano_folder(folder):
+    """An untrained nano model, as the UNet's training expects to find it."""
+    from minit2v.autoencoder import VQGAN
+    from minit2v.text import TextEncoder
+
+    preset = presets.get("nano")
+    torch.manual_seed(0)
+    weights.save_model(folder, preset, autoencoder=VQGAN(preset.autoencoder), text=TextEncoder(preset.text))
+    return folder
+
+
+def test_two_processes_equal_one(tmp_path):
+    """torchrun with two ranks, through the command line, against one process with the same global batch."""
+    states = []
+    for ranks in (1, 2):
+        out = nano_folder(tmp_path / str(ranks))
+        launcher = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m"] if ranks == 2 else [])
+        command = ["minit2v", "train", "unet", "--preset", "nano", "--out", str(out), "--steps", "4", "--batch", "4"]
+        command += ["--set", "clips=8", "--set", "images=8", "--set", "bfloat16=false", "--set", "image_stage=0.3", "--set", "image_share=0.3"]
+        done = subprocess.run(launcher + command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        states.append(torch.load(out / "unet" / "checkpoint.pt", weights_only=True))
+    one, two = states
+    assert one["step"] == two["step"] == 4
+    start = torch.load(tmp_path / "1" / "unet" / "checkpoint.pt", weights_only=True)["task"]
+    for name in start:
+        assert torch.allclose(one["task"][name], two["task"][name], atol=2e-5), name
