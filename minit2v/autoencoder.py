@@ -11,11 +11,10 @@ frames (n 3 H W)                                                  frames (n 3 H 
 ```
 
 The paper calls it VQGAN; its released weights are the KL autoencoder of Stable Diffusion, which has no
-codebook. Both bottlenecks are here: `Gaussian` (what the released weights use) and `Codebook`.
+codebook. Both bottlenecks can be had: `Gaussian` (what the released weights use) and `Codebook`; see `bottleneck`.
 
 References: VQGAN, Esser et al. 2021 (arXiv:2012.09841), section 3.1; latent diffusion, Rombach et al. 2022
-(arXiv:2112.10752), section 3.1 and appendix G; VQ-VAE, van den Oord et al. 2017 (arXiv:1711.00937), sections
-3.1, 3.2 and A.1 (moving averages); ModelScopeT2V, Wang et al. 2023 (arXiv:2308.06571), section 3.1.
+(arXiv:2112.10752), section 3.1 and appendix G; ModelScopeT2V, Wang et al. 2023 (arXiv:2308.06571), section 3.1.
 """
 
 import torch
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from minit2v.bottleneck import Codebook, Gaussian
 from minit2v.errors import UserError
 from minit2v.presets import AutoencoderConfig
 
@@ -130,111 +130,6 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.levels(self.middle(self.conv_in(x)))
         return self.conv_out(F.silu(self.norm_out(x)))
-
-
-class Gaussian(nn.Module):
-    """Bottleneck 1: each latent number is a normal distribution, kept near N(0, 1) by a small KL term.
-
-    The encoder hands over *moments* (n 2c h w): the mean and the logarithm of the variance.
-    """
-
-    def split(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """(n 2c h w) -> mean and log-variance, each (n c h w)."""
-        mean, logvar = moments.chunk(2, dim=1)
-        return mean, logvar.clamp(-30.0, 20.0)  # so that exp neither vanishes nor overflows, as released
-
-    def mode(self, moments: Tensor) -> Tensor:
-        return self.split(moments)[0]
-
-    def sample(self, moments: Tensor, generator: torch.Generator) -> Tensor:
-        """mean + std * noise; the noise is drawn on the CPU in float32: one seed, one sample, anywhere."""
-        return self(moments, torch.randn(self.mode(moments).shape, generator=generator))[0]
-
-    def kl(self, moments: Tensor) -> Tensor:
-        """KL(N(mean, var) || N(0, 1)) = (mean^2 + var - 1 - log var) / 2 of each latent number: (n c h w)."""
-        mean, logvar = self.split(moments)
-        return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)
-
-    def snap(self, latents: Tensor) -> Tensor:
-        return latents  # any latents may be decoded
-
-    def forward(self, moments: Tensor, noise: Tensor | None = None):
-        """-> latents (n c h w), loss (mean KL of a latent number), figures to report."""
-        mean, logvar = self.split(moments)
-        loss = self.kl(moments).mean()
-        latents = mean if noise is None else mean + (0.5 * logvar).exp() * noise.to(mean)
-        return latents, loss, {"kl": loss.item()}
-
-
-class Codebook(nn.Module):
-    """Bottleneck 2: each latent vector is replaced by the nearest of K learnt codes.
-
-    The codes follow the vectors they stand for by an exponential moving average, so they need no gradient
-    (VQ-VAE, appendix A.1). A code that hardly anything uses is dead: it is moved onto a vector of the batch,
-    drawn with a probability in proportion to its squared error (the seeding of k-means++).
-    """
-
-    decay = 0.99  # of the moving averages, per training step
-    dead_below = 0.01  # a code is dead when its usage falls below this part of a fair share, 1 / K
-    commitment = 0.25  # how strongly vectors are drawn to their codes (beta of VQ-VAE, eq. 3)
-
-    def __init__(self, codes: int, channels: int):
-        super().__init__()
-        self.register_buffer("codes", torch.randn(codes, channels))
-        self.register_buffer("usage", torch.zeros(codes))  # share of the vectors of each code; zero is dead,
-        self.register_buffer("sums", torch.zeros(codes, channels))  # so the first batch replaces every code
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-
-    def nearest(self, vectors: Tensor) -> Tensor:
-        """Index of the nearest code of each vector: (m c) -> (m,)."""
-        # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code
-        return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)
-
-    def snap(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
-        vectors = rearrange(latents, "n c h w -> (n h w) c")
-        codes = self.codes[self.nearest(vectors)]
-        return rearrange(codes, "(n h w) c -> n c h w", n=latents.shape[0], h=latents.shape[2])
-
-    mode = sample = snap  # nothing is random here
-
-    def forward(self, features: Tensor, noise: Tensor | None = None):
-        """-> latents (n c h w), commitment loss, figures to report. In training the codes move."""
-        quantised = self.snap(features).detach()
-        loss = self.commitment * F.mse_loss(features, quantised)
-        latents = features + (quantised - features).detach()  # straight-through: gradients skip the choice
-        vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
-        index = self.nearest(vectors)
-        share = torch.bincount(index, minlength=len(self.codes)).to(vectors) / len(vectors)
-        if self.training:
-            self.update(vectors, index, share)
-        usage = (share > 0).float().mean()
-        return latents, loss, {"usage": usage.item(), "perplexity": perplexity(share).item()}
-
-    @torch.no_grad()
-    def update(self, vectors: Tensor, index: Tensor, share: Tensor) -> None:
-        """Moves each code to the running mean of its vectors (m c), and restarts the dead ones."""
-        sums = torch.zeros_like(self.sums).index_add_(0, index, vectors) / len(vectors)
-        self.usage.lerp_(share, 1.0 - self.decay)
-        self.sums.lerp_(sums, 1.0 - self.decay)
-        self.updates += 1
-        dead = self.usage * len(self.codes) < self.dead_below
-        if wanted := int(dead.sum()):
-            error = ((vectors - self.codes[index]) ** 2).sum(dim=1).cpu() + 1e-12
-            generator = torch.Generator().manual_seed(int(self.updates))  # a resumed run picks the same ones
-            picks = torch.multinomial(error, wanted, replacement=wanted > len(error), generator=generator)
-            self.usage[dead] = 1.0 / len(self.codes)
-            self.sums[dead] = vectors[picks.to(vectors.device)] / len(self.codes)
-        self.codes.copy_(self.sums / self.usage[:, None])
-
-
-def perplexity(share: Tensor) -> Tensor:
-    """How many codes are in use, in effect: exp of the entropy of the shares (k,), between 1 and k.
-
-    >>> perplexity(torch.tensor([0.5, 0.5, 0.0]))
-    tensor(2.)
-    """
-    return torch.special.entr(share).sum().exp()
 
 
 class VQGAN(nn.Module):

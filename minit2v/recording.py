@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minit2v.errors import UserError
 from minit2v.samplers import Step
-from minit2v.video import atomic, check_output
+from minit2v.files import atomic
+from minit2v.video import check_output
 
 
 def record(steps: Iterable[Step], folder: str | Path, decode: Callable[[Tensor], np.ndarray],

@@ -13,9 +13,7 @@ https://www.w3.org/TR/png-3/.
 """
 
 import io
-import os
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from minit2v.errors import UserError
+from minit2v.files import atomic
 
 SUFFIXES = (".mp4", ".gif", ".webp")
 SHOWN_WIDTH = 256  # pixels on the screen of a notebook; small clips are shown enlarged to it
@@ -118,36 +117,19 @@ def check_output(path, suffixes=SUFFIXES):
     return path
 
 
-@contextmanager
-def atomic(path):
-    """A name beside `path` to write to: moved to `path` when the block ends, removed when it fails.
-
-    Raises UserError where the system or the encoder could not write it (a full disk, for one).
-    """
-    import av
-
-    path = Path(path)
-    unfinished = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    except (OSError, av.FFmpegError) as error:
-        raise UserError(f"could not write {path} ({error.strerror or error}); nothing was left there, "
-                        "free some space or choose another place") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def _save_mp4(path, pixels, fps):
     import av
 
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:  # plays while still loading
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "10"})
-        stream.height, stream.width = pixels.shape[1:3]
-        stream.pix_fmt = "yuv420p"  # the only one that every browser plays
-        for frame in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())  # the frames that the encoder still holds
+    try:
+        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:  # plays while still loading
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "10"})
+            stream.height, stream.width = pixels.shape[1:3]
+            stream.pix_fmt = "yuv420p"  # the only one that every browser plays
+            for frame in pixels:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(stream.encode())  # the frames that the encoder still holds
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
 
 
 def _load_mp4(path):

@@ -8,10 +8,10 @@ or of another preset is refused in one line with its name. safetensors files hol
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from minit2v.errors import UserError
+from minit2v.files import atomic
 from minit2v.presets import PRESETS, Preset, get
 
 NETWORKS = ("unet", "autoencoder", "text")  # the files of a model folder
@@ -43,22 +43,10 @@ def read_preset(folder: Path) -> Preset:
         raise UserError(f"{path} is damaged ({error}); get the model again") from None
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call ``write(temporary path)``, then rename it to `path`: there is the old file or the new, never half of one."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"could not write {path}: {error.strerror or error}; nothing was changed") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_preset(folder: Path, preset: Preset) -> None:
     """Write config.json."""
-    write_atomically(Path(folder) / "config.json", lambda path: path.write_text(json.dumps(preset.to_dict(), indent=1) + "\n"))
+    with atomic(Path(folder) / "config.json") as path:
+        path.write_text(json.dumps(preset.to_dict(), indent=1) + "\n")
 
 
 def save_module(module, path: Path, dtype=None) -> None:
@@ -68,7 +56,8 @@ def save_module(module, path: Path, dtype=None) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if dtype is not None:
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    write_atomically(Path(path), lambda temporary: save_file(state, temporary))
+    with atomic(path) as unfinished:
+        save_file(state, unfinished)
 
 
 def load_into(module, path: Path):

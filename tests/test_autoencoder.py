@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from minit2v.autoencoder import VQGAN, Codebook, Gaussian, perplexity
+from minit2v.autoencoder import VQGAN
+from minit2v.bottleneck import Codebook, Gaussian, perplexity
 from minit2v.errors import UserError
 from minit2v.presets import AutoencoderConfig, Preset
 from minit2v.training.vqgan import VQGANConfig, VQGANTask, pixel_weights, pyramid_loss

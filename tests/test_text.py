@@ -170,15 +170,17 @@ def test_training_clip_trains_the_encoder(task):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert abs(losses[0] - np.log(16)) < 0.5 and losses[-1] < 0.3 * losses[0]
+    assert abs(losses[0] - np.log(16)) < 1 and losses[-1] < 0.5 * losses[0]
     assert (task.text.encode(["a red circle moves left"]) - before).abs().mean() > 0.05
     shared = {id(parameter) for parameter in task.clip.parameters()}
     assert {id(parameter) for parameter in task.ema_modules["text"].parameters()} < shared
-    assert all(parameter.grad is not None for parameter in task.parameters())
+    unused = [name for name, parameter in task.named_parameters() if parameter.grad is None]
+    assert unused == []
 
 
 def test_scores_and_picture(task):
     picture = task.picture()
     assert picture.shape == (16 + 8 * 4, 8 * 16, 3) and picture.dtype == np.uint8
     assert len(task.scores) == 8 and all(0 <= score <= 1 for score in task.scores.values())
-    assert task(task.draw(torch.Generator(), 8))[1] == task.scores
+    metrics = task(task.draw(torch.Generator(), 8))[1]
+    assert metrics == {"matched": metrics["matched"], **task.scores}

@@ -25,6 +25,7 @@ import numpy as np
 from minit2v.datasets import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
+from minit2v.files import atomic
 
 COLUMNS = {name: name for name in (*ATTRIBUTES, "all")} | {"motion": "direction"}  # key of `agrees` -> heading
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
@@ -77,9 +78,9 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     table = markdown(report)
     print(table)
     if out:
-        text = json.dumps(report, indent=1) + "\n"
-        weights.write_atomically(out, lambda path: path.write_text(text))
-        weights.write_atomically(out.with_suffix(".md"), lambda path: path.write_text(table))
+        for path, text in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), table)):
+            with atomic(path) as unfinished:
+                unfinished.write_text(text)
     return report
 
 
@@ -164,9 +165,8 @@ class _Sampler:
         options = self.options | ({} if guidance is None else {"guidance": guidance})
         clips = np.stack([clip.pixels for clip in self.pipe(prompts, seed=self.seed + part.start, **options)])
         if path:
-            from minit2v.weights import write_atomically
-
-            write_atomically(path, lambda temporary: np.savez_compressed(temporary, clips=clips))
+            with atomic(path) as unfinished:
+                np.savez_compressed(unfinished, clips=clips)
         return clips
 
 

@@ -28,7 +28,7 @@ from minit2v.text import TextEncoder, Tokenizer
 
 ATTRIBUTES = ("shape", "colour", "size", "motion", "speed")
 LOOKS = ATTRIBUTES[:3]  # what a still picture shows
-FAMILY = 4  # clips of one batch that look alike
+FAMILY = 8  # clips of one batch that look alike: four directions, two speeds
 
 
 def build_clip(config: TextConfig) -> nn.Module:
@@ -69,6 +69,7 @@ class ClipTask(nn.Module):
     def __init__(self, preset: Preset, clips: int = 6144, images: int = 2048, tests: int = 128):
         super().__init__()
         self.clip = build_clip(preset.text)
+        _show_positions(self.clip.visual)
         self.text = TextEncoder(preset.text, self.clip)  # shares its parameters with self.clip
         self.progress, self.scores = 0.0, {}
         self.pools = {kind: Pool(preset, "train", kind, size, self.text.tokens) for kind, size in
@@ -84,11 +85,13 @@ class ClipTask(nn.Module):
         return {key: torch.cat([clips[key], images[key]]) for key in clips}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """CLIP's symmetric cross-entropy over the cosines of all pictures with all captions (figure 3 there)."""
+        """CLIP's symmetric cross-entropy over the cosines of all pictures with all captions (figure 3 there), and the share of
+        pictures that are nearest to their own caption."""
         image = self.clip.encode_image(self._normalised(batch["pictures"]), normalize=True)
         text = self.clip.encode_text(batch["tokens"], normalize=True)
         scale = self.clip.logit_scale.clamp(max=np.log(100)).exp()  # section 2.5: more is unstable
-        return _contrastive_loss()(image, text, scale), dict(self.scores)
+        matched = ((image @ text.T).argmax(1).cpu() == torch.arange(len(image))).float().mean().item()
+        return _contrastive_loss()(image, text, scale), {"matched": matched, **self.scores}
 
     @property
     def ema_modules(self) -> dict[str, nn.Module]:
@@ -169,6 +172,17 @@ class Pool:
 def _shuffled(items, generator: torch.Generator) -> list:
     items = list(items)
     return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+
+def _show_positions(tower: nn.Module) -> None:
+    """Let a freshly initialised vision transformer see where things are: positions start as sines of the place instead of
+    noise of a tenth of a thing's size, and all patches are averaged instead of being gathered by a class token. Directions
+    are differences of places, which a tower that hardly feels places learns long after colours."""
+    from open_clip.pos_embed import get_2d_sincos_pos_embed
+
+    positions = get_2d_sincos_pos_embed(tower.positional_embedding.shape[1], tower.grid_size[0], cls_token=True)
+    tower.positional_embedding.data.copy_(torch.from_numpy(positions))
+    tower.pool_type = "avg"
 
 
 def _with(spec, name: str, value: str):

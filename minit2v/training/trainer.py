@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minit2v.errors import UserError
-from minit2v.weights import write_atomically
+from minit2v.files import atomic
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def share(batch: dict, accelerator) -> dict:
 def write_checkpoint(path, task, averaged, optimizer, config: TrainConfig, step: int, elapsed: float) -> None:
     """Everything that `restore` needs, in one file."""
     state = {"task": task.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed, "config": asdict(config)}
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    with atomic(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def restore(path: Path, task, averaged, optimizer, config: TrainConfig) -> tuple[int, float]:
@@ -216,7 +217,8 @@ class Log:
         if self.active and pixels is not None:
             from PIL import Image
 
-            write_atomically(self.out / "picture.png", lambda path: Image.fromarray(pixels).save(path, format="png"))
+            with atomic(self.out / "picture.png") as path:
+                Image.fromarray(pixels).save(path)
 
     def close(self) -> None:
         self.bar.close()

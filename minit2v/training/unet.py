@@ -26,6 +26,7 @@ from minit2v.autoencoder import VQGAN
 from minit2v.datasets import MovingThings, caption
 from minit2v.diffusion import Diffusion
 from minit2v.errors import UserError
+from minit2v.files import atomic
 from minit2v.pipeline import TextToVideo
 from minit2v.presets import Preset
 from minit2v.text import TextEncoder
@@ -179,7 +180,8 @@ def cached(path: Path, pipe: TextToVideo, config: UNetTraining) -> dict[str, Ten
             if (file.metadata() or {}).get("key") == key:
                 return load_file(path)
     cache = {name: value.contiguous() for name, value in compute_cache(pipe, config).items()}
-    weights.write_atomically(path, lambda temporary: save_file(cache, temporary, {"key": key}))
+    with atomic(path) as unfinished:
+        save_file(cache, unfinished, {"key": key})
     return load_file(path)
 
 
