@@ -4,18 +4,20 @@
                           2 convs      4 convs         self + cross          self + self       attention
                           (per frame)  (per pixel)     (per frame)           (per pixel)
 
-Frames travel as (b f) c h w with f fastest; a temporal layer is told f and looks at the clip as b c f h w. On a CPU the
-memory format is channels_last throughout: then a frame's pixels are already the rows of one matrix, and neither a linear
-layer nor a temporal convolution has to copy anything. Temporal layers start as the identity: their last layer is zero.
+Frames travel as (b f) c h w with f fastest; a temporal layer is told f and looks at the clip as b c f h w. On a CPU
+the memory format is channels_last throughout: then a frame's pixels are already the rows of one matrix, and neither a
+linear layer nor a temporal convolution has to copy anything. Temporal layers start as the identity: their last layer
+is zero.
 
-References: ModelScopeT2V, arXiv 2308.06571, section 3.3 and figure 3; residual block: arXiv 1512.03385; transformer block:
-Latent Diffusion, arXiv 2112.10752, appendix E.2.1; GEGLU: arXiv 2002.05202.
+References: ModelScopeT2V, arXiv 2308.06571, section 3.3 and figure 3; residual block: arXiv 1512.03385; transformer
+block: Latent Diffusion, arXiv 2112.10752, appendix E.2.1; GEGLU: arXiv 2002.05202.
 """
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from minit2v.presets import UNetConfig
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -52,8 +54,8 @@ class TemporalConv(nn.Module):
     """Four 3-tap convolutions along time, as a residual branch that starts at zero.
 
     ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w): the one thing that
-    ports of this model most often get wrong. Zero padding in time is the only place where frame order enters the paper's
-    network.
+    ports of this model most often get wrong. Zero padding in time is the only place where frame order enters the
+    paper's network.
     """
 
     def __init__(self, c: int, groups: int, dropout: float):
@@ -75,8 +77,9 @@ class TemporalConv(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (n, k, s, d) and k, v (n, k, m, d); Attention Is All You Need, equation 1.
 
-    The readable form is also the fast one for the many short sequences of a small model on a CPU (measured with 16 frames:
-    a training step takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never holds the (s, m) matrix.
+    The readable form is also the fast one for the many short sequences of a small model on a CPU (measured with 16
+    frames: a training step takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never holds the (s,
+    m) matrix.
     """
     if q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= 128 * 128:
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -103,7 +106,10 @@ class Attention(nn.Module):
         shape = x.shape
         context = x if context is None else context
         x = x.reshape(len(context), -1, shape[-1])  # ((b f) s d) -> (b (f s) d)
-        q, k, v = (rearrange(y, "n s (k d) -> n k s d", k=self.heads) for y in (self.to_q(x), self.to_k(context), self.to_v(context)))
+        q, k, v = (
+            rearrange(y, "n s (k d) -> n k s d", k=self.heads)
+            for y in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
         out = attend(q, k, v)
         return self.to_out(rearrange(out, "n k s d -> n s (k d)")).reshape(shape)
 
@@ -183,11 +189,12 @@ class TemporalTransformer(nn.Module):
 class SpatioTemporalBlock(nn.Module):
     """The paper's block: residual and temporal convolution, then (where the level has them) both transformers."""
 
-    def __init__(self, c_in: int, c_out: int, embedding_dim: int, attention: bool, head_dim: int, context_dim: int, groups: int, dropout: float):
+    def __init__(self, c_in: int, c_out: int, attention: bool, config: UNetConfig):
         super().__init__()
-        self.res = ResBlock(c_in, c_out, embedding_dim, groups, dropout)
-        self.temporal_conv = TemporalConv(c_out, groups, dropout)
-        self.spatial = SpatialTransformer(c_out, head_dim, context_dim, groups) if attention else None
+        groups, head_dim = config.norm_groups, config.head_dim
+        self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout)
+        self.temporal_conv = TemporalConv(c_out, groups, config.dropout)
+        self.spatial = SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
         self.temporal = TemporalTransformer(c_out, head_dim, groups) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:

@@ -3,11 +3,11 @@
     Gaussian    features = (mean, log-variance)  ->  mean + std * noise     pulled towards N(0, 1) by a small KL term
     Codebook    features = vectors               ->  the nearest of K learnt codes, gradients straight through
 
-Both have one interface: ``mode`` and ``sample`` give latents, ``snap`` is applied before decoding, and a call is a training pass:
-latents, loss, figures to report.
+Both have one interface: ``mode`` and ``sample`` give latents, ``snap`` is applied before decoding, and a call is a
+training pass: latents, loss, figures to report.
 
-References: latent diffusion, Rombach et al. 2022 (arXiv:2112.10752), section 3.1 and appendix G; VQ-VAE, van den Oord et al.
-2017 (arXiv:1711.00937), sections 3.1, 3.2 and A.1 (moving averages).
+References: latent diffusion, Rombach et al. 2022 (arXiv:2112.10752), section 3.1 and appendix G; VQ-VAE, van den Oord
+et al. 2017 (arXiv:1711.00937), sections 3.1, 3.2 and A.1 (moving averages).
 """
 
 import torch

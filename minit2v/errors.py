@@ -2,4 +2,7 @@
 
 
 class UserError(ValueError):
-    """What was expected, what was found, what to do, in one line. The command line prints it and exits with status 2."""
+    """What was expected, what was found, what to do, in one line.
+
+    The command line prints it and exits with status 2.
+    """

@@ -11,8 +11,8 @@ from minit2v.errors import UserError
 def atomic(path: str | Path):
     """A name beside `path` to write to: moved to `path` when the block ends, removed when it fails.
 
-    There is the old file or the new one, never half of one. Makes the folder if it is missing. Raises UserError where the
-    system could not write it (a full disk, for one).
+    There is the old file or the new one, never half of one. Makes the folder if it is missing. Raises UserError where
+    the system could not write it (a full disk, for one).
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")

@@ -1,9 +1,10 @@
 """Presets: every size of the model is one dataclass of settings; nothing else distinguishes nano from 1.7 billion.
 
-    nano  ──  minutes in a notebook      mini  ──  hours on two cores, shipped      modelscope-1.7b  ──  the released model
+    nano  ──  minutes in a notebook      mini  ──  hours on two cores, shipped      modelscope-1.7b  ──  the released
+    model
 
-Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not have:
-they are off in ``modelscope-1.7b``; the README says what each buys.
+Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not
+have: they are off in ``modelscope-1.7b``; the README says what each buys.
 
 References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``configuration.json``.
 """
@@ -42,7 +43,7 @@ class AutoencoderConfig:
     codes: int = 1024  # size of the codebook; unused by "gaussian"
     norm_groups: int = 32  # groups of every GroupNorm; released 32
     mid_attention: bool = True  # one attention over pixels between encoder and decoder halves; released True
-    scale_factor: float = 0.18215  # latents * scale_factor have unit variance; measured after training; released 0.18215
+    scale_factor: float = 0.18215  # latents * scale_factor have unit variance; measured; released 0.18215
 
     @property
     def factor(self) -> int:
@@ -115,12 +116,20 @@ class Preset:
         try:
             return _build(Preset, values)
         except (TypeError, AttributeError) as error:
-            raise UserError(f"expected the settings of a preset, found something else ({error}); is this a minit2v model?") from None
+            raise UserError(
+                f"expected the settings of a preset, found something else ({error}); is this a minit2v model?"
+            ) from None
 
 
 def _build(cls: type, values: dict):
     """A dataclass from nested dictionaries; lists become tuples."""
-    nested = {"unet": UNetConfig, "autoencoder": AutoencoderConfig, "text": TextConfig, "diffusion": DiffusionConfig, "vision": VisionConfig}
+    nested = {
+        "unet": UNetConfig,
+        "autoencoder": AutoencoderConfig,
+        "text": TextConfig,
+        "diffusion": DiffusionConfig,
+        "vision": VisionConfig,
+    }
     fields = {}
     for key, value in values.items():
         if key in nested and isinstance(value, dict):
@@ -134,21 +143,59 @@ def _mini() -> Preset:
 
     return Preset(
         name="mini",
-        unet=UNetConfig(channels=(64, 96), attention=(False, True), layers_per_level=1, head_dim=32, first_temporal_heads=2, context_dim=128, norm_groups=16, dropout=0.0, frame_positions=True, text_in_embedding=True),
-        autoencoder=AutoencoderConfig(channels=12, multipliers=(1, 2, 4, 6), layers_per_level=1, norm_groups=4, mid_attention=False, scale_factor=1.0),
-        text=TextConfig(context_length=20, width=128, heads=4, layers=4, embed_dim=128, words=tuple(words(1)), vision=VisionConfig(size=64, patch=8, width=128, layers=4, heads=4)),
+        unet=UNetConfig(
+            channels=(64, 96),
+            attention=(False, True),
+            layers_per_level=1,
+            head_dim=32,
+            first_temporal_heads=2,
+            context_dim=128,
+            norm_groups=16,
+            dropout=0.0,
+            frame_positions=True,
+            text_in_embedding=True,
+        ),
+        autoencoder=AutoencoderConfig(
+            channels=12,
+            multipliers=(1, 2, 4, 6),
+            layers_per_level=1,
+            norm_groups=4,
+            mid_attention=False,
+            scale_factor=1.0,
+        ),
+        text=TextConfig(
+            context_length=20,
+            width=128,
+            heads=4,
+            layers=4,
+            embed_dim=128,
+            words=tuple(words(1)),
+            vision=VisionConfig(size=64, patch=8, width=128, layers=4, heads=4),
+        ),
         diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
-        height=64, width=64, steps=20, guidance=4.0,
+        height=64,
+        width=64,
+        steps=20,
+        guidance=4.0,
     )
 
 
 def _nano() -> Preset:
     mini = _mini()
     return replace(
-        mini, name="nano", height=32, width=32,
+        mini,
+        name="nano",
+        height=32,
+        width=32,
         unet=replace(mini.unet, channels=(32, 64), head_dim=16, norm_groups=8, context_dim=64),
         autoencoder=replace(mini.autoencoder, multipliers=(1, 2, 4)),
-        text=replace(mini.text, width=64, layers=2, embed_dim=64, vision=VisionConfig(size=32, patch=8, width=64, layers=2, heads=2)),
+        text=replace(
+            mini.text,
+            width=64,
+            layers=2,
+            embed_dim=64,
+            vision=VisionConfig(size=32, patch=8, width=64, layers=2, heads=2),
+        ),
     )
 
 

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from minit2v.errors import UserError
-from minit2v.samplers import Step
 from minit2v.files import atomic
+from minit2v.samplers import Step
 from minit2v.video import check_output
 
 

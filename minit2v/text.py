@@ -8,11 +8,11 @@
                                                                     ▼ the last block is skipped
                                                                  ln_final  ->  features (n d)
 
-The layer before the last ("penultimate") keeps what each word says; the last one gathers everything in the end token for
-CLIP's contrastive loss. Padding is id 0 and is *not* masked: the UNet attends to padded positions as well.
+The layer before the last ("penultimate") keeps what each word says; the last one gathers everything in the end
+token for CLIP's contrastive loss. Padding is id 0 and is *not* masked: the UNet attends to padded positions as well.
 
-A small model keeps a *compact vocabulary*: only the rows of the embedding that its words use, in their original order, so
-that padding stays the lowest id and the end token the highest (open_clip finds the end token by argmax).
+A small model keeps a *compact vocabulary*: only the rows of the embedding that its words use, in their original
+order, so that padding stays the lowest id and the end token the highest (open_clip finds the end token by argmax).
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.2; CLIP, arXiv 2103.00020, section 2.4; OpenCLIP ViT-H-14.
 """
@@ -53,9 +53,10 @@ class Tokenizer:
         self.rows = torch.tensor(rows, device="cpu")  # compact id -> original id, increasing
 
     def __call__(self, prompts: list[str]) -> Tensor:
-        """Ids (b, n) of prompts: start, words, end, zeros. A prompt that is too long is cut, the end token last, with a warning.
+        """Ids (b, n) of prompts: start, words, end, zeros.
 
-        Raises UserError for words outside the vocabulary, naming the nearest known ones.
+        A prompt that is too long is cut, the end token last, with a warning that says what was left out. UserError
+        for words outside the vocabulary, naming the nearest known ones.
         """
         prompts = [self._known(prompt) for prompt in prompts]
         for prompt in prompts:
@@ -63,7 +64,7 @@ class Tokenizer:
         return torch.searchsorted(self.rows, self.bpe(prompts))
 
     def _split(self, text: str) -> list[str]:
-        """Words, single digits and runs of punctuation, lower case: the pieces that open_clip merges byte pairs within."""
+        """Words, digits and runs of punctuation, in lower case: the pieces within which open_clip merges byte pairs."""
         return self.bpe.pat.findall(self.bpe.clean_fn(text))
 
     def _known(self, prompt: str) -> str:
@@ -102,8 +103,8 @@ class TextEncoder(nn.Module):
 
     Args:
         config: sizes, and the words of a compact vocabulary.
-        clip: an ``open_clip.model.CLIP`` of these sizes, whose parameters are then *shared*, so that training it trains this
-            encoder. None makes the parts anew with open_clip's initialisation.
+        clip: an ``open_clip.model.CLIP`` of these sizes, whose parameters are then *shared*, so that training it
+            trains this encoder. None makes the parts anew with open_clip's initialisation.
     """
 
     def __init__(self, config: TextConfig, clip: nn.Module | None = None):
@@ -128,7 +129,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """Features (b, n, d) of b prompts, in the dtype and on the device of the weights. "" is the unconditional prompt.
+        """Features (b, n, d) of b prompts, in the dtype and on the device of the weights. "" is the unconditional one.
 
         Raises UserError for words outside the vocabulary; warns when a prompt is too long and says what was cut.
         """
@@ -140,6 +141,6 @@ def _text_tower(config: TextConfig, blocks: int, vocabulary: int) -> nn.Module:
     from open_clip.transformer import TextTransformer
 
     return TextTransformer(
-        context_length=config.context_length, vocab_size=vocabulary, width=config.width, heads=config.heads, layers=blocks,
-        proj_type="none",
+        context_length=config.context_length, vocab_size=vocabulary, width=config.width, heads=config.heads,
+        layers=blocks, proj_type="none",
     )

@@ -1,11 +1,12 @@
 """The UNet that predicts the noise of a clip, given its timestep and a text.
 
-    x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─┬─ level 1 ─ … ─ middle ─ … ─ level 1 ─ level 0 ─ head ─ (b 4 f h w)
+    x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─┬─ level 1 ─ … ─ middle ─ … ─ level 1 ─ level 0 ─ head ─ (b
+    4 f h w)
                                               └── skips: every block and every down-sampling hands its output across ──┘
 
-Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock`. With ``temporal=False`` the temporal
-layers are left out and the frames are independent: that is the image model it starts from (Stable Diffusion 2's UNet,
-865,910,724 of the released 1,411,233,860 parameters).
+Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock`. With ``temporal=False`` the
+temporal layers are left out and the frames are independent: that is the image model it starts from (Stable Diffusion
+2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXiv 2112.10752.
 """
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.blocks import ResBlock, SpatialTransformer, SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.blocks import SpatioTemporalBlock, TemporalConv, TemporalTransformer
 from minit2v.presets import UNetConfig
 
 
@@ -25,43 +26,48 @@ class UNet(nn.Module):
     """``unet(x, t, context) -> output`` of the shape of x.
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
-    temporal: False runs the image model, frame by frame. Sizes need not be powers of two: the up-sampler takes the size of
-    the skip it meets.
+    temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
+    0, 1, 2, … (read only by the departure `frame_positions`). Sizes need not be powers of two: the up-sampler takes
+    the size of the skip it meets.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig()):
         super().__init__()
         self.config = config
         first, emb = config.channels[0], 4 * config.channels[0]
-        shared = dict(embedding_dim=emb, head_dim=config.head_dim, context_dim=config.context_dim, groups=config.norm_groups, dropout=config.dropout)
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = nn.Linear(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.first_temporal = TemporalTransformer(first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim)
+        self.first_temporal = TemporalTransformer(
+            first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
+        )
 
         skips, c = [first], first
         self.down = nn.ModuleList()
         for i, (width, attention) in enumerate(zip(config.channels, config.attention)):
-            last = i == len(config.channels) - 1
-            self.down.append(level := Level([c] + [width] * (config.layers_per_level - 1), width, attention, None if last else Downsample(width), shared))
-            skips += [width] * (len(level.blocks) + (not last))
+            inputs = [c] + [width] * (config.layers_per_level - 1)
+            resample = Downsample(width) if i < len(config.channels) - 1 else None
+            self.down.append(Level(inputs, width, attention, resample, config))
+            skips += [width] * (config.layers_per_level + (resample is not None))
             c = width
-        self.middle = Middle(c, shared)
+        self.middle = Middle(c, config)
         self.up = nn.ModuleList()
         for i in reversed(range(len(config.channels))):
             width, inputs = config.channels[i], []
             for _ in range(config.layers_per_level + 1):
                 inputs.append(c + skips.pop())
                 c = width
-            self.up.append(Level(inputs, width, config.attention[i], Upsample(width) if i else None, shared))
+            self.up.append(Level(inputs, width, config.attention[i], Upsample(width) if i else None, config))
         self.norm_out = nn.GroupNorm(config.norm_groups, first)
         self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None
+    ) -> Tensor:
         f = x.shape[2]
-        emb = self.embed(t, context, f)  # (b f) e
+        emb = self.embed(t, context, f, positions)  # (b f) e
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
         if temporal:
@@ -83,14 +89,15 @@ class UNet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
-    def embed(self, t: Tensor, context: Tensor, f: int) -> Tensor:
+    def embed(self, t: Tensor, context: Tensor, f: int, positions: Tensor | None = None) -> Tensor:
         """The vector that every residual block is told: (b f, e) from timesteps (b,), and what the departures add."""
         first, dtype = self.config.channels[0], self.conv_in.weight.dtype
         emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
         if self.text_embedding is not None:
             emb = emb + self.text_embedding(context.mean(dim=1))[:, None]
         if self.frame_embedding is not None and f > 1:  # an image has no place in time
-            emb = emb + self.frame_embedding(sinusoid(torch.arange(f, device=t.device), first).to(dtype))  # b f e
+            positions = torch.arange(f, device=t.device)[None] if positions is None else positions
+            emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
 
@@ -101,21 +108,21 @@ class UNet(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution and the layer that leaves it."""
+    """The blocks of one resolution, one for each input width, and the layer that leaves it."""
 
-    def __init__(self, inputs: list[int], width: int, attention: bool, resample: nn.Module | None, shared: dict):
+    def __init__(self, inputs: list[int], c: int, attention: bool, resample: nn.Module | None, config: UNetConfig):
         super().__init__()
-        self.blocks = nn.ModuleList(SpatioTemporalBlock(c, width, attention=attention, **shared) for c in inputs)
+        self.blocks = nn.ModuleList(SpatioTemporalBlock(c_in, c, attention, config) for c_in in inputs)
         self.resample = resample
 
 
 class Middle(nn.Module):
     """The lowest resolution: a whole spatio-temporal block, then one of convolutions only."""
 
-    def __init__(self, c: int, shared: dict):
+    def __init__(self, c: int, config: UNetConfig):
         super().__init__()
-        self.first = SpatioTemporalBlock(c, c, attention=True, **shared)
-        self.last = SpatioTemporalBlock(c, c, attention=False, **shared)
+        self.first = SpatioTemporalBlock(c, c, True, config)
+        self.last = SpatioTemporalBlock(c, c, False, config)
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool) -> Tensor:
         return self.last(self.first(x, emb, context, f, temporal), emb, context, f, temporal)
@@ -144,11 +151,11 @@ class Upsample(nn.Module):
 
 
 def sinusoid(position: Tensor, width: int) -> Tensor:
-    """Positions (n,) as (n, width): cosines first, then sines, of geometrically spaced frequencies, in float32.
+    """Positions (…) as (…, width): cosines first, then sines, of geometrically spaced frequencies, in float32.
 
     DDPM, arXiv 2006.11239, appendix B, after Attention Is All You Need, section 3.5; the order is the released model's.
     """
     half = width // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=position.device) / half)
-    angles = position.float()[:, None] * frequencies
+    angles = position.float()[..., None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -2,8 +2,9 @@
 
     mini/config.json   unet.safetensors   autoencoder.safetensors   text.safetensors
 
-Files are written atomically (a temporary name, then a rename) and read strictly: a file that is damaged, cut short, foreign
-or of another preset is refused in one line with its name. safetensors files hold only numbers: reading one runs no code.
+Files are written atomically (a temporary name, then a rename) and read strictly: a file that is damaged, cut short,
+foreign or of another preset is refused in one line with its name. safetensors files hold only numbers: reading one
+runs no code.
 """
 
 import hashlib
@@ -29,7 +30,8 @@ def find_model(name: str | Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     shipped = sorted(path.parent.name for path in data_dir().glob("*/config.json"))
-    raise UserError(f"unknown model {str(name)!r}; shipped are {', '.join(shipped) or 'none'}; else give a folder with a config.json")
+    known = f"shipped are {', '.join(shipped) or 'none'}"
+    raise UserError(f"unknown model {str(name)!r}; {known}; else give a folder with a config.json")
 
 
 def read_preset(folder: Path) -> Preset:
@@ -75,15 +77,18 @@ def load_into(module, path: Path):
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({str(error).splitlines()[0][:80]}); get it again") from None
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({str(error).splitlines()[0][:80]}); get it again"
+        ) from None
     for key, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{path} is damaged: {key} holds numbers that are not finite; get it again")
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if expected != found:
-        key = next(iter(sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))))
-        raise UserError(f"{path} is of another preset: expected {key} of shape {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}")
+        key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        shapes = f"expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
+        raise UserError(f"{path} is of another preset: {key}: {shapes}; load it with the config.json it came with")
     module.load_state_dict(state)
     return module
 
@@ -105,7 +110,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def inspect(model: str) -> str:
-    """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset or a folder."""
+    """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset or a
+    folder."""
     import torch
 
     from minit2v.autoencoder import VQGAN

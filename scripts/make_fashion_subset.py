@@ -29,16 +29,12 @@ def read_idx(path: Path) -> np.ndarray:
 def subset(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """A_CLASS images of each of the ten labels, in random order: (10, A_CLASS, 28, 28)."""
     generator = np.random.Generator(np.random.Philox(SEED))
-    chosen = [
-        generator.choice(np.flatnonzero(labels == label), A_CLASS, replace=False) for label in range(10)
-    ]
+    chosen = [generator.choice(np.flatnonzero(labels == label), A_CLASS, replace=False) for label in range(10)]
     return images[np.stack(chosen)]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the two .gz files are")
     parser.add_argument("out", type=Path, help="the .npz file to write")
     arguments = parser.parse_args()

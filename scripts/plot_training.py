@@ -13,7 +13,10 @@ CURVES = {
     "vqgan": ("autoencoder: reconstruction, dB", ["psnr"]),
     "clip": ("CLIP: contrastive loss", ["loss"]),
     "unet": ("UNet: loss of clips and of images", ["clip loss", "image loss"]),
-    "unet ": ("UNet: cost of a wrong word at t = 999, %", ["shape t=0.999", "colour t=0.999", "size t=0.999", "motion t=0.999", "speed t=0.999"]),
+    "unet ": (
+        "UNet: cost of a wrong word at t = 999, %",
+        ["shape t=0.999", "colour t=0.999", "size t=0.999", "motion t=0.999", "speed t=0.999"],
+    ),
 }
 
 

@@ -1,8 +1,6 @@
 """TextToVideo with stand-ins for the networks: seeds, batches, guidance, recordings, bad input; loading."""
 
-import io
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest

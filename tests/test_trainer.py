@@ -15,7 +15,7 @@ from minit2v import presets, weights
 from minit2v.errors import UserError
 from minit2v.training.trainer import TrainConfig, train
 
-CONFIG = TrainConfig(steps=30, batch=8, lr=0.05, warmup=0.1, ema=0.9, save_every=0.0)
+CONFIG = TrainConfig(steps=60, batch=8, lr=0.1, warmup=0.1, ema=0.9, save_every=0.0)
 TOY = """
 import sys, time
 sys.path.insert(0, {tests!r})
@@ -94,7 +94,7 @@ def test_refuses_what_it_cannot_resume(tmp_path):
     with pytest.raises(UserError, match="already holds a run"):
         train(Regression(), tmp_path, CONFIG)
     with pytest.raises(UserError, match="other settings .*lr"):
-        train(Regression(), tmp_path, replace(CONFIG, lr=0.1), resume=True)
+        train(Regression(), tmp_path, replace(CONFIG, lr=0.2), resume=True)
     with pytest.raises(UserError, match="another preset"):
         train(Regression(width=4), tmp_path, CONFIG, resume=True)
     checkpoint = tmp_path / "checkpoint.pt"
@@ -125,10 +125,25 @@ def test_two_processes_equal_one(tmp_path):
     states = []
     for ranks in (1, 2):
         out = nano_folder(tmp_path / str(ranks))
-        launcher = [sys.executable, "-m"] + (["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m"] if ranks == 2 else [])
+        launcher = [sys.executable, "-m"] + (
+            ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m"] if ranks == 2 else []
+        )
         command = ["minit2v", "train", "unet", "--preset", "nano", "--out", str(out), "--steps", "4", "--batch", "4"]
-        command += ["--set", "clips=8", "--set", "images=8", "--set", "bfloat16=false", "--set", "image_stage=0.3", "--set", "image_share=0.3"]
-        done = subprocess.run(launcher + command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+        command += [
+            "--set",
+            "clips=8",
+            "--set",
+            "images=8",
+            "--set",
+            "bfloat16=false",
+            "--set",
+            "image_stage=0.3",
+            "--set",
+            "image_share=0.3",
+        ]
+        done = subprocess.run(
+            launcher + command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         states.append(torch.load(out / "unet" / "checkpoint.pt", weights_only=True))
     one, two = states

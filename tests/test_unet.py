@@ -9,7 +9,15 @@ from minit2v import presets
 from minit2v.presets import UNetConfig
 from minit2v.unet import UNet
 
-TINY = UNetConfig(channels=(32, 64), attention=(True, False), layers_per_level=2, head_dim=8, context_dim=16, norm_groups=8, dropout=0.0)
+TINY = UNetConfig(
+    channels=(32, 64),
+    attention=(True, False),
+    layers_per_level=2,
+    head_dim=8,
+    context_dim=16,
+    norm_groups=8,
+    dropout=0.0,
+)
 
 
 def redrawn(model, seed=0):
@@ -17,22 +25,38 @@ def redrawn(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) * (0.3 if p.ndim == 1 else p[0].numel() ** -0.5) + (p.ndim == 1) * 0.1)
+            p.copy_(
+                torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                * (0.3 if p.ndim == 1 else p[0].numel() ** -0.5)
+                + (p.ndim == 1) * 0.1
+            )
     return model.double().eval()
 
 
 def reference_name(name: str) -> str:
     """Our name of a parameter -> diffusers' name."""
     for pattern, target in (
-        (r"^time_embedding\.0", "time_embedding.linear_1"), (r"^time_embedding\.2", "time_embedding.linear_2"),
-        (r"^first_temporal", "transformer_in"), (r"^norm_out", "conv_norm_out"),
+        (r"^time_embedding\.0", "time_embedding.linear_1"),
+        (r"^time_embedding\.2", "time_embedding.linear_2"),
+        (r"^first_temporal", "transformer_in"),
+        (r"^norm_out", "conv_norm_out"),
         (r"^(down|up)\.(\d+)\.resample", r"\1_blocks.\2.\1samplers.0"),
-        (r"^(down|up)\.(\d+)\.blocks\.(\d+)", r"\1_blocks.\2.\3"), (r"^middle\.first", "mid_block.0"), (r"^middle\.last", "mid_block.1"),
-        (r"^(\w+(?:\.\d+)?)\.(\d+)\.res\.", r"\1.resnets.\2."), (r"^(\w+(?:\.\d+)?)\.(\d+)\.spatial\.", r"\1.attentions.\2."),
-        (r"^(\w+(?:\.\d+)?)\.(\d+)\.temporal\.", r"\1.temp_attentions.\2."), (r"^(\w+(?:\.\d+)?)\.(\d+)\.temporal_conv\.", r"\1.temp_convs.\2."),
-        (r"norms\.(\d)", lambda m: f"conv{int(m[1]) + 1}.0"), (r"(?<!temp_)convs\.0\.(?=weight|bias)", "conv1.2."), (r"(?<!temp_)convs\.(\d)\.(?=weight|bias)", lambda m: f"conv{int(m[1]) + 1}.3"),
-        (r"resnets\.(\d+)\.embedding", r"resnets.\1.time_emb_proj"), (r"resnets\.(\d+)\.skip", r"resnets.\1.conv_shortcut"),
-        (r"\.block\.", ".transformer_blocks.0."), (r"feed_forward\.proj_in", "ff.net.0.proj"), (r"feed_forward\.proj_out", "ff.net.2"), (r"to_out", "to_out.0"),
+        (r"^(down|up)\.(\d+)\.blocks\.(\d+)", r"\1_blocks.\2.\3"),
+        (r"^middle\.first", "mid_block.0"),
+        (r"^middle\.last", "mid_block.1"),
+        (r"^(\w+(?:\.\d+)?)\.(\d+)\.res\.", r"\1.resnets.\2."),
+        (r"^(\w+(?:\.\d+)?)\.(\d+)\.spatial\.", r"\1.attentions.\2."),
+        (r"^(\w+(?:\.\d+)?)\.(\d+)\.temporal\.", r"\1.temp_attentions.\2."),
+        (r"^(\w+(?:\.\d+)?)\.(\d+)\.temporal_conv\.", r"\1.temp_convs.\2."),
+        (r"norms\.(\d)", lambda m: f"conv{int(m[1]) + 1}.0"),
+        (r"(?<!temp_)convs\.0\.(?=weight|bias)", "conv1.2."),
+        (r"(?<!temp_)convs\.(\d)\.(?=weight|bias)", lambda m: f"conv{int(m[1]) + 1}.3"),
+        (r"resnets\.(\d+)\.embedding", r"resnets.\1.time_emb_proj"),
+        (r"resnets\.(\d+)\.skip", r"resnets.\1.conv_shortcut"),
+        (r"\.block\.", ".transformer_blocks.0."),
+        (r"feed_forward\.proj_in", "ff.net.0.proj"),
+        (r"feed_forward\.proj_out", "ff.net.2"),
+        (r"to_out", "to_out.0"),
     ):
         name = re.sub(pattern, target, name)
     return name
@@ -44,10 +68,22 @@ def pair():
     from diffusers import UNet3DConditionModel
 
     ours = redrawn(UNet(TINY))
-    theirs = UNet3DConditionModel(
-        in_channels=4, out_channels=4, block_out_channels=TINY.channels, layers_per_block=2, down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"), cross_attention_dim=16, attention_head_dim=8, norm_num_groups=8, sample_size=8,
-    ).double().eval()
+    theirs = (
+        UNet3DConditionModel(
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=TINY.channels,
+            layers_per_block=2,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            cross_attention_dim=16,
+            attention_head_dim=8,
+            norm_num_groups=8,
+            sample_size=8,
+        )
+        .double()
+        .eval()
+    )
     state, target = {reference_name(k): v for k, v in ours.state_dict().items()}, theirs.state_dict()
     theirs.load_state_dict({k: v[..., None] if target[k].ndim == 5 else v for k, v in state.items()})
     return ours, theirs
@@ -57,7 +93,10 @@ def pair():
 def test_equals_diffusers(pair, b, f, h, w):
     ours, theirs = pair
     generator = torch.Generator().manual_seed(f)
-    x, context = torch.randn(b, 4, f, h, w, generator=generator).double(), torch.randn(b, 5, 16, generator=generator).double()
+    x, context = (
+        torch.randn(b, 4, f, h, w, generator=generator).double(),
+        torch.randn(b, 5, 16, generator=generator).double(),
+    )
     t = torch.tensor([981, 3])[:b]
     with torch.no_grad():
         assert (ours(x, t, context) - theirs(x, t, context).sample).abs().max() < 1e-6

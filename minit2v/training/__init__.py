@@ -15,11 +15,19 @@ from minit2v.presets import Preset, get
 PARTS = ("vqgan", "clip", "unet")
 
 
-def run(part: str, preset: str, out: str | Path, budget: float = 3600.0, resume: bool = False, settings: dict[str, str] | None = None) -> Path:
+def run(
+    part: str,
+    preset: str,
+    out: str | Path,
+    budget: float = 3600.0,
+    resume: bool = False,
+    settings: dict[str, str] | None = None,
+) -> Path:
     """Train one part for `budget` seconds and write it into the model folder `out`; returns the folder.
 
-    `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share") or of the
-    preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or an ill-typed value.
+    `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share")
+    or of the preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or
+    an ill-typed value.
     """
     import torch
     from accelerate import PartialState
@@ -37,7 +45,9 @@ def run(part: str, preset: str, out: str | Path, budget: float = 3600.0, resume:
     if known is not None and part == "unet":  # stand on what was trained, with its own settings
         chosen = replace(chosen, autoencoder=known.autoencoder, text=known.text)
     task_config, train_config = defaults(part)
-    task_config, train_config, chosen = configure(settings or {}, task_config, replace(train_config, budget=budget), chosen)
+    task_config, train_config, chosen = configure(
+        settings or {}, task_config, replace(train_config, budget=budget), chosen
+    )
     torch.manual_seed(train_config.seed)
     task = build(part, chosen, task_config, out)
     averaged = train(task, out / part, train_config, resume)
@@ -110,7 +120,9 @@ def configure(settings: dict[str, str], *configs):
                 break
         else:
             names = [field.name for config in configs if is_dataclass(config) for field in fields(config)]
-            raise UserError(f"unknown setting {name!r}; known are {', '.join(names)}, and paths into the preset like unet.dropout")
+            raise UserError(
+                f"unknown setting {name!r}; known are {', '.join(names)}, and paths into the preset like unet.dropout"
+            )
     return configs
 
 

@@ -35,22 +35,28 @@ def build_clip(config: TextConfig) -> nn.Module:
     """open_clip's CLIP of these sizes, both towers, freshly initialised (released sizes: 986,109,441 parameters)."""
     from open_clip.model import CLIP
 
-    vision = config.vision
+    vision, vocabulary = config.vision, len(Tokenizer(config.context_length, config.words).rows)
     return CLIP(
         config.embed_dim,
         vision_cfg={
-            "image_size": vision.size, "patch_size": vision.patch, "width": vision.width, "layers": vision.layers,
+            "image_size": vision.size,
+            "patch_size": vision.patch,
+            "width": vision.width,
+            "layers": vision.layers,
             "head_width": vision.width // vision.heads,
         },
         text_cfg={
-            "context_length": config.context_length, "vocab_size": len(Tokenizer(config.context_length, config.words).rows),
-            "width": config.width, "heads": config.heads, "layers": config.layers,
+            "context_length": config.context_length,
+            "vocab_size": vocabulary,
+            "width": config.width,
+            "heads": config.heads,
+            "layers": config.layers,
         },
     )
 
 
 def storyboard(clips: np.ndarray) -> np.ndarray:
-    """Four frames of each clip, first to last, halved and tiled 2 x 2: uint8 (b, f, H, W, 3) -> (b, H, W, 3), H and W even."""
+    """Four frames of each clip, first to last, halved and tiled: uint8 (b, f, H, W, 3) -> (b, H, W, 3), H, W even."""
     b, f, H, W, _ = clips.shape
     four = clips[:, np.linspace(0, f - 1, 4).round().astype(int)]
     small = four.reshape(b, 2, 2, H // 2, 2, W // 2, 2, 3).mean((4, 6))  # (b 4 H W 3) -> (b 2 2 H/2 W/2 3)
@@ -70,10 +76,15 @@ class ClipTask(nn.Module):
         super().__init__()
         self.clip = build_clip(preset.text)
         _show_positions(self.clip.visual)
+        nn.init.normal_(
+            self.clip.token_embedding.weight, std=0.1
+        )  # open_clip's 0.02 starts with all words nearly alike
         self.text = TextEncoder(preset.text, self.clip)  # shares its parameters with self.clip
         self.progress, self.scores = 0.0, {}
-        self.pools = {kind: Pool(preset, "train", kind, size, self.text.tokens) for kind, size in
-                      (("clips", clips), ("images", images))}
+        self.pools = {
+            kind: Pool(preset, "train", kind, size, self.text.tokens)
+            for kind, size in (("clips", clips), ("images", images))
+        }
         some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])
         self.deviation, self.mean = (value.item() for value in torch.std_mean(some.double()))
         self.tests = {kind: Pool(preset, "val", kind, tests, self.text.tokens) for kind in self.pools}
@@ -85,8 +96,8 @@ class ClipTask(nn.Module):
         return {key: torch.cat([clips[key], images[key]]) for key in clips}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """CLIP's symmetric cross-entropy over the cosines of all pictures with all captions (figure 3 there), and the share of
-        pictures that are nearest to their own caption."""
+        """CLIP's symmetric cross-entropy over the cosines of all pictures with all captions (figure 3 there), and the
+        share of pictures that are nearest to their own caption."""
         image = self.clip.encode_image(self._normalised(batch["pictures"]), normalize=True)
         text = self.clip.encode_text(batch["tokens"], normalize=True)
         scale = self.clip.logit_scale.clamp(max=np.log(100)).exp()  # section 2.5: more is unstable
@@ -100,11 +111,12 @@ class ClipTask(nn.Module):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Per attribute, how often a validation picture is nearest to its own caption among all that differ in that attribute
-        only. Chance is one over the number of the attribute's values: for a shape 1/6, for a direction of motion 1/4."""
+        """Per attribute, how often a validation picture is nearest to its own caption among all that differ in that
+        attribute only. Chance is one over the number of values: 1/6 for a shape, 1/4 for a direction of motion."""
         return {
             f"{kind} {name}": self._accuracy(pool, name)
-            for kind, pool in self.tests.items() for name in (ATTRIBUTES if kind == "clips" else LOOKS)
+            for kind, pool in self.tests.items()
+            for name in (ATTRIBUTES if kind == "clips" else LOOKS)
         }
 
     def _accuracy(self, pool: "Pool", name: str) -> float:
@@ -121,14 +133,14 @@ class ClipTask(nn.Module):
         (H, W, 3): a bright diagonal is good. Also measures `evaluate`, whose scores join the metrics from here on."""
         self.scores = self.evaluate()
         pool, side = self.tests["clips"], self.tests["clips"].pictures.shape[-1]
-        cosine = self._encode_text(pool.tokens[:8]) @ self._encode_image(pool.pictures[:8]).T  # row caption, column picture
+        cosine = self._encode_text(pool.tokens[:8]) @ self._encode_image(pool.pictures[:8]).T  # rows: captions
         matrix = (cosine.clamp(0, 1) * 255).byte().repeat_interleave(side // 4, 0).repeat_interleave(side, 1)
         top = pool.pictures[:8].permute(2, 0, 3, 1).flatten(1, 2)  # (8 3 H W) -> (H 8W 3)
         return np.concatenate([top.numpy(), matrix[..., None].expand(-1, -1, 3).numpy()])
 
     def _normalised(self, pictures: Tensor) -> Tensor:
-        """uint8 to mean 0 and deviation 1 over the training pictures, as for CLIP: small things on a plain background would
-        otherwise hardly show beside the background's constant."""
+        """uint8 to mean 0 and deviation 1 over the training pictures, as for CLIP: small things on a plain background
+        would otherwise hardly show beside the background's constant."""
         return (pictures - self.mean) / self.deviation
 
     def _encode_image(self, pictures: Tensor) -> Tensor:
@@ -175,9 +187,9 @@ def _shuffled(items, generator: torch.Generator) -> list:
 
 
 def _show_positions(tower: nn.Module) -> None:
-    """Let a freshly initialised vision transformer see where things are: positions start as sines of the place instead of
-    noise of a tenth of a thing's size, and all patches are averaged instead of being gathered by a class token. Directions
-    are differences of places, which a tower that hardly feels places learns long after colours."""
+    """Let a freshly initialised vision transformer see where things are: positions start as sines of the place instead
+    of faint noise, and all patches are averaged instead of being gathered by a class token. Directions are differences
+    of places, so they can only be learnt once places are felt."""
     from open_clip.pos_embed import get_2d_sincos_pos_embed
 
     positions = get_2d_sincos_pos_embed(tower.positional_embedding.shape[1], tower.grid_size[0], cls_token=True)

@@ -4,9 +4,9 @@
                                                                       │
              checkpoint.pt (atomic) ◄── every few minutes ────────────┤────► picture.png, log.jsonl
 
-A *task* is an nn.Module that owns what is trained. All randomness of step s comes from ``task.draw`` with a generator seeded
-by (seed, s), drawn for the global batch and then cut up between the ranks: a killed run goes on exactly where it was, and two
-ranks see what one rank with the same global batch would see.
+A *task* is an nn.Module that owns what is trained. All randomness of step s comes from ``task.draw`` with a generator
+seeded by (seed, s), drawn for the global batch and then cut up between the ranks: a killed run goes on exactly where
+it was, and two ranks see what one rank with the same global batch would see.
 
 References: AdamW, arXiv 1711.05101; EMA of weights as in DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 """
@@ -57,8 +57,9 @@ class Task(Protocol):
 def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False) -> nn.ModuleDict:
     """Train until the budget is spent; returns the averaged modules.
 
-    Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to go on.
-    Raises UserError when `out` holds a run and resume is False, when there is none to resume, or when it was another run.
+    Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to
+    go on. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or when it was
+    another run.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
@@ -68,12 +69,15 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
     # the temporal layers have no part in an image batch
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     if config.batch % accelerator.num_processes:
-        raise UserError(f"expected a batch that {accelerator.num_processes} processes can share, found {config.batch}; choose a multiple")
+        n = accelerator.num_processes
+        raise UserError(f"expected a batch that {n} processes can share, found {config.batch}; choose a multiple")
     task.to(accelerator.device).train()
-    groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": list(task.parameters())}]
+    groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else task.parameters()
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
     rates = [group["lr"] for group in optimizer.param_groups]
-    averaged = AveragedModel(nn.ModuleDict(task.ema_modules), multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    averaged = AveragedModel(
+        nn.ModuleDict(task.ema_modules), multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
+    )
     out, step, elapsed = Path(out), 0, 0.0
     checkpoint = out / "checkpoint.pt"
     if resume:
@@ -82,7 +86,9 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
     model, optimizer = accelerator.prepare(task, optimizer)
     log = Log(out, config, accelerator.is_main_process, step)
-    save = lambda: accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, config, step, elapsed)
+    save = lambda: (
+        accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, config, step, elapsed)
+    )
     saved = pictured = elapsed
     try:
         while (progress := fraction(accelerator, config, step, elapsed)) < 1:
@@ -93,7 +99,9 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
             batch = share(task.draw(step_generator(config.seed, step), config.batch), accelerator)
             loss, metrics = model(batch)
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower --set lr= (now {config.lr}) and --resume")
+                raise FloatingPointError(
+                    f"the loss is {loss.item()} at step {step}; lower --set lr= (now {config.lr}) and --resume"
+                )
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(task.parameters(), config.clip)
             optimizer.step()
@@ -112,7 +120,9 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
         log.picture(task.picture())
     except KeyboardInterrupt:
         save()
-        raise UserError(f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on") from None
+        raise UserError(
+            f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on"
+        ) from None
     finally:
         log.close()
     return averaged.module
@@ -153,7 +163,14 @@ def share(batch: dict, accelerator) -> dict:
 
 def write_checkpoint(path, task, averaged, optimizer, config: TrainConfig, step: int, elapsed: float) -> None:
     """Everything that `restore` needs, in one file."""
-    state = {"task": task.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed, "config": asdict(config)}
+    state = {
+        "task": task.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "elapsed": elapsed,
+        "config": asdict(config),
+    }
     with atomic(path) as unfinished:
         torch.save(state, unfinished)
 
@@ -166,10 +183,18 @@ def restore(path: Path, task, averaged, optimizer, config: TrainConfig) -> tuple
         state = torch.load(path, map_location="cpu", weights_only=True)
         before = TrainConfig(**state["config"])
     except Exception as error:
-        raise UserError(f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again") from None
-    same = replace(before, budget=config.budget, steps=config.steps, save_every=config.save_every, sample_every=config.sample_every)
+        raise UserError(
+            f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"
+        ) from None
+    same = replace(
+        before, budget=config.budget, steps=config.steps, save_every=config.save_every, sample_every=config.sample_every
+    )
     if same != config:
-        changed = [name for name, value in asdict(before).items() if value != asdict(config)[name] and asdict(same)[name] != asdict(config)[name]]
+        changed = [
+            name
+            for name, value in asdict(before).items()
+            if value != asdict(config)[name] and asdict(same)[name] != asdict(config)[name]
+        ]
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); resume with the same ones")
     try:
         task.load_state_dict(state["task"])
@@ -225,7 +250,8 @@ class Log:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and returning them
+    """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and
+    returning them
     to the system makes each first touch a page fault (measured: a fifth of a step on a CPU). No effect elsewhere."""
     import ctypes
 

@@ -4,9 +4,10 @@
     stage 2   temporal layers join as the identity;                       a video model that has not
               clips, and every eighth batch images                        forgotten what only images show
 
-The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once and kept
-in ``cache.safetensors``. *Caption sensitivity* says during training whether a word is used at all: the loss with one word
-of the caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is ignored.
+The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once and
+kept in ``cache.safetensors``. *Caption sensitivity* says during training whether a word is used at all: the loss with
+one word of the caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is
+ignored.
 
 References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame training); classifier-free guidance, arXiv
 2207.12598, algorithm 1 (caption dropout).
@@ -42,10 +43,11 @@ class UNetTraining:
     image_stage: float = 0.1  # share of the run before the temporal layers join
     image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
-    frame_counts: tuple[int, ...] = (16,)  # frames of a batch of clips, in turn; released 16 (later 32 too)
+    sparse_until: float = 0.6  # share of the run in which clips are seen as a few frames far apart; departure, 0 is off
+    sparse_frames: int = 4  # how many: then that many times more clips make a batch of the same work
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
-    temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5 (0.2 the other way)
-    bfloat16: bool = True  # compute in bfloat16; parameters and optimizer stay in float32 (on AVX-512 CPUs 1.6 times as fast)
+    temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5
+    bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (1.6 times as fast on an AVX-512 CPU)
     high_noise: float = 0.0  # share of timesteps drawn from the noisiest fifth only; departure, 0 is off
 
 
@@ -78,20 +80,35 @@ class UNetTask(nn.Module):
         return [{"params": spatial, "lr": lr}, {"params": temporal, "lr": lr * self.config.temporal_rate}]
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """n clips, or n times `images_per_clip` images: latents (b, c, f, h, w), noise, t (b,), context (b, n, d)."""
-        chance = torch.rand(2, generator=generator).tolist()
-        image = self.progress < self.config.image_stage or chance[0] < self.config.image_share
-        kind, n = ("images", n * self.config.images_per_clip) if image else ("clips", n)
+        """n clips (more while sparse), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
+        of their frames (b, f), noise, t (b,), context (b, n, d)."""
+        config, kind = self.config, "clips"
+        if self.progress < config.image_stage or torch.rand(1, generator=generator).item() < config.image_share:
+            kind, n = "images", n * config.images_per_clip
+            positions = torch.zeros(n, 1, dtype=torch.long)
+        else:
+            n *= self.spacing
+            start = torch.randint(self.spacing, (n, 1), generator=generator)
+            positions = start + torch.arange(0, self.preset.frames, self.spacing)  # (b f)
         index = torch.randint(len(self.cache[f"{kind}.latents"]), (n,), generator=generator)
-        latents = self.cache[f"{kind}.latents"][index].float()
-        if not image:
-            f = self.config.frame_counts[int(chance[1] * len(self.config.frame_counts))]
-            latents = latents[:, :, :f]
+        latents = self.cache[f"{kind}.latents"][index[:, None], :, positions].float()  # (b f c h w)
+        latents = rearrange(latents, "b f c h w -> b c f h w").contiguous()
         context = self.cache["contexts"][self.cache[f"{kind}.captions"][index]].float()
         dropped = torch.rand(n, generator=generator) < self.config.caption_dropout
         context[dropped] = self.cache["contexts"][0].float()  # row 0 is the empty caption
         t = self.draw_timesteps(generator, n)
-        return {"latents": latents, "noise": torch.randn(latents.shape, generator=generator), "t": t, "context": context}
+        return {
+            "latents": latents,
+            "noise": torch.randn(latents.shape, generator=generator),
+            "t": t,
+            "context": context,
+            "positions": positions,
+        }
+
+    @property
+    def spacing(self) -> int:
+        """From one frame that a clip is seen by to the next."""
+        return self.preset.frames // self.config.sparse_frames if self.progress < self.config.sparse_until else 1
 
     def draw_timesteps(self, generator: torch.Generator, n: int) -> Tensor:
         """Uniform over all timesteps, but for a share of `high_noise` from the noisiest fifth."""
@@ -101,31 +118,40 @@ class UNetTask(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         temporal = self.progress >= self.config.image_stage
-        loss = self.losses(batch["latents"], batch["noise"], batch["t"], batch["context"], temporal).mean()
+        loss = self.losses(**batch, temporal=temporal).mean()
         kind = "image" if batch["latents"].shape[2] == 1 else "clip"
         return loss, {f"{kind} loss": loss.item(), **self.sensitivity}
 
-    def losses(self, latents: Tensor, noise: Tensor, t: Tensor, context: Tensor, temporal: bool = True) -> Tensor:
+    def losses(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        context: Tensor,
+        positions: Tensor | None = None,
+        temporal: bool = True,
+    ) -> Tensor:
         """The loss of each clip (b,)."""
         dtype = torch.bfloat16 if self.config.bfloat16 else torch.float32
         parameters = {name: p.to(dtype) for name, p in self.unet.named_parameters()}
         noisy = self.diffusion.add_noise(latents, noise, t)
-        output = functional_call(self.unet, parameters, (noisy.to(dtype), t, context.to(dtype), temporal))
+        output = functional_call(self.unet, parameters, (noisy.to(dtype), t, context.to(dtype), temporal, positions))
         return self.diffusion.loss(output, latents, noise, t, per_clip=True)
 
     @torch.no_grad()
     def caption_sensitivity(self) -> dict[str, float]:
-        """How much a wrong word costs: loss with it over the loss with the right one, less 1, by attribute and timestep."""
+        """What a wrong word costs: the loss with it over that with the right one, less 1, by attribute and timestep."""
         frames, captions, specs = self.test
-        latents = encode(self.pipe, frames)
+        positions = torch.arange(0, self.preset.frames, self.spacing).expand(len(frames), -1)
+        latents = encode(self.pipe, frames[:, positions[0].numpy()])
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         right, costs = self.pipe.text.encode(captions), {}
         for t in (0.999, 0.8, 0.5):
             level = torch.full((len(latents),), int(t * self.preset.diffusion.steps))
-            base = self.losses(latents, noise, level, right).mean()
+            base = self.losses(latents, noise, level, right, positions).mean()
             for name in ("shape", "colour", "size", "motion", "speed"):
                 wrong = self.pipe.text.encode([caption(with_wrong(spec, name)) for spec in specs])
-                costs[f"{name} t={t}"] = (self.losses(latents, noise, level, wrong).mean() / base - 1).item()
+                costs[f"{name} t={t}"] = (self.losses(latents, noise, level, wrong, positions).mean() / base - 1).item()
         return costs
 
     def picture(self, rows: int = 6, columns: int = 8) -> np.ndarray | None:
@@ -142,17 +168,23 @@ def trained(folder: Path, network: str, part: str) -> Path:
     """The file of a network that the UNet stands on."""
     path = Path(folder) / f"{network}.safetensors"
     if not path.is_file():
-        raise UserError(f"expected a trained {network} in {folder}, found none; run minit2v train {part} --out {folder} first")
+        raise UserError(
+            f"expected a trained {network} in {folder}, found none; run minit2v train {part} --out {folder} first"
+        )
     return path
 
 
+PAIRS = (("left", "right"), ("up", "down"), ("small", "large"), ("slowly", "quickly"))
+OPPOSITE = dict(PAIRS) | {b: a for a, b in PAIRS}
+OTHERS = {"shape": ("circle", "cross"), "colour": ("red", "blue")}
+
+
 def with_wrong(spec, name: str):
-    """The spec with one attribute of its thing changed to another value; motions to the opposite one."""
-    other = {"left": "right", "right": "left", "up": "down", "down": "up", "small": "large", "large": "small",
-             "slowly": "quickly", "quickly": "slowly", "circle": "cross", "red": "blue"}
+    """The spec with one attribute of its thing changed: to the opposite, or to another shape or colour."""
     thing = spec.things[0]
-    value = other.get(getattr(thing, name), {"shape": "circle", "colour": "red"}.get(name))
-    return replace(spec, things=(replace(thing, **{name: value}),))
+    value = getattr(thing, name)
+    wrong = OPPOSITE.get(value) or next(other for other in OTHERS[name] if other != value)
+    return replace(spec, things=(replace(thing, **{name: wrong}),))
 
 
 @torch.inference_mode()
@@ -164,7 +196,8 @@ def encode(pipe: TextToVideo, frames: np.ndarray) -> Tensor:
 
 
 def cached(path: Path, pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:
-    """Latents (float16), the number of each one's caption, and the features of all captions: read, or computed and kept.
+    """Latents (float16), the number of each one's caption, and the features of all captions: read, or computed and
+    kept.
 
     The key tells for which networks and how many items it was computed; another one is computed anew.
     """

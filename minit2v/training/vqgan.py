@@ -128,7 +128,8 @@ class VQGANTask(nn.Module):
         return {"autoencoder": self.autoencoder}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first as many windows
+        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first as many
+        windows
         of frames as cover the same number of pixels."""
         config, crop = self.preset.autoencoder, self.config.crop
         if self.progress < self.config.crop_until and crop < self.preset.height:
@@ -194,8 +195,8 @@ class VQGANTask(nn.Module):
     def normalise(self, n: int = 512, seed: int = 0) -> None:
         """Give every latent channel mean 0 and variance 1 over n drawn frames, without changing any reconstruction.
 
-        The last layer before the latents and the first one after them are linear, so one takes up (z - mean) / std and the
-        other its inverse; the scale factor of a normalised Gaussian autoencoder is 1.
+        The last layer before the latents and the first one after them are linear, so one takes up (z - mean) / std
+        and the other its inverse; the scale factor of a normalised Gaussian autoencoder is 1.
         """
         generator, parts = torch.Generator().manual_seed(seed), []
         for start in range(0, n, 64):
