@@ -33,11 +33,12 @@ class ResBlock(nn.Module):
     ``x (n, c_in, h, w), emb (n, e) -> (n, c_out, h, w)``, n = b f. GroupNorm statistics are those of one frame.
     """
 
-    def __init__(self, c_in: int, c_out: int, embedding_dim: int, groups: int, dropout: float):
+    def __init__(self, c_in: int, c_out: int, embedding_dim: int, groups: int, dropout: float, scale_shift: bool):
         super().__init__()
+        self.scale_shift = scale_shift
         self.norm1 = nn.GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.embedding = nn.Linear(embedding_dim, c_out)
+        self.embedding = nn.Linear(embedding_dim, 2 * c_out if scale_shift else c_out)
         self.norm2 = nn.GroupNorm(groups, c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
@@ -45,8 +46,13 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.embedding(F.silu(emb))[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        emb = self.embedding(F.silu(emb))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + emb)
+        h = self.conv2(self.dropout(F.silu(h)))
         return self.skip(x) + h
 
 
@@ -192,7 +198,7 @@ class SpatioTemporalBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, attention: bool, config: UNetConfig):
         super().__init__()
         groups, head_dim = config.norm_groups, config.head_dim
-        self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout)
+        self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
         self.temporal_conv = TemporalConv(c_out, groups, config.dropout)
         self.spatial = SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
         self.temporal = TemporalTransformer(c_out, head_dim, groups) if attention else None

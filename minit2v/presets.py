@@ -29,6 +29,8 @@ class UNetConfig:
     dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
+    spatial_positions: bool = False  # departure: a sinusoid of row and column is added after conv_in
+    scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class UNet(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = nn.Linear(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
+        self.place_embedding = nn.Linear(2 * first, first) if config.spatial_positions else None
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.first_temporal = TemporalTransformer(
             first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
@@ -70,6 +71,8 @@ class UNet(nn.Module):
         emb = self.embed(t, context, f, positions)  # (b f) e
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
+        if self.place_embedding is not None:
+            x = x + self.places(*x.shape[-2:])
         if temporal:
             x = self.first_temporal(x, f)
         skips = [x]
@@ -100,6 +103,12 @@ class UNet(nn.Module):
             emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
+
+    def places(self, h: int, w: int) -> Tensor:
+        """What the departure `spatial_positions` adds to every frame: (c, h, w)."""
+        rows, columns = (sinusoid(torch.arange(n, device=self.conv_in.weight.device), self.config.channels[0]) for n in (h, w))
+        places = torch.cat([rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1)  # h w 2c
+        return rearrange(self.place_embedding(places.to(self.conv_in.weight.dtype)), "h w c -> c h w")
 
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The parameters that the image model does not have."""

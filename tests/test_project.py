@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 import minit2v
+from minit2v import presets, weights
+from minit2v.autoencoder import VQGAN
+from minit2v.text import TextEncoder
+from minit2v.unet import UNet
 
 try:
     import tomllib
@@ -64,10 +69,16 @@ def test_the_core_is_short_enough_to_read():
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    """The path of a wheel built from this tree."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The path of a wheel built from this tree, with an untrained stand-in where no mini model has been trained yet."""
+    tree, folder = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in ("minit2v", "data", "pyproject.toml", "README.md", "LICENSE"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tree / name)
+    if not (tree / "data/mini").exists():
+        preset = presets.get("nano")
+        parts = {"unet": UNet(preset.unet), "autoencoder": VQGAN(preset.autoencoder), "text": TextEncoder(preset.text)}
+        weights.save_model(tree / "data/mini", preset, **parts)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(build, cwd=tree, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 

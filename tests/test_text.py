@@ -130,12 +130,12 @@ def test_a_token_sees_only_those_before_it(encoder):
 
 @pytest.fixture(scope="module")
 def task():
-    from minit2v.training.clip import ClipTask
+    from minit2v.training.clip import ClipTask, ClipTraining
 
     torch.manual_seed(0)
     nano = presets.get("nano")
     small = replace(nano, text=replace(nano.text, vision=replace(nano.text.vision, size=16)))
-    return ClipTask(small, clips=256, images=128, tests=32)
+    return ClipTask(small, ClipTraining(clips=256, images=128, tests=32))
 
 
 def test_storyboard_is_four_frames_in_reading_order():

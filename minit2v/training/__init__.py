@@ -65,7 +65,9 @@ def defaults(part: str):
 
         return VQGANConfig(), TrainConfig(batch=16, lr=2e-3, ema=0.995)
     if part == "clip":
-        return None, TrainConfig(batch=256, lr=1e-3, ema=0.99, weight_decay=0.1)
+        from minit2v.training.clip import ClipTraining
+
+        return ClipTraining(), TrainConfig(batch=128, lr=1e-3, ema=0.99, weight_decay=0.1)
     from minit2v.training.unet import UNetTraining
 
     return UNetTraining(), TrainConfig(batch=16, lr=1e-3, ema=0.998)
@@ -80,7 +82,7 @@ def build(part: str, preset: Preset, config, out: Path):
     if part == "clip":
         from minit2v.training.clip import ClipTask
 
-        return ClipTask(preset)
+        return ClipTask(preset, config)
     from minit2v.training.unet import UNetTask
 
     return UNetTask(preset, config, out)

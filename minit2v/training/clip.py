@@ -14,7 +14,7 @@ Two captions of one meaning would each be the other's wrong answer, so a batch h
 References: CLIP, arXiv 2103.00020, sections 2.3 and 2.4 (figure 3); ModelScopeT2V, arXiv 2308.06571, section 3.2.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -63,31 +63,32 @@ def storyboard(clips: np.ndarray) -> np.ndarray:
     return small.transpose(0, 1, 3, 2, 4, 5).reshape(b, H, W, 3).round().astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class ClipTraining:
+    """How much is rendered, once, to draw batches from and to measure on."""
+
+    clips: int = 6144  # training clips
+    images: int = 2048  # training pictures
+    tests: int = 128  # validation clips, and as many validation pictures
+
+
 class ClipTask(nn.Module):
-    """A contrastive training task for the trainer.
+    """A contrastive training task for the trainer; `preset` gives the sizes of CLIP, of the pictures and of the clips."""
 
-    Args:
-        preset: gives the sizes of CLIP, of the pictures, and the number of frames.
-        clips, images: how many clips and how many pictures are rendered, once, to draw batches from.
-        tests: validation clips, and as many validation pictures, that `evaluate` reads.
-    """
-
-    def __init__(self, preset: Preset, clips: int = 6144, images: int = 2048, tests: int = 128):
+    def __init__(self, preset: Preset, config: ClipTraining = ClipTraining()):
         super().__init__()
         self.clip = build_clip(preset.text)
         _show_positions(self.clip.visual)
-        nn.init.normal_(
-            self.clip.token_embedding.weight, std=0.1
-        )  # open_clip's 0.02 starts with all words nearly alike
+        nn.init.normal_(self.clip.token_embedding.weight, std=0.1)  # at open_clip's 0.02 all words start nearly alike
         self.text = TextEncoder(preset.text, self.clip)  # shares its parameters with self.clip
         self.progress, self.scores = 0.0, {}
         self.pools = {
             kind: Pool(preset, "train", kind, size, self.text.tokens)
-            for kind, size in (("clips", clips), ("images", images))
+            for kind, size in (("clips", config.clips), ("images", config.images))
         }
         some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])
         self.deviation, self.mean = (value.item() for value in torch.std_mean(some.double()))
-        self.tests = {kind: Pool(preset, "val", kind, tests, self.text.tokens) for kind in self.pools}
+        self.tests = {kind: Pool(preset, "val", kind, config.tests, self.text.tokens) for kind in self.pools}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """A batch of n pairs, half clips and half pictures: pictures uint8 (n, 3, H, W) and tokens (n, context)."""

@@ -1,0 +1,107 @@
+"""The three trainings: what the UNet is shown and when, and the whole way from nothing to a clip."""
+
+import pytest
+import torch
+
+import minit2v
+from minit2v import presets, weights
+from minit2v.datasets import Spec, Thing
+from minit2v.errors import UserError
+from minit2v.training import run
+from minit2v.training.unet import UNetTask, UNetTraining, with_wrong
+
+SMALL = {
+    "vqgan": {"steps": "2", "batch": "4"},
+    "clip": {"steps": "2", "batch": "8", "clips": "32", "images": "16", "tests": "8"},
+    "unet": {"steps": "3", "batch": "2", "clips": "8", "images": "16", "image_stage": "0.4"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A nano model trained for two or three steps a part."""
+    out = tmp_path_factory.mktemp("run")
+    for part, settings in SMALL.items():
+        run(part, "nano", out, settings=settings)
+    return out
+
+
+def test_from_nothing_to_a_clip(folder):
+    clip = minit2v.load(folder, device="cpu")("a red circle moves left", steps=2)
+    assert clip.pixels.shape == (16, 32, 32, 3)
+    for part in SMALL:
+        assert {"checkpoint.pt", "log.jsonl"} <= {path.name for path in (folder / part).iterdir()}
+
+
+def test_latents_of_a_trained_autoencoder_are_normal(folder):
+    """Mean 0 and variance 1 a channel, so that the noise schedule means the same for every one."""
+    from minit2v.training.vqgan import VQGANTask
+
+    preset = weights.read_preset(folder)
+    task = VQGANTask(preset)
+    weights.load_into(task.autoencoder, folder / "autoencoder.safetensors")
+    with torch.no_grad():
+        latents = task.autoencoder.encode(task.draw_frames(torch.Generator().manual_seed(9), 128))
+    assert latents.mean((0, 2, 3)).abs().max() < 0.3 and (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
+    assert preset.autoencoder.scale_factor == 1.0
+
+
+def test_what_the_unet_is_shown(folder):
+    config = UNetTraining(
+        clips=8, images=16, image_stage=0.2, sparse_until=0.6, sparse_frames=4, caption_dropout=0.5, high_noise=0.5
+    )
+    task = UNetTask(weights.read_preset(folder), config, folder)
+    empty, seen = task.cache["contexts"][0].float(), {}
+    for progress in (0.1, 0.4, 0.8):
+        task.progress = progress
+        batches = [task.draw(torch.Generator().manual_seed(i), 8) for i in range(40)]
+        seen[progress] = [batch["latents"].shape[2] for batch in batches]
+        if progress == 0.4:
+            for batch in (b for b in batches if b["latents"].shape[2] > 1):
+                gaps = batch["positions"].diff(dim=1)
+                assert (gaps == 4).all() and batch["positions"].max() <= 15 and len(batch["latents"]) == 32
+            t = torch.cat([batch["t"] for batch in batches])
+            dropped = torch.cat([(batch["context"] == empty).flatten(1).all(1) for batch in batches])
+            assert abs(dropped.float().mean() - 0.5) < 0.05
+            assert abs((t >= 800).float().mean() - 0.6) < 0.05, "half from the noisiest fifth, half uniform"
+    assert set(seen[0.1]) == {1}, "images only"
+    assert set(seen[0.4]) == {1, 4} and set(seen[0.8]) == {1, 16}
+    assert 0.05 < seen[0.8].count(1) / 40 < 0.45
+
+
+def test_image_stage_leaves_temporal_layers_alone(folder):
+    task = UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16), folder)
+    for progress, moved in ((0.0, False), (0.9, True)):
+        task.progress = progress
+        task.zero_grad()
+        batch = next(b for i in range(20) if (b := task.draw(torch.Generator().manual_seed(i), 2)) and (
+            (b["latents"].shape[2] > 1) == moved))
+        task(batch)[0].backward()
+        last = task.unet.down[0].blocks[0].temporal_conv.convs[-1].weight
+        assert (last.grad is not None and last.grad.abs().sum() > 0) == moved
+
+
+def test_a_wrong_word_is_one_wrong_word():
+    spec = Spec((Thing("ring", "red", "small", "up", "quickly", None),))
+    for name in ("shape", "colour", "size", "motion", "speed"):
+        before, after = spec.things[0], with_wrong(spec, name).things[0]
+        changed = [field for field in vars(before) if getattr(before, field) != getattr(after, field)]
+        assert changed == [name]
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"larning_rate": "1"}, "unknown setting 'larning_rate'; known are .*lr"),
+    ({"lr": "fast"}, "expected float for lr"),
+    ({"unet.frame_positions": "maybe"}, "expected bool"),
+])  # fmt: skip
+def test_settings_are_checked(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        run("unet", "nano", tmp_path, settings=settings)
+
+
+def test_unet_needs_the_other_two(tmp_path):
+    with pytest.raises(UserError, match="minit2v train vqgan"):
+        run("unet", "nano", tmp_path)
+    weights.save_preset(tmp_path, presets.get("nano"))
+    with pytest.raises(UserError, match="run of preset 'nano'"):
+        run("unet", "mini", tmp_path)
