@@ -172,7 +172,7 @@ def _mini() -> Preset:
             layers=4,
             embed_dim=128,
             words=tuple(words(1)),
-            vision=VisionConfig(size=64, patch=8, width=128, layers=4, heads=4),
+            vision=VisionConfig(size=64, patch=16, width=128, layers=4, heads=4),
         ),
         diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
         height=64,

@@ -250,7 +250,7 @@ def test_training_reduces_the_loss(bottleneck):
     assert np.isfinite(losses).all()
     task.eval()
     assert task.picture(n=3).shape == (32, 48, 3) and task.picture(n=3).dtype == np.uint8
-    scale = task.calibrate(n=80)
+    scale = task.normalise()
     frames = task.draw_frames(torch.Generator().manual_seed(5), 64)
     with torch.no_grad():
         assert (scale * task.autoencoder.encode(frames)).std().item() == pytest.approx(1.0, rel=0.2)

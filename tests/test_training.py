@@ -71,6 +71,7 @@ def test_what_the_unet_is_shown(folder):
 
 def test_image_stage_leaves_temporal_layers_alone(folder):
     task = UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16), folder)
+    torch.nn.init.normal_(task.unet.conv_out.weight)  # it starts at zero and would let no gradient through
     for progress, moved in ((0.0, False), (0.9, True)):
         task.progress = progress
         task.zero_grad()

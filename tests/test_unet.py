@@ -50,7 +50,7 @@ def reference_name(name: str) -> str:
         (r"^(\w+(?:\.\d+)?)\.(\d+)\.temporal_conv\.", r"\1.temp_convs.\2."),
         (r"norms\.(\d)", lambda m: f"conv{int(m[1]) + 1}.0"),
         (r"(?<!temp_)convs\.0\.(?=weight|bias)", "conv1.2."),
-        (r"(?<!temp_)convs\.(\d)\.(?=weight|bias)", lambda m: f"conv{int(m[1]) + 1}.3"),
+        (r"(?<!temp_)convs\.(\d)\.(?=weight|bias)", lambda m: f"conv{int(m[1]) + 1}.3."),
         (r"resnets\.(\d+)\.embedding", r"resnets.\1.time_emb_proj"),
         (r"resnets\.(\d+)\.skip", r"resnets.\1.conv_shortcut"),
         (r"\.block\.", ".transformer_blocks.0."),

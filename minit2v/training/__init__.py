@@ -97,12 +97,7 @@ def export(part: str, preset: Preset, task, averaged, out: Path) -> None:
     known = weights.read_preset(out) if (out / "config.json").is_file() else preset
     if part == "vqgan":
         task.autoencoder.load_state_dict(averaged["autoencoder"].state_dict())
-        scale = 1.0
-        if preset.autoencoder.bottleneck == "gaussian":
-            task.normalise()
-        else:
-            scale = task.scale_factor()
-        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=scale))
+        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=task.normalise()))
         weights.save_model(out, known, autoencoder=task.autoencoder)
     elif part == "clip":
         known = replace(known, text=preset.text)

@@ -192,17 +192,22 @@ class VQGANTask(nn.Module):
         return ((both.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
     @torch.no_grad()
-    def normalise(self, n: int = 512, seed: int = 0) -> None:
-        """Give every latent channel mean 0 and variance 1 over n drawn frames, without changing any reconstruction.
+    def latents(self, n: int = 512, seed: int = 0) -> Tensor:
+        """The latents of n drawn frames: (n c h w)."""
+        generator = torch.Generator().manual_seed(seed)
+        parts = [self.draw_frames(generator, min(64, n - start)) for start in range(0, n, 64)]
+        return torch.cat([self.autoencoder.encode(part.to(self.device)) for part in parts])
 
-        The last layer before the latents and the first one after them are linear, so one takes up (z - mean) / std
-        and the other its inverse; the scale factor of a normalised Gaussian autoencoder is 1.
+    @torch.no_grad()
+    def normalise(self) -> float:
+        """Make latents of variance 1 without changing any reconstruction; returns the scale factor that is then needed.
+
+        The last layer before Gaussian latents and the first one after them are linear, so one takes up (z - mean) / std
+        of every channel and the other its inverse, and the factor is 1. Codes stay what they are: theirs is 1 / std.
         """
-        generator, parts = torch.Generator().manual_seed(seed), []
-        for start in range(0, n, 64):
-            frames = self.draw_frames(generator, min(64, n - start))
-            parts.append(self.autoencoder.encode(frames.to(self.device)))
-        latents = torch.cat(parts)
+        latents = self.latents()
+        if self.preset.autoencoder.bottleneck == "codebook":
+            return 1.0 / latents.std().item()
         mean, std, c = latents.mean((0, 2, 3)), latents.std((0, 2, 3)), latents.shape[1]
         before, after = self.autoencoder.quant_conv, self.autoencoder.post_quant_conv
         before.weight[:c] /= std[:, None, None, None]
@@ -210,6 +215,7 @@ class VQGANTask(nn.Module):
         before.bias[c:] -= 2 * std.log()  # of the log-variances
         after.bias += after.weight[:, :, 0, 0] @ mean
         after.weight *= std[:, None, None]
+        return 1.0
 
     @property
     def device(self) -> torch.device:
