@@ -156,6 +156,8 @@ def _mini() -> Preset:
             dropout=0.0,
             frame_positions=True,
             text_in_embedding=True,
+            spatial_positions=True,
+            scale_shift=True,
         ),
         autoencoder=AutoencoderConfig(
             channels=12,

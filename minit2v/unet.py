@@ -106,9 +106,10 @@ class UNet(nn.Module):
 
     def places(self, h: int, w: int) -> Tensor:
         """What the departure `spatial_positions` adds to every frame: (c, h, w)."""
-        rows, columns = (sinusoid(torch.arange(n, device=self.conv_in.weight.device), self.config.channels[0]) for n in (h, w))
+        weight, first = self.conv_in.weight, self.config.channels[0]
+        rows, columns = (sinusoid(torch.arange(n, device=weight.device), first) for n in (h, w))
         places = torch.cat([rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1)  # h w 2c
-        return rearrange(self.place_embedding(places.to(self.conv_in.weight.dtype)), "h w c -> c h w")
+        return rearrange(self.place_embedding(places.to(weight.dtype)), "h w c -> c h w")
 
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The parameters that the image model does not have."""

@@ -1,6 +1,7 @@
 """The UNet: the released model by count and by value, and what its temporal layers may and may not do."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_temporal_layers_start_as_the_identity():
 def test_time_is_seen_only_through_temporal_convolutions():
     """With them silent the paper's network does not know the order of the frames; with the departure it does."""
     for positions in (False, True):
-        config = UNetConfig(**{**TINY.__dict__, "frame_positions": positions})
+        config = replace(TINY, frame_positions=positions)
         unet = redrawn(UNet(config))
         for name, p in unet.named_parameters():
             if "convs.3" in name:
@@ -139,7 +140,14 @@ def test_time_is_seen_only_through_temporal_convolutions():
         assert same != positions
 
 
-@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions"])
+@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions", "spatial_positions", "scale_shift"])
 def test_departures_add_spatial_parameters_only_when_on(departure):
-    count = lambda config: sum(p.numel() for p in UNet(config).parameters())
-    assert count(UNetConfig(**{**TINY.__dict__, departure: True})) > count(TINY)
+    def spatial(config):
+        unet = UNet(config)
+        return sum(p.numel() for p in unet.parameters()) - sum(p.numel() for p in unet.temporal_parameters())
+
+    def temporal(config):
+        return sum(p.numel() for p in UNet(config).temporal_parameters())
+
+    departed = replace(TINY, **{departure: True})
+    assert spatial(departed) > spatial(TINY) and temporal(departed) == temporal(TINY)

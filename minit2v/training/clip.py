@@ -73,7 +73,7 @@ class ClipTraining:
 
 
 class ClipTask(nn.Module):
-    """A contrastive training task for the trainer; `preset` gives the sizes of CLIP, of the pictures and of the clips."""
+    """A contrastive training task for the trainer; `preset` gives the sizes of CLIP and of what it sees."""
 
     def __init__(self, preset: Preset, config: ClipTraining = ClipTraining()):
         super().__init__()
