@@ -126,7 +126,7 @@ def test_two_processes_equal_one(tmp_path):
     for ranks in (1, 2):
         out = nano_folder(tmp_path / str(ranks))
         launcher = [sys.executable, "-m"] + (
-            ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617", "-m"] if ranks == 2 else []
+            ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"] if ranks == 2 else []
         )
         command = ["minit2v", "train", "unet", "--preset", "nano", "--out", str(out), "--steps", "4", "--batch", "4"]
         command += [
@@ -142,7 +142,7 @@ def test_two_processes_equal_one(tmp_path):
             "image_share=0.3",
         ]
         done = subprocess.run(
-            launcher + command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+            launcher + command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stderr
         states.append(torch.load(out / "unet" / "checkpoint.pt", weights_only=True))
