@@ -84,8 +84,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (n, k, s, d) and k, v (n, k, m, d); Attention Is All You Need, equation 1.
 
     The readable form is also the fast one for the many short sequences of a small model on a CPU (measured with 16
-    frames: a training step in bfloat16 takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never holds
-    the (s, m) matrix.
+    frames: a training step in bfloat16 takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never
+    holds the (s, m) matrix.
     """
     if q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= 128 * 128:
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
