@@ -11,7 +11,6 @@ it was, and two ranks see what one rank with the same global batch would see.
 References: AdamW, arXiv 1711.05101; EMA of weights as in DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 """
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
+from minit2v.training.log import Log
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
     elif checkpoint.exists():
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
     model, optimizer = accelerator.prepare(task, optimizer)
-    log = Log(out, config, accelerator.is_main_process, step)
+    log = Log(out, accelerator.is_main_process, step)
     save = lambda: (
         accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, config, step, elapsed)
     )
@@ -205,54 +205,10 @@ def restore(path: Path, task, averaged, optimizer, config: TrainConfig) -> tuple
     return state["step"], state["elapsed"]
 
 
-class Log:
-    """log.jsonl, picture.png and a progress bar with the time left; silent on all ranks but the first."""
-
-    def __init__(self, out: Path, config: TrainConfig, active: bool, step: int, every: float = 5.0):
-        from tqdm import tqdm
-
-        self.out, self.config, self.active, self.every = out, config, active, every
-        self.sums, self.count, self.last = {}, 0, None
-        self.bar = tqdm(total=100.0, disable=None if active else True, bar_format="{l_bar}{bar}| {postfix}")
-        if active:
-            out.mkdir(parents=True, exist_ok=True)
-            self.trim(step)
-
-    def trim(self, step: int) -> None:
-        """Forget lines written after the checkpoint that is resumed."""
-        path = self.out / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() and step else []
-        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
-
-    def __call__(self, step: int, elapsed: float, progress: float, metrics: dict[str, float]) -> None:
-        for key, value in metrics.items():
-            total, n = self.sums.get(key, (0.0, 0))
-            self.sums[key] = (total + value, n + 1)
-        if not self.active or (self.last is not None and elapsed - self.last < self.every):
-            return
-        means = {key: round(total / n, 5) for key, (total, n) in self.sums.items()}
-        with open(self.out / "log.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, "seconds": round(elapsed, 1), **means}) + "\n")
-        left = elapsed / max(progress, 1e-6) - elapsed
-        self.bar.n = round(100 * progress, 1)
-        self.bar.set_postfix_str(f"step {step}, loss {means['loss']:.4f}, {left / 60:.1f} min left")
-        self.sums, self.last = {}, elapsed
-
-    def picture(self, pixels) -> None:
-        if self.active and pixels is not None:
-            from PIL import Image
-
-            with atomic(self.out / "picture.png") as path:
-                Image.fromarray(pixels).save(path)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and
     returning them
-    to the system makes each first touch a page fault (measured: a fifth of a step on a CPU). No effect elsewhere."""
+    to the system makes each first touch a page fault. No effect elsewhere."""
     import ctypes
 
     try:

@@ -1,0 +1,50 @@
+"""What a training tells while it runs: a line of numbers every few seconds, a picture now and then, a progress bar."""
+
+import json
+from pathlib import Path
+
+from minit2v.files import atomic
+
+
+class Log:
+    """log.jsonl, picture.png and a progress bar with the time left; silent on all ranks but the first."""
+
+    def __init__(self, out: Path, active: bool, step: int, every: float = 5.0):
+        from tqdm import tqdm
+
+        self.out, self.active, self.every = out, active, every
+        self.sums, self.last = {}, None
+        self.bar = tqdm(total=100.0, disable=None if active else True, bar_format="{l_bar}{bar}| {postfix}")
+        if active:
+            out.mkdir(parents=True, exist_ok=True)
+            self.trim(step)
+
+    def trim(self, step: int) -> None:
+        """Forget lines written after the checkpoint that is resumed."""
+        path = self.out / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() and step else []
+        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+
+    def __call__(self, step: int, elapsed: float, progress: float, metrics: dict[str, float]) -> None:
+        for key, value in metrics.items():
+            total, n = self.sums.get(key, (0.0, 0))
+            self.sums[key] = (total + value, n + 1)
+        if not self.active or (self.last is not None and elapsed - self.last < self.every):
+            return
+        means = {key: round(total / n, 5) for key, (total, n) in self.sums.items()}
+        with open(self.out / "log.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, "seconds": round(elapsed, 1), **means}) + "\n")
+        left = elapsed / max(progress, 1e-6) - elapsed
+        self.bar.n = round(100 * progress, 1)
+        self.bar.set_postfix_str(f"step {step}, loss {means['loss']:.4f}, {left / 60:.1f} min left")
+        self.sums, self.last = {}, elapsed
+
+    def picture(self, pixels) -> None:
+        if self.active and pixels is not None:
+            from PIL import Image
+
+            with atomic(self.out / "picture.png") as path:
+                Image.fromarray(pixels).save(path)
+
+    def close(self) -> None:
+        self.bar.close()
