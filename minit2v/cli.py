@@ -103,6 +103,7 @@ def parser():
     add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--batch", type=int, default=16, help="clips at a time (16)")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
 
     command("weights", None, "look into weights", WEIGHTS)
     within = commands.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
@@ -161,7 +162,7 @@ def evaluate(args):
     from minit2v.evaluation import report
 
     report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
-                    args.sampler, args.batch)
+                    args.sampler, args.batch, args.dtype)
 
 
 def inspect(args):

@@ -29,7 +29,7 @@ class UNetConfig:
     dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
-    spatial_positions: bool = False  # departure: a sinusoid of row and column is added after conv_in
+    layout: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
 
 
@@ -156,7 +156,7 @@ def _mini() -> Preset:
             dropout=0.0,
             frame_positions=True,
             text_in_embedding=True,
-            spatial_positions=True,
+            layout=True,
             scale_shift=True,
         ),
         autoencoder=AutoencoderConfig(

@@ -151,7 +151,7 @@ def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
     """A model for the samplers: the UNet with its text, under classifier-free guidance u + scale (c - u).
 
     c and u are the UNet's outputs (eps, x0 or v alike) for `context` and `unconditional`, both (b, n, d),
-    combined in float32; the UNet itself runs in the dtype of `context`. Scale 1 asks for c only.
+    combined in float32; the UNet itself runs in the dtype of `context`. Scale 1 asks for c only, 0 for u only.
 
     `batched` runs u and c as one batch; else one after the other: slower, half the memory. `rescale` in 0..1
     pulls the spread of the result back to that of c, against over-exposed clips; released 0, off.
@@ -160,8 +160,8 @@ def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
         return unet(x.to(text.dtype), torch.full((len(x),), t, device=x.device), text).float()
 
     def model(x, t):
-        if scale == 1:
-            return run(x, t, context)
+        if scale in (0, 1):
+            return run(x, t, context if scale else unconditional)
         if batched:
             u, c = run(torch.cat([x, x]), t, torch.cat([unconditional, context])).chunk(2)
         else:

@@ -27,7 +27,7 @@ class UNet(nn.Module):
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
-    0, 1, 2, … (read only by the departure `frame_positions`). Sizes need not be powers of two: the up-sampler takes
+    0, 1, 2, … (read only by the departures `frame_positions` and `layout`). Sizes need not be powers of two: the up-sampler takes
     the size of the skip it meets.
     """
 
@@ -36,9 +36,9 @@ class UNet(nn.Module):
         self.config = config
         first, emb = config.channels[0], 4 * config.channels[0]
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
-        self.frame_embedding = nn.Linear(first, emb) if config.frame_positions else None
+        self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
-        self.place_embedding = nn.Linear(2 * first, first) if config.spatial_positions else None
+        self.layout = Layout(config.context_dim, first) if config.layout else None
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.first_temporal = TemporalTransformer(
             first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
@@ -68,11 +68,13 @@ class UNet(nn.Module):
         self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None
     ) -> Tensor:
         f = x.shape[2]
-        emb = self.embed(t, context, f, positions)  # (b f) e
+        if positions is None:
+            positions = torch.arange(f, device=x.device)[None]
+        emb = self.embed(t, context, positions)  # (b f) e
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
-        if self.place_embedding is not None:
-            x = x + self.places(*x.shape[-2:])
+        if self.layout is not None:
+            x = x + self.layout(context, positions, *x.shape[-2:])
         if temporal:
             x = self.first_temporal(x, f)
         skips = [x]
@@ -92,24 +94,16 @@ class UNet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
-    def embed(self, t: Tensor, context: Tensor, f: int, positions: Tensor | None = None) -> Tensor:
+    def embed(self, t: Tensor, context: Tensor, positions: Tensor) -> Tensor:
         """The vector that every residual block is told: (b f, e) from timesteps (b,), and what the departures add."""
-        first, dtype = self.config.channels[0], self.conv_in.weight.dtype
+        first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
         emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
         if self.text_embedding is not None:
             emb = emb + self.text_embedding(context.mean(dim=1))[:, None]
         if self.frame_embedding is not None and f > 1:  # an image has no place in time
-            positions = torch.arange(f, device=t.device)[None] if positions is None else positions
             emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
-
-    def places(self, h: int, w: int) -> Tensor:
-        """What the departure `spatial_positions` adds to every frame: (c, h, w)."""
-        weight, first = self.conv_in.weight, self.config.channels[0]
-        rows, columns = (sinusoid(torch.arange(n, device=weight.device), first) for n in (h, w))
-        places = torch.cat([rows[:, None].expand(-1, w, -1), columns[None].expand(h, -1, -1)], dim=-1)  # h w 2c
-        return rearrange(self.place_embedding(places.to(weight.dtype)), "h w c -> c h w")
 
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The parameters that the image model does not have."""
@@ -158,6 +152,38 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class Layout(nn.Module):
+    """What a caption leads one to expect where and when: features of every cell of every frame.
+
+    ``context (b, n, d), positions (b or 1, f), h, w -> ((b f), c, h, w)``: an MLP of the mean text token, the frame
+    number, the row and the column. "Moves left" means nothing to a cell by itself: it says *right half* early and
+    *left half* late. That product of word, time and place takes attention and convolutions very long to find.
+    """
+
+    def __init__(self, context_dim: int, c: int):
+        super().__init__()
+        self.text = nn.Linear(context_dim, 4 * c)
+        self.frame, self.row, self.column = (position_layer(c, 4 * c) for _ in range(3))
+        self.hidden, self.out = nn.Linear(4 * c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, context: Tensor, positions: Tensor, h: int, w: int) -> Tensor:
+        weight = self.out.weight
+        width = weight.shape[0]
+        rows, columns = (sinusoid(torch.arange(n, device=weight.device), width).to(weight.dtype) for n in (h, w))
+        x = self.text(context.mean(dim=1))[:, None, None, None] + self.row(rows)[:, None] + self.column(columns)
+        if positions.shape[1] > 1:  # an image has no place in time
+            x = x + self.frame(sinusoid(positions, width).to(weight.dtype))[:, :, None, None]
+        x = self.out(F.silu(self.hidden(F.silu(x))))
+        return rearrange(x, "b f h w c -> (b f) c h w")
+
+
+def position_layer(width: int, d: int) -> nn.Linear:
+    """Reads a `sinusoid` of that width; half of its values hardly vary over 16 frames, so it starts with larger weights."""
+    layer = nn.Linear(width, d, bias=False)
+    nn.init.normal_(layer.weight, std=2 * width**-0.5)
+    return layer
 
 
 def sinusoid(position: Tensor, width: int) -> Tensor:

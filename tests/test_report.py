@@ -82,7 +82,7 @@ def test_a_model_that_ignores_direction_scores_chance():
 def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     """Clips are sampled once for the same weights and settings, and again for others."""
     pipe, print_of = Drawer(), {"model": "aaa"}
-    monkeypatch.setattr(minit2v, "load", lambda model: pipe)
+    monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
     monkeypatch.setattr(weights, "find_model", lambda model: model)
     monkeypatch.setattr(weights, "fingerprint", print_of.get)
 

@@ -8,7 +8,7 @@ from minit2v import presets, weights
 from minit2v.datasets import Spec, Thing
 from minit2v.errors import UserError
 from minit2v.training import run
-from minit2v.training.unet import UNetTask, UNetTraining, with_wrong
+from minit2v.training.unet import UNetTask, UNetTraining, equally_loud, with_wrong
 
 SMALL = {
     "vqgan": {"steps": "2", "batch": "4"},
@@ -106,3 +106,16 @@ def test_unet_needs_the_other_two(tmp_path):
     weights.save_preset(tmp_path, presets.get("nano"))
     with pytest.raises(UserError, match="run of preset 'nano'"):
         run("unet", "mini", tmp_path)
+
+
+def test_rare_differences_start_as_loud_as_common_ones():
+    """Two features of which one varies 100 times as much: a layer made `equally_loud` answers to both alike."""
+    torch.manual_seed(0)
+    signs = torch.randint(0, 2, (4096, 2)).float() * 2 - 1
+    features = torch.randn(8) + (signs * torch.tensor([10.0, 0.5])) @ torch.linalg.qr(torch.randn(8, 8))[0][:2]
+    layer = torch.nn.Linear(8, 4096)
+    equally_loud(layer, features)
+    with torch.no_grad():
+        answers = layer(features)
+    loud, quiet = (answers.T @ signs / len(signs)).square().mean(0).tolist()
+    assert answers.mean(0).abs().max() < 0.1 and quiet == pytest.approx(loud, rel=0.3)

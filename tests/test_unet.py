@@ -8,7 +8,7 @@ import torch
 
 from minit2v import presets
 from minit2v.presets import UNetConfig
-from minit2v.unet import UNet
+from minit2v.unet import Layout, UNet
 
 TINY = UNetConfig(
     channels=(32, 64),
@@ -140,7 +140,7 @@ def test_time_is_seen_only_through_temporal_convolutions():
         assert same != positions
 
 
-@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions", "spatial_positions", "scale_shift"])
+@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions", "layout", "scale_shift"])
 def test_departures_add_spatial_parameters_only_when_on(departure):
     def spatial(config):
         unet = UNet(config)
@@ -151,3 +151,15 @@ def test_departures_add_spatial_parameters_only_when_on(departure):
 
     departed = replace(TINY, **{departure: True})
     assert spatial(departed) > spatial(TINY) and temporal(departed) == temporal(TINY)
+
+
+@torch.no_grad()
+def test_layout_says_what_goes_where_and_when():
+    """Of a clip seen as some of its frames, the layout is that of the whole clip at those frames."""
+    layout = Layout(16, 32)
+    context, positions = torch.randn(2, 5, 16), torch.arange(16).expand(2, -1)
+    whole = layout(context, positions, 4, 6).unflatten(0, (2, 16))
+    some = layout(context, positions[:, 1::4], 4, 6).unflatten(0, (2, 4))
+    assert whole.shape == (2, 16, 32, 4, 6) and torch.allclose(whole[:, 1::4], some, atol=1e-6)
+    for axis in (0, 1, 3, 4):  # another text, frame, row or column: another feature
+        assert whole.std(dim=axis).mean() > 0.01

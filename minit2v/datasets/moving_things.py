@@ -37,7 +37,7 @@ from minit2v.errors import UserError
 
 SPLITS = {
     "train": 1_000_000, "val": 512,
-    "test_seen": 512, "test_heldout": 512, "test_imageonly": 256, "test_long": 256,
+    "test_seen": 512, "test_heldout": 512, "test_imageonly": 512, "test_long": 256,
 }  # fmt: skip
 LONGEST, LONGEST_SLOW = 16, 32  # frames that a quick, a slow thing stays in the picture
 FOUR = ("left", "right", "up", "down")

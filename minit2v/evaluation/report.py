@@ -32,7 +32,7 @@ SPLITS = ("test_seen", "test_heldout", "test_imageonly")
 
 
 def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: int = 0, steps: int | None = None,
-             guidance: float | None = None, sampler: str = "ddim", batch: int = 16, pipe=None) -> dict:  # fmt: skip
+             guidance: float | None = None, sampler: str = "ddim", batch: int = 16, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
     """Samples a clip for each of the first n prompts of each split, judges them and prints the table.
 
     Args:
@@ -42,6 +42,7 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
         steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
+        dtype: of the networks, as `minit2v.load` has it.
 
     Returns the report, a dict as in the .json. Raises UserError, before any work, for an argument out of range.
     """
@@ -60,10 +61,11 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
             raise UserError(f"{name}: expected a whole number from 1, found {value!r}")
     counts = {split: min(n, len(MovingThings(split))) for split in splits}
     digest = None if pipe else weights.fingerprint(weights.find_model(model))
-    pipe = pipe or minit2v.load(model)
+    pipe = pipe or minit2v.load(model, dtype=dtype)
     preset, name = pipe.preset, Path(model).name
     settings = {
-        "model": name, "weights": digest, "seed": seed, "sampler": sampler,
+        "model": name, "weights": digest, "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed,
+        "sampler": sampler,
         "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
     }  # fmt: skip
@@ -116,7 +118,7 @@ def markdown(report: dict) -> str:
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
     note = (
         "% right (95 % interval). {model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
-        "one clip takes {seconds_per_clip:.1f} s on {device} with {threads} threads, torch {torch}."
+        "one clip takes {seconds_per_clip:.1f} s in {dtype} on {device} with {threads} threads, torch {torch}."
     ).format(**report)
     if short:
         note += f" Asked for {report['n']} prompts a split: {', '.join(dict.fromkeys(short))}."
@@ -154,7 +156,7 @@ class _Sampler:
         self.pipe, self.folder = pipe, folder
         self.options = {key: settings[key] for key in ("steps", "guidance", "sampler")}
         self.seed = settings["seed"]
-        self.label = "-".join(str(settings[key]) for key in ("weights", *self.options, "seed"))
+        self.label = "-".join(str(settings[key]) for key in ("weights", "dtype", *self.options, "seed"))
 
     def __call__(self, prompts: list[str], name: str, part: range, guidance: float | None = None) -> np.ndarray:
         """(b, f, H, W, 3) uint8. Guidance 0 is the empty prompt: u + 0 (c - u) = u, whatever the prompt says."""

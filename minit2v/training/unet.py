@@ -47,6 +47,7 @@ class UNetTraining:
     sparse_frames: int = 4  # how many: then that many times more clips make a batch of the same work
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5
+    layout_rate: float = 3.0  # likewise of the departure `unet.layout`
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (1.6 times as fast on an AVX-512 CPU)
     high_noise: float = 0.0  # share of timesteps drawn from the noisiest fifth only; departure, 0 is off
 
@@ -67,6 +68,8 @@ class UNetTask(nn.Module):
         # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
         self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
         self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config)
+        for layer in caption_layers(self.unet):
+            equally_loud(layer, self.cache["contexts"].float().mean(dim=1))
         self.test = MovingThings("val", size=preset.height, frames=preset.frames).batch(range(16))
 
     @property
@@ -75,9 +78,11 @@ class UNetTask(nn.Module):
 
     def parameter_groups(self, lr: float) -> list[dict]:
         temporal = self.unet.temporal_parameters()
-        known = {id(p) for p in temporal}
-        spatial = [p for p in self.unet.parameters() if id(p) not in known]
-        return [{"params": spatial, "lr": lr}, {"params": temporal, "lr": lr * self.config.temporal_rate}]
+        layout = [] if self.unet.layout is None else list(self.unet.layout.parameters())
+        known = {id(p) for p in temporal + layout}
+        others = [p for p in self.unet.parameters() if id(p) not in known]
+        rates = ((others, 1.0), (temporal, self.config.temporal_rate), (layout, self.config.layout_rate))
+        return [{"params": parameters, "lr": lr * rate} for parameters, rate in rates if parameters]
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips (more while sparse), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
@@ -172,6 +177,27 @@ def trained(folder: Path, network: str, part: str) -> Path:
             f"expected a trained {network} in {folder}, found none; run minit2v train {part} --out {folder} first"
         )
     return path
+
+
+def caption_layers(unet: UNet) -> list[nn.Linear]:
+    """The layers that read the mean text token: those of the departures `text_in_embedding` and `layout`."""
+    layers = [unet.text_embedding, unet.layout and unet.layout.text]
+    return [layer for layer in layers if layer is not None]
+
+
+@torch.no_grad()
+def equally_loud(layer: nn.Linear, features: Tensor) -> None:
+    """Let a layer start as if its input were whitened, given examples of that input (n, d).
+
+    CLIP's features differ by colour 40 times as much as by direction (variance), so a fresh layer would hear colours
+    for a long time before it heard anything of motion.
+    """
+    covariance, mean = torch.cov(features.T), features.mean(0)
+    variances, axes = torch.linalg.eigh(covariance)
+    scales = (variances.clamp(min=0) + 3e-4 * variances.max()).rsqrt()  # the floor keeps noise from being loud too
+    nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+    layer.weight.copy_(layer.weight @ (axes * scales) @ axes.T)
+    layer.bias.copy_(-layer.weight @ mean)
 
 
 PAIRS = (("left", "right"), ("up", "down"), ("small", "large"), ("slowly", "quickly"))
