@@ -3,8 +3,8 @@ VENV   ?= .venv
 PROMPT ?= a large red circle moves left slowly
 JOBS   ?= 2
 # minutes of training, on two CPU cores
-VQGAN_MINUTES ?= 12
-CLIP_MINUTES  ?= 15
+VQGAN_MINUTES ?= 9
+CLIP_MINUTES  ?= 13
 UNET_MINUTES  ?= 140
 
 BIN := $(VENV)/bin

@@ -99,6 +99,9 @@ class Codebook(nn.Module):
     def update(self, vectors: Tensor, index: Tensor, share: Tensor) -> None:
         """Moves each code to the running mean of its vectors (m c), and restarts the dead ones."""
         sums = torch.zeros_like(self.sums).index_add_(0, index, vectors) / len(vectors)
+        if torch.distributed.is_initialized():  # the vectors of all ranks count
+            for value in (share, sums):
+                torch.distributed.all_reduce(value.div_(torch.distributed.get_world_size()))
         self.usage.lerp_(share, 1.0 - self.decay)
         self.sums.lerp_(sums, 1.0 - self.decay)
         self.updates += 1

@@ -3,7 +3,7 @@
 Every command is one small function over the library; heavy packages are imported inside it, so that `--help` is quick.
 
 Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
-and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C.
+and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
 """
 
 import argparse
@@ -27,10 +27,11 @@ SAMPLE = """examples:
 TRAIN = """The three parts are trained in the order vqgan, clip, unet, into the same folder.
 
 examples:
-  minit2v train vqgan --preset mini --out runs/first --budget 25m
-  minit2v train unet --preset mini --out runs/first --budget 2h --set lr=5e-4 --set image_share=0.25
-  minit2v train unet --preset mini --out runs/first --budget 2h --resume     goes on after a stop of any kind
-  torchrun --nproc-per-node 2 -m minit2v train unet --preset mini --out runs/first --steps 10000
+  minit2v train vqgan --preset mini --out runs/first --budget 9m
+  minit2v train clip --preset mini --out runs/first --budget 13m
+  minit2v train unet --preset mini --out runs/first --budget 140m --set lr=5e-4 --set image_share=0.25
+  the same and --resume                                        goes on after a stop of any kind
+  torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
 EVALUATE = """examples:
   minit2v evaluate --model mini                                              all test splits, 512 prompts each
@@ -71,9 +72,9 @@ def parser():
     add("--model", default="mini", help="shipped name or folder (mini)")
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
     add("--frames", type=int, help="length in frames, 1 to 256 (the model's own: 16)")
-    add("--height", type=int, help="pixels, a multiple of 8 (the model's own)")
-    add("--width", type=int, help="pixels, a multiple of 8 (the model's own)")
-    add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own: 50)")
+    add("--height", type=int, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
+    add("--width", type=int, help="pixels, likewise (the model's own)")
+    add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale; 1 is off (the model's own)")
     add("--negative", default="", metavar="PROMPT", help="what the video should not show")
     add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
@@ -87,7 +88,7 @@ def parser():
     add("part", choices=("vqgan", "clip", "unet"), help="autoencoder, text encoder or denoiser")
     add("--preset", default="mini", help="nano, mini or modelscope-1.7b (mini)")
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET)")
-    add("--budget", type=_seconds, default=3600.0, metavar="TIME", help="wall clock, as 90s, 60m or 2h (60m)")
+    add("--budget", type=_seconds, default=3600.0, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m)")
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")
     add("--resume", action="store_true", help="go on with the run in --out")
@@ -98,7 +99,7 @@ def parser():
     add("--split", action="append", help="test_seen, test_heldout, test_imageonly; may be repeated (all)")
     add("--n", type=int, default=512, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")
-    add("--steps", type=int, help="denoising steps (the model's own: 50)")
+    add("--steps", type=int, help="denoising steps (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale (the model's own)")
     add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
     add("--seed", type=int, default=0, help="seed of the noise (0)")

@@ -163,25 +163,34 @@ class TextToVideo:
         `settings` are the fields of `Settings`. Raises UserError at once for a setting out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        return self._steps(prompts, checked(prompts, Settings(**settings), self.preset))
-
-    @torch.inference_mode()
-    def _steps(self, prompts: list[str], settings: Settings) -> Iterator[Step]:
+        settings = checked(prompts, Settings(**settings), self.preset)
         context = self.text.encode(prompts).to(self.device, self.dtype)
         unconditional = None
         if settings.guidance != 1:
             unconditional = self.text.encode([settings.negative]).to(context)
             unconditional = unconditional.expand_as(context)  # (1 n d) -> (b n d)
+        return self._steps(context, unconditional, settings)
+
+    @torch.inference_mode()
+    def _steps(self, context: Tensor, unconditional: Tensor | None, settings: Settings) -> Iterator[Step]:
         model = guided(self.unet, context, unconditional, settings.guidance, self.batched)
-        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(prompts))]
+        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
         x = settings.noise
         if x is None:
-            x = gaussian(latent_shape(len(prompts), settings, self.preset), generators)
+            x = gaussian(latent_shape(len(context), settings, self.preset), generators)
         options = {} if settings.sampler == "dpm++" else {"generator": generators}
         if settings.sampler == "ddim":
             options["eta"] = settings.eta
         sampler = SAMPLERS[settings.sampler]
         yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, **options)
+
+    @torch.inference_mode()
+    def encode(self, pixels: np.ndarray, chunk: int = 4) -> Tensor:
+        """Pixels uint8 (b, f, H, W, 3) -> latents as the sampler leaves them (b, 4, f, h, w), float32; see `decode`."""
+        frames = rearrange(torch.from_numpy(pixels), "b f H W c -> (b f) c H W")
+        signed = (part.to(self.device).to(self.dtype) / 127.5 - 1 for part in frames.split(chunk))
+        latents = torch.cat([self.autoencoder.encode(part).float() for part in signed])
+        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(pixels)) * self.preset.autoencoder.scale_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, chunk: int = 4) -> np.ndarray:

@@ -146,15 +146,13 @@ SAMPLERS = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_pp}
 
 
 def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
-           unconditional: Tensor | None = None, scale: float = 1.0, batched: bool = True,
-           rescale: float = 0.0) -> Model:
+           unconditional: Tensor | None = None, scale: float = 1.0, batched: bool = True) -> Model:
     """A model for the samplers: the UNet with its text, under classifier-free guidance u + scale (c - u).
 
     c and u are the UNet's outputs (eps, x0 or v alike) for `context` and `unconditional`, both (b, n, d),
     combined in float32; the UNet itself runs in the dtype of `context`. Scale 1 asks for c only, 0 for u only.
 
-    `batched` runs u and c as one batch; else one after the other: slower, half the memory. `rescale` in 0..1
-    pulls the spread of the result back to that of c, against over-exposed clips; released 0, off.
+    `batched` runs u and c as one batch; else one after the other: slower, half the memory.
     """
     def run(x, t, text):
         return unet(x.to(text.dtype), torch.full((len(x),), t, device=x.device), text).float()
@@ -166,10 +164,6 @@ def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
             u, c = run(torch.cat([x, x]), t, torch.cat([unconditional, context])).chunk(2)
         else:
             u, c = run(x, t, unconditional), run(x, t, context)
-        output = u + scale * (c - u)  # eq: classifier-free guidance (6), scale = 1 + w
-        if rescale > 0:
-            ratio = c.flatten(1).std(1) / output.flatten(1).std(1)  # eq: Lin et al. section 3.4
-            output = output * (1 - rescale + rescale * ratio.reshape(-1, *[1] * (x.ndim - 1)))
-        return output
+        return u + scale * (c - u)  # eq: classifier-free guidance (6), scale = 1 + w
 
     return model

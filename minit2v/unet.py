@@ -1,8 +1,7 @@
 """The UNet that predicts the noise of a clip, given its timestep and a text.
 
-    x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─┬─ level 1 ─ … ─ middle ─ … ─ level 1 ─ level 0 ─ head ─ (b
-    4 f h w)
-                                              └── skips: every block and every down-sampling hands its output across ──┘
+    x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─ … ─ middle ─ … ─ level 0 ─ head ─ (b 4 f h w)
+                                              └── skips: what every block and down-sampling gives, handed across
 
 Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock`. With ``temporal=False`` the
 temporal layers are left out and the frames are independent: that is the image model it starts from (Stable Diffusion
@@ -27,8 +26,8 @@ class UNet(nn.Module):
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
-    0, 1, 2, … (read only by the departures `frame_positions` and `layout`). Sizes need not be powers of two: the up-sampler takes
-    the size of the skip it meets.
+    0, 1, 2, … (read only by the departures `frame_positions` and `layout`). Sizes need not be powers of two: the
+    up-sampler takes the size of the skip it meets.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig()):
@@ -180,7 +179,7 @@ class Layout(nn.Module):
 
 
 def position_layer(width: int, d: int) -> nn.Linear:
-    """Reads a `sinusoid` of that width; half of its values hardly vary over 16 frames, so it starts with larger weights."""
+    """Reads a `sinusoid` of that width. Half of its values hardly vary over 16 frames: hence the larger weights."""
     layer = nn.Linear(width, d, bias=False)
     nn.init.normal_(layer.weight, std=2 * width**-0.5)
     return layer

@@ -53,13 +53,18 @@ def save_preset(folder: Path, preset: Preset) -> None:
 
 def save_module(module, path: Path, dtype=None) -> None:
     """Write a module's state as safetensors; floating point tensors as `dtype` if given (float16 halves the file)."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if dtype is not None:
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     with atomic(path) as unfinished:
-        save_file(state, unfinished)
+        try:
+            save_file(state, unfinished)
+        except SafetensorError as error:  # what a full disk is to safetensors
+            raise OSError(str(error).splitlines()[0]) from None
+        unfinished.chmod(0o644)  # safetensors lets nobody else read
 
 
 def load_into(module, path: Path):

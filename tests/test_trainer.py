@@ -1,5 +1,6 @@
 """The training loop: nothing is lost, nothing depends on how often it was stopped or on how many processes ran it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from torch import nn
 from minit2v import presets, weights
 from minit2v.errors import UserError
 from minit2v.training.trainer import TrainConfig, train
+from minit2v.unet import UNet
 
 CONFIG = TrainConfig(steps=60, batch=8, lr=0.1, warmup=0.1, ema=0.9, save_every=0.0)
 TOY = """
@@ -25,7 +27,7 @@ train(Regression(pause=0.02), {out!r}, CONFIG)
 
 
 class Regression(nn.Module):
-    """A task of one weight matrix; `stop_at` raises Ctrl-C there."""
+    """A task of one weight matrix; Ctrl-C is pressed in the midst of step `stop_at`."""
 
     def __init__(self, pause=0.0, stop_at=None, width=3):
         super().__init__()
@@ -43,7 +45,7 @@ class Regression(nn.Module):
         self.calls += 1
         time.sleep(self.pause)
         if self.calls == self.stop_at:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         loss = (self.net(batch["x"]) - batch["x"].sum(1, keepdim=True)).pow(2).mean()
         return loss, {"rate": self.progress}
 
@@ -80,7 +82,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
-    with pytest.raises(UserError, match="stopped at step 4, saved .*--resume"):
+    with pytest.raises(UserError, match="stopped at step 5, saved .*--resume"):
         train(Regression(stop_at=5), tmp_path, replace(CONFIG, save_every=1e9))
     task = Regression()
     train(task, tmp_path, CONFIG, resume=True)
@@ -95,6 +97,8 @@ def test_refuses_what_it_cannot_resume(tmp_path):
         train(Regression(), tmp_path, CONFIG)
     with pytest.raises(UserError, match="other settings .*lr"):
         train(Regression(), tmp_path, replace(CONFIG, lr=0.2), resume=True)
+    with pytest.raises(UserError, match="other settings .*image_share"):
+        train(Regression(), tmp_path, CONFIG, resume=True, settings={"image_share": 0.5})
     with pytest.raises(UserError, match="another preset"):
         train(Regression(width=4), tmp_path, CONFIG, resume=True)
     checkpoint = tmp_path / "checkpoint.pt"
@@ -148,6 +152,27 @@ def test_two_processes_equal_one(tmp_path):
         states.append(torch.load(out / "unet" / "checkpoint.pt", weights_only=True))
     one, two = states
     assert one["step"] == two["step"] == 4
-    start = torch.load(tmp_path / "1" / "unet" / "checkpoint.pt", weights_only=True)["task"]
-    for name in start:
+    torch.manual_seed(0)
+    start = UNet(presets.get("nano").unet).state_dict()
+    moved = [name for name in start if not torch.allclose(one["task"][f"unet.{name}"], start[name], atol=1e-4)]
+    assert len(moved) > len(start) / 2, "nothing was trained"
+    for name in one["task"]:
         assert torch.allclose(one["task"][name], two["task"][name], atol=2e-5), name
+    logs = [(tmp_path / ranks / "unet" / "log.jsonl").read_text().splitlines() for ranks in "12"]
+    norms = [json.loads(lines[0])["norm"] for lines in logs]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3), "gradients are to be averaged, not summed"
+
+
+def test_average_forgets_the_start(tmp_path):
+    """Of a short run with a long memory: without a warm-up of the decay the average would still be the start."""
+    task = Regression()
+    averaged = train(task, tmp_path, replace(CONFIG, ema=0.9999))
+    assert (averaged["net"].weight - 1).abs().max() < 0.5
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    task = Regression()
+    with pytest.raises(UserError, match="cannot write in"):
+        train(task, tmp_path / "file" / "run", CONFIG)
+    assert task.calls == 0

@@ -1,5 +1,7 @@
 """The three trainings: what the UNet is shown and when, and the whole way from nothing to a clip."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -119,3 +121,31 @@ def test_rare_differences_start_as_loud_as_common_ones():
         answers = layer(features)
     loud, quiet = (answers.T @ signs / len(signs)).square().mean(0).tolist()
     assert answers.mean(0).abs().max() < 0.1 and quiet == pytest.approx(loud, rel=0.3)
+
+
+def test_timesteps_stay_below_the_last(folder, monkeypatch):
+    """Uniform numbers just below 1 are rounded up to 1 by float32."""
+    task = UNetTask(presets.get("nano"), UNetTraining(clips=8, images=16, high_noise=0.5), folder)
+    monkeypatch.setattr(torch, "rand", lambda n, generator: torch.full((n,), 1 - 2**-24))
+    assert task.draw_timesteps(torch.Generator(), 4).tolist() == [999] * 4
+
+
+def test_goes_on_only_as_it_began(tmp_path, folder):
+    """`run` with resume: the same settings, but for how long; then the model is written anew."""
+    shutil.copytree(folder, tmp_path / "run")
+    few = {"steps": "2", "batch": "2", "clips": "8", "images": "16"}
+    with pytest.raises(UserError, match="already holds a run"):
+        run("unet", "nano", tmp_path / "run", settings=few)
+    shutil.rmtree(tmp_path / "run" / "unet")
+    with pytest.raises(UserError, match="nothing to resume"):
+        run("unet", "nano", tmp_path / "run", settings=few, resume=True)
+    run("unet", "nano", tmp_path / "run", settings=few)
+    before = weights.fingerprint(tmp_path / "run")
+    with pytest.raises(UserError, match="other settings .high_noise"):
+        run("unet", "nano", tmp_path / "run", settings=few | {"high_noise": "0.9"}, resume=True)
+    with pytest.raises(UserError, match="other settings .preset"):
+        run("unet", "nano", tmp_path / "run", settings=few | {"diffusion.prediction": "x0"}, resume=True)
+    assert weights.fingerprint(tmp_path / "run") == before
+    run("unet", "nano", tmp_path / "run", settings=few | {"steps": "4"}, resume=True)
+    assert weights.fingerprint(tmp_path / "run") != before
+    assert torch.load(tmp_path / "run/unet/checkpoint.pt", weights_only=True)["step"] == 4

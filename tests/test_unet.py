@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minit2v import presets
+from minit2v.blocks import attend
 from minit2v.presets import UNetConfig
 from minit2v.unet import Layout, UNet
 
@@ -163,3 +164,11 @@ def test_layout_says_what_goes_where_and_when():
     assert whole.shape == (2, 16, 32, 4, 6) and torch.allclose(whole[:, 1::4], some, atol=1e-6)
     for axis in (0, 1, 3, 4):  # another text, frame, row or column: another feature
         assert whole.std(dim=axis).mean() > 0.01
+
+
+@pytest.mark.parametrize("tokens", [16, 200])
+def test_both_forms_of_attention_agree(tokens):
+    """Short sequences are attended to readably, long ones by the fused kernel."""
+    q, k, v = torch.randn(3, 2, 4, tokens, 8).double()
+    expected = (q @ k.mT / 8**0.5).softmax(-1) @ v
+    torch.testing.assert_close(attend(q, k, v), expected)

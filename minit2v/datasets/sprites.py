@@ -7,9 +7,10 @@ fall between the pixels), so it is blurred first, by as much as it will shrink.
 """
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
+
+from minit2v.weights import data_dir
 
 CLASSES = (  # label 0 to 9
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
@@ -41,7 +42,5 @@ def _blur(width: int) -> np.ndarray:
 
 @lru_cache
 def _all() -> np.ndarray:
-    wheel = Path(__file__).resolve().parents[1] / "_data"
-    folder = wheel if wheel.is_dir() else wheel.parents[1] / "data"
-    with np.load(folder / "fashion_mnist.npz") as file:
+    with np.load(data_dir() / "fashion_mnist.npz") as file:
         return file["photos"]

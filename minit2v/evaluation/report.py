@@ -32,7 +32,8 @@ SPLITS = ("test_seen", "test_heldout", "test_imageonly")
 
 
 def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: int = 0, steps: int | None = None,
-             guidance: float | None = None, sampler: str = "ddim", batch: int = 16, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
+             guidance: float | None = None, sampler: str = "ddim", batch: int = 16, dtype: str = "auto",
+             pipe=None) -> dict:  # fmt: skip
     """Samples a clip for each of the first n prompts of each split, judges them and prints the table.
 
     Args:
@@ -60,8 +61,8 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
         if not (isinstance(value, int) and value >= 1):
             raise UserError(f"{name}: expected a whole number from 1, found {value!r}")
     counts = {split: min(n, len(MovingThings(split))) for split in splits}
-    digest = None if pipe else weights.fingerprint(weights.find_model(model))
-    pipe = pipe or minit2v.load(model, dtype=dtype)
+    given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
+    digest = None if given else weights.fingerprint(weights.find_model(model))
     preset, name = pipe.preset, Path(model).name
     settings = {
         "model": name, "weights": digest, "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed,
@@ -72,7 +73,8 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     sample = _Sampler(pipe, settings, out.with_suffix("") if out and digest else None)
     rows = _judged(pipe, sample, counts, batch, name)
     report = settings | {
-        "n": n, "seconds_per_clip": _seconds(pipe, settings),
+        "n": n, "seconds_per_clip": _seconds(pipe, settings), "seconds_with_50_steps": _seconds(pipe, settings, 50),
+        "peak_memory_gb": digest and _peak_memory(model),
         "frames": preset.frames, "height": preset.height, "width": preset.width,
         "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "rows": [{"clips": clips, "split": split} | score(verdicts) for (clips, split), verdicts in rows.items()],
@@ -118,8 +120,11 @@ def markdown(report: dict) -> str:
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
     note = (
         "% right (95 % interval). {model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
-        "one clip takes {seconds_per_clip:.1f} s in {dtype} on {device} with {threads} threads, torch {torch}."
+        "one clip takes {seconds_per_clip:.1f} s, with 50 steps {seconds_with_50_steps:.1f} s, in {dtype} on {device} "
+        "with {threads} threads, torch {torch}."
     ).format(**report)
+    if report["peak_memory_gb"]:
+        note += f" `minit2v sample` with 50 steps takes {report['peak_memory_gb']:.2f} GB of memory at most."
     if short:
         note += f" Asked for {report['n']} prompts a split: {', '.join(dict.fromkeys(short))}."
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
@@ -139,7 +144,7 @@ def _judged(pipe, sample: "_Sampler", counts: dict[str, int], batch: int, name: 
                 part = range(start, min(start + batch, count))
                 real, prompts, specs = data.batch(part)
                 made = sample(prompts, split, part)
-                clips = [real, _rebuilt(pipe, real), made]
+                clips = [real, pipe.decode(pipe.encode(real)), made]
                 if split == floors:
                     frozen = np.repeat(made[:, :1], made.shape[1], axis=1)
                     clips += [frozen, sample(prompts, "empty", part, guidance=0.0)]
@@ -172,27 +177,26 @@ class _Sampler:
         return clips
 
 
-def _rebuilt(pipe, frames: np.ndarray) -> np.ndarray:
-    """Real clips (b, f, H, W, 3) uint8 through the autoencoder, clip by clip, which bounds the memory; same shape."""
-    import torch
-    from einops import rearrange
-
-    clips = []
-    with torch.inference_mode():
-        for clip in frames:
-            pixels = torch.from_numpy(clip).to(pipe.device, pipe.dtype) / 127.5 - 1
-            latents = pipe.autoencoder.encode(rearrange(pixels, "f H W c -> f c H W"))
-            latents = rearrange(latents, "f c h w -> 1 c f h w") * pipe.preset.autoencoder.scale_factor
-            clips.append(pipe.decode(latents)[0])
-    return np.stack(clips)
-
-
-def _seconds(pipe, settings: dict) -> float:
+def _seconds(pipe, settings: dict, steps: int | None = None) -> float:
     """Wall time of one clip alone, from prompt to pixels: the median of three."""
-    options = {key: settings[key] for key in ("steps", "guidance", "sampler")}
+    options = {key: settings[key] for key in ("steps", "guidance", "sampler")} | ({"steps": steps} if steps else {})
     times = []
     for _ in range(3):
         start = time.perf_counter()
         pipe("a red circle moves left", seed=settings["seed"], **options)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def _peak_memory(model: str) -> float:
+    """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip."""
+    import resource
+    import subprocess
+    import sys
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["a red circle moves left", "--model", str(model), "--steps", "50", "--out", f"{folder}/clip.mp4"]
+        subprocess.run([sys.executable, "-m", "minit2v", "sample", *arguments], check=True, capture_output=True)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9

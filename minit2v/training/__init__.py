@@ -6,7 +6,7 @@ All three write into one folder, which is a model that `minit2v.load` reads once
     OUT/vqgan/  OUT/clip/  OUT/unet/          checkpoint.pt, log.jsonl, picture.png of each
 """
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from minit2v.errors import UserError
@@ -33,6 +33,7 @@ def run(
     from accelerate import PartialState
 
     from minit2v import weights
+    from minit2v.training.checkpoint import check_place
     from minit2v.training.trainer import train
 
     out = Path(out)
@@ -44,20 +45,25 @@ def run(
         raise UserError(f"{out} is a run of preset {known.name!r}, not {preset!r}; choose another --out")
     if known is not None and part == "unet":  # stand on what was trained, with its own settings
         chosen = replace(chosen, autoencoder=known.autoencoder, text=known.text)
-    task_config, train_config = defaults(part)
+    task_config, train_config = defaults(part, preset)
     task_config, train_config, chosen = configure(
         settings or {}, task_config, replace(train_config, budget=budget), chosen
     )
+    check_place(out / part, resume)  # before anything takes minutes
+    trained_with = asdict(task_config) | {"preset": chosen.to_dict()}
     torch.manual_seed(train_config.seed)
     task = build(part, chosen, task_config, out)
-    averaged = train(task, out / part, train_config, resume)
+    averaged = train(task, out / part, train_config, resume, trained_with)
     if PartialState().is_main_process:
         export(part, chosen, task, averaged, out)
     return out
 
 
-def defaults(part: str):
-    """(settings of the part, settings of the loop)."""
+FAITHFUL = {"sparse_until": 0.0, "high_noise": 0.0, "image_share": 1 / 8, "temporal_rate": 5.0}  # of UNetTraining
+
+
+def defaults(part: str, preset: str):
+    """(settings of the part, settings of the loop); the faithful preset is trained without departures."""
     from minit2v.training.trainer import TrainConfig
 
     if part == "vqgan":
@@ -70,7 +76,8 @@ def defaults(part: str):
         return ClipTraining(), TrainConfig(batch=128, lr=1e-3, ema=0.99, weight_decay=0.1)
     from minit2v.training.unet import UNetTraining
 
-    return UNetTraining(), TrainConfig(batch=16, lr=1e-3, ema=0.998)
+    faithful = FAITHFUL if preset == "modelscope-1.7b" else {}
+    return UNetTraining(**faithful), TrainConfig(batch=8, lr=1e-3, ema=0.999)
 
 
 def build(part: str, preset: Preset, config, out: Path):
@@ -133,6 +140,8 @@ def _with(config, name: str, text: str):
     """The config with one field, given by path, read from its text."""
     head, _, rest = name.partition(".")
     value = getattr(config, head)
+    if not rest and (is_dataclass(value) or value is None or name == "name"):
+        raise UserError(f"{name} cannot be set as a whole; known are paths into the preset like unet.dropout")
     return replace(config, **{head: _with(value, rest, text) if rest else _read(value, text, name)})
 
 

@@ -16,14 +16,14 @@ class Log:
         self.sums, self.last = {}, None
         self.bar = tqdm(total=100.0, disable=None if active else True, bar_format="{l_bar}{bar}| {postfix}")
         if active:
-            out.mkdir(parents=True, exist_ok=True)
             self.trim(step)
 
     def trim(self, step: int) -> None:
         """Forget lines written after the checkpoint that is resumed."""
         path = self.out / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() and step else []
-        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+        with atomic(path) as unfinished:
+            unfinished.write_text("".join(line + "\n" for line in lines if step_of(line) <= step))
 
     def __call__(self, step: int, elapsed: float, progress: float, metrics: dict[str, float]) -> None:
         for key, value in metrics.items():
@@ -48,3 +48,11 @@ class Log:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def step_of(line: str) -> float:
+    """The step that a line is about; infinity for half a line, left by a kill."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

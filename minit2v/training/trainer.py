@@ -12,8 +12,10 @@ References: AdamW, arXiv 1711.05101; EMA of weights as in DDPM, arXiv 2006.11239
 """
 
 import math
+import signal
 import time
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
 
 
@@ -30,7 +32,7 @@ from minit2v.training.log import Log
 class TrainConfig:
     """How to train; what to train is the task's business."""
 
-    budget: float = 3600.0  # seconds of training, over all resumes; the learning rate follows it
+    budget: float = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
     steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
     batch: int = 32  # items of a step, over all ranks together
     lr: float = 1e-3  # peak learning rate
@@ -42,6 +44,14 @@ class TrainConfig:
     save_every: float = 120.0  # seconds between checkpoints
     sample_every: float = 300.0  # seconds between pictures
 
+    def __post_init__(self):
+        finite = all(0 < value < math.inf for value in (self.budget, self.lr, self.batch))
+        if not (finite and 0 <= self.ema < 1 and self.steps >= 0):
+            raise UserError(
+                "expected batch >= 1, budget and lr above 0, 0 <= ema < 1 and steps >= 0, found "
+                f"batch {self.batch}, budget {self.budget}, lr {self.lr}, ema {self.ema}, steps {self.steps}"
+            )
+
 
 class Task(Protocol):
     """What the loop needs of a network in training."""
@@ -49,17 +59,19 @@ class Task(Protocol):
     progress: float  # 0 to 1, set by the loop before every step
     ema_modules: dict[str, nn.Module]  # what is averaged and exported
 
-    def draw(self, generator: torch.Generator, n: int) -> dict: ...  # a global batch, a function of the generator alone
+    def draw(self, generator: torch.Generator, n: int) -> dict: ...  # a global batch, from generator and progress alone
     def __call__(self, batch: dict) -> tuple[Tensor, dict[str, float]]: ...  # loss and what to log
     def picture(self): ...  # uint8 (H, W, 3) or None
 
 
-def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False) -> nn.ModuleDict:
+def train(
+    task: nn.Module, out: Path, config: TrainConfig, resume: bool = False, settings: dict | None = None
+) -> nn.ModuleDict:
     """Train until the budget is spent; returns the averaged modules.
 
     Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to
-    go on. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or when it was
-    another run.
+    go on. `settings` are those of the task: a run is resumed with the same ones only. Raises UserError when `out`
+    holds a run and resume is False, when there is none to resume, or when it was another run.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
@@ -75,35 +87,38 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
     groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else task.parameters()
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
     rates = [group["lr"] for group in optimizer.param_groups]
-    averaged = AveragedModel(
-        nn.ModuleDict(task.ema_modules), multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
-    )
+    averaged = AveragedModel(nn.ModuleDict(task.ema_modules), multi_avg_fn=moving_average(config.ema), use_buffers=True)
     out, step, elapsed = Path(out), 0, 0.0
-    checkpoint = out / "checkpoint.pt"
+    checkpoint, settings = check_place(out, resume), asdict(config) | (settings or {})
     if resume:
-        step, elapsed = restore(checkpoint, task, averaged, optimizer, config)
-    elif checkpoint.exists():
-        raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+        step, elapsed = restore(checkpoint, task, averaged, optimizer, settings)
     model, optimizer = accelerator.prepare(task, optimizer)
     log = Log(out, accelerator.is_main_process, step)
     save = lambda: (
-        accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, config, step, elapsed)
+        accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, settings, step, elapsed)
     )
     saved = pictured = elapsed
-    try:
+    with interruption() as interrupted, closing(log):
         while (progress := fraction(accelerator, config, step, elapsed)) < 1:
+            if interrupted:
+                save()
+                raise UserError(
+                    f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on"
+                )
             started = time.perf_counter()
+            reseed_dropout(config.seed, step, accelerator)
             task.progress = progress
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * learning_rate(progress, config.warmup)
             batch = share(task.draw(step_generator(config.seed, step), config.batch), accelerator)
             loss, metrics = model(batch)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step}; lower --set lr= (now {config.lr}) and --resume"
-                )
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(task.parameters(), config.clip)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                raise FloatingPointError(
+                    f"loss {loss.item()}, gradient {float(norm)} at step {step}; "
+                    f"start again in another --out with --set lr= below {config.lr}"
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             averaged.update_parameters(nn.ModuleDict(task.ema_modules))
@@ -114,18 +129,41 @@ def train(task: nn.Module, out: Path, config: TrainConfig, resume: bool = False)
                 save()
                 saved = elapsed
             if elapsed - pictured >= config.sample_every:
-                log.picture(task.picture())
+                show(task, log)
                 pictured = elapsed
         save()
-        log.picture(task.picture())
-    except KeyboardInterrupt:
-        save()
-        raise UserError(
-            f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on"
-        ) from None
-    finally:
-        log.close()
+        show(task, log)
     return averaged.module
+
+
+@contextmanager
+def interruption():
+    """A list that Ctrl-C makes non-empty: read between two steps, so that no step is saved half done."""
+    interrupted = []
+    try:
+        before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    except ValueError:  # not the main thread, which alone may listen
+        yield interrupted
+        return
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def show(task: nn.Module, log: Log) -> None:
+    """The task's picture, without dropout."""
+    task.eval()
+    log.picture(task.picture())
+    task.train()
+
+
+def moving_average(decay: float):
+    """EMA with a warm-up: the untrained start would otherwise weigh decay^n after n steps, 37 % of 0.999's 1,000.
+
+    The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
+    """
+    return lambda mean, now, n: get_ema_multi_avg_fn(min(decay, (1 + float(n)) / (10 + float(n))))(mean, now, n)
 
 
 def learning_rate(progress: float, warmup: float) -> float:
@@ -149,6 +187,11 @@ def fraction(accelerator, config: TrainConfig, step: int, elapsed: float) -> flo
     return done.item()
 
 
+def reseed_dropout(seed: int, step: int, accelerator) -> None:
+    """Dropout draws from PyTorch's own generator: seeded for every step and rank, a resumed run repeats nothing."""
+    torch.manual_seed((seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index)
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The source of everything random in one step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -161,54 +204,9 @@ def share(batch: dict, accelerator) -> dict:
     return {key: value.to(accelerator.device) if isinstance(value, Tensor) else value for key, value in cut.items()}
 
 
-def write_checkpoint(path, task, averaged, optimizer, config: TrainConfig, step: int, elapsed: float) -> None:
-    """Everything that `restore` needs, in one file."""
-    state = {
-        "task": task.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "elapsed": elapsed,
-        "config": asdict(config),
-    }
-    with atomic(path) as unfinished:
-        torch.save(state, unfinished)
-
-
-def restore(path: Path, task, averaged, optimizer, config: TrainConfig) -> tuple[int, float]:
-    """Load a checkpoint into the task, its average and the optimizer; returns (step, elapsed seconds)."""
-    if not path.exists():
-        raise UserError(f"nothing to resume: {path} does not exist; run the same command without --resume")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        before = TrainConfig(**state["config"])
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"
-        ) from None
-    same = replace(
-        before, budget=config.budget, steps=config.steps, save_every=config.save_every, sample_every=config.sample_every
-    )
-    if same != config:
-        changed = [
-            name
-            for name, value in asdict(before).items()
-            if value != asdict(config)[name] and asdict(same)[name] != asdict(config)[name]
-        ]
-        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); resume with the same ones")
-    try:
-        task.load_state_dict(state["task"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError):
-        raise UserError(f"{path} is of another preset or network; resume with the preset it was started with") from None
-    return state["step"], state["elapsed"]
-
-
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and
-    returning them
-    to the system makes each first touch a page fault. No effect elsewhere."""
+    """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and returning
+    them to the system makes each first touch a page fault. No effect elsewhere."""
     import ctypes
 
     try:

@@ -1,11 +1,11 @@
 """Training the UNet as the paper does: images first, then clips and images together.
 
     stage 1   image-text pairs, no temporal layers                        an image model
-    stage 2   temporal layers join as the identity;                       a video model that has not
-              clips, and every eighth batch images                        forgotten what only images show
+    stage 2   temporal layers join as the identity; clips,                a video model that has not
+              at first as a few frames each, and batches of images        forgotten what only images show
 
-The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once and
-kept in ``cache.safetensors``. *Caption sensitivity* says during training whether a word is used at all: the loss with
+The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once (see
+`latents`). *Caption sensitivity* says during training whether a word is used at all: the loss with
 one word of the caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is
 ignored.
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -27,29 +28,29 @@ from minit2v.autoencoder import VQGAN
 from minit2v.datasets import MovingThings, caption
 from minit2v.diffusion import Diffusion
 from minit2v.errors import UserError
-from minit2v.files import atomic
 from minit2v.pipeline import TextToVideo
 from minit2v.presets import Preset
 from minit2v.text import TextEncoder
+from minit2v.training.latents import cached
 from minit2v.unet import UNet
 
 
 @dataclass(frozen=True)
 class UNetTraining:
-    """Settings of the UNet's training; the values of the paper or of its released code where known."""
+    """Settings of the UNet's training, and the values of the released code where they are known."""
 
     clips: int = 6144  # clips rendered, encoded and kept
     images: int = 16384  # images likewise
-    image_stage: float = 0.1  # share of the run before the temporal layers join
+    image_stage: float = 0.03  # share of the run before the temporal layers join
     image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
-    sparse_until: float = 0.6  # share of the run in which clips are seen as a few frames far apart; departure, 0 is off
-    sparse_frames: int = 4  # how many: then that many times more clips make a batch of the same work
+    sparse_until: float = 0.25  # share of the run in which clips are seen as a few frames far apart; departure, 0 is off
+    sparse_frames: int = 4  # how many, a divisor of the preset's frames: then more clips make a batch of the same work
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5
     layout_rate: float = 3.0  # likewise of the departure `unet.layout`
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (1.6 times as fast on an AVX-512 CPU)
-    high_noise: float = 0.0  # share of timesteps drawn from the noisiest fifth only; departure, 0 is off
+    high_noise: float = 0.3  # share of timesteps from the noisiest fifth while clips are sparse; departure, 0 is off
 
 
 class UNetTask(nn.Module):
@@ -60,6 +61,8 @@ class UNetTask(nn.Module):
 
     def __init__(self, preset: Preset, config: UNetTraining, folder: Path):
         super().__init__()
+        if config.sparse_frames < 1 or preset.frames % config.sparse_frames:
+            raise UserError(f"sparse_frames: expected a divisor of {preset.frames}, found {config.sparse_frames}")
         self.preset, self.config, self.progress, self.sensitivity = preset, config, 0.0, {}
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
@@ -67,7 +70,8 @@ class UNetTask(nn.Module):
         text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
         # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
         self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
-        self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config)
+        with PartialState().main_process_first():  # the others find what the first has computed
+            self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config.clips, config.images)
         for layer in caption_layers(self.unet):
             equally_loud(layer, self.cache["contexts"].float().mean(dim=1))
         self.test = MovingThings("val", size=preset.height, frames=preset.frames).batch(range(16))
@@ -116,10 +120,12 @@ class UNetTask(nn.Module):
         return self.preset.frames // self.config.sparse_frames if self.progress < self.config.sparse_until else 1
 
     def draw_timesteps(self, generator: torch.Generator, n: int) -> Tensor:
-        """Uniform over all timesteps, but for a share of `high_noise` from the noisiest fifth."""
-        steps = self.preset.diffusion.steps
-        lowest = torch.where(torch.rand(n, generator=generator) < self.config.high_noise, 0.8 * steps, 0.0)
-        return (lowest + torch.rand(n, generator=generator) * (steps - lowest)).long()
+        """Uniform over all timesteps; but of sparse clips a share of `high_noise` is from the noisiest fifth, where
+        nothing but the caption tells how things move."""
+        steps, share = self.preset.diffusion.steps, self.config.high_noise if self.spacing > 1 else 0.0
+        lowest = torch.where(torch.rand(n, generator=generator) < share, 0.8 * steps, 0.0)
+        drawn = lowest + torch.rand(n, generator=generator) * (steps - lowest)
+        return drawn.long().clamp(max=steps - 1)  # float32 rounds 999.99999 up
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         temporal = self.progress >= self.config.image_stage
@@ -146,13 +152,15 @@ class UNetTask(nn.Module):
     @torch.no_grad()
     def caption_sensitivity(self) -> dict[str, float]:
         """What a wrong word costs: the loss with it over that with the right one, less 1, by attribute and timestep."""
-        frames, captions, specs = self.test
+        frames, _, specs = self.test
         positions = torch.arange(0, self.preset.frames, self.spacing).expand(len(frames), -1)
-        latents = encode(self.pipe, frames[:, positions[0].numpy()])
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-        right, costs = self.pipe.text.encode(captions), {}
+        latents = self.pipe.encode(frames[:, positions[0].numpy()])
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
+        positions = positions.to(latents.device)
+        # both in the plainest words: a paraphrase may cost more than a wrong word does
+        right, costs = self.pipe.text.encode([caption(spec) for spec in specs]), {}
         for t in (0.999, 0.8, 0.5):
-            level = torch.full((len(latents),), int(t * self.preset.diffusion.steps))
+            level = torch.full((len(latents),), int(t * self.preset.diffusion.steps), device=latents.device)
             base = self.losses(latents, noise, level, right, positions).mean()
             for name in ("shape", "colour", "size", "motion", "speed"):
                 wrong = self.pipe.text.encode([caption(with_wrong(spec, name)) for spec in specs])
@@ -163,6 +171,8 @@ class UNetTask(nn.Module):
         """Clips of six validation captions, uint8 (rows H, columns W, 3); also measures the caption sensitivity."""
         if self.progress < self.config.image_stage:
             return None
+        for network in (self.pipe.text, self.pipe.autoencoder):  # the trainer has moved the UNet alone
+            network.to(self.pipe.device)
         self.sensitivity = self.caption_sensitivity()
         clips = self.pipe(self.test[1][:rows], steps=16, seed=0)
         show = np.linspace(0, self.preset.frames - 1, columns).round().astype(int)
@@ -211,53 +221,3 @@ def with_wrong(spec, name: str):
     value = getattr(thing, name)
     wrong = OPPOSITE.get(value) or next(other for other in OTHERS[name] if other != value)
     return replace(spec, things=(replace(thing, **{name: wrong}),))
-
-
-@torch.inference_mode()
-def encode(pipe: TextToVideo, frames: np.ndarray) -> Tensor:
-    """uint8 (b, f, H, W, 3) -> latents of unit variance (b, c, f, h, w), float32."""
-    pixels = rearrange(torch.from_numpy(frames), "b f H W c -> (b f) c H W").float() / 127.5 - 1
-    latents = torch.cat([pipe.autoencoder.encode(part.to(pipe.device)).cpu() for part in pixels.split(64)])
-    return rearrange(latents, "(b f) c h w -> b c f h w", b=len(frames)) * pipe.preset.autoencoder.scale_factor
-
-
-def cached(path: Path, pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:
-    """Latents (float16), the number of each one's caption, and the features of all captions: read, or computed and
-    kept.
-
-    The key tells for which networks and how many items it was computed; another one is computed anew.
-    """
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    preset = pipe.preset
-    state = {**pipe.autoencoder.state_dict(), **pipe.text.state_dict()}
-    checksum = sum(float(value.double().abs().sum()) for value in state.values())
-    key = f"{config.clips} {config.images} {preset.frames} {preset.height} {preset.width} {checksum:.6f}"
-    if path.is_file():
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return load_file(path)
-    cache = {name: value.contiguous() for name, value in compute_cache(pipe, config).items()}
-    with atomic(path) as unfinished:
-        save_file(cache, unfinished, {"key": key})
-    return load_file(path)
-
-
-def compute_cache(pipe: TextToVideo, config: UNetTraining) -> dict[str, Tensor]:
-    """Render and encode everything once; see `cached`."""
-    from tqdm import tqdm
-
-    preset, cache, captions = pipe.preset, {}, {"": 0}
-    for kind, count in (("clips", config.clips), ("images", config.images)):
-        data = MovingThings("train", size=preset.height, frames=preset.frames, images=kind == "images")
-        latents, numbers = [], []
-        for start in tqdm(range(0, count, 64), desc=f"encoding {kind}", disable=None):
-            frames, said, _ = data.batch(range(start, min(start + 64, count)))
-            latents.append(encode(pipe, frames).half())
-            numbers += [captions.setdefault(text, len(captions)) for text in said]
-        cache |= {f"{kind}.latents": torch.cat(latents), f"{kind}.captions": torch.tensor(numbers)}
-    texts = list(captions)
-    with torch.inference_mode():
-        features = [pipe.text.encode(texts[i : i + 256]).cpu().half() for i in range(0, len(texts), 256)]
-    return cache | {"contexts": torch.cat(features)}

@@ -128,9 +128,8 @@ class VQGANTask(nn.Module):
         return {"autoencoder": self.autoencoder}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first as many
-        windows
-        of frames as cover the same number of pixels."""
+        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first windows of
+        frames, as many as cover the same number of pixels."""
         config, crop = self.preset.autoencoder, self.config.crop
         if self.progress < self.config.crop_until and crop < self.preset.height:
             whole = self.preset.height * self.preset.width

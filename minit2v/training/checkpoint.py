@@ -1,0 +1,73 @@
+"""A run on disk: checkpoint.pt, from which a training goes on exactly where it was.
+
+    settings   of the loop, the task and the preset: it is resumed with the same ones only
+    task, averaged, optimizer, step, elapsed
+
+It is written atomically, so a kill at any moment leaves the one before.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from minit2v.errors import UserError
+from minit2v.files import atomic
+
+FREE = ("budget", "steps", "save_every", "sample_every")  # what may be another when a run is resumed
+
+
+def check_place(out: Path, resume: bool) -> Path:
+    """The checkpoint of a run in `out`. Raises UserError when there is one and none is to be resumed, the other way
+    round, or when nothing can be written there."""
+    checkpoint = Path(out) / "checkpoint.pt"
+    if resume and not checkpoint.exists():
+        raise UserError(f"nothing to resume: {checkpoint} does not exist; run the same command without --resume")
+    if not resume and checkpoint.exists():
+        raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    there = next(folder for folder in checkpoint.absolute().parents if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f"cannot write in {out} ({error.strerror or error}); choose another --out") from None
+    for orphan in checkpoint.parent.glob(".checkpoint-*.pt"):  # of a run killed while it saved
+        orphan.unlink(missing_ok=True)
+    return checkpoint
+
+
+def write_checkpoint(path, task, averaged, optimizer, settings: dict, step: int, elapsed: float) -> None:
+    """Everything that `restore` needs, in one file."""
+    state = {
+        "task": task.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "elapsed": elapsed,
+        "settings": settings,
+    }
+    with atomic(path) as unfinished:
+        try:
+            torch.save(state, unfinished)
+        except RuntimeError as error:  # what PyTorch's writer makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from None
+
+
+def restore(path: Path, task, averaged, optimizer, settings: dict) -> tuple[int, float]:
+    """Load a checkpoint into the task, its average and the optimizer; returns (step, elapsed seconds)."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before = state["settings"]
+        changed = [name for name in before | settings if name not in FREE and before.get(name) != settings.get(name)]
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"
+        ) from None
+    if changed:
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); resume with the same ones")
+    try:
+        task.load_state_dict(state["task"])
+        averaged.load_state_dict(state["averaged"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError):
+        raise UserError(f"{path} is of another preset or network; resume with the preset it was started with") from None
+    return state["step"], state["elapsed"]
