@@ -44,7 +44,7 @@ class UNetTraining:
     image_stage: float = 0.03  # share of the run before the temporal layers join
     image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
-    sparse_until: float = 0.25  # share of the run in which clips are seen as a few frames far apart; departure, 0 is off
+    sparse_until: float = 0.25  # share of the run that sees clips as a few frames far apart; departure, 0 is off
     sparse_frames: int = 4  # how many, a divisor of the preset's frames: then more clips make a batch of the same work
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5
