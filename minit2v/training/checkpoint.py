@@ -18,7 +18,7 @@ FREE = ("budget", "steps", "save_every", "sample_every")  # what may be another 
 
 
 def check_place(out: Path, resume: bool) -> Path:
-    """The checkpoint of a run in `out`. Raises UserError when there is one and none is to be resumed, the other way
+    """The checkpoint of a run in `out`, cleared of what a kill left half-written beside it. Raises UserError when there is one and none is to be resumed, the other way
     round, or when nothing can be written there."""
     checkpoint = Path(out) / "checkpoint.pt"
     if resume and not checkpoint.exists():

@@ -5,9 +5,8 @@
               at first as a few frames each, and batches of images        forgotten what only images show
 
 The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once (see
-`latents`). *Caption sensitivity* says during training whether a word is used at all: the loss with
-one word of the caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is
-ignored.
+`latents`). *Caption sensitivity* says during training whether a word is used at all: the loss with one word of the
+caption wrong, over the loss with the right one, at several noise levels. 0 % means that the word is ignored.
 
 References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame training); classifier-free guidance, arXiv
 2207.12598, algorithm 1 (caption dropout).
@@ -199,8 +198,8 @@ def caption_layers(unet: UNet) -> list[nn.Linear]:
 def equally_loud(layer: nn.Linear, features: Tensor) -> None:
     """Let a layer start as if its input were whitened, given examples of that input (n, d).
 
-    CLIP's features differ by colour 40 times as much as by direction (variance), so a fresh layer would hear colours
-    for a long time before it heard anything of motion.
+    CLIP's features vary more with the words of the looks than with the direction of motion, so a fresh layer would
+    hear colours for a long time before it heard anything of motion (`scripts/ablate_layout.py`).
     """
     covariance, mean = torch.cov(features.T), features.mean(0)
     variances, axes = torch.linalg.eigh(covariance)
