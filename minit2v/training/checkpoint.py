@@ -18,8 +18,10 @@ FREE = ("budget", "steps", "save_every", "sample_every")  # what may be another 
 
 
 def check_place(out: Path, resume: bool) -> Path:
-    """The checkpoint of a run in `out`, cleared of what a kill left half-written beside it. Raises UserError when there is one and none is to be resumed, the other way
-    round, or when nothing can be written there."""
+    """The checkpoint of a run in `out`, cleared of what a kill left half-written beside it.
+
+    Raises UserError when there is one and none is to be resumed, the other way round, or when nothing can be written.
+    """
     checkpoint = Path(out) / "checkpoint.pt"
     if resume and not checkpoint.exists():
         raise UserError(f"nothing to resume: {checkpoint} does not exist; run the same command without --resume")
