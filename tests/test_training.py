@@ -54,21 +54,52 @@ def test_what_the_unet_is_shown(folder):
     )
     task = UNetTask(weights.read_preset(folder), config, folder)
     empty, seen = task.cache["contexts"][0].float(), {}
-    for progress in (0.1, 0.4, 0.8):
+    for progress, gap in ((0.1, 4), (0.25, 4), (0.4, 2), (0.8, 1)):
         task.progress = progress
         batches = [task.draw(torch.Generator().manual_seed(i), 8) for i in range(40)]
         seen[progress] = [batch["latents"].shape[2] for batch in batches]
-        if progress == 0.4:
-            for batch in (b for b in batches if b["latents"].shape[2] > 1):
-                gaps = batch["positions"].diff(dim=1)
-                assert (gaps == 4).all() and batch["positions"].max() <= 15 and len(batch["latents"]) == 32
-            t = torch.cat([batch["t"] for batch in batches])
-            dropped = torch.cat([(batch["context"] == empty).flatten(1).all(1) for batch in batches])
-            assert abs(dropped.float().mean() - 0.5) < 0.05
-            assert abs((t >= 800).float().mean() - 0.6) < 0.05, "half from the noisiest fifth, half uniform"
+        for batch in (b for b in batches if b["latents"].shape[2] > 1):
+            gaps = batch["positions"].diff(dim=1)
+            assert (gaps == gap).all() and batch["positions"].max() <= 15 and len(batch["latents"]) == 8 * gap
+        t = torch.cat([batch["t"] for batch in batches])
+        dropped = torch.cat([(batch["context"] == empty).flatten(1).all(1) for batch in batches])
+        assert abs(dropped.float().mean() - 0.5) < 0.05
+        noisiest = 0.6 if gap > 1 else 0.2
+        assert abs((t >= 800).float().mean() - noisiest) < 0.05, "sparse: half from the noisiest fifth, half uniform"
     assert set(seen[0.1]) == {1}, "images only"
-    assert set(seen[0.4]) == {1, 4} and set(seen[0.8]) == {1, 16}
+    assert set(seen[0.25]) == {1, 4} and set(seen[0.4]) == {1, 8} and set(seen[0.8]) == {1, 16}
     assert 0.05 < seen[0.8].count(1) / 40 < 0.45
+
+
+@pytest.mark.parametrize("share, progress", [(0.3, 0.3), (0.3, 0.9), (1.0, 0.3)])
+def test_every_batch_has_all_noise_levels(folder, share, progress):
+    """The n timesteps of a batch lie one in each n-th of their distribution."""
+    task = UNetTask(presets.get("nano"), UNetTraining(clips=8, images=16, high_noise=share), folder)
+    task.progress, n = progress, 20
+    many = task.draw_timesteps(torch.Generator().manual_seed(0), 100_000).float()
+    bounds = many.quantile(torch.linspace(0, 1, n + 1))
+    for seed in range(5):
+        drawn = task.draw_timesteps(torch.Generator().manual_seed(seed), n).float().sort().values
+        assert (drawn >= bounds[:-1] - 1).all() and (drawn <= bounds[1:] + 1).all()
+
+
+def test_every_noise_level_pulls_as_hard(folder, monkeypatch):
+    """The loss is divided by the root of its level's mean, which the task learns: what is left is that root."""
+    task = UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16, balanced=True), folder)
+    task.progress = 1.0
+    true = lambda t: 0.01 + 0.8 * (t / 1000) ** 2
+    monkeypatch.setattr(task, "losses", lambda t, **_: true(t.float()))
+    optimizer = torch.optim.Adam([task.log_error], lr=0.03)
+    for i in range(400):
+        t = task.draw_timesteps(torch.Generator().manual_seed(i), 64)
+        optimizer.zero_grad()
+        loss, metrics = task({"latents": torch.zeros(64, 1, 4, 1, 1), "t": t})
+        loss.backward()
+        optimizer.step()
+    assert abs(metrics["clip loss"] - true(t.float()).mean()) < 1e-6, "the log tells the plain loss"
+    middles = torch.arange(25.0, 1000, 50)
+    assert torch.allclose(task.log_error[1].exp(), true(middles).sqrt(), rtol=0.1)
+    assert (task.log_error[0] == 0).all(), "images have levels of their own"
 
 
 def test_image_stage_leaves_temporal_layers_alone(folder):
@@ -102,6 +133,12 @@ def test_settings_are_checked(tmp_path, settings, message):
         run("unet", "nano", tmp_path, settings=settings)
 
 
+@pytest.mark.parametrize("frames", [0, -4, 3, 5, 32])
+def test_clips_are_halved_to_sparse_ones(folder, frames):
+    with pytest.raises(UserError, match=f"sparse_frames: expected one of 16, 8, 4, 2, 1, found {frames}"):
+        UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16, sparse_frames=frames), folder)
+
+
 def test_unet_needs_the_other_two(tmp_path):
     with pytest.raises(UserError, match="minit2v train vqgan"):
         run("unet", "nano", tmp_path)
@@ -127,7 +164,7 @@ def test_timesteps_stay_below_the_last(folder, monkeypatch):
     """Uniform numbers just below 1 are rounded up to 1 by float32."""
     task = UNetTask(presets.get("nano"), UNetTraining(clips=8, images=16, high_noise=0.5), folder)
     monkeypatch.setattr(torch, "rand", lambda n, generator: torch.full((n,), 1 - 2**-24))
-    assert task.draw_timesteps(torch.Generator(), 4).tolist() == [999] * 4
+    assert task.draw_timesteps(torch.Generator(), 4)[-1] == 999
 
 
 def test_goes_on_only_as_it_began(tmp_path, folder):

@@ -59,7 +59,14 @@ def run(
     return out
 
 
-FAITHFUL = {"sparse_until": 0.0, "high_noise": 0.0, "image_share": 1 / 8, "temporal_rate": 5.0}  # of UNetTraining
+FAITHFUL = {  # of UNetTraining
+    "sparse_until": 0.0,
+    "high_noise": 0.0,
+    "image_share": 1 / 8,
+    "temporal_rate": 5.0,
+    "matrix_rate": 0.0,
+    "balanced": False,
+}
 
 
 def defaults(part: str, preset: str):

@@ -1,6 +1,6 @@
 """One training loop for all three networks: budgeted by the clock, resumable at any moment, on one process or many.
 
-    task.draw(generator(seed, step), n) ──slice of this rank──► task(batch) ──► loss ──► AdamW ──► EMA
+    task.draw(generator(seed, step), n) ──slice of this rank──► task(batch) ──► loss ──► Muon ──► EMA
                                                                       │
              checkpoint.pt (atomic) ◄── every few minutes ────────────┤────► picture.png, log.jsonl
 
@@ -8,7 +8,8 @@ A *task* is an nn.Module that owns what is trained. All randomness of step s com
 seeded by (seed, s), drawn for the global batch and then cut up between the ranks: a killed run goes on exactly where
 it was, and two ranks see what one rank with the same global batch would see.
 
-References: AdamW, arXiv 1711.05101; EMA of weights as in DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
+References: AdamW, arXiv 1711.05101, and Muon for the matrices that a task names (see `muon`); EMA of weights as in
+DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 """
 
 import math
@@ -26,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from minit2v.errors import UserError
 from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
+from minit2v.training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def train(
         n = accelerator.num_processes
         raise UserError(f"expected a batch that {n} processes can share, found {config.batch}; choose a multiple")
     task.to(accelerator.device).train()
-    groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else task.parameters()
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+    groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": task.parameters()}]
+    optimizer = Muon(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
     rates = [group["lr"] for group in optimizer.param_groups]
     averaged = AveragedModel(nn.ModuleDict(task.ema_modules), multi_avg_fn=moving_average(config.ema), use_buffers=True)
     out, step, elapsed = Path(out), 0, 0.0

@@ -12,6 +12,8 @@ References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame trai
 2207.12598, algorithm 1 (caption dropout).
 """
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from minit2v.text import TextEncoder
 from minit2v.training.latents import cached
 from minit2v.unet import UNet
 
+LOG_ERROR_RATE = 10.0  # learning rate of `UNetTask.log_error` over that of the others: 40 numbers, soon known
+
 
 @dataclass(frozen=True)
 class UNetTraining:
@@ -43,11 +47,13 @@ class UNetTraining:
     image_stage: float = 0.03  # share of the run before the temporal layers join
     image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
-    sparse_until: float = 0.25  # share of the run that sees clips as a few frames far apart; departure, 0 is off
-    sparse_frames: int = 4  # how many, a divisor of the preset's frames: then more clips make a batch of the same work
+    sparse_until: float = 0.5  # share of the run that sees clips as a few frames far apart; departure, 0 is off
+    sparse_frames: int = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 1.0  # learning rate of the temporal layers over that of the others; released 5
     layout_rate: float = 3.0  # likewise of the departure `unet.layout`
+    matrix_rate: float = 2.0  # rate of the blocks' weight matrices, which Muon steps; departure, 0 leaves all to AdamW
+    balanced: bool = True  # each noise level pulls as hard as any other, whatever its loss; departure
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (1.6 times as fast on an AVX-512 CPU)
     high_noise: float = 0.3  # share of timesteps from the noisiest fifth while clips are sparse; departure, 0 is off
 
@@ -60,8 +66,10 @@ class UNetTask(nn.Module):
 
     def __init__(self, preset: Preset, config: UNetTraining, folder: Path):
         super().__init__()
-        if config.sparse_frames < 1 or preset.frames % config.sparse_frames:
-            raise UserError(f"sparse_frames: expected a divisor of {preset.frames}, found {config.sparse_frames}")
+        halves = [preset.frames >> i for i in range(preset.frames.bit_length()) if preset.frames % 2**i == 0]
+        if config.sparse_frames not in halves:
+            known = ", ".join(map(str, halves))
+            raise UserError(f"sparse_frames: expected one of {known}, found {config.sparse_frames}")
         self.preset, self.config, self.progress, self.sensitivity = preset, config, 0.0, {}
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
@@ -73,6 +81,8 @@ class UNetTask(nn.Module):
             self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config.clips, config.images)
         for layer in caption_layers(self.unet):
             equally_loud(layer, self.cache["contexts"].float().mean(dim=1))
+        # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
+        self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.balanced else None
         self.test = MovingThings("val", size=preset.height, frames=preset.frames).batch(range(16))
 
     @property
@@ -80,12 +90,19 @@ class UNetTask(nn.Module):
         return {"unet": self.unet}
 
     def parameter_groups(self, lr: float) -> list[dict]:
-        temporal = self.unet.temporal_parameters()
-        layout = [] if self.unet.layout is None else list(self.unet.layout.parameters())
-        known = {id(p) for p in temporal + layout}
-        others = [p for p in self.unet.parameters() if id(p) not in known]
-        rates = ((others, 1.0), (temporal, self.config.temporal_rate), (layout, self.config.layout_rate))
-        return [{"params": parameters, "lr": lr * rate} for parameters, rate in rates if parameters]
+        """One group for each learning rate and kind of step; embeddings, first and last layers are AdamW's."""
+        unet, config, groups = self.unet, self.config, defaultdict(list)
+        identities = lambda parameters: {id(p) for p in parameters}
+        blocks = nn.ModuleList([unet.first_temporal, unet.down, unet.middle, unet.up])
+        matrices = identities(p for p in blocks.parameters() if p.ndim > 1) if config.matrix_rate else set()
+        temporal = identities(unet.temporal_parameters())
+        layout = identities(unet.layout.parameters() if unet.layout else [])
+        for p in unet.parameters():
+            rate = config.temporal_rate if id(p) in temporal else config.layout_rate if id(p) in layout else 1.0
+            groups[rate * (config.matrix_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
+        if self.log_error is not None:
+            groups[LOG_ERROR_RATE, False].append(self.log_error)
+        return [{"params": p, "lr": lr * rate, "orthogonal": matrix} for (rate, matrix), p in groups.items()]
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips (more while sparse), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
@@ -115,22 +132,34 @@ class UNetTask(nn.Module):
 
     @property
     def spacing(self) -> int:
-        """From one frame that a clip is seen by to the next."""
-        return self.preset.frames // self.config.sparse_frames if self.progress < self.config.sparse_until else 1
+        """From one frame that a clip is seen by to the next: halved in equal parts of `sparse_until`, at last 1."""
+        widest = self.preset.frames // self.config.sparse_frames
+        if self.progress >= self.config.sparse_until or widest == 1:
+            return 1
+        halvings = int(math.log2(widest) * self.progress / self.config.sparse_until)
+        return widest // 2**halvings
 
     def draw_timesteps(self, generator: torch.Generator, n: int) -> Tensor:
         """Uniform over all timesteps; but of sparse clips a share of `high_noise` is from the noisiest fifth, where
-        nothing but the caption tells how things move."""
+        nothing but the caption tells how things move. One from each n-th of this distribution: no batch is all
+        noisy or all clean (Variational Diffusion Models, arXiv 2107.00630, appendix I.1)."""
         steps, share = self.preset.diffusion.steps, self.config.high_noise if self.spacing > 1 else 0.0
-        lowest = torch.where(torch.rand(n, generator=generator) < share, 0.8 * steps, 0.0)
-        drawn = lowest + torch.rand(n, generator=generator) * (steps - lowest)
-        return drawn.long().clamp(max=steps - 1)  # float32 rounds 999.99999 up
+        drawn = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+        below = 0.8 * (1 - share)  # the chance of the other four fifths
+        drawn = torch.where(drawn < below, drawn / (1 - share), 0.8 + 0.2 * (drawn - below) / (1 - below))
+        return (drawn * steps).long().clamp(max=steps - 1)  # float32 rounds 999.99999 up
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         temporal = self.progress >= self.config.image_stage
-        loss = self.losses(**batch, temporal=temporal).mean()
+        losses = self.losses(**batch, temporal=temporal)
         kind = "image" if batch["latents"].shape[2] == 1 else "clip"
-        return loss, {f"{kind} loss": loss.item(), **self.sensitivity}
+        metrics = {f"{kind} loss": losses.mean().item(), **self.sensitivity}
+        if self.log_error is not None:
+            levels = self.log_error.shape[1]
+            level = batch["t"] * levels // self.preset.diffusion.steps
+            typical = self.log_error[int(kind == "clip"), level].exp()
+            losses = losses / typical + typical  # least where `typical` is the root of the level's mean loss
+        return losses.mean(), metrics
 
     def losses(
         self,

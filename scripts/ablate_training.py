@@ -1,0 +1,103 @@
+"""What each departure buys: the UNet trained for a few minutes with all of them, then without one at a time.
+
+    python scripts/ablate_training.py runs/mini 10                    all variants, ten minutes each
+    python scripts/ablate_training.py runs/mini 10 everything "no layout"
+
+Needs the folder of a run whose autoencoder and text tower are trained. Each variant gets the same minutes of training
+steps with a learning rate that ends at 0, then answers for 64 validation clips of 16 frames: the loss of what it
+predicts, and by how much that grows with the opposite direction in the caption (± one standard error over the clips,
+the same noise for both). A row is written to RUN/ablation.jsonl when it is done; what is there is not trained again.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from minit2v import presets, weights
+from minit2v.datasets import MovingThings, caption
+from minit2v.training import configure, defaults
+from minit2v.training.trainer import train
+from minit2v.training.unet import UNetTask, with_wrong
+
+CLIPS, LEVELS = 64, (0.999, 0.8, 0.5)
+VARIANTS = {
+    "everything": {},
+    "no layout": {"unet.layout": "false"},
+    "text not in the timestep embedding": {"unet.text_in_embedding": "false"},
+    "no frame numbers in it": {"unet.frame_positions": "false"},
+    "no scale and shift": {"unet.scale_shift": "false"},
+    "no sparse clips": {"sparse_until": "0"},
+    "no extra noisy timesteps": {"high_noise": "0"},
+    "AdamW for all": {"matrix_rate": "0"},
+    "noise levels not balanced": {"balanced": "false"},
+    "released schedule, eps": {
+        "diffusion.prediction": "eps", "diffusion.zero_terminal_snr": "false", "diffusion.snr_shift": "1",
+        "diffusion.spacing": "leading",
+    },
+    "as the paper": {
+        "unet.layout": "false", "unet.text_in_embedding": "false", "unet.frame_positions": "false",
+        "unet.scale_shift": "false", "sparse_until": "0", "high_noise": "0", "matrix_rate": "0", "balanced": "false",
+        "diffusion.prediction": "eps", "diffusion.zero_terminal_snr": "false", "diffusion.snr_shift": "1",
+        "diffusion.spacing": "leading", "temporal_rate": "5", "image_share": "0.125",
+    },
+}  # fmt: skip
+
+
+@torch.no_grad()
+def measure(task: UNetTask) -> dict:
+    """{level: (loss, cost of the opposite direction in %, its standard error)}, of v whatever the network predicts."""
+    frames, _, specs = MovingThings("val", size=task.preset.height, frames=task.preset.frames).batch(range(CLIPS))
+    latents = task.pipe.encode(frames)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    said = specs, [with_wrong(spec, "motion") for spec in specs]
+    contexts = [task.pipe.text.encode([caption(spec) for spec in some]) for some in said]
+    result, task.progress = {}, 1.0
+    for level in LEVELS:
+        t = torch.full((CLIPS,), int(level * task.preset.diffusion.steps))
+        right, wrong = (
+            torch.cat([task.losses(*batch) for batch in zip(*(x.split(16) for x in (latents, noise, t, context)))])
+            for context in contexts
+        )
+        cost = 100 * (wrong - right) / right.mean()
+        result[str(level)] = right.mean().item(), cost.mean().item(), (cost.std() / CLIPS**0.5).item()
+    return result
+
+
+def trained(run: Path, name: str, minutes: float) -> UNetTask:
+    """The UNet of a variant after that many minutes."""
+    known = weights.read_preset(run)
+    task_config, train_config = defaults("unet", known.name)
+    preset = replace(presets.get(known.name), autoencoder=known.autoencoder, text=known.text)
+    train_config = replace(train_config, budget=60 * minutes, save_every=1e9, sample_every=1e9)
+    task_config, train_config, preset = configure(VARIANTS[name], task_config, train_config, preset)
+    torch.manual_seed(train_config.seed)
+    task = UNetTask(preset, task_config, run)
+    out = run / "ablation"
+    shutil.rmtree(out, ignore_errors=True)
+    task.unet.load_state_dict(train(task, out, train_config)["unet"].state_dict())
+    shutil.rmtree(out)
+    return task.eval()
+
+
+def main(run: str, minutes: str, *chosen: str) -> None:
+    log = Path(run) / "ablation.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {(row["variant"], row["minutes"]): row["levels"] for row in rows}
+    print("| variant | " + " | ".join(f"loss, direction at t = {level}" for level in LEVELS) + " |")
+    print("|---" * (1 + len(LEVELS)) + "|")
+    for name in chosen or VARIANTS:
+        key = name, float(minutes)
+        if key not in done:
+            done[key] = measure(trained(Path(run), name, float(minutes)))
+            with open(log, "a") as file:
+                file.write(json.dumps({"variant": name, "minutes": float(minutes), "levels": done[key]}) + "\n")
+        cells = ("{:.3f}, {:+.1f} % ± {:.1f}".format(*done[key][str(level)]) for level in LEVELS)
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
