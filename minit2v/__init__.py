@@ -11,8 +11,8 @@ Reading order: presets, autoencoder, text, blocks, unet, diffusion, samplers, pi
 __version__ = "0.1.0"
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto"):
-    """The `TextToVideo` of a shipped name or a model folder; see `minit2v.pipeline.load`."""
+def load(name: str, device: str = "auto", dtype: str = "auto", batched: bool = True, offload: bool = False):
+    """The `TextToVideo` of a shipped name, a folder or a model of the hub; see `minit2v.pipeline.load`."""
     from minit2v import pipeline  # takes torch with it, which `import minit2v` should not
 
-    return pipeline.load(name, device, dtype)
+    return pipeline.load(name, device, dtype, batched, offload)

@@ -13,11 +13,14 @@ References: ModelScopeT2V, arXiv 2308.06571, section 3.3 and figure 3; residual 
 block: Latent Diffusion, arXiv 2112.10752, appendix E.2.1; GEGLU: arXiv 2002.05202.
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v.presets import UNetConfig
+
+MOST_SEQUENCES = 65_535  # GPU kernels fail beyond (pytorch issue 142228); a temporal layer has one for each pixel
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -87,6 +90,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     frames: a training step in bfloat16 takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never
     holds the (s, m) matrix.
     """
+    n, heads = q.shape[:2]
+    if n > 1 and n * heads > MOST_SEQUENCES:
+        parts = zip(*(x.split(max(1, MOST_SEQUENCES // heads)) for x in (q, k, v)))
+        return torch.cat([attend(*part) for part in parts])
     if q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= 128 * 128:
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return weights.softmax(dim=-1) @ v

@@ -17,19 +17,22 @@ from pathlib import Path
 from minit2v import __version__
 from minit2v.errors import UserError
 
-SETTINGS = ("frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed")
+SETTINGS = (
+    "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
+)  # fmt: skip
 SAMPLE = """examples:
   minit2v sample "a large red circle moves left slowly"                     writes clip.mp4
   minit2v sample "a small blue ring moves up" --out ring.gif --out ring.mp4 --seed 3
   minit2v sample "a red circle moves up" "a red circle moves down" --out c.webp   writes c-1.webp and c-2.webp
   minit2v sample "a green square moves right" --steps 20 --record steps     keeps every step in steps/
+  minit2v sample "a blue circle moves left" --clip clip.mp4 --strength 0.8  the same motion, another thing
 """
 TRAIN = """The three parts are trained in the order vqgan, clip, unet, into the same folder.
 
 examples:
   minit2v train vqgan --preset mini --out runs/first --budget 9m
   minit2v train clip --preset mini --out runs/first --budget 13m
-  minit2v train unet --preset mini --out runs/first --budget 140m --set lr=5e-4 --set image_share=0.25
+  minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   the same and --resume                                        goes on after a stop of any kind
   torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
@@ -40,6 +43,8 @@ EVALUATE = """examples:
 WEIGHTS = """examples:
   minit2v weights inspect mini                     parameters of every part: total, spatial, temporal
   minit2v weights inspect modelscope-1.7b          the same from a preset, with no file
+  minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
+  minit2v weights convert ms17 for-diffusers --to diffusers
 """
 DOCTOR = """example:
   minit2v doctor     prints versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
@@ -80,8 +85,13 @@ def parser():
     add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
     add("--eta", type=float, default=0.0, help="fresh noise of ddim, 0 to 1 (0: none)")
     add("--seed", type=int, default=0, help="one seed gives one video; prompt number i takes seed + i (0)")
+    add("--window", type=int, default=0, help="for long clips: frames that the network sees at once (all)")
+    add("--clip", metavar="FILE", help="a video or picture to start from, instead of noise alone")
+    add("--strength", type=float, default=0.7, help="how much of --clip may change, 0 to 1 (0.7)")
     add("--device", default="auto", help="cpu, cuda, mps or auto")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
+    add("--offload", action="store_true", help="keep on the device only the network that works, slower")
     add("--record", metavar="DIR", help="keep every denoising step in this folder")
 
     add = command("train", train, "train one part of a model", TRAIN)
@@ -110,6 +120,11 @@ def parser():
     within = commands.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
     add = command("inspect", inspect, "table of parameters: total, spatial, temporal", WEIGHTS, within)
     add("model", metavar="MODEL", help="shipped name, folder or preset")
+    add = command("convert", convert, "write a model in another layout", WEIGHTS, within)
+    add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
+    add("target", metavar="DST", help="a folder that is empty or not there yet")
+    add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
+    add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
 
     command("doctor", doctor, "check this installation", DOCTOR)
     return top
@@ -135,12 +150,12 @@ def main(argv=None):
 def sample(args):
     """Videos from prompts; the places of all files are checked before the model is loaded."""
     import minit2v
-    from minit2v.video import check_output
+    from minit2v.video import Clip, check_output
 
     n = len(args.prompts)
     outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
-    pipe = minit2v.load(args.model, device=args.device, dtype=args.dtype)
-    settings = {name: getattr(args, name) for name in SETTINGS}
+    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
     clips = pipe(args.prompts, progress=sys.stderr.isatty(), record_to=args.record, **settings)
     for clip, paths in zip(clips, outs):
         for path in paths:
@@ -171,6 +186,21 @@ def inspect(args):
     from minit2v import weights
 
     print(weights.inspect(args.model))
+
+
+def convert(args):
+    """A model in another layout."""
+    from minit2v import load, weights
+    from minit2v.released.export import check_target, export
+
+    target = check_target(args.target)
+    pipe = load(args.source, device="cpu", dtype=args.dtype)
+    parts = {name: getattr(pipe, name) for name in weights.NETWORKS}
+    if args.to == "minit2v":
+        weights.save_model(target, pipe.preset, **parts)
+    else:
+        export(target, args.to, pipe.preset, **parts)
+    print(target)
 
 
 def doctor(args):

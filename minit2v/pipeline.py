@@ -12,6 +12,7 @@ import math
 import operator
 import string
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,16 +21,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v import weights
+from minit2v import released, weights
 from minit2v.autoencoder import VQGAN
 from minit2v.diffusion import Diffusion
 from minit2v.errors import UserError
 from minit2v.presets import Preset
 from minit2v.recording import record
-from minit2v.samplers import SAMPLERS, Step, gaussian, guided
+from minit2v.samplers import SAMPLERS, Step, gaussian, guided, timesteps
 from minit2v.text import TextEncoder
 from minit2v.unet import UNet
 from minit2v.video import Clip
+from minit2v.windows import shared_noise, windowed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,6 +50,9 @@ class Settings:
     sampler: str = "ddim"  # "ddim", "ddpm" or "dpm++"; released ddim
     eta: float = 0.0  # fresh noise of ddim, 0 to 1; released 0
     noise: Tensor | None = None  # (b, 4, f, h, w), standard normal, to start from instead of the seed's
+    clip: Clip | np.ndarray | None = None  # uint8 (f, H, W, 3) to start from; one frame is repeated
+    window: int = 0  # frames that the network sees at once, if fewer than the clip has; 0: all (see `windows`)
+    strength: float = 0.7  # how much of `clip` may change, 0 to 1: the share of the steps that are taken
 
 
 def _integer(name: str, value, low: int, high: int) -> int:
@@ -81,6 +86,7 @@ def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
             raise UserError(f"{name}: expected a multiple of {factor} pixels, found {own[name]}; try {near}")
     _integer("frames", own["frames"], 1, 256)
     _integer("steps", own["steps"], 1, preset.diffusion.steps)
+    _integer("window", settings.window, 0, 256)
     _integer("seed", settings.seed, 0, 2**63 - 1)
     _number("guidance", own["guidance"], -math.inf, math.inf)
     _number("eta", settings.eta, 0, 1)
@@ -90,11 +96,30 @@ def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
         raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {settings.sampler!r}")
     if settings.eta and settings.sampler != "ddim":
         raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; only ddim has it")
+    if settings.clip is not None:
+        settings = replace(settings, clip=getattr(settings.clip, "pixels", settings.clip))
+        own |= _of_clip(settings, own, factor)
+    _number("strength", settings.strength, 0, 1)
     settings = replace(settings, **own)
     expected, found = latent_shape(len(prompts), settings, preset), getattr(settings.noise, "shape", None)
     if settings.noise is not None and (found is None or tuple(found) != expected):
         raise UserError(f"noise: expected (b, c, f, h, w) = {expected}, found {found and tuple(found)}")
     return settings
+
+
+def _of_clip(settings: Settings, own: dict, factor: int) -> dict:
+    """The size that a given clip has, which is the size of what is made of it."""
+    shape = getattr(settings.clip, "shape", ())
+    fits = len(shape) == 4 and shape[3] == 3 and shape[0] > 0 and not shape[1] % factor and not shape[2] % factor
+    if not fits or settings.clip.dtype != np.uint8:
+        raise UserError(
+            f"clip: expected uint8 (f, H, W, 3) with H and W multiples of {factor}, found {shape or settings.clip!r}"
+        )
+    frames = own["frames"] if shape[0] == 1 else shape[0]
+    size = {"frames": frames, "height": shape[1], "width": shape[2]}
+    if wrong := [name for name in size if getattr(settings, name) not in (None, size[name])]:
+        raise UserError(f"{wrong[0]}: expected {size[wrong[0]]}, as the clip has, found {own[wrong[0]]}; leave it out")
+    return size
 
 
 def latent_shape(b: int, settings: Settings, preset: Preset) -> tuple[int, ...]:
@@ -116,20 +141,34 @@ class TextToVideo:
         text: `.encode(prompts) -> (b, n, d)`.
         unet: `(x (b, 4, f, h, w), t (b,), context (b, n, d)) -> (b, 4, f, h, w)`.
         autoencoder: `.decode(latents (n, 4, h, w)) -> frames (n, 3, H, W)` in [-1, 1].
-        batched: run the two halves of guidance as one batch; False halves the memory and is a little slower.
+        batched: run the two halves of guidance as one batch, decode four frames at a time; False needs half the memory
+            and is a little slower.
+        visit: a device where each network works while it has something to do, if it lives elsewhere.
     """
 
     def __init__(self, preset: Preset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module,
-                 batched: bool = True):
+                 batched: bool = True, visit: torch.device | None = None):
         self.preset, self.text, self.unet, self.autoencoder = preset, text, unet, autoencoder
-        self.batched = batched
+        self.batched, self.visit = batched, visit
         self.diffusion = Diffusion(preset.diffusion)
         for network in (text, unet, autoencoder):
             network.eval()
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return self.visit or next(self.unet.parameters()).device
+
+    @contextmanager
+    def working(self, network: nn.Module):
+        """The network is where it works; afterwards it is where it lives."""
+        if self.visit is None:
+            yield
+            return
+        home = next(network.parameters()).device
+        try:
+            yield network.to(self.visit)
+        finally:
+            network.to(home)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,62 +203,91 @@ class TextToVideo:
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         settings = checked(prompts, Settings(**settings), self.preset)
-        context = self.text.encode(prompts).to(self.device, self.dtype)
         unconditional = None
-        if settings.guidance != 1:
-            unconditional = self.text.encode([settings.negative]).to(context)
-            unconditional = unconditional.expand_as(context)  # (1 n d) -> (b n d)
+        with self.working(self.text):
+            context = self.text.encode(prompts).to(self.device, self.dtype)
+            if settings.guidance != 1:
+                unconditional = self.text.encode([settings.negative]).to(context)
+                unconditional = unconditional.expand_as(context)  # (1 n d) -> (b n d)
         return self._steps(context, unconditional, settings)
 
     @torch.inference_mode()
     def _steps(self, context: Tensor, unconditional: Tensor | None, settings: Settings) -> Iterator[Step]:
-        model = guided(self.unet, context, unconditional, settings.guidance, self.batched)
+        unet = windowed(self.unet, settings.window) if settings.window else self.unet
+        model = guided(unet, context, unconditional, settings.guidance, self.batched)
         generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
         x = settings.noise
         if x is None:
             x = gaussian(latent_shape(len(context), settings, self.preset), generators)
+            x = shared_noise(x, settings.window) if settings.window else x
         options = {} if settings.sampler == "dpm++" else {"generator": generators}
         if settings.sampler == "ddim":
             options["eta"] = settings.eta
+        if settings.clip is not None:
+            options["skip"] = settings.steps - max(1, round(settings.steps * settings.strength))
+            x = self._noised(settings, x.to(self.device), options["skip"])
         sampler = SAMPLERS[settings.sampler]
-        yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, **options)
+        with self.working(self.unet):
+            yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, **options)
+
+    def _noised(self, settings: Settings, noise: Tensor, skip: int) -> Tensor:
+        """The given clip with as much noise as the first step that is taken expects."""
+        pixels = np.repeat(settings.clip, settings.frames // len(settings.clip), axis=0)
+        latents = self.encode(pixels[None]).expand_as(noise)  # (1 c f h w) -> (b c f h w)
+        intervals = settings.steps + 1 if settings.sampler == "dpm++" else None
+        t = timesteps(self.diffusion, settings.steps, intervals)[skip]
+        return self.diffusion.add_noise(latents, noise, torch.full((len(noise),), t))
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, chunk: int = 4) -> Tensor:
         """Pixels uint8 (b, f, H, W, 3) -> latents as the sampler leaves them (b, 4, f, h, w), float32; see `decode`."""
         frames = rearrange(torch.from_numpy(pixels), "b f H W c -> (b f) c H W")
         signed = (part.to(self.device).to(self.dtype) / 127.5 - 1 for part in frames.split(chunk))
-        latents = torch.cat([self.autoencoder.encode(part).float() for part in signed])
+        with self.working(self.autoencoder):
+            latents = torch.cat([self.autoencoder.encode(part).float() for part in signed])
         return rearrange(latents, "(b f) c h w -> b c f h w", b=len(pixels)) * self.preset.autoencoder.scale_factor
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, chunk: int = 4) -> np.ndarray:
+    def decode(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
         """Latents as the sampler leaves them (b, 4, f, h, w) -> pixels uint8 (b, f, H, W, 3).
 
-        `chunk` frames at a time go through the autoencoder: frames are independent, so this bounds the memory
-        and changes nothing else. Raises UserError for latents that are not finite.
+        `chunk` frames (4, or 1 if not `batched`) at a time go through the autoencoder: frames are independent, so
+        this bounds the memory and changes nothing else. Raises UserError for latents that are not finite.
         """
         if not latents.isfinite().all():
             raise UserError("latents: expected finite numbers, found NaN or inf; half precision overflows on "
                             "some devices, try dtype float32 or a smaller guidance")
         latents = (latents / self.preset.autoencoder.scale_factor).to(self.device, self.dtype)
         frames = rearrange(latents, "b c f h w -> (b f) c h w")
-        pixels = torch.cat([_pixels(self.autoencoder.decode(part)) for part in frames.split(chunk)])
+        chunk = chunk or (4 if self.batched else 1)
+        with self.working(self.autoencoder):
+            pixels = torch.cat([_pixels(self.autoencoder.decode(part)) for part in frames.split(chunk)])
         return rearrange(pixels, "(b f) c H W -> b f H W c", b=len(latents)).cpu().numpy()
 
 
-def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> TextToVideo:
-    """The model of a shipped name or a folder.
+def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool = True,
+         offload: bool = False) -> TextToVideo:
+    """The model of a shipped name, of a folder (ours, diffusers' or ModelScope's), or of the hub ("owner/name").
 
     `device` is "auto" (the first there is of cuda, mps, cpu) or what torch calls it; `dtype` is "auto"
     (float16 on cuda, else float32) or a name. Raises UserError for an unknown name, device or dtype, and
-    for a damaged file.
+    for a damaged file. A model of the hub is downloaded once, into its cache. Two options save memory: without
+    `batched` the halves of guidance run in turn; with `offload` each network is on the device only while it works.
     """
-    device = _device(device)
+    visit = _device(device)
     if dtype == "auto":
-        dtype = "float16" if device.type == "cuda" else "float32"
+        dtype = "float16" if visit.type == "cuda" else "float32"
     if dtype not in DTYPES:
         raise UserError(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {dtype!r}")
+    device, options = visit, {"batched": batched}
+    if offload:
+        device, options["visit"] = torch.device("cpu"), visit
+    folder = Path(name)
+    if released.HUB_ID.fullmatch(str(name)) and not folder.parent.is_dir():
+        folder = released.download(str(name), half=dtype != "float32")
+    if released.is_released(folder):
+        preset, parts = released.load_parts(folder, DTYPES[dtype], device)
+        return TextToVideo(preset, **parts, **options)
     folder = weights.find_model(name)
     preset = weights.read_preset(folder)
     parts = {"text": TextEncoder, "unet": UNet, "autoencoder": VQGAN}
@@ -227,7 +295,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto") -> TextToV
         parts[name] = module = build(getattr(preset, name))
         weights.load_into(module, folder / f"{name}.safetensors")
         module.to(device, DTYPES[dtype]).requires_grad_(False)
-    return TextToVideo(preset, **parts)
+    return TextToVideo(preset, **parts, **options)
 
 
 def _device(name: str) -> torch.device:

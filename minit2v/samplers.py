@@ -6,7 +6,8 @@
 
 A model is any callable (x, t) -> output with x (b, c, f, h, w) and t an int; `guided` makes one of a UNet. A
 sampler computes a step when it is asked for it, and in float32 (float64 if x is) whatever the network's
-dtype: half-precision latents drift.
+dtype: half-precision latents drift. With `skip` a sampler leaves out its first steps: x is then no noise but a
+clip noised to the timestep of the first step that is left (SDEdit, arXiv 2108.01073, algorithm 1).
 
 References: DDPM (arXiv 2006.11239) section 3.2; DDIM (2010.02502) sections 4.1 and 5; DPM-Solver++
 (2211.01095) algorithm 2; classifier-free guidance (2207.12598) section 3.2; Lin et al. (2305.08891) sections
@@ -77,10 +78,11 @@ def gaussian(shape: Sequence[int], generator: Generator | Sequence[Generator] | 
     return torch.cat([torch.randn(1, *shape[1:], generator=one) for one in generator])
 
 
-def _start(x: Tensor, diffusion: Diffusion, ladder: list[int], final: float):
-    # x in float32 or float64, and (t, alpha_bar before the step, alpha_bar after it) for each step
+def _start(x: Tensor, diffusion: Diffusion, ladder: list[int], final: float, skip: int):
+    # x in float32 or float64, and (index, (t, alpha_bar before the step, alpha_bar after it)) for each step
     levels = [*diffusion.alpha_bar[ladder].tolist(), final]
-    return x.to(torch.promote_types(x.dtype, torch.float32)), list(zip(ladder, levels, levels[1:]))
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x, list(enumerate(zip(ladder, levels, levels[1:])))[skip:]
 
 
 def _predict(model: Model, x: Tensor, t: int, diffusion: Diffusion, a: float) -> tuple[Tensor, Tensor]:
@@ -89,13 +91,13 @@ def _predict(model: Model, x: Tensor, t: int, diffusion: Diffusion, a: float) ->
 
 @torch.no_grad()
 def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: float = 0.0,
-         generator: Generator | Sequence[Generator] | None = None) -> Iterator[Step]:
+         generator: Generator | Sequence[Generator] | None = None, skip: int = 0) -> Iterator[Step]:
     """DDIM, as released, from normal noise x (b, c, f, h, w): deterministic at eta 0, as noisy as DDPM at 1.
 
     Each step aims at the next timestep; the last one ends at `diffusion.final` (the release: alpha_bar[0]).
     """
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps), diffusion.final)
-    for index, (t, a, a_next) in enumerate(levels):
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps), diffusion.final, skip)
+    for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
         variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq: DDIM (16)
         x = a_next**0.5 * x0 + max(1 - a_next - variance, 0) ** 0.5 * eps  # eq: DDIM (12)
@@ -106,10 +108,10 @@ def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: fl
 
 @torch.no_grad()
 def ddpm(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 1000,
-         generator: Generator | Sequence[Generator] | None = None) -> Iterator[Step]:
+         generator: Generator | Sequence[Generator] | None = None, skip: int = 0) -> Iterator[Step]:
     """DDPM's own sampling, with its smaller variance. Fewer steps than T jump; ends at alpha_bar 1."""
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps), 1.0)
-    for index, (t, a, a_next) in enumerate(levels):
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps), 1.0, skip)
+    for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
         beta = 1 - a / a_next
         x = a_next**0.5 * beta / (1 - a) * x0 + (1 - beta) ** 0.5 * (1 - a_next) / (1 - a) * x  # eq: DDPM (7)
@@ -119,19 +121,19 @@ def ddpm(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 1000,
 
 
 @torch.no_grad()
-def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25) -> Iterator[Step]:
+def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25, skip: int = 0) -> Iterator[Step]:
     """DPM-Solver++(2M): second order, by extrapolating x0 from the last two steps; 20 to 25 steps are enough.
 
     Its first and last steps are first order, which is DDIM. Ends at alpha_bar 1. eq: DPM-Solver++ algorithm 2
     """
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps, steps + 1), 1.0)
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps, steps + 1), 1.0, skip)
     last_x0 = last_h = None
-    for index, (t, a, a_next) in enumerate(levels):
+    for index, (t, a, a_next) in levels:
         a = max(a, 2**-24)  # diffusers' floor: with zero terminal SNR lambda would be infinite
         x0, eps = _predict(model, x, t, diffusion, a)
         h = _half_log_snr(a_next) - _half_log_snr(a)
         guess = x0
-        if 0 < index < steps - 1:
+        if last_h is not None and index < steps - 1:
             guess = x0 + h / (2 * last_h) * (x0 - last_x0)
         x = ((1 - a_next) / (1 - a)) ** 0.5 * x - a_next**0.5 * math.expm1(-h) * guess
         last_x0, last_h = x0, h

@@ -24,6 +24,7 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 
 SUFFIXES = (".mp4", ".gif", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg")  # read only: clips of one frame
 SHOWN_WIDTH = 256  # pixels on the screen of a notebook; small clips are shown enlarged to it
 
 
@@ -86,12 +87,15 @@ class Clip:
 
     @classmethod
     def load(cls, path):
-        """The clip in an .mp4, .gif or .webp file. Raises UserError for a missing, foreign or damaged file."""
+        """The clip in an .mp4, .gif or .webp file, or the picture in a .png or .jpg as a clip of one frame.
+
+        Raises UserError for a missing, foreign or damaged file.
+        """
         import av
 
-        path = Path(path)
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise UserError(f"expected an existing file ending in {', '.join(SUFFIXES)}, found {path}")
+        path, known = Path(path), SUFFIXES + PICTURES
+        if path.suffix.lower() not in known or not path.is_file():
+            raise UserError(f"expected an existing file ending in {', '.join(known)}, found {path}")
         try:
             return cls(*(_load_mp4(path) if path.suffix.lower() == ".mp4" else _load_frames(path)))
         except (OSError, ValueError, IndexError, av.FFmpegError) as error:

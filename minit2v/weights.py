@@ -114,23 +114,49 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def preset_of(model: str) -> Preset:
+    """The settings of a preset, a shipped name, or a folder, released ones too. Raises UserError."""
+    from minit2v import released
+
+    if model in PRESETS and not (data_dir() / model).exists():
+        return get(model)
+    return released.preset_of(Path(model)) if released.is_released(Path(model)) else read_preset(find_model(model))
+
+
 def inspect(model: str) -> str:
-    """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset or a
-    folder."""
+    """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset, a
+    shipped name, or a folder, released ones too."""
     import torch
 
-    from minit2v.autoencoder import VQGAN
-    from minit2v.text import TextEncoder
-    from minit2v.unet import UNet
+    from minit2v import released
+    from minit2v.blocks import TemporalConv, TemporalTransformer
 
-    preset = get(model) if model in PRESETS else read_preset(find_model(model))
+    preset = preset_of(model)
     with torch.device("meta"):
-        unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
-    count = lambda module: sum(p.numel() for p in module.parameters())
+        unet, autoencoder, text = (released.BUILD[name](getattr(preset, name)) for name in NETWORKS)
+    count = lambda *modules: sum(p.numel() for module in modules for p in module.parameters())
+    of_kind = lambda kind: count(*(module for module in unet.modules() if isinstance(module, kind)))
     total, temporal = count(unet), sum(p.numel() for p in unet.temporal_parameters())
     rows = [("UNet", total), ("  spatial", total - temporal), (f"  temporal ({temporal / total:.1%})", temporal)]
+    rows += [("    convolutions", of_kind(TemporalConv)), ("    attention", of_kind(TemporalTransformer))]
     rows += [(f"  level {i}, down", count(level)) for i, level in enumerate(unet.down)]
     rows += [("  middle", count(unet.middle))]
     rows += [(f"  level {len(unet.up) - 1 - i}, up", count(level)) for i, level in enumerate(unet.up)]
     rows += [("autoencoder", count(autoencoder)), ("text tower, as run", count(text))]
-    return "\n".join(f"{name:<28}{number:>16,}" for name, number in rows)
+    lines = [f"{name:<28}{number:>16,}" for name, number in rows]
+    return "\n".join(lines + (paper_figures(total, temporal) if total == RELEASED else []))
+
+
+RELEASED, STABLE_DIFFUSION_1 = 1_411_233_860, 859_520_964  # parameters of the UNets of ModelScopeT2V, of SD 1
+
+
+def paper_figures(total: int, temporal: int) -> list[str]:
+    """Where the paper's 1,345M parameters, 552M of them temporal, 39 %, come from: two units and two base models."""
+    added = total - STABLE_DIFFUSION_1
+    return [
+        "",
+        f"The paper says 1,345M, 552M and 39 %: {total:,} is {total / 2**20:,.1f} in units of 2^20;",
+        f"less Stable Diffusion 1's UNet ({STABLE_DIFFUSION_1:,}) it is {added / 1e6:.1f}M, {added / total:.1%}.",
+        f"But it grew from that of version 2 ({total - temporal:,}),",
+        f"so {temporal / 1e6:.1f}M are temporal, {temporal / total:.1%}.",
+    ]

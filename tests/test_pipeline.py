@@ -266,3 +266,34 @@ def test_load_refuses_what_it_does_not_know(model, tmp_path):
         minit2v.load(tmp_path)
     with pytest.raises(UserError, match="unknown model"):
         minit2v.load("no-such-model")
+
+
+def test_starts_from_a_clip(model):
+    """The less strength, the nearer to the given clip; a picture is a clip that stands still."""
+    pipe = model[1]
+    given = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
+    kept = pipe.decode(pipe.encode(given[None]))[0].astype(int)
+    away = []
+    for strength in (0.1, 0.5, 1.0):
+        made = pipe("a red ring", clip=given, strength=strength, steps=10, guidance=1.0)
+        assert made.pixels.shape == given.shape
+        away.append(np.abs(made.pixels - kept).mean())
+    assert away[0] < away[1] < away[2]
+    still = list(pipe.stream("a red ring", clip=given[:1], frames=3, strength=0.2, steps=10))
+    assert [step.index for step in still] == [8, 9] and still[-1].x.shape[2] == 3
+    for sampler in ("ddim", "ddpm", "dpm++"):
+        whole = list(pipe.stream("a red ring", steps=5, sampler=sampler, frames=4, height=16, width=16))
+        assert [s.t for s in pipe.stream("a red ring", clip=given, strength=0.6, steps=5, sampler=sampler)] == [
+            s.t for s in whole[2:]]
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"clip": "movie.mp4"}, "clip: expected uint8"),
+    ({"clip": np.zeros((4, 16, 16, 3))}, "clip: expected uint8"),
+    ({"clip": np.zeros((4, 15, 16, 3), np.uint8)}, "clip: expected .* multiples"),
+    ({"clip": np.zeros((4, 16, 16, 3), np.uint8), "frames": 5}, "frames: expected 4"),
+    ({"clip": np.zeros((4, 16, 16, 3), np.uint8), "strength": 1.5}, "strength: expected a number from 0 to 1"),
+])  # fmt: skip
+def test_refuses_other_clips(model, settings, message):
+    with pytest.raises(UserError, match=message):
+        model[1]("a red ring", **settings)

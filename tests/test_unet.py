@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minit2v import presets
+from minit2v import blocks, presets
 from minit2v.blocks import attend
 from minit2v.presets import UNetConfig
 from minit2v.unet import Layout, UNet
@@ -172,3 +172,12 @@ def test_both_forms_of_attention_agree(tokens):
     q, k, v = torch.randn(3, 2, 4, tokens, 8).double()
     expected = (q @ k.mT / 8**0.5).softmax(-1) @ v
     torch.testing.assert_close(attend(q, k, v), expected)
+
+
+def test_many_sequences_are_attended_in_parts(monkeypatch):
+    """GPU kernels take 65,535 at a time; so many pixels times heads do not change a number."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 10, 2, 5, 4).double()
+    whole = blocks.attend(q, k, v)
+    monkeypatch.setattr(blocks, "MOST_SEQUENCES", 6)
+    assert torch.allclose(blocks.attend(q, k, v), whole, atol=1e-12)

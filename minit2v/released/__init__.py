@@ -1,0 +1,147 @@
+"""Released weights: ModelScopeT2V and its fine-tunes, from a folder, a file or the hub, into this library's classes.
+
+    folder or file ──layouts──► which file, which layout, which sizes
+                   ──reading──► tensors, mapped from disk, nothing executed
+                   ──names────► our name of each ──► module built on the meta device, filled one tensor at a time
+
+So loading takes the memory of one copy of the weights in the wanted dtype, and none at all for what stays as it is on
+disk. `export` goes the other way.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minit2v.autoencoder import VQGAN
+from minit2v.errors import UserError
+from minit2v.presets import Preset
+from minit2v.released.layouts import (
+    candidates,
+    file_of,
+    layout_of,
+    network_config,
+    preset_of,
+    settings_of,
+    tensors_of,
+)
+from minit2v.released.names import names
+from minit2v.released.reading import Tensors
+from minit2v.text import TextEncoder
+from minit2v.unet import UNet
+
+BUILD = {"unet": UNet, "autoencoder": VQGAN, "text": TextEncoder}
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_unet(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
+    """The UNet of a released folder, or in a file of either layout. A Stable Diffusion 2 UNet, which has no temporal
+    layers, becomes a video model whose temporal layers are the identity. Raises UserError in one line."""
+    return load_network("unet", path, dtype, device)
+
+
+def load_autoencoder(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> VQGAN:
+    """The autoencoder, also out of a whole Stable Diffusion checkpoint; see `load_unet`."""
+    return load_network("autoencoder", path, dtype, device)
+
+
+def load_text(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> TextEncoder:
+    """The text tower, also out of a whole CLIP; see `load_unet`."""
+    return load_network("text", path, dtype, device)
+
+
+def load_network(network: str, path: str | Path, dtype: torch.dtype, device: str, config=None) -> nn.Module:
+    """A network filled from a folder or file; its sizes are `config`, or are told from the file."""
+    path, settings = Path(path), {}
+    if path.is_dir():
+        path, settings = file_of(path, network, dtype in (torch.float16, torch.bfloat16)), settings_of(path, network)
+    tensors, layout = tensors_of(path, network)
+    config = config or network_config(path, network, settings)
+    with torch.device("cpu" if _images_only(network, tensors) else "meta"):  # what a file lacks must start as something
+        module = BUILD[network](config)
+    fill(network, module, tensors, layout, dtype, device)
+    return module.to(device, dtype).eval().requires_grad_(False)
+
+
+def fill(network: str, module: nn.Module, tensors: Tensors, layout: str, dtype: torch.dtype, device: str) -> None:
+    """Put the tensors into the module, each cast on its way. Raises UserError for one that is missing, left over, of
+    another shape or not finite; then the module is of no use."""
+    table, expected, state = names(network, module, layout), module.state_dict(), {}
+    wanted = {part for parts in table.values() for part in parts}
+    if _images_only(network, tensors):
+        temporal = {key for key in expected if "temporal" in key}
+        wanted -= {part for key in temporal for part in table.pop(key)}
+    left = next((name for name in tensors if name not in wanted and not _beyond(network, name, module)), None)
+    missing = next((name for name in sorted(wanted) if name not in tensors), None)
+    if left or missing:
+        found = f"found {left}, which it does not have" if left else f"found no {missing}"
+        raise UserError(f"{tensors.path}: expected the {len(wanted)} tensors of a {network}, {found}; get it again")
+    for key, parts in table.items():
+        pieces = [tensors[part] for part in parts]
+        value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        state[key] = _as_ours(value, tuple(expected[key].shape), parts[0], tensors.path).to(device, dtype)
+    module.load_state_dict(state, strict=False, assign=True)
+
+
+def _as_ours(value: Tensor, shape: tuple[int, ...], name: str, path: Path) -> Tensor:
+    """The tensor with as many axes as ours has: layouts differ in axes of length 1 at the end."""
+    trimmed = lambda s: tuple(s[: max((i + 1 for i, n in enumerate(s) if n != 1), default=0)])
+    if trimmed(value.shape) != trimmed(shape):
+        raise UserError(f"{path}: {name}: expected {shape}, found {tuple(value.shape)}; is it another model's?")
+    if not value.is_floating_point() or not value.isfinite().all():
+        raise UserError(f"{path} is damaged: {name} holds numbers that are not finite; get it again")
+    return value.reshape(shape)
+
+
+def _beyond(network: str, name: str, module: nn.Module) -> bool:
+    """Whether it belongs to a block of the text tower that is not run."""
+    block = re.match(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.", name)
+    return network == "text" and block is not None and int(block[1]) >= len(module.blocks)
+
+
+def _images_only(network: str, tensors: Tensors) -> bool:
+    """Whether it is a UNet without temporal layers."""
+    return network == "unet" and not any("temp_" in name or "temopral" in name for name in tensors)
+
+
+def is_released(folder: Path) -> bool:
+    """Whether `load_parts` can read this folder."""
+    return layout_of(folder) is not None
+
+
+def load_parts(folder: Path, dtype: torch.dtype, device: str) -> tuple[Preset, dict[str, nn.Module]]:
+    """(settings, {"unet": …, "autoencoder": …, "text": …}) of a released folder. Raises UserError."""
+    preset = preset_of(folder)
+    return preset, {name: load_network(name, folder, dtype, device, getattr(preset, name)) for name in BUILD}
+
+
+def download(hub_id: str, half: bool) -> Path:
+    """The folder of a model of the Hugging Face hub, downloaded into its cache if it is not there: only the files that
+    are read. Raises UserError if there is no such model, or no way to it."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        files = HfApi().list_repo_files(hub_id)
+    except Exception as error:  # whatever the HTTP library of the day raises
+        try:
+            return Path(snapshot_download(hub_id, local_files_only=True))  # downloaded before; now offline
+        except Exception:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            raise UserError(f"could not get {hub_id} ({reason}); check the name and the connection") from None
+    return Path(snapshot_download(hub_id, allow_patterns=needed(files, half)))
+
+
+def needed(files: list[str], half: bool) -> list[str]:
+    """Which files of a released folder are read: one for each network (or its parts), and what describes them."""
+    layout = "modelscope" if "text2video_pytorch_model.pth" in files else "diffusers"
+    described = re.compile(r"(\w+/)?(config|model_index|configuration|scheduler_config)\.json")
+    chosen = [name for name in files if described.fullmatch(name)]
+    for network in BUILD:
+        best = next((name for name in candidates(layout, network, half) if name in files), None)
+        if best is None:
+            raise UserError(f"expected a text-to-video model, found no {network} in its files; choose another")
+        chosen.append(best)
+        if best.endswith(".json"):
+            chosen += [name for name in files if name.startswith(best.split("/")[0]) and "-of-" in name]
+    return chosen

@@ -1,0 +1,241 @@
+"""Which layout a folder or file of released weights has, which file is which network, and the sizes of the networks.
+
+    diffusers     model_index.json  unet/  vae/  text_encoder/  each with config.json and .safetensors or .bin
+    modelscope    configuration.json  text2video_pytorch_model.pth  VQGAN_autoencoder.pth  open_clip_pytorch_model.bin
+                  a Stable Diffusion UNet, without temporal layers, may have either's names
+
+Sizes come from the tensors themselves, so a file without its config.json loads too; only what no tensor tells (the
+width of a head, the groups of a norm) is read from there, and else is the release's. Unknown keys are ignored:
+fine-tunes of this model carry many.
+"""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from minit2v.errors import UserError
+from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig
+from minit2v.released.reading import Tensors, inside, read
+
+FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
+FILES = {  # of a ModelScope folder
+    "unet": "text2video_pytorch_model.pth",
+    "autoencoder": "VQGAN_autoencoder.pth",
+    "text": "open_clip_pytorch_model.bin",
+}
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # of the files of a diffusers folder
+ROOTS = {  # where a network is in a whole Stable Diffusion checkpoint
+    "unet": "model.diffusion_model.",
+    "autoencoder": "first_stage_model.",
+    "text": "cond_stage_model.model.",
+}
+PREFIXES = ("module.", "diffusion_model.", "text_model.", "unet.")
+OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # autoencoder folders of 2023
+DROPPED = re.compile(r"visual\.|attn_mask$|logit_scale$|text_projection|.*position_ids$|loss\.")  # nothing here runs it
+
+
+def layout_of(folder: Path) -> str | None:
+    """ "diffusers", "modelscope", or None for a folder that is neither."""
+    if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
+        return "diffusers"
+    if (folder / FILES["unet"]).is_file():
+        return "modelscope"
+    return None
+
+
+def candidates(layout: str, network: str, half: bool = False) -> list[str]:
+    """Where in a folder a network may be, best first: safetensors before pickles, one file before parts, and with
+    `half` the variant of half the size before the whole one."""
+    if layout == "modelscope":
+        stem = Path(FILES[network])
+        return [stem.with_suffix(".safetensors").name, stem.name]
+    names, variants = [], (".fp16", "") if half else ("", ".fp16")
+    for suffix in (".safetensors", ".bin"):
+        for variant in variants:
+            for stem in STEMS:
+                names += [f"{stem}{variant}{suffix}", f"{stem}{suffix}.index{variant}.json"]
+    return [f"{FOLDERS[network]}/{name}" for name in names]
+
+
+def file_of(folder: Path, network: str, half: bool = False) -> Path:
+    """The file of a network, the best of `candidates`. Raises UserError if there is none, or a link leads away."""
+    choices = candidates(layout_of(folder) or "diffusers", network, half)
+    for name in choices:
+        if (folder / name).is_file():
+            return inside(folder, folder / name)
+    raise UserError(f"expected the {network} in {folder}, found no {choices[0]} or like it; get the model again")
+
+
+def tensors_of(path: Path, network: str) -> tuple[Tensors, str]:
+    """The tensors of a network in a file that may hold more, without prefixes, and their layout. Raises UserError."""
+    tensors = read(path)
+    root = ROOTS[network]
+    if any(root in name for name in tensors):
+        tensors = tensors.renamed(lambda name: name.split(root, 1)[1] if root in name else None)
+    tensors = tensors.renamed(lambda name: None if DROPPED.match(bare(name)) else bare(name))
+    for layout, beginnings in MARKS[network].items():
+        if any(name.startswith(beginnings) for name in tensors):
+            break
+    else:
+        found = ", ".join(list(tensors)[:3]) or "nothing"
+        raise UserError(f"{path}: expected tensors of the {network}, found {found}; is it another network's file?")
+    if network == "unet" and layout == "modelscope" and not any("temopral_conv" in name for name in tensors):
+        tensors = tensors.renamed(_as_if_temporal)
+    if network == "autoencoder":
+        tensors = tensors.renamed(lambda name: ".".join(OLD.get(part, part) for part in name.split(".")))
+    return tensors, layout
+
+
+MARKS = {  # how some names begin
+    "unet": {"diffusers": ("down_blocks.",), "modelscope": ("input_blocks.",)},
+    "autoencoder": {"diffusers": ("encoder.down_blocks.",), "modelscope": ("encoder.down.",)},
+    "text": {"diffusers": ("encoder.layers.",), "modelscope": ("transformer.resblocks.",)},
+}
+
+
+def bare(name: str) -> str:
+    """A name without what training programs put before it."""
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _as_if_temporal(name: str) -> str:
+    """Stable Diffusion counts what a block has; without temporal layers the numbers behind them are one lower."""
+    name = re.sub(r"^middle_block\.2\.", "middle_block.3.", name)
+    return re.sub(r"^(output_blocks\.\d+)\.2\.conv\.", r"\1.3.conv.", name)
+
+
+def unet_config(tensors: Tensors, layout: str, settings: dict) -> UNetConfig:
+    """The sizes of a UNet. `settings`: what config.json or configuration.json says. Raises UserError, KeyError."""
+    shapes = tensors.shapes
+    if layout == "diffusers":
+        levels = 1 + _largest(shapes, r"down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+        layers = 1 + _largest(shapes, r"down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
+        block = [f"down_blocks.{level}.resnets.0.conv2.weight" for level in range(levels)]
+        attention = [f"down_blocks.{level}.attentions.0.norm.weight" for level in range(levels)]
+        middle = "mid_block.attentions.0"
+        first = "transformer_in.proj_in.weight"
+    else:
+        halvings = sorted(int(n) for name in shapes for n in re.findall(r"^input_blocks\.(\d+)\.op\.weight", name))
+        layers = halvings[0] - 1 if halvings else _largest(shapes, r"input_blocks\.(\d+)\.0\.in_layers\.0\.weight")
+        levels = len(halvings) + 1
+        block = [f"input_blocks.{level * (layers + 1) + 1}.0.out_layers.3.weight" for level in range(levels)]
+        attention = [f"input_blocks.{level * (layers + 1) + 1}.1.norm.weight" for level in range(levels)]
+        middle = "middle_block.1"
+        first = "input_blocks.0.1.proj_in.weight"
+    head_dim = settings.get("attention_head_dim", settings.get("unet_head_dim", 64))
+    head_dim = head_dim if isinstance(head_dim, int) else 64
+    inner = shapes[first][0] if first in shapes else 8 * head_dim
+    return UNetConfig(
+        in_channels=shapes["conv_in.weight" if layout == "diffusers" else "input_blocks.0.0.weight"][1],
+        channels=tuple(shapes[name][0] for name in block),
+        attention=tuple(name in shapes for name in attention),
+        layers_per_level=layers,
+        head_dim=head_dim,
+        first_temporal_heads=inner // head_dim,
+        context_dim=shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
+        norm_groups=settings.get("norm_num_groups") or 32,
+    )
+
+
+def autoencoder_config(tensors: Tensors, layout: str, settings: dict) -> AutoencoderConfig:
+    """The sizes of an autoencoder; see `unet_config`."""
+    shapes, blocks, block = tensors.shapes, "encoder.down", "block"
+    if layout == "diffusers":
+        blocks, block = "encoder.down_blocks", "resnets"
+    levels = 1 + _largest(shapes, rf"{blocks}\.(\d+)\.{block}\.0\.conv1\.weight")
+    widths = [shapes[f"{blocks}.{level}.{block}.0.conv2.weight"][0] for level in range(levels)]
+    return AutoencoderConfig(
+        channels=shapes["encoder.conv_in.weight"][0],
+        multipliers=tuple(width // shapes["encoder.conv_in.weight"][0] for width in widths),
+        layers_per_level=1 + _largest(shapes, rf"{blocks}\.0\.{block}\.(\d+)\.conv1\.weight"),
+        latent_channels=shapes["post_quant_conv.weight"][0],
+        norm_groups=settings.get("norm_num_groups") or 32,
+        mid_attention=any(".mid_block.attentions.0." in name or ".mid.attn_1." in name for name in shapes),
+        scale_factor=settings.get("scaling_factor") or 0.18215,
+    )
+
+
+def text_config(tensors: Tensors, layout: str, settings: dict) -> TextConfig:
+    """The sizes of a text tower; see `unet_config`. All its blocks are run but the 24th of ViT-H-14, which released
+    folders of diffusers lack and files of open_clip have."""
+    shapes = tensors.shapes
+    block = "encoder.layers" if layout == "diffusers" else "transformer.resblocks"
+    positions = "embeddings.position_embedding.weight" if layout == "diffusers" else "positional_embedding"
+    length, width = shapes[positions]
+    layers = 1 + _largest(shapes, rf"{block}\.(\d+)\.")
+    skipped = int(layout == "modelscope" or layers == 24)
+    return TextConfig(
+        context_length=length,
+        width=width,
+        heads=settings.get("num_attention_heads") or max(1, width // 64),
+        layers=layers,
+        skip_last=skipped,
+        embed_dim=settings.get("projection_dim") or width,
+    )
+
+
+def _largest(names, pattern: str) -> int:
+    return max(int(n) for name in names for n in re.findall(f"^{pattern}", name))
+
+
+def settings_of(folder: Path, network: str) -> dict:
+    """What the folder says of a network beside its tensors; {} if it says nothing. Raises UserError if damaged."""
+    path = folder / FOLDERS[network] / "config.json"
+    if layout_of(folder) == "modelscope":
+        path = folder / "configuration.json"
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        found = found.get("model", {}).get("model_cfg", found) if path.name == "configuration.json" else found
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({str(error)[:80]}); get it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def diffusion_config(folder: Path) -> DiffusionConfig:
+    """The noise schedule that scheduler/scheduler_config.json names; the release's where there is none."""
+    path, released = folder / "scheduler" / "scheduler_config.json", DiffusionConfig()
+    if not path.is_file():
+        return released
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); get it again") from None
+    predictions = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+    return replace(
+        released,
+        steps=found.get("num_train_timesteps", released.steps),
+        schedule=found.get("beta_schedule", released.schedule),
+        beta_start=found.get("beta_start", released.beta_start),
+        beta_end=found.get("beta_end", released.beta_end),
+        prediction=predictions.get(found.get("prediction_type"), released.prediction),
+        zero_terminal_snr=bool(found.get("rescale_betas_zero_snr")),
+        spacing=found.get("timestep_spacing") or released.spacing,
+    )
+
+
+CONFIGS = {"unet": unet_config, "autoencoder": autoencoder_config, "text": text_config}
+
+
+def preset_of(folder: Path) -> Preset:
+    """The settings of a released folder: sizes from its tensors, the rest from its config files or the release."""
+    configs = {}
+    for network, config_of in CONFIGS.items():
+        path = file_of(folder, network)
+        configs[network] = network_config(path, network, settings_of(folder, network))
+    sample = settings_of(folder, "unet").get("sample_size") if layout_of(folder) == "diffusers" else None
+    size = sample * configs["autoencoder"].factor if isinstance(sample, int) else 256
+    return Preset(name=folder.name, diffusion=diffusion_config(folder), height=size, width=size, **configs)
+
+
+def network_config(path: Path, network: str, settings: dict):
+    """The sizes of the network in a file. Raises UserError where they cannot be told."""
+    tensors, layout = tensors_of(path, network)
+    try:
+        return CONFIGS[network](tensors, layout, settings)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a whole {network}, found parts of one (no {error}); get it again"
+        ) from None

@@ -1,0 +1,212 @@
+"""Files of weights that somebody else made, read without running anything that is in them.
+
+    .safetensors             numbers and names only
+    .bin .pth .pt .ckpt      a zip of numbers and a pickle that says how they belong together
+
+A pickle is a program: reading it the usual way runs it. Here it may build tensors and plain containers, by PyTorch's
+own `weights_only` reader; a whole training checkpoint, which that reader refuses, is read by an unpickler that puts an
+`Inert` object in the place of everything else. Tensors are mapped from the file: nothing is in memory until it is used.
+"""
+
+import json
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minit2v.errors import UserError
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
+    "VQGAN_autoencoder.pth": {5_214_865_159: "88ecb782", 2_607_657_443: "930e9865"},
+}
+HARMLESS = {  # what checkpoints of training programs name of the standard library
+    "OrderedDict", "defaultdict", "Counter", "deque", "set", "frozenset", "dict", "list", "tuple", "int", "float",
+    "complex", "bool", "str", "bytes", "bytearray", "slice", "range", "object", "encode", "_reconstructor", "Namespace",
+    "PosixPath", "WindowsPath", "PurePosixPath", "datetime", "timedelta", "Any", "Decimal", "Fraction",
+}  # fmt: skip
+LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim anything
+
+
+class Tensors(Mapping):
+    """The tensors of one or several files: names and shapes at once, a tensor when it is asked for."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor], path: Path):
+        self.shapes, self.get_tensor, self.path = shapes, get, path
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def renamed(self, rename: Callable[[str], str | None]) -> "Tensors":
+        """The same tensors under other names; those whose new name is None are left out."""
+        old = {new: name for name in self.shapes if (new := rename(name)) is not None}
+        shapes = {new: self.shapes[name] for new, name in old.items()}
+        return Tensors(shapes, lambda new: self.get_tensor(old[new]), self.path)
+
+
+def read(path: str | Path) -> Tensors:
+    """The tensors of a file, or of all the files that an index (`….index.json`) names.
+
+    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, or that
+    holds anything but tensors.
+    """
+    path = Path(path)
+    try:
+        if path.name.endswith(".index.json"):
+            return _sharded(path)
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; expected a file of weights there")
+        _check_known(path)
+        if path.suffix == ".safetensors":
+            return _safetensors(path)
+        if path.suffix in SUFFIXES:
+            return _pickled(path)
+    except UserError:
+        raise
+    except Exception as error:  # a broken file can make any reader raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{path} is damaged or no file of weights ({reason}); get it again") from None
+    raise UserError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}, found {path.suffix or 'none'}")
+
+
+def _safetensors(path: Path) -> Tensors:
+    from safetensors import safe_open
+
+    file = safe_open(path, "pt")  # checks that every tensor lies inside the file
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    return Tensors(shapes, file.get_tensor, path)
+
+
+def _pickled(path: Path) -> Tensors:
+    _check_zip(path)
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError:  # it names a class that PyTorch does not trust
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=InertPickle)
+    for wrapper in ("state_dict", "model", "module"):  # training checkpoints keep other things beside the weights
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}; is it a model?")
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path}: expected a dictionary of tensors, found none in it; is it a model?")
+    for name, value in tensors.items():
+        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
+            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
+    return Tensors({name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__, path)
+
+
+def _check_zip(path: Path) -> None:
+    """A file of PyTorch's is a zip that compresses nothing: what claims to hold more than its size is a bomb."""
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is damaged, or older than PyTorch 1.6: expected a zip; get it again, or save it with a newer one"
+        )
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise UserError(f"{path} is no file of PyTorch's: it claims to hold more than its {size:,} bytes; get it again")
+
+
+class Inert:
+    """What stands in for everything that a pickle wants to make: it takes any call and does nothing."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        pass
+
+    def extend(self, items):
+        pass
+
+    def add(self, item):
+        pass
+
+    def __hash__(self):
+        return id(self)
+
+
+class InertPickle:
+    """Stands in for the module `pickle` in `torch.load`."""
+
+    class Unpickler(pickle.Unpickler):
+        TRUSTED = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+            ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
+            ("torch", "Size"): torch.Size,
+        }
+
+        def find_class(self, module: str, name: str):
+            """Never imports anything. Refuses what a training leaves behind by no honest means."""
+            if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
+                return dtype
+            root = module.split(".")[0]
+            if (root in sys.stdlib_module_names or root == "__builtin__") and name not in HARMLESS:
+                raise UserError(f"the file wants to run {module}.{name}, which no model needs; do not trust its source")
+            return self.TRUSTED.get((module, name), Inert)
+
+    @staticmethod
+    def load(*_, **__):
+        raise pickle.UnpicklingError("older than PyTorch 1.6")
+
+
+def _sharded(path: Path) -> Tensors:
+    """The files that an index names, each in the index's own folder."""
+    weight_map = json.loads(path.read_text())["weight_map"]
+    for name in set(weight_map.values()):
+        if Path(name).name != name or "\\" in name or Path(name).suffix not in SUFFIXES:
+            raise UserError(f"{path} is damaged: expected files in its own folder, found {name!r}; get it again")
+    files = {name: read(inside(path.parent, path.parent / name)) for name in sorted(set(weight_map.values()))}
+    for key, name in weight_map.items():
+        if key not in files[name]:
+            raise UserError(f"{path} is damaged: {name} does not hold {key}; get both again")
+    shapes = {key: files[name].shapes[key] for key, name in weight_map.items()}
+    return Tensors(shapes, lambda key: files[weight_map[key]][key], path)
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path, if it lies in the folder also after its links are followed.
+
+    The hub's cache is the exception: its snapshots link to the blobs beside them. Raises UserError else.
+    """
+    home = folder.resolve()
+    cached = next((parent.parent for parent in (home, *home.parents) if parent.name == "snapshots"), None)
+    target = path.resolve()
+    if not target.is_relative_to(home) and not (cached and target.is_relative_to(cached)):
+        raise UserError(f"{path} leads out of its folder, to {target}; expected a file, copy it there")
+    return path
+
+
+def _check_known(path: Path) -> None:
+    """Compare the checksum of a file of which it has been published. Raises UserError if it differs."""
+    published = KNOWN.get(path.name, {}).get(path.stat().st_size)
+    if published:
+        import hashlib
+
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(published):
+            raise UserError(f"{path} is damaged: its sha256 is {found[:8]}…, published is {published}…; get it again")

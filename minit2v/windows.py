@@ -1,0 +1,55 @@
+"""Clips longer than a model was trained on: a window slides over the frames, and where windows meet they blend.
+
+    frames    0 ─────────── 15 ────── 23 ────── 31
+    window 1  ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁                        each frame: the mean of the answers for it, weighed by how near
+    window 2           ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁               it is to the middle of the window
+    window 3                    ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁
+
+Every step of a sampler asks the network once a window, so f frames cost about 2 f / window times as much. The noise of
+later frames is that of the first window in another order: then the windows agree on what is to be seen.
+
+References: MultiDiffusion, arXiv 2302.08113, equation 5 (blending); FreeNoise, arXiv 2310.15169, section 3.2 (noise).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+
+def starts(frames: int, window: int) -> list[int]:
+    """Where the windows begin: half a window apart, the last one ending with the clip.
+
+    >>> starts(32, 16), starts(20, 16), starts(16, 16)
+    ([0, 8, 16], [0, 4], [0])
+    """
+    last = max(frames - window, 0)
+    return [*range(0, last, max(1, window // 2)), last]
+
+
+def windowed(unet: Callable, window: int) -> Callable:
+    """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, float32."""
+
+    def run(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        frames = x.shape[2]
+        if frames <= window:
+            return unet(x, t, context)
+        tent = torch.arange(window, device=x.device)
+        tent = torch.minimum(tent + 1, window - tent)[:, None, None].float()  # f 1 1
+        total, weight = torch.zeros_like(x, dtype=torch.float32), torch.zeros(frames, 1, 1, device=x.device)
+        for start in starts(frames, window):
+            part = slice(start, start + window)
+            total[:, :, part] += tent * unet(x[:, :, part], t, context).float()
+            weight[part] += tent
+        return total / weight
+
+    return run
+
+
+def shared_noise(noise: Tensor, window: int) -> Tensor:
+    """Noise (b, c, f, h, w) whose frames beyond the first window are those of it, in another order each time."""
+    generator, noise = Generator().manual_seed(0), noise.clone()
+    for start in range(window, noise.shape[2], window):
+        order = torch.randperm(window, generator=generator)[: noise.shape[2] - start]
+        noise[:, :, start : start + window] = noise[:, :, order.to(noise.device)]
+    return noise

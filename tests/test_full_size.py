@@ -1,0 +1,68 @@
+"""The released size on this machine, against diffusers on the same weights: `make parity-full` (12 GB, ten minutes)."""
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minit2v import presets
+from minit2v.released import fill
+from minit2v.released.reading import Tensors
+from minit2v.unet import UNet
+
+pytestmark = pytest.mark.skipif(not os.environ.get("MINIT2V_SLOW"), reason="needs 12 GB; make parity-full runs it")
+ROUNDS = 3
+
+
+def memory(name: str) -> float:
+    """A figure of /proc/self/status in GB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(name))
+
+
+def measured(network) -> tuple[torch.Tensor, float, float]:
+    """(output, seconds, GB beside what was there) of one call."""
+    linux = sys.platform.startswith("linux")
+    before = memory("VmRSS") if linux else 0.0
+    if linux:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest memory so far
+    start = time.perf_counter()
+    with torch.no_grad():
+        output = network()
+    return output, time.perf_counter() - start, (memory("VmHWM") - before) if linux else 0.0
+
+
+def test_equals_diffusers_at_full_size(capsys):
+    from diffusers import UNet3DConditionModel
+
+    torch.manual_seed(0)
+    theirs = UNet3DConditionModel(cross_attention_dim=1024).eval()  # its other defaults are the release
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if name.endswith("conv4.3.weight"):  # zero at first, which would hide the temporal convolutions
+                p.normal_(std=p[0].numel() ** -0.5)
+    state = theirs.state_dict()
+    tensors = Tensors({name: tuple(value.shape) for name, value in state.items()}, state.__getitem__, Path("memory"))
+    with torch.device("meta"):
+        ours = UNet(presets.get("modelscope-1.7b").unet).eval()
+    fill("unet", ours, tensors, "diffusers", torch.float32, "cpu")  # the same memory, not a copy
+    x, t, context = torch.randn(1, 4, 16, 32, 32), torch.tensor([500]), torch.randn(1, 77, 1024)
+    calls = {"ours": lambda: ours(x, t, context), "diffusers": lambda: theirs(x, t, context).sample}
+    outputs, seconds, peaks = {}, {name: [] for name in calls}, {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            outputs[name], duration, peak = measured(call)
+            seconds[name].append(duration)
+            peaks[name].append(peak)
+    difference = (outputs["ours"] - outputs["diffusers"]).norm() / outputs["diffusers"].norm()
+    time_ratio, memory_ratio = (
+        statistics.median(figures["ours"]) / max(statistics.median(figures["diffusers"]), 1e-9)
+        for figures in (seconds, peaks)
+    )
+    with capsys.disabled():
+        print(f"\ndifference {difference:.1e}; ours / diffusers: time {time_ratio:.2f}, memory {memory_ratio:.2f}")
+    assert difference < 1e-4
