@@ -220,7 +220,7 @@ def test_doctor_checks_and_writes_nothing(here, capsys, monkeypatch, model):
     from minit2v import pipeline
 
     load = pipeline.load
-    monkeypatch.setattr(pipeline, "load", lambda name, device, dtype: load(model, device, dtype))
+    monkeypatch.setattr(pipeline, "load", lambda name, *options: load(model, *options))
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("Python", "cores", "memory", "threads", "libx264", "intact"))
