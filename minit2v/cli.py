@@ -7,8 +7,6 @@ and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a tr
 """
 
 import argparse
-import os
-import platform
 import sys
 import warnings
 from importlib.util import find_spec
@@ -205,45 +203,9 @@ def convert(args):
 
 def doctor(args):
     """What this installation is made of, one line each; the status is 1 if a check fails."""
-    checks = {"machine": _machine, "torch": _torch, "video": _video, "weights": _weights}
-    status = 0
-    for name, check in checks.items():
-        try:
-            print(f"{name:12}{check()}")
-        except Exception as error:  # a broken package may raise anything: name it and go on
-            status = 1
-            print(f"{name:12}WRONG: {type(error).__name__}: {error}")
-    return status
+    from minit2v.doctor import examine
 
-
-def _machine():
-    memory = "unknown"
-    if hasattr(os, "sysconf"):  # POSIX only
-        memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GB"
-    return f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores, {memory} memory"
-
-
-def _torch():
-    import torch
-    import torchvision
-
-    torch.ops.torchvision.nms  # missing where torchvision was built for another torch
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-    return f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads, {device}"
-
-
-def _video():
-    import av
-
-    av.codec.Codec("libx264", "w")
-    return f"PyAV {av.__version__} with libx264"
-
-
-def _weights():
-    import minit2v
-
-    pipe = minit2v.load("mini", device="cpu")
-    return f"mini, {sum(p.numel() for p in pipe.unet.parameters()):,} parameters in its UNet, intact"
+    return examine()
 
 
 def _numbered(path, i, n):

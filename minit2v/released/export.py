@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import DiffusionConfig, Preset, UNetConfig
-from minit2v.released.layouts import FILES, FOLDERS
+from minit2v.released.layouts import FILES, FOLDERS, ROOTS
 from minit2v.released.names import axes, names
 
 DEPARTURES = ("frame_positions", "text_in_embedding", "layout", "scale_shift")
-ENDINGS = {"autoencoder": "first_stage_model."}  # how ModelScope's file begins its names
 
 
 def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tensor]:
@@ -93,8 +92,8 @@ def _modelscope(folder: Path, preset: Preset, states: dict, text: nn.Module) -> 
     tower = states["text"]
     tower |= {name.replace(last, after): value * 0 for name, value in tower.items() if name.startswith(last)}
     for network, state in states.items():
-        if prefix := ENDINGS.get(network):
-            state = {"state_dict": OrderedDict((prefix + name, value) for name, value in state.items())}
+        if network == "autoencoder":  # the release's is a whole training checkpoint
+            state = {"state_dict": OrderedDict((ROOTS[network] + name, value) for name, value in state.items())}
         with atomic(folder / FILES[network]) as path:
             torch.save(state, path)
     unet = preset.unet
