@@ -31,6 +31,7 @@ examples:
   minit2v train vqgan --preset mini --out runs/first --budget 9m
   minit2v train clip --preset mini --out runs/first --budget 13m
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
+  minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
   the same and --resume                                        goes on after a stop of any kind
   torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
@@ -100,6 +101,7 @@ def parser():
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")
     add("--resume", action="store_true", help="go on with the run in --out")
+    add("--from", dest="start", metavar="MODEL", help="unet only: train the UNet of this model further, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
     add = command("evaluate", evaluate, "measure how well a model follows its prompts", EVALUATE)
@@ -168,7 +170,7 @@ def train(args):
         raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
     out = args.out or f"runs/{args.preset}"
     settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
-    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings))
+    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
 
 
 def evaluate(args):

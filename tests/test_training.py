@@ -71,6 +71,39 @@ def test_what_the_unet_is_shown(folder):
     assert 0.05 < seen[0.8].count(1) / 40 < 0.45
 
 
+def test_stills_are_one_picture_throughout(folder):
+    """An image concept is shown at every number of frames, and its frames are told apart by their numbers alone."""
+    config = UNetTraining(clips=8, images=16, image_stage=0.1, sparse_until=0.0, image_share=1.0, stills=0.8)
+    task = UNetTask(weights.read_preset(folder), config, folder)
+    task.progress = 0.05
+    assert {task.draw(torch.Generator().manual_seed(i), 2)["latents"].shape[2] for i in range(20)} == {1}
+    task.progress, lengths = 0.9, []
+    for i in range(60):
+        batch = task.draw(torch.Generator().manual_seed(i), 2)
+        f = batch["latents"].shape[2]
+        assert (batch["latents"] == batch["latents"][:, :, :1]).all()
+        assert f == 1 or (batch["positions"].diff(dim=1) == 16 // f).all() and len(batch["latents"]) == 2 * 16 // f
+        lengths.append(f)
+    assert set(lengths) == {1, 2, 4, 8, 16} and lengths.count(1) < 30
+
+
+def test_trained_further(tmp_path, folder):
+    """`start`: a new run that begins with the weights of a model and leaves that model alone."""
+    settings = {"steps": "1", "batch": "2", "clips": "8", "images": "16", "lr": "1e-12", "image_stage": "0"}
+    before = weights.fingerprint(folder)
+    run("unet", "nano", tmp_path / "more", settings=settings, start=folder)
+    assert weights.fingerprint(folder) == before
+    old, new = (minit2v.load(at, device="cpu").unet.state_dict() for at in (folder, tmp_path / "more"))
+    assert all(torch.allclose(old[name], new[name], atol=1e-3) for name in old), "a tiny rate: the same weights"
+    with pytest.raises(UserError, match="--from: expected with unet"):
+        run("clip", "nano", tmp_path / "clip", start=folder)
+    with pytest.raises(UserError, match="--from: expected another folder"):
+        run("unet", "nano", folder, start=folder)
+    with pytest.raises(UserError, match="unknown model"):
+        run("unet", "nano", tmp_path / "other", start=tmp_path / "nothing")
+    assert not (tmp_path / "other").exists() and not (tmp_path / "clip").exists()
+
+
 @pytest.mark.parametrize("share, progress", [(0.3, 0.3), (0.3, 0.9), (1.0, 0.3)])
 def test_every_batch_has_all_noise_levels(folder, share, progress):
     """The n timesteps of a batch lie one in each n-th of their distribution."""

@@ -6,6 +6,7 @@ All three write into one folder, which is a model that `minit2v.load` reads once
     OUT/vqgan/  OUT/clip/  OUT/unet/          checkpoint.pt, log.jsonl, picture.png of each
 """
 
+import shutil
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -22,8 +23,12 @@ def run(
     budget: float = 3600.0,
     resume: bool = False,
     settings: dict[str, str] | None = None,
+    start: str | Path | None = None,
 ) -> Path:
     """Train one part for `budget` seconds and write it into the model folder `out`; returns the folder.
+
+    `start` is a trained model (shipped name or folder) of the same preset whose UNet is trained further: `out` gets its
+    other networks, and the UNet's training begins with its weights.
 
     `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share")
     or of the preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or
@@ -39,7 +44,10 @@ def run(
     out = Path(out)
     if part not in PARTS:
         raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
-    known = weights.read_preset(out) if (out / "config.json").is_file() else None
+    if start is not None:
+        check_start(part, start, out)
+        start = weights.find_model(start)
+    known = next((weights.read_preset(at) for at in (out, start) if at and (at / "config.json").is_file()), None)
     chosen = get(preset)
     if known is not None and known.name != preset:
         raise UserError(f"{out} is a run of preset {known.name!r}, not {preset!r}; choose another --out")
@@ -50,9 +58,13 @@ def run(
         settings or {}, task_config, replace(train_config, budget=budget), chosen
     )
     check_place(out / part, resume)  # before anything takes minutes
+    if start is not None and not resume:
+        copy_frozen(start, out, known)
     trained_with = asdict(task_config) | {"preset": chosen.to_dict()}
     torch.manual_seed(train_config.seed)
     task = build(part, chosen, task_config, out)
+    if start is not None and not resume:
+        weights.load_into(task.unet, start / "unet.safetensors")
     averaged = train(task, out / part, train_config, resume, trained_with)
     if PartialState().is_main_process:
         export(part, chosen, task, averaged, out)
@@ -85,6 +97,24 @@ def defaults(part: str, preset: str):
 
     faithful = FAITHFUL if preset == "modelscope-1.7b" else {}
     return UNetTraining(**faithful), TrainConfig(batch=8, lr=1e-3, ema=0.999)
+
+
+def check_start(part: str, start: str | Path, out: Path) -> None:
+    """Raises UserError if a part other than the UNet is to start from a model, or if that model is `out` itself."""
+    if part != "unet":
+        raise UserError(f"--from: expected with unet, which is trained further, found with {part}; leave it out")
+    if Path(start).resolve() == out.resolve():
+        raise UserError(f"--from: expected another folder than --out, found {out} for both; choose another --out")
+
+
+def copy_frozen(start: Path, out: Path, preset: Preset) -> None:
+    """The networks that a UNet stands on, from a trained model into the folder of a new run."""
+    from minit2v import weights
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("autoencoder", "text"):
+        shutil.copyfile(start / f"{name}.safetensors", out / f"{name}.safetensors")
+    weights.save_preset(out, preset)
 
 
 def build(part: str, preset: Preset, config, out: Path):

@@ -47,6 +47,7 @@ class UNetTraining:
     image_stage: float = 0.03  # share of the run before the temporal layers join
     image_share: float = 0.2  # share of the later batches that are images; released 1 in 8
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 32 against 4
+    stills: float = 0.0  # share of the later image batches that show them as clips in which nothing moves; departure
     sparse_until: float = 0.5  # share of the run that sees clips as a few frames far apart; departure, 0 is off
     sparse_frames: int = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
@@ -105,18 +106,28 @@ class UNetTask(nn.Module):
         return [{"params": p, "lr": lr * rate, "orthogonal": matrix} for (rate, matrix), p in groups.items()]
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """n clips (more while sparse), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
-        of their frames (b, f), noise, t (b,), context (b, n, d)."""
-        config, kind = self.config, "clips"
-        if self.progress < config.image_stage or torch.rand(1, generator=generator).item() < config.image_share:
-            kind, n = "images", n * config.images_per_clip
+        """n clips (more of fewer frames), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
+        of their frames (b, f), noise, t (b,), context (b, n, d).
+
+        A still clip is an image throughout, of 2, 4, 8, … frames. Concepts that only images show would otherwise be
+        known to the network where f is 1 and nowhere else; images as frozen videos: arXiv 2104.00650, section 3.4."""
+        config, kind, spacing = self.config, "clips", self.spacing
+        image_stage = self.progress < config.image_stage
+        if image_stage or torch.rand(1, generator=generator).item() < config.image_share:
+            kind, spacing = "images", self.preset.frames
+            if not image_stage and torch.rand(1, generator=generator).item() < config.stills:
+                halvings = self.preset.frames.bit_length() - 1
+                spacing = 2 ** int(torch.randint(halvings, (1,), generator=generator))
+        if spacing == self.preset.frames:  # a single frame: a picture
+            n *= config.images_per_clip
             positions = torch.zeros(n, 1, dtype=torch.long)
         else:
-            n *= self.spacing
-            start = torch.randint(self.spacing, (n, 1), generator=generator)
-            positions = start + torch.arange(0, self.preset.frames, self.spacing)  # (b f)
+            n *= spacing
+            start = torch.randint(spacing, (n, 1), generator=generator)
+            positions = start + torch.arange(0, self.preset.frames, spacing)  # (b f)
         index = torch.randint(len(self.cache[f"{kind}.latents"]), (n,), generator=generator)
-        latents = self.cache[f"{kind}.latents"][index[:, None], :, positions].float()  # (b f c h w)
+        frames = positions if kind == "clips" else torch.zeros_like(positions)
+        latents = self.cache[f"{kind}.latents"][index[:, None], :, frames].float()  # (b f c h w)
         latents = rearrange(latents, "b f c h w -> b c f h w").contiguous()
         context = self.cache["contexts"][self.cache[f"{kind}.captions"][index]].float()
         dropped = torch.rand(n, generator=generator) < self.config.caption_dropout
