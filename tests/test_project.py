@@ -61,7 +61,7 @@ def test_import_and_help_are_light():
 
 
 def test_the_core_is_short_enough_to_read():
-    core = ("autoencoder", "bottleneck", "text", "blocks", "unet", "diffusion", "samplers", "pipeline")
+    core = ("autoencoder", "bottleneck", "text", "blocks", "unet", "diffusion", "samplers", "settings", "pipeline")
     texts = {name: (ROOT / f"minit2v/{name}.py").read_text() for name in core}
     lines = {name: sum(bool(line.strip()) for line in text.splitlines()) for name, text in texts.items()}
     assert sum(lines.values()) <= 1200, lines
@@ -87,7 +87,7 @@ def test_the_wheel_carries_the_shipped_model(wheel):
         names = set(archive.namelist())
         entry = next(name for name in names if name.endswith("entry_points.txt"))
         assert b"minit2v = minit2v.cli:main" in archive.read(entry)
-    source = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minit2v").rglob("*.py")}
+    source = {p.relative_to(ROOT).as_posix() for kind in ("py", "js", "css") for p in (ROOT / "minit2v").rglob(f"*.{kind}")}
     files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
     shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
     assert source | shipped <= names
