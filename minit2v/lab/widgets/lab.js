@@ -3,7 +3,8 @@
 //   element(tag, attributes, ...children)      a DOM node
 //   slider(label, {...}), button, choice       controls with a label, reached and moved by keyboard
 //   player(button, tick, wait)                 play / pause
-//   frame(el, label)                           the root of a widget: style, keys (space = play)
+//   widgetRoot(el, label, play)                the root of a widget: style, keys (space = play)
+//   newCanvas(label, w, h, shown)              w x h pixels, enlarged to a fixed place in the page
 //   openNumbers, openAtlas                     what base.py packed (`pack`, `atlas`)
 //   paint(canvas, data, start, colours)        numbers as pixels, through a colour table
 //   sync(model, names, draw)                   draw when a trait changes, from here or from Python
@@ -75,7 +76,7 @@ function player(what, tick, wait) {
 
 // The root of a widget. Space plays (unless a button has the focus); JupyterLab's one-key shortcuts stay away from
 // the arrows, but what is pressed with Ctrl, Alt, Cmd or Shift+Enter is handed on to it.
-function frame(el, label, play) {
+function widgetRoot(el, label, play) {
   const root = element("div", {
     class: "minit2v", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true",
     onkeydown: (event) => {
@@ -111,7 +112,7 @@ async function openAtlas(bytes, { width, height, columns }) {
   return {
     width, height,
     draw(canvas, i) {
-      size(canvas, width, height);
+      resize(canvas, width, height);
       const [x, y] = [(i % columns) * width, Math.floor(i / columns) * height];
       canvas.getContext("2d").drawImage(sheet, x, y, width, height, 0, 0, width, height);
     },
@@ -122,14 +123,14 @@ async function openAtlas(bytes, { width, height, columns }) {
 
 // A canvas with its own pixels enlarged to `shown` pixels on the screen, never smoothed. Its place in the page is
 // fixed, so nothing jumps when the picture changes.
-function canvas(label, width, height, shown, shownHeight = shown) {
+function newCanvas(label, width, height, shown, shownHeight = shown) {
   const node = element("canvas", { width, height, role: "img", "aria-label": label });
   node.style.width = `${shown}px`;
   node.style.height = `${shownHeight}px`;
   return node;
 }
 
-function size(canvas, width, height) {
+function resize(canvas, width, height) {
   if (canvas.width !== width) canvas.width = width;      // setting it, even to the same, would clear the canvas
   if (canvas.height !== height) canvas.height = height;
 }
@@ -161,7 +162,7 @@ const AMOUNT = colourTable([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 
 
 // A bar that explains a colour table: low on the left, high on the right.
 function legend(colours, low, high, unit = "") {
-  const bar = canvas("colour scale", 256, 1, 120, 10);
+  const bar = newCanvas("colour scale", 256, 1, 120, 10);
   paint(bar, Uint8Array.from({ length: 256 }, (_, i) => i), 0, colours);
   return element("span", { class: "mt-legend" }, low, bar, high, unit ? ` ${unit}` : "");
 }
