@@ -5,14 +5,14 @@
     clip = pipe("a red circle moves left")
     clip.save("out.mp4")
 
-Reading order: presets, autoencoder, text, blocks, unet, diffusion, samplers, pipeline.
+Reading order: presets, autoencoder, text, blocks, unet, diffusion, samplers, settings, pipeline.
 """
 
 __version__ = "0.1.0"
 
 
 def load(name: str, device: str = "auto", dtype: str = "auto", batched: bool = True, offload: bool = False):
-    """The `TextToVideo` of a shipped name, a folder or a model of the hub; see `minit2v.pipeline.load`."""
-    from minit2v import pipeline  # takes torch with it, which `import minit2v` should not
+    """The `TextToVideo` of a shipped name, a folder or a model of the hub; see `minit2v.loading.load`."""
+    from minit2v import loading  # takes torch with it, which `import minit2v` should not
 
-    return pipeline.load(name, device, dtype, batched, offload)
+    return loading.load(name, device, dtype, batched, offload)

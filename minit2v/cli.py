@@ -80,7 +80,7 @@ def parser():
     add("--width", type=int, help="pixels, likewise (the model's own)")
     add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale; 1 is off (the model's own)")
-    add("--negative", default="", metavar="PROMPT", help="what the video should not show")
+    add("--negative", metavar="PROMPT", help="what the video should not show (the model's own: nothing)")
     add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
     add("--eta", type=float, default=0.0, help="fresh noise of ddim, 0 to 1 (0: none)")
     add("--seed", type=int, default=0, help="one seed gives one video; prompt number i takes seed + i (0)")

@@ -106,6 +106,7 @@ class Preset:
     fps: int = 8  # frames a second; released 8
     steps: int = 50  # sampling steps; released 50
     guidance: float = 9.0  # classifier-free guidance scale; released 9.0
+    negative: str = ""  # what no clip should show, if nobody says; released ""
 
     def to_dict(self) -> dict:
         """Nested plain dictionary, as written to config.json."""

@@ -6,8 +6,8 @@
 
 A model is any callable (x, t) -> output with x (b, c, f, h, w) and t an int; `guided` makes one of a UNet. A
 sampler computes a step when it is asked for it, and in float32 (float64 if x is) whatever the network's
-dtype: half-precision latents drift. With `skip` a sampler leaves out its first steps: x is then no noise but a
-clip noised to the timestep of the first step that is left (SDEdit, arXiv 2108.01073, algorithm 1).
+dtype: half-precision latents drift. With `clip` (b or 1, c, f, h, w) and `skip` a sampler leaves out its first steps
+and begins with the clip, as noisy as the first step that is left expects it (SDEdit, arXiv 2108.01073, algorithm 1).
 
 References: DDPM (arXiv 2006.11239) section 3.2; DDIM (2010.02502) sections 4.1 and 5; DPM-Solver++
 (2211.01095) algorithm 2; classifier-free guidance (2207.12598) section 3.2; Lin et al. (2305.08891) sections
@@ -78,10 +78,12 @@ def gaussian(shape: Sequence[int], generator: Generator | Sequence[Generator] | 
     return torch.cat([torch.randn(1, *shape[1:], generator=one) for one in generator])
 
 
-def _start(x: Tensor, diffusion: Diffusion, ladder: list[int], final: float, skip: int):
+def _start(x: Tensor, diffusion: Diffusion, ladder: list[int], final: float, clip: Tensor | None, skip: int):
     # x in float32 or float64, and (index, (t, alpha_bar before the step, alpha_bar after it)) for each step
     levels = [*diffusion.alpha_bar[ladder].tolist(), final]
     x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if clip is not None:
+        x = diffusion.add_noise(clip.to(x), x, [ladder[skip]])
     return x, list(enumerate(zip(ladder, levels, levels[1:])))[skip:]
 
 
@@ -91,12 +93,13 @@ def _predict(model: Model, x: Tensor, t: int, diffusion: Diffusion, a: float) ->
 
 @torch.no_grad()
 def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: float = 0.0,
-         generator: Generator | Sequence[Generator] | None = None, skip: int = 0) -> Iterator[Step]:
+         generator: Generator | Sequence[Generator] | None = None,
+         clip: Tensor | None = None, skip: int = 0) -> Iterator[Step]:
     """DDIM, as released, from normal noise x (b, c, f, h, w): deterministic at eta 0, as noisy as DDPM at 1.
 
     Each step aims at the next timestep; the last one ends at `diffusion.final` (the release: alpha_bar[0]).
     """
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps), diffusion.final, skip)
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps), diffusion.final, clip, skip)
     for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
         variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq: DDIM (16)
@@ -108,9 +111,10 @@ def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: fl
 
 @torch.no_grad()
 def ddpm(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 1000,
-         generator: Generator | Sequence[Generator] | None = None, skip: int = 0) -> Iterator[Step]:
+         generator: Generator | Sequence[Generator] | None = None,
+         clip: Tensor | None = None, skip: int = 0) -> Iterator[Step]:
     """DDPM's own sampling, with its smaller variance. Fewer steps than T jump; ends at alpha_bar 1."""
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps), 1.0, skip)
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps), 1.0, clip, skip)
     for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
         beta = 1 - a / a_next
@@ -121,12 +125,13 @@ def ddpm(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 1000,
 
 
 @torch.no_grad()
-def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25, skip: int = 0) -> Iterator[Step]:
+def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25,
+                  clip: Tensor | None = None, skip: int = 0) -> Iterator[Step]:
     """DPM-Solver++(2M): second order, by extrapolating x0 from the last two steps; 20 to 25 steps are enough.
 
     Its first and last steps are first order, which is DDIM. Ends at alpha_bar 1. eq: DPM-Solver++ algorithm 2
     """
-    x, levels = _start(x, diffusion, timesteps(diffusion, steps, steps + 1), 1.0, skip)
+    x, levels = _start(x, diffusion, timesteps(diffusion, steps, steps + 1), 1.0, clip, skip)
     last_x0 = last_h = None
     for index, (t, a, a_next) in levels:
         a = max(a, 2**-24)  # diffusers' floor: with zero terminal SNR lambda would be infinite

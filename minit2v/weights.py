@@ -25,13 +25,16 @@ def data_dir() -> Path:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model: a shipped name ("mini") or a path. Raises UserError that lists what is known."""
+    """The folder of a model: a shipped name ("mini") or a path, of any layout. Raises UserError that lists what is
+    known."""
+    from minit2v.released import layout_of
+
     for folder in (data_dir() / name, Path(name)):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or layout_of(folder):
             return folder
     shipped = sorted(path.parent.name for path in data_dir().glob("*/config.json"))
     known = f"shipped are {', '.join(shipped) or 'none'}"
-    raise UserError(f"unknown model {str(name)!r}; {known}; else give a folder with a config.json")
+    raise UserError(f"unknown model {str(name)!r}; {known}; else give a folder with a config.json, or of diffusers or ModelScope")
 
 
 def read_preset(folder: Path) -> Preset:
@@ -68,33 +71,14 @@ def save_module(module, path: Path, dtype=None) -> None:
 
 
 def load_into(module, path: Path):
-    """Fill a module from a safetensors file, each tensor cast to the module's dtype; returns the module.
+    """Copy a safetensors file into a module, each tensor cast to the module's dtype; returns the module.
 
     Raises UserError naming the file when it is missing, damaged, not finite, or belongs to another preset.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from minit2v.released import matched
+    from minit2v.released.reading import read
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected the weights of a model there")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged or no safetensors file ({str(error).splitlines()[0][:80]}); get it again"
-        ) from None
-    for key, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{path} is damaged: {key} holds numbers that are not finite; get it again")
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != found:
-        key = min(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        shapes = f"expected {expected.get(key, 'nothing')}, found {found.get(key, 'nothing')}"
-        raise UserError(f"{path} is of another preset: {key}: {shapes}; load it with the config.json it came with")
-    module.load_state_dict(state)
+    module.load_state_dict(dict(matched(module, {key: (key,) for key in module.state_dict()}, read(path))))
     return module
 
 
@@ -115,12 +99,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def preset_of(model: str) -> Preset:
-    """The settings of a preset, a shipped name, or a folder, released ones too. Raises UserError."""
+    """The settings of a preset, a shipped name, or a folder of any layout. Raises UserError."""
     from minit2v import released
 
     if model in PRESETS and not (data_dir() / model).exists():
         return get(model)
-    return released.preset_of(Path(model)) if released.is_released(Path(model)) else read_preset(find_model(model))
+    return released.preset_of(find_model(model))
 
 
 def inspect(model: str) -> str:

@@ -54,7 +54,7 @@ def cost_of_opposite(model, latents, right, wrong, positions) -> tuple[float, fl
 def main(run: str) -> None:
     folder, preset = Path(run), weights.read_preset(run)
     text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip")).eval()
-    from minit2v.pipeline import load
+    from minit2v.loading import load
 
     counts = UNetTraining().clips, UNetTraining().images
     cache = cached(folder / "unet" / "cache.safetensors", load(folder, device="cpu"), *counts)

@@ -217,10 +217,10 @@ def test_inspect_prints_the_released_counts(capsys):
 
 
 def test_doctor_checks_and_writes_nothing(here, capsys, monkeypatch, model):
-    from minit2v import pipeline
+    from minit2v import loading
 
-    load = pipeline.load
-    monkeypatch.setattr(pipeline, "load", lambda name, *options: load(model, *options))
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda name, *options: load(model, *options))
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("Python", "cores", "memory", "threads", "libx264", "intact"))

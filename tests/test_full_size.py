@@ -11,6 +11,7 @@ import torch
 
 from minit2v import presets
 from minit2v.released import fill
+from minit2v.released.names import names
 from minit2v.released.reading import Tensors
 from minit2v.unet import UNet
 
@@ -49,7 +50,7 @@ def test_equals_diffusers_at_full_size(capsys):
     tensors = Tensors({name: tuple(value.shape) for name, value in state.items()}, state.__getitem__, Path("memory"))
     with torch.device("meta"):
         ours = UNet(presets.get("modelscope-1.7b").unet).eval()
-    fill("unet", ours, tensors, "diffusers", torch.float32, "cpu")  # the same memory, not a copy
+    fill(ours, names("unet", ours, "diffusers"), tensors, torch.float32, "cpu")  # the same memory, not a copy
     x, t, context = torch.randn(1, 4, 16, 32, 32), torch.tensor([500]), torch.randn(1, 77, 1024)
     calls = {"ours": lambda: ours(x, t, context), "diffusers": lambda: theirs(x, t, context).sample}
     outputs, seconds, peaks = {}, {name: [] for name in calls}, {name: [] for name in calls}

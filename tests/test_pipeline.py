@@ -148,7 +148,7 @@ BAD = {
     "eta": [dict(eta=-0.1), dict(eta=1.1), dict(eta=math.nan), dict(eta=0.5, sampler="ddpm")],
     "sampler": [dict(sampler="euler"), dict(sampler=None)],
     "seed": [dict(seed=-1), dict(seed=2**63), dict(seed=0.5), dict(seed=None)],
-    "negative": [dict(negative=None)],
+    "negative": [dict(negative=3)],
     "noise": [dict(noise=torch.zeros(SHAPE[1:])), dict(noise=torch.zeros(SHAPE), frames=4), dict(noise=3)],
 }
 
@@ -285,6 +285,11 @@ def test_starts_from_a_clip(model):
         whole = list(pipe.stream("a red ring", steps=5, sampler=sampler, frames=4, height=16, width=16))
         assert [s.t for s in pipe.stream("a red ring", clip=given, strength=0.6, steps=5, sampler=sampler)] == [
             s.t for s in whole[2:]]
+
+
+def test_the_bar_counts_the_steps_that_are_taken(model, capsys):
+    model[1]("a red ring", clip=np.zeros((2, 16, 16, 3), np.uint8), strength=0.6, steps=10, progress=True)
+    assert "6/6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings, message", [

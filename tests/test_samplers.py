@@ -226,6 +226,21 @@ def test_one_generator_per_clip_makes_clips_independent():
         last(samplers.ddpm(analytic, start(), Diffusion(RELEASED), 2))
 
 
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_begins_with_a_clip_as_noisy_as_its_first_step_expects(name, spacing):
+    diffusion, clip = Diffusion(replace(RELEASED, spacing=spacing)), torch.full((1, *SHAPE[1:]), 2.0)
+    asked = []
+    options = {"generator": seeded()} if name == "ddpm" else {}
+    sampler = functools.partial(samplers.SAMPLERS[name], lambda x, t: (asked.append((t, x)), x)[1], start(), diffusion)
+    whole = [step.t for step in sampler(10, **options)]
+    asked.clear()
+    steps = list(sampler(10, clip=clip, skip=6, **options))
+    assert [step.t for step in steps] == whole[6:] and [step.index for step in steps] == [6, 7, 8, 9]
+    t, x = asked[0]
+    torch.testing.assert_close(x, diffusion.add_noise(clip, start(), torch.tensor([t, t])))
+
+
 def linear_unet(x, t, context):
     return x * context.mean((1, 2)).reshape(-1, 1, 1, 1, 1) + t.reshape(-1, 1, 1, 1, 1) / 1000 + torch.tanh(x)
 

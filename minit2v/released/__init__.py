@@ -9,6 +9,7 @@ disk. `export` goes the other way.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -58,60 +59,62 @@ def load_network(network: str, path: str | Path, dtype: torch.dtype, device: str
         path, settings = file_of(path, network, dtype in (torch.float16, torch.bfloat16)), settings_of(path, network)
     tensors, layout = tensors_of(path, network)
     config = config or network_config(path, network, settings)
-    with torch.device("cpu" if _images_only(network, tensors) else "meta"):  # what a file lacks must start as something
+    images_only = network == "unet" and not any("temp" in name or "temopral" in name for name in tensors)
+    with torch.device("cpu" if images_only else "meta"):  # what a file lacks must start as something
         module = BUILD[network](config)
-    fill(network, module, tensors, layout, dtype, device)
-    return module.to(device, dtype).eval().requires_grad_(False)
+    table = names(network, module, layout)
+    if images_only:
+        table = {key: parts for key, parts in table.items() if "temporal" not in key}
+    if network == "text":
+        tensors = tensors.renamed(lambda name: None if _block(name) >= len(module.blocks) else name)
+    return fill(module, table, tensors, dtype, device).to(device, dtype).eval().requires_grad_(False)
 
 
-def fill(network: str, module: nn.Module, tensors: Tensors, layout: str, dtype: torch.dtype, device: str) -> None:
-    """Put the tensors into the module, each cast on its way. Raises UserError for one that is missing, left over, of
-    another shape or not finite; then the module is of no use."""
-    table, expected, state = names(network, module, layout), module.state_dict(), {}
-    wanted = {part for parts in table.values() for part in parts}
-    if _images_only(network, tensors):
-        temporal = {key for key in expected if "temporal" in key}
-        wanted -= {part for key in temporal for part in table.pop(key)}
-    left = next((name for name in tensors if name not in wanted and not _beyond(network, name, module)), None)
+def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors, dtype: torch.dtype,
+         device: str) -> nn.Module:  # fmt: skip
+    """Put the tensors into the module, each cast on its way. `table`: our name -> its names in the file (see `names`).
+    Raises UserError for a tensor that is missing, left over, of another shape or not finite; then the module is of no
+    use."""
+    state = {}
+    for key, value in matched(module, table, tensors):
+        state[key] = value.to(device, dtype if value.is_floating_point() else None)
+    module.load_state_dict(state, strict=False, assign=True)
+    return module
+
+
+def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """(our name, tensor of our shape) for each row of the table. Raises UserError as `fill` does."""
+    expected, wanted = module.state_dict(), {part for parts in table.values() for part in parts}
+    left = next((name for name in tensors if name not in wanted), None)
     missing = next((name for name in sorted(wanted) if name not in tensors), None)
     if left or missing:
-        found = f"found {left}, which it does not have" if left else f"found no {missing}"
-        raise UserError(f"{tensors.path}: expected the {len(wanted)} tensors of a {network}, {found}; get it again")
+        found = f"found {left}, which is none of them" if left else f"found no {missing}"
+        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; get it again")
     for key, parts in table.items():
         pieces = [tensors[part] for part in parts]
         value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        state[key] = _as_ours(value, tuple(expected[key].shape), parts[0], tensors.path).to(device, dtype)
-    module.load_state_dict(state, strict=False, assign=True)
+        yield key, _as_ours(value, expected[key], parts[0], tensors.path)
 
 
-def _as_ours(value: Tensor, shape: tuple[int, ...], name: str, path: Path) -> Tensor:
+def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
     """The tensor with as many axes as ours has: layouts differ in axes of length 1 at the end."""
-    trimmed = lambda s: tuple(s[: max((i + 1 for i, n in enumerate(s) if n != 1), default=0)])
-    if trimmed(value.shape) != trimmed(shape):
-        raise UserError(f"{path}: {name}: expected {shape}, found {tuple(value.shape)}; is it another model's?")
-    if not value.is_floating_point() or not value.isfinite().all():
+    trimmed = lambda shape: tuple(shape[: max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
+    if trimmed(value.shape) != trimmed(ours.shape):
+        shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
+        raise UserError(f"{path} is of another model: {name}: {shapes}; load it with the settings it came with")
+    if value.is_floating_point() != ours.is_floating_point() or not value.isfinite().all():
         raise UserError(f"{path} is damaged: {name} holds numbers that are not finite; get it again")
-    return value.reshape(shape)
+    return value.reshape(ours.shape)
 
 
-def _beyond(network: str, name: str, module: nn.Module) -> bool:
-    """Whether it belongs to a block of the text tower that is not run."""
+def _block(name: str) -> int:
+    """Which block of the text tower it belongs to; -1 if none."""
     block = re.match(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.", name)
-    return network == "text" and block is not None and int(block[1]) >= len(module.blocks)
-
-
-def _images_only(network: str, tensors: Tensors) -> bool:
-    """Whether it is a UNet without temporal layers."""
-    return network == "unet" and not any("temp_" in name or "temopral" in name for name in tensors)
-
-
-def is_released(folder: Path) -> bool:
-    """Whether `load_parts` can read this folder."""
-    return layout_of(folder) is not None
+    return int(block[1]) if block else -1
 
 
 def load_parts(folder: Path, dtype: torch.dtype, device: str) -> tuple[Preset, dict[str, nn.Module]]:
-    """(settings, {"unet": …, "autoencoder": …, "text": …}) of a released folder. Raises UserError."""
+    """(settings, {"unet": …, "autoencoder": …, "text": …}) of a folder of any layout. Raises UserError."""
     preset = preset_of(folder)
     return preset, {name: load_network(name, folder, dtype, device, getattr(preset, name)) for name in BUILD}
 

@@ -1,5 +1,6 @@
-"""Which layout a folder or file of released weights has, which file is which network, and the sizes of the networks.
+"""Which layout a folder or file of weights has, which file is which network, and the sizes of the networks.
 
+    minit2v       config.json  unet.safetensors  autoencoder.safetensors  text.safetensors
     diffusers     model_index.json  unet/  vae/  text_encoder/  each with config.json and .safetensors or .bin
     modelscope    configuration.json  text2video_pytorch_model.pth  VQGAN_autoencoder.pth  open_clip_pytorch_model.bin
                   a Stable Diffusion UNet, without temporal layers, may have either's names
@@ -17,6 +18,7 @@ from pathlib import Path
 from minit2v.errors import UserError
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig
 from minit2v.released.reading import Tensors, inside, read
+from minit2v.weights import read_preset
 
 FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
 FILES = {  # of a ModelScope folder
@@ -36,7 +38,9 @@ DROPPED = re.compile(r"visual\.|attn_mask$|logit_scale$|text_projection|.*positi
 
 
 def layout_of(folder: Path) -> str | None:
-    """ "diffusers", "modelscope", or None for a folder that is neither."""
+    """ "minit2v", "diffusers", "modelscope", or None for a folder that is none of them."""
+    if (folder / "config.json").is_file() and (folder / "unet.safetensors").is_file():
+        return "minit2v"
     if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
         return "diffusers"
     if (folder / FILES["unet"]).is_file():
@@ -47,6 +51,8 @@ def layout_of(folder: Path) -> str | None:
 def candidates(layout: str, network: str, half: bool = False) -> list[str]:
     """Where in a folder a network may be, best first: safetensors before pickles, one file before parts, and with
     `half` the variant of half the size before the whole one."""
+    if layout == "minit2v":
+        return [f"{network}.safetensors"]
     if layout == "modelscope":
         stem = Path(FILES[network])
         return [stem.with_suffix(".safetensors").name, stem.name]
@@ -74,8 +80,8 @@ def tensors_of(path: Path, network: str) -> tuple[Tensors, str]:
     if any(root in name for name in tensors):
         tensors = tensors.renamed(lambda name: name.split(root, 1)[1] if root in name else None)
     tensors = tensors.renamed(lambda name: None if DROPPED.match(bare(name)) else bare(name))
-    for layout, beginnings in MARKS[network].items():
-        if any(name.startswith(beginnings) for name in tensors):
+    for layout, beginning in MARKS[network].items():
+        if any(name.startswith(beginning) for name in tensors):
             break
     else:
         found = ", ".join(list(tensors)[:3]) or "nothing"
@@ -88,9 +94,9 @@ def tensors_of(path: Path, network: str) -> tuple[Tensors, str]:
 
 
 MARKS = {  # how some names begin
-    "unet": {"diffusers": ("down_blocks.",), "modelscope": ("input_blocks.",)},
-    "autoencoder": {"diffusers": ("encoder.down_blocks.",), "modelscope": ("encoder.down.",)},
-    "text": {"diffusers": ("encoder.layers.",), "modelscope": ("transformer.resblocks.",)},
+    "unet": {"minit2v": "down.", "diffusers": "down_blocks.", "modelscope": "input_blocks."},
+    "autoencoder": {"minit2v": "encoder.levels.", "diffusers": "encoder.down_blocks.", "modelscope": "encoder.down."},
+    "text": {"minit2v": "blocks.", "diffusers": "encoder.layers.", "modelscope": "transformer.resblocks."},
 }
 
 
@@ -220,7 +226,10 @@ CONFIGS = {"unet": unet_config, "autoencoder": autoencoder_config, "text": text_
 
 
 def preset_of(folder: Path) -> Preset:
-    """The settings of a released folder: sizes from its tensors, the rest from its config files or the release."""
+    """The settings of a folder: ours says all; of a released one the sizes come from its tensors, the rest from its
+    config files or the release."""
+    if layout_of(folder) == "minit2v":
+        return read_preset(folder)
     configs = {}
     for network, config_of in CONFIGS.items():
         path = file_of(folder, network)
@@ -233,6 +242,8 @@ def preset_of(folder: Path) -> Preset:
 def network_config(path: Path, network: str, settings: dict):
     """The sizes of the network in a file. Raises UserError where they cannot be told."""
     tensors, layout = tensors_of(path, network)
+    if layout == "minit2v":
+        return getattr(read_preset(path.parent), network)
     try:
         return CONFIGS[network](tensors, layout, settings)
     except (KeyError, ValueError, IndexError, TypeError) as error:

@@ -15,7 +15,7 @@ import re
 
 from torch import nn
 
-LAYOUTS = ("diffusers", "modelscope")
+LAYOUTS = ("minit2v", "diffusers", "modelscope")  # the columns of the table
 
 PLACES = {
     "unet": (
@@ -94,11 +94,11 @@ INSIDE = {
         ("mlp.c_proj", "mlp.fc2", "mlp.c_proj"),
     ),
 }  # fmt: skip
-# how many axes a weight has in (diffusers, ModelScope) where that is not what ours has: the others are of length 1
+# how many axes a weight has in each layout where they differ: those that it has more are of length 1
 AXES = (
-    ("unet", r"\.temporal_conv\.convs\.\d\.weight", (5, 5)),  # a Conv3d of kernel (3, 1, 1)
-    ("unet", r"(first_temporal|\.temporal)\.proj_(in|out)\.weight", (2, 3)),  # a linear layer, a Conv1d of kernel 1
-    ("autoencoder", r"\.middle\.1\.(q|k|v|out)\.weight", (2, 4)),  # a linear layer, a Conv2d of kernel 1
+    ("unet", r"\.temporal_conv\.convs\.\d\.weight", (4, 5, 5)),  # a Conv2d over (f, h w); a Conv3d of kernel (3, 1, 1)
+    ("unet", r"(first_temporal|\.temporal)\.proj_(in|out)\.weight", (2, 2, 3)),  # linear; a Conv1d of kernel 1
+    ("autoencoder", r"\.middle\.1\.(q|k|v|out)\.weight", (2, 2, 4)),  # linear; a Conv2d of kernel 1
 )
 WORDS = {"side": "encoder|decoder", "kind": "weight|bias"}  # what stands in braces but is no number
 
@@ -108,7 +108,7 @@ def names(network: str, module: nn.Module, layout: str) -> dict[str, tuple[str, 
 
     `network` is "unet", "autoencoder" or "text". The module may be on the meta device.
     """
-    column = 1 + LAYOUTS.index(layout)
+    column = LAYOUTS.index(layout)
     return {key: _names(network, key, module.config, column) for key in module.state_dict()}
 
 
