@@ -1,0 +1,57 @@
+"""The notebook side of minit2v: everything that a notebook imports, in one name.
+
+    from minit2v import lab
+
+    ctx = lab.setup(5)            # seed, device, mode: the first cell of every notebook
+    lab.show_source(q_sample)     # the library's own source, with its line numbers
+    lab.check("5.1", q_sample)    # what an exercise's check found
+    lab.swap(pipe, TemporalConv=Mine)   # your class runs inside the real model
+
+Each name is imported when it is first used, so that `from minit2v import lab` takes no time and a missing package
+matters only to the widget that needs it.
+"""
+
+from importlib import import_module
+
+_HOME = {  # name -> the module of this package that it lives in
+    "setup": "session",
+    "show_source": "source",
+    "check": "exercises",
+    "rescue": "exercises",
+    "swap": "swapping",
+    "predict": "questions",
+    "quiz": "questions",
+    "equations": "equation_table",
+    "strip": "plots",
+    "play": "plots",
+    "sheet": "plots",
+    "curves": "plots",
+    "points": "plots",
+    "matrix": "plots",
+    "latents": "plots",
+    "LatentScrubber": "widgets.scrubber",
+    "linked": "widgets.scrubber",
+    "record": "widgets.scrubber",
+    "NoiseDial": "widgets.dial",
+    "SamplerStepper": "widgets.stepper",
+    "FoldViz": "widgets.folds",
+    "CodebookPicker": "widgets.codebook",
+    "LatentPeek": "widgets.peek",
+    "TokenLens": "widgets.tokens",
+    "UNetMap": "widgets.unet_map",
+}
+_MODULES = {"session", "source", "exercises", "swapping", "questions", "equation_table", "plots", "widgets", "checks"}
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"minit2v.lab has no {name!r}; it has {', '.join(_HOME)}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # the next time it is found without this function
+    return value
+
+
+def __dir__():
+    return sorted(_HOME.keys() | _MODULES)

@@ -1,0 +1,86 @@
+"""The first cell of every notebook: seed, device and mode, told in one line.
+
+    MINIT2V_FAST=1   fast      what the tests run: seconds a notebook
+                     default   a laptop's CPU: minutes a notebook; the committed outputs are from here
+    MINIT2V_FULL=1   full      longer trainings, on a GPU if there is one
+
+A notebook's text and its printed outputs are the same in every mode; only `ctx.pick` knows the difference.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from minit2v.errors import UserError
+
+SEED = 0  # of torch, of numpy and of every `Session.generator()`
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `setup` gives a notebook.
+
+    >>> Session(5, "fast", "cpu").pick(fast=10, default=500)
+    10
+    """
+
+    notebook: int  # its number
+    mode: str  # "fast", "default" or "full"
+    device: str  # what torch calls it; "cpu" but in full mode: then what is printed is the same everywhere
+
+    def pick(self, *, fast, default, full=None):
+        """The value for this mode; full takes the default's if it has none of its own."""
+        return {"fast": fast, "default": default, "full": default if full is None else full}[self.mode]
+
+    def generator(self, seed=SEED):
+        """A fresh `torch.Generator` on the CPU: the same numbers each time, whatever ran before."""
+        import torch
+
+        return torch.Generator().manual_seed(seed)
+
+    @cached_property
+    def pipe(self):
+        """The shipped model, loaded when it is first asked for."""
+        import minit2v
+
+        return minit2v.load("mini", device=self.device)
+
+
+def mode():
+    """The mode that the environment asks for. Raises UserError where it asks for two."""
+    fast, full = (os.environ.get(name, "") not in ("", "0") for name in ("MINIT2V_FAST", "MINIT2V_FULL"))
+    if fast and full:
+        raise UserError("mode: expected MINIT2V_FAST or MINIT2V_FULL, found both; unset one of them")
+    return "fast" if fast else "full" if full else "default"
+
+
+def setup(notebook):
+    """Seed everything, choose mode and device, and print them with the versions in one line.
+
+    Args:
+        notebook: its number, 0 to 13.
+    Returns:
+        the notebook's `Session`. Nothing is put into the notebook's own names.
+
+    In fast mode there is one thread and no progress bar, so that two runs print the same.
+    """
+    if not isinstance(notebook, int) or not 0 <= notebook <= 99:
+        raise UserError(f"setup: expected the number of a notebook, 0 to 13, found {notebook!r}")
+    chosen = mode()
+    if chosen == "fast":
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: before torch, which imports it
+    import numpy as np
+    import torch
+
+    import minit2v
+
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    if chosen == "fast":
+        torch.set_num_threads(1)
+    device = "cpu"
+    if chosen == "full":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    versions = f"minit2v {minit2v.__version__}, torch {torch.__version__.partition('+')[0]}"
+    print(f"notebook {notebook:02} · mode {chosen} · device {device} · seed {SEED} · {versions}")
+    return Session(notebook, chosen, device)
