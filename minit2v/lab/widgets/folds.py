@@ -6,121 +6,22 @@
     │23│67│..│                    │45│ 2
     └──┴──┴──┘                    └──┘ …                  select one: its place in the result, with the arithmetic
 
+`svg.js` beside lab.js has what diagrams share: SVG nodes, arrow keys, text that is read out.
+
 References: einops, https://einops.rocks; Rogozhnikov 2022, "Einops: Clear and Reliable Tensor Manipulations".
 """
 
-import re
-from math import prod
-from pathlib import Path
-
 import numpy as np
+import traitlets
 
 from minit2v.errors import UserError
+from minit2v.lab.widgets import figures
+from minit2v.lab.widgets.base import LabWidget, files
+from minit2v.lab.widgets.fold_arithmetic import (
+    Axes, arithmetic, axis_lengths, axis_sizes, drawing, elements, name_of, order, parse,
+)
 
-MOST = 384  # elements that can still be told apart
 HUES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe and Ito: safe for colour-blind eyes
-GAP = 0.4  # between blocks, in cells
-
-Axes = list[tuple[str, ...]]  # "(b f) c" is [("b", "f"), ("c",)]
-
-
-def parse(pattern: str) -> tuple[Axes, Axes]:
-    """Both sides of a pattern as axes, each a tuple of names. UserError for what is not a plain rearrangement."""
-    sides = []
-    for side in pattern.split("->"):
-        if not re.fullmatch(r"\s*((\([a-zA-Z]\w*( +[a-zA-Z]\w*)*\)|[a-zA-Z]\w*)\s*)+", side):
-            sides.clear()
-            break
-        sides.append([tuple(re.findall(r"\w+", axis)) for axis in re.findall(r"\([^)]*\)|\w+", side)])
-    names = [[name for axis in side for name in axis] for side in sides]
-    if len(sides) != 2 or sorted(names[0]) != sorted(names[1]) or len(set(names[0])) != len(names[0]):
-        raise UserError(f'pattern: expected the same axes on both sides, as in "b f h -> (b f) h", found {pattern!r}')
-    return sides[0], sides[1]
-
-
-def axis_sizes(shape: tuple[int, ...] | dict[str, int], left: Axes) -> dict[str, int]:
-    """name -> size. A tuple gives the sizes in the order of the left side's names."""
-    names = [name for axis in left for name in axis]
-    sizes = dict(shape) if isinstance(shape, dict) else dict(zip(names, shape))
-    if len(shape) != len(names) or set(sizes) != set(names) or min(sizes.values()) < 1 or prod(sizes.values()) > MOST:
-        raise UserError(f"shape: expected a size for each of {', '.join(names)}, at most {MOST} elements, found {shape}")
-    return {name: int(sizes[name]) for name in names}
-
-
-def places(axes: Axes, sizes: dict[str, int], index: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Where elements lie along each axis: (b f) -> b * F + f, the last name fastest."""
-    result = []
-    for axis in axes:
-        place = np.zeros_like(next(iter(index.values())))
-        for name in axis:
-            place = place * sizes[name] + index[name]
-        result.append(place)
-    return result
-
-
-def order(sizes: dict[str, int], left: Axes, right: Axes) -> np.ndarray:
-    """The result as an array of element numbers (their positions in memory before)."""
-    index, before = elements(sizes, left)
-    result = np.empty(axis_lengths(right, sizes), dtype=int)
-    result[tuple(places(right, sizes, index))] = before
-    return result
-
-
-def elements(sizes: dict[str, int], left: Axes) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The index of every element along every named axis, and its number, in memory order."""
-    index = dict(zip(sizes, np.indices(tuple(sizes.values())).reshape(len(sizes), -1)))
-    lengths = axis_lengths(left, sizes)
-    return index, np.ravel_multi_index(places(left, sizes, index), lengths)
-
-
-def axis_lengths(axes: Axes, sizes: dict[str, int]) -> tuple[int, ...]:
-    return tuple(prod(sizes[name] for name in axis) for axis in axes)
-
-
-def name_of(axis: tuple[str, ...]) -> str:
-    return axis[0] if len(axis) == 1 else f"({' '.join(axis)})"
-
-
-def arithmetic(axis: tuple[str, ...], sizes: dict[str, int], index: dict[str, int]) -> str:
-    """'(b f) = b·4 + f = 1·4 + 3 = 7' for b=1, f=3 and 4 frames."""
-    strides = [prod(sizes[later] for later in axis[i + 1 :]) for i in range(len(axis))]
-    place = sum(index[name] * stride for name, stride in zip(axis, strides))
-    if len(axis) == 1:
-        return f"{axis[0]} = {place}"
-    words = [" + ".join(f"{term}·{stride}" if stride > 1 or i < len(axis) - 1 else f"{term}"
-                        for i, (term, stride) in enumerate(zip(terms, strides)))
-             for terms in (axis, [index[name] for name in axis])]  # fmt: skip
-    return f"{name_of(axis)} = {words[0]} = {words[1]} = {place}"
-
-
-def drawing(axes: Axes, sizes: dict[str, int], numbers: np.ndarray) -> dict:
-    """The array as one grid: axes from inside to outside go across and down in turn, the outermost down.
-
-    grid: numbers (rows, columns); xs, ys: where each column and row begins, in cells; labels of the outermost axes.
-    """
-    lengths = [n for n in numbers.shape if n > 1]
-    names = [name_of(axis) for axis, n in zip(axes, numbers.shape) if n > 1]
-    across = [i for i in range(len(lengths)) if (len(lengths) - i) % 2 == 1 and (i or len(lengths) == 1)]
-    down = [i for i in range(len(lengths)) if i not in across]
-    rows, columns = (prod(lengths[i] for i in side) for side in (down, across))
-    grid = numbers.reshape(lengths or (1,)).transpose(down + across or (0,)).reshape(rows, columns)
-    result = {"grid": grid.tolist()}
-    for key, side in (("x", across), ("y", down)):
-        starts = spaced([lengths[i] for i in side])
-        step = len(starts) // lengths[side[0]] if side else 1
-        result[key + "s"] = starts
-        result[key + "_names"] = [names[i] for i in side]
-        result[key + "_labels"] = [
-            (starts[i * step] + starts[i * step + step - 1] + 1) / 2 for i in range(len(starts) // step if side else 0)
-        ]  # the middle of every block of the outermost axis
-    return result
-
-
-def spaced(lengths: list[int]) -> list[float]:
-    """Where each of the cells begins: one cell apart, and a gap after every full inner block."""
-    blocks = [prod(lengths[i:]) for i in range(1, len(lengths))]
-    return [round(i + GAP * sum(i // block for block in blocks), 2) for i in range(prod(lengths))]
-
 
 def colours(sizes: dict[str, int], left: Axes, by: tuple[str, ...] | None) -> list[str]:
     """One colour for each element number: hue by the first axis of `by`, lightness by the second."""
@@ -134,3 +35,101 @@ def colours(sizes: dict[str, int], left: Axes, by: tuple[str, ...] | None) -> li
     rgb = np.empty((len(hue), 3), dtype=int)
     rgb[numbers] = (hue * 0.85 + (250 - hue * 0.85) * 0.75 * light[:, None]).round()
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in rgb]
+
+
+def rearranged(pattern: str, sizes: dict[str, int]) -> dict:
+    """All that is shown of one pattern: both drawings, shapes, and for each element number the lines that place it."""
+    left, right = parse(pattern)
+    index, numbers = elements(sizes, left)
+    result = order(sizes, left, right)
+    after = np.empty(result.size, dtype=int)
+    after[result.ravel()] = np.arange(result.size)
+    lines = [[]] * result.size
+    for i, number in enumerate(numbers):
+        own = {name: int(values[i]) for name, values in index.items()}
+        memory = f"place in memory: {number} before, {after[number]} after"
+        lines[number] = [" ".join(f"{name}={value}" for name, value in own.items()),
+                         *(arithmetic(axis, sizes, own) for axis in right), memory]  # fmt: skip
+    moved = int((after != np.arange(after.size)).sum())
+    sides = [" ".join(map(name_of, side)) for side in (left, right)]
+    return {
+        "pattern": pattern, "names": sides, "shapes": [axis_lengths(left, sizes), result.shape], "lines": lines,
+        "before": drawing(left, sizes, np.arange(result.size).reshape(axis_lengths(left, sizes))),
+        "after": drawing(right, sizes, result),
+        "note": f"{moved} of {after.size} elements change their place in memory" if moved else "nothing moves in memory",
+        "order": result.ravel().tolist(),
+    }  # fmt: skip
+
+
+class FoldViz(LabWidget):
+    """An einops rearrangement, element by element; several patterns to step through.
+
+    Args:
+        shape: sizes in the order of the left side's names, or {name: size}; at most 384 elements together.
+        pattern: "b c f h w -> (b f) c h w", or a list of patterns with the same axes.
+        colour: one or two axes: the hue follows the first, the lightness the second. By default the first two of a
+            size above 1.
+
+    Synced: `current`, which pattern; `selected`, the number of an element. UserError for a pattern that is not a
+    plain rearrangement, or too many elements.
+    """
+
+    _esm = files("lab.js", "svg.js", "folds.js")
+    _css = files("lab.css")
+    current = traitlets.Int(0).tag(sync=True)
+    selected = traitlets.Int(0).tag(sync=True)
+    patterns = traitlets.List().tag(sync=True)
+    colours = traitlets.List().tag(sync=True)
+
+    def __init__(self, shape, pattern: str | list[str], colour: tuple[str, ...] | None = None, name: str | None = None):
+        given = [pattern] if isinstance(pattern, str) else list(pattern)
+        left = parse(given[0])[0]
+        self.sizes = axis_sizes(shape, left)
+        for other in given[1:]:
+            if set(sum(parse(other)[0], ())) != set(self.sizes):
+                raise UserError(f"pattern: expected the axes {', '.join(self.sizes)} in each, found {other!r}")
+        shown = [rearranged(one, self.sizes) for one in given]
+        for i, one in enumerate(shown):
+            for earlier in shown[:i]:
+                if earlier["shapes"] == one["shapes"] and earlier["names"][0] == one["names"][0]:
+                    differ = sum(a != b for a, b in zip(earlier["order"], one["order"]))
+                    one["note"] = (f"same shape as {earlier['names'][1]}, but {differ} of {len(one['order'])} elements "
+                                   "lie elsewhere")  # fmt: skip
+        super().__init__(name, patterns=shown, colours=colours(self.sizes, left, colour))
+
+    def describe(self):
+        return "; ".join(one["pattern"] for one in self.patterns)
+
+    def alt(self):
+        return "coloured cells before and after " + ", and after ".join(one["pattern"] for one in self.patterns)
+
+    def picture(self):
+        drawings = [(self.patterns[0], 0), *((one, 1) for one in self.patterns)]
+        cell, top, left = 18, 58, 46
+        widths = [max(150, left + 24 + cell * (one[("before", "after")[i]]["xs"][-1] + 1)) for one, i in drawings]
+        rows = max(one[("before", "after")[i]]["ys"][-1] + 1 for one, i in drawings)
+        self.picture_width = round(sum(widths))
+        figure, axes = figures.diagram(self.picture_width, round(top + cell * rows + 12))
+        x = 0
+        for (one, i), width in zip(drawings, widths):
+            title = ("before: " if i == 0 else "after: ") + one["names"][i]
+            figures.text(axes, x + 10, 14, title, 12, weight="bold")
+            figures.text(axes, x + 10, 31, "shape " + " × ".join(map(str, one["shapes"][i])), 11, figures.FAINT)
+            self._draw(axes, one[("before", "after")[i]], x + left, top, cell)
+            x += width
+        return figures.pixels(figure)
+
+    def _draw(self, axes, drawn, x0, y0, cell):
+        for row, y in zip(drawn["grid"], drawn["ys"]):
+            for number, x in zip(row, drawn["xs"]):
+                colour = self.colours[number]
+                figures.box(axes, x0 + cell * x, y0 + cell * y, cell, cell, colour, "white", 0.5)
+                ink = "black" if sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) > 380 else "white"
+                figures.text(axes, x0 + cell * (x + 0.5), y0 + cell * (y + 0.5), number, 9, ink, "center")
+        for axis, at in (("y", lambda v: (x0 - 14, y0 + cell * v)), ("x", lambda v: (x0 + cell * v, y0 - 9))):
+            for i, middle in enumerate(drawn[axis + "_labels"]):
+                figures.text(axes, *at(middle), i, 10, figures.FAINT, "center")
+            if drawn[axis + "_names"]:
+                x, y = (x0 - 34, y0 + cell * drawn["ys"][-1] / 2) if axis == "y" else (x0 - 30, y0 - 9)
+                rotation = 90 if axis == "y" else 0
+                figures.text(axes, x, y, drawn[axis + "_names"][0], 10, figures.FAINT, "center", rotation=rotation)
