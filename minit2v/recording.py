@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
+from minit2v.flight import Flight  # noqa: F401
 from minit2v.samplers import Step
 from minit2v.video import check_output
 
