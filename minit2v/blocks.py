@@ -223,9 +223,9 @@ class SpatioTemporalBlock(nn.Module):
 
 def clip_view(x: Tensor, f: int) -> Tensor:
     """Frames as clips: ((b f) c h w) -> (b c f (h w)), without a copy when x is channels_last."""
-    return rearrange(x, "(b f) c h w -> b c f (h w)", f=f)
+    return rearrange(x, "(b f) c h w -> b c f (h w)", f=f)  # eq (1.3) · Video Diffusion Models, section 3
 
 
 def frame_view(x: Tensor, like: Tensor) -> Tensor:
     """Inverse of `clip_view`: (b c f (h w)) -> ((b f) c h w), with the height of `like`."""
-    return rearrange(x, "b c f (h w) -> (b f) c h w", h=like.shape[2])
+    return rearrange(x, "b c f (h w) -> (b f) c h w", h=like.shape[2])  # eq (1.4) · Video Diffusion Models, section 3

@@ -29,7 +29,7 @@ from minit2v.windows import shared_noise, windowed
 
 def _pixels(frames: Tensor) -> Tensor:
     # [-1, 1] -> uint8; cut off, not rounded, as in the release
-    return (frames.float() * 0.5 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+    return (frames.float() * 0.5 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)  # eq (1.2) · DDPM, section 3.3
 
 
 class TextToVideo:

@@ -131,7 +131,7 @@ def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         near_y = np.abs(y - centre[:, 1:]) <= half * w
         inside = weight * (near_y[:, :, None] & near_x[:, None, :])
         mass = inside.sum((1, 2)) + 1e-6
-        centre = np.stack([inside.sum(1) @ x, inside.sum(2) @ y], 1) / mass[:, None]
+        centre = np.stack([inside.sum(1) @ x, inside.sum(2) @ y], 1) / mass[:, None]  # eq (1.5) · image moments
     area = (inside > 0).mean((1, 2))
     present = (area > LEAST_AREA) & (area > ALONE * (weight > 0).mean((1, 2)))
     return inside, centre, present
@@ -231,6 +231,6 @@ def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | No
 def _line(times: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
     """Least squares: velocity (2,) in widths a frame, and root mean square distance from the line in widths."""
     t = times - times.mean()
-    velocity = t @ centre / (t @ t)
+    velocity = t @ centre / (t @ t)  # eq (1.6) · least squares
     rest = centre - centre.mean(0) - t[:, None] * velocity
     return velocity, float(np.sqrt(np.square(rest).sum(-1).mean()))

@@ -223,7 +223,7 @@ class VQGANTask(nn.Module):
 
 def to_signed(pixels: Tensor) -> Tensor:
     """uint8 (n H W 3) -> float (n 3 H W) in [-1, 1]."""
-    return rearrange(pixels, "n H W c -> n c H W").float() / 127.5 - 1.0
+    return rearrange(pixels, "n H W c -> n c H W").float() / 127.5 - 1.0  # eq (1.1) · DDPM, section 3.3
 
 
 def moving_things(preset: Preset):

@@ -1,0 +1,57 @@
+"""What notebook 01 says about ranges, folds and centroids, each against loops or against what was drawn."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+
+from minit2v import pipeline
+from minit2v.blocks import clip_view, frame_view
+from minit2v.datasets import MovingThings
+from minit2v.datasets.scenes import DIRECTIONS, SPEED
+from minit2v.evaluation import judge
+from minit2v.training.vqgan import to_signed
+
+ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+
+
+def test_signed_pixels_are_exact_and_come_back():
+    signed = to_signed(ALL)
+    assert signed.shape == (1, 3, 16, 16) and signed.min() == -1 and signed.max() == 1
+    back = rearrange(((signed + 1) * 127.5).round().byte(), "n c h w -> n h w c")
+    assert torch.equal(back, ALL)
+
+
+def test_what_is_cut_off_is_at_most_one_step_darker():
+    """The pipeline cuts fractions off, as the release does; every level comes back as itself or as the one below."""
+    lost = ALL.int() - rearrange(pipeline._pixels(to_signed(ALL)), "n c h w -> n h w c").int()
+    assert set(lost.unique().tolist()) == {0, 1}
+    assert pipeline._pixels(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_views_of_frames_and_clips_are_inverse(layout):
+    """By the index of every element; neither direction copies, and channels_last stays channels_last."""
+    b, f, c, h, w = 2, 5, 3, 4, 6
+    frames = torch.randn(b * f, c, h, w).contiguous(memory_format=layout)
+    clips = clip_view(frames, f)
+    for i, k, t, y, x in product(range(b), range(c), range(f), range(h), range(w)):
+        assert clips[i, k, t, y * w + x] == frames[i * f + t, k, y, x]
+    assert torch.equal(frame_view(clips, frames), frames)
+    assert clips.data_ptr() == frame_view(clips, frames).data_ptr() == frames.data_ptr()
+    assert clips.is_contiguous(memory_format=torch.channels_last) == (layout == torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_centroid_and_line_are_those_of_the_drawing(size):
+    frames, _, specs = MovingThings("test_seen", size=size).batch(range(24))
+    for clip, spec in zip(frames, specs):
+        pooled = judge._pooled(clip)
+        _, centre, present = judge._locate(pooled - np.median(pooled[:, ::2, ::2].reshape(-1, 3), axis=0))
+        assert present.all()
+        velocity, residual = judge._line(np.arange(16), centre / pooled.shape[2])
+        thing = spec.things[0]
+        assert velocity == pytest.approx(SPEED[thing.speed] * np.array(DIRECTIONS[thing.motion]), abs=0.001)
+        assert residual < 0.005  # picture widths, a third of a pixel at 64
