@@ -10,15 +10,17 @@ UNET_MINUTES  ?= 88
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
+BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/mini/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab train
+.PHONY: help env demo test parity-full lab notebooks student student-zip browser train
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
-	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES'
+	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES'
 
 env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
 
@@ -33,14 +35,31 @@ demo: env  ## a video from a prompt with the shipped model: make demo PROMPT="a 
 	$(BIN)/minit2v sample "$$PROMPT" --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising
 
 test: env  ## unit and parity tests, and the notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
-	    $(if $(NOTEBOOKS),--nbval --nbval-current-env --nbval-cell-timeout=600 notebooks)
+	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
+	    --ignore tests/browser $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
 
 parity-full: env  ## the UNet of the released size against diffusers: 12 GB of memory, ten minutes
 	MINIT2V_SLOW=1 $(BIN)/python -m pytest -q tests/test_full_size.py
 
 lab: env  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(firstword $(sort $(NOTEBOOKS)))
+
+notebooks: env  ## run the sources notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
+	$(BUILD) build $(ONLY)
+
+student: env  ## copies with stubs in notebooks/student, and with solutions in notebooks/solutions
+	$(BUILD) student
+	$(BUILD) solutions
+
+student-zip: env  ## dist/minit2v-lab.zip: what the machines of a lab need, solutions left out
+	$(BUILD) zip
+
+browser: env  ## the widgets in JupyterLab, in a headless Chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train,browser]"
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { [ "$$(id -u)" = 0 ] && \
+	    apt-get update -qq && apt-get install -y -qq chromium; } || { echo 'make browser: expected the program chromium,' \
+	    'found none; install it (Debian, Ubuntu: sudo apt-get install chromium) and try again' >&2; exit 2; }
+	$(BIN)/python -m pytest -q tests/browser
 
 train: env  ## the shipped mini model from nothing, in about two hours on two cores; again after a stop: goes on
 	$(BIN)/minit2v train vqgan --preset mini --out runs/mini --budget $(VQGAN_MINUTES)m $(call resume,vqgan)

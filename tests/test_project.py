@@ -22,7 +22,8 @@ except ModuleNotFoundError:                                   # Python 3.10; pyt
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-CONDA_NAMES = {"torch": "pytorch", "open_clip_torch": "open-clip-torch", "matplotlib": "matplotlib-base"}   # else equal
+CONDA_NAMES = {"torch": "pytorch", "open_clip_torch": "open-clip-torch", "matplotlib": "matplotlib-base",
+               "playwright": "playwright-python"}  # else equal
 
 
 def project():

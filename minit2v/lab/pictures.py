@@ -70,13 +70,17 @@ def fitted(images, beside, most=4):
 
 def titled(image, title):
     """The picture with a line of text above it, cut where the picture ends."""
+    return np.concatenate([written(title, image.shape[1]), image]) if title else image
+
+
+def written(text, width=None):
+    """A line of text as a picture, black on white; as wide as it needs if no width is given."""
     from PIL import Image, ImageDraw, ImageFont
 
-    if not title:
-        return image
-    line = Image.new("RGB", (image.shape[1], LETTERS + 5), "white")
-    ImageDraw.Draw(line).text((0, 1), str(title), fill="black", font=ImageFont.load_default(LETTERS))
-    return np.concatenate([np.asarray(line), image])
+    font = ImageFont.load_default(LETTERS)
+    line = Image.new("RGB", (width or round(font.getlength(str(text))) + 2, LETTERS + 5), "white")
+    ImageDraw.Draw(line).text((0, 1), str(text), fill="black", font=font)
+    return np.asarray(line)
 
 
 def row(images):

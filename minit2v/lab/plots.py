@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.lab.pictures import Picture, encoded, fitted, pixels, row, stack, titled
+from minit2v.lab.pictures import Picture, encoded, fitted, pixels, row, stack, titled, written
 from minit2v.video import Clip
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")  # Okabe and Ito
@@ -84,12 +84,11 @@ def latents(z, n=8, *, alt):
         raise UserError(f"latents: expected those of one clip, (c, f, h, w), found {z.shape}")
     limit = max(abs(z).max(), 1e-12)
     colours = colormaps[DIVERGING]((z / limit + 1) / 2)[..., :3] * 255  # (c f h w) -> (c f h w 3)
-    titles = [f"channel {i}" for i in range(len(z))]
-    titles[0] += f"   (white 0, orange {limit:.2g}, violet -{limit:.2g})"
     beside = min(n, z.shape[1])
     rows = [f[np.linspace(0, len(f) - 1, beside).round().astype(int)] for f in colours.astype(np.uint8)]
-    pictures = [titled(row(fitted(f, max(beside, 4), most=16)), title) for f, title in zip(rows, titles)]
-    return Picture(encoded([stack(pictures)]), alt)
+    pictures = [titled(row(fitted(f, max(beside, 4), most=16)), f"channel {i}") for i, f in enumerate(rows)]
+    scale = written(f"white 0, orange {limit:.2g}, violet -{limit:.2g}")
+    return Picture(encoded([stack([*pictures, scale])]), alt)
 
 
 def curves(lines, xlabel, ylabel, *, alt, logx=False, logy=False, marks=()):
@@ -122,7 +121,7 @@ def points(clouds, *, alt, apart=False):
     clouds = {label: _numbers(cloud) for label, cloud in clouds.items()}
     reach = 1.05 * max(abs(cloud).max() for cloud in clouds.values())
     panels = len(clouds) if apart else 1
-    with _figure(min(8.1, 3.4 * panels), min(3.6, 8.1 / panels + 0.3), panels) as (figure, grid):
+    with _figure(min(8.1, 3.4 * panels) if apart else 4.8, min(3.4, 8.1 / panels + 0.3), panels) as (figure, grid):
         for i, (label, cloud) in enumerate(clouds.items()):
             axes = grid[i if apart else 0]
             axes.scatter(*cloud.T, s=5, linewidths=0, color=PALETTE[0 if apart else i % len(PALETTE)], label=label)

@@ -1,0 +1,211 @@
+"""Build the notebooks from their sources: python scripts/notebooks.py build 05 06
+
+    notebooks/src/05_name.py   what people edit (jupytext's percent format)
+        build      runs it       -> notebooks/05_name.ipynb            with outputs, the same bytes each time
+        student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs
+        solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
+        zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
+
+An exercise is a cell tagged "exercise". Between `### BEGIN SOLUTION` and `### END SOLUTION` is what students write
+(nbgrader's markers); they get `raise NotImplementedError` instead, or, of a bug hunt, the commented lines between
+`### BEGIN STUDENT` and `### END STUDENT`, uncommented. In text, `<!-- BEGIN SOLUTION -->` … `<!-- END SOLUTION -->`
+is left out of their copies.
+"""
+
+import argparse
+import io
+import os
+import re
+import sys
+import textwrap
+import time
+import zipfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+from minit2v.errors import UserError
+from minit2v.files import atomic
+
+ROOT = Path(__file__).parent.parent
+VIEW = "application/vnd.jupyter.widget-view+json"
+MINUTES = 20  # that a cell may take
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$\n?", re.M | re.S)
+STUDENT = re.compile(r"^([ \t]*)### BEGIN STUDENT\n(.*?)^[ \t]*### END STUDENT$\n?", re.M | re.S)
+MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION$\n?", re.M)
+TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
+LINK = re.compile(r"""(\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
+SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+START = """# minit2v: notebooks for a lab
+
+Once, with a network and Python 3.10 or newer, in this folder:
+
+    python3 -m venv .venv
+    .venv/bin/pip install -e ".[lab]"
+
+From then on nothing needs a network. Is this machine ready?
+
+    .venv/bin/minit2v doctor --lab A
+
+Start with
+
+    .venv/bin/jupyter lab notebooks
+
+and open the notebook that your teacher names. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
+notebooks/README.md tells the order and what lecturers need.
+"""
+
+
+def sources(folder, numbers=()):
+    """The sources below a folder of notebooks, in order; those of some numbers. UserError for a number without one."""
+    found = {path.name[:2]: path for path in sorted((folder / "src").glob("[0-9][0-9]_*.py"))}
+    if unknown := [number for number in numbers if number not in found]:
+        raise UserError(f"expected the numbers of notebooks ({' '.join(found)}), found {unknown[0]!r}")
+    return [found[number] for number in numbers or found]
+
+
+def read(source):
+    """The notebook that a source file describes: unrun, with stable cell ids and no metadata but tags."""
+    nb = nbformat.v4.new_notebook(metadata={
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    })
+    for i, cell in enumerate(jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent").cells):
+        new = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        tags = cell.metadata.get("tags")
+        nb.cells.append(new(cell.source, id=f"cell-{i:02}", metadata={"tags": tags} if tags else {}))
+    return nb
+
+
+def write(nb, path):
+    """The notebook as a file, whole or not at all."""
+    with atomic(path) as unfinished:
+        unfinished.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+    return path
+
+
+def build(source, folder):
+    """Run a source in default mode and write the notebook with its outputs. UserError for a cell that raises."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    for name in ("MINIT2V_FAST", "MINIT2V_FULL"):
+        os.environ.pop(name, None)
+    os.environ["TQDM_DISABLE"] = "1"  # a progress bar is never the same twice
+    nb, path = read(source), folder / f"{source.stem}.ipynb"
+    client = NotebookClient(nb, timeout=60 * MINUTES, kernel_name="python3", record_timing=False, coalesce_streams=True,
+                            resources={"metadata": {"path": str(folder)}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        cell = next(i for i, cell in enumerate(nb.cells) if any(o.output_type == "error" for o in cell.get("outputs", ())))
+        raise UserError(f"{source.name}: cell {cell} raised {error.ename}: {error.evalue}; nothing was written") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise UserError(f"{source.name}: {str(error).splitlines()[0]}; nothing was written") from None
+    return write(stripped(nb), path)
+
+
+def stripped(nb):
+    """The notebook without what differs from build to build: the state and the live views of widgets."""
+    nb.metadata.pop("widgets", None)
+    nb.metadata.language_info = {"name": "python"}  # the kernel adds its version
+    for cell in nb.cells:
+        for output in cell.get("outputs", ()):
+            if len(output.get("data", ())) > 1:  # its picture and text remain, which show before the notebook is run
+                output.data.pop(VIEW, None)
+    return nb
+
+
+def student(nb):
+    """The copy of a notebook that students get: stubs, no solutions, no outputs."""
+    nb, number = nbformat.from_dict(nb), "?"
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            headings = re.findall(r"^#+ Exercise (\w+\.\w+)", cell.source, re.M)
+            number = headings[-1] if headings else number
+            cell.source = TOLD.sub("", cell.source)
+        else:
+            cell.source, cell.outputs, cell.execution_count = stub(cell.source, number), [], None
+    return nb
+
+
+def stub(code, number):
+    """The code of an exercise as students get it."""
+    if not STUDENT.search(code):
+        return SOLUTION.sub(rf'\1raise NotImplementedError("exercise {number}: your code here")\n', code).rstrip("\n")
+    return STUDENT.sub(_uncommented, SOLUTION.sub("", code)).rstrip("\n")
+
+
+def _uncommented(match):
+    lines = textwrap.dedent(match[2]).splitlines()
+    return textwrap.indent("\n".join(line.removeprefix("# ").removeprefix("#") for line in lines), match[1]) + "\n"
+
+
+def solution(nb):
+    """The copy of a built notebook that lecturers get: outputs, and no markers."""
+    nb = nbformat.from_dict(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.source = MARKER.sub("", STUDENT.sub("", cell.source)).rstrip("\n")
+    return nb
+
+
+def deeper(nb):
+    """The notebook with its links made for a folder one level down, beside which no repository lies."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda m: m[0] if m[2].endswith(".ipynb") and "/" not in m[2] else
+                                   f"{m[1]}../{m[2]}", cell.source)
+    return nb
+
+
+def archive(folder, target):
+    """The zip for a room: student copies, the library with its weights, how to start. Returns its path."""
+    files = {"START.md": START.encode(), "notebooks/README.md": (folder / "README.md").read_bytes()}
+    for source in sources(folder):
+        text = nbformat.writes(student(read(source))) + "\n"
+        files[f"notebooks/{source.stem}.ipynb"] = text.encode()
+    for name in SHIPPED:
+        for path in sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in files.items():
+            out.writestr(zipfile.ZipInfo(f"minit2v-lab/{name}"), data, zipfile.ZIP_DEFLATED)  # dated 1980: reproducible
+    with atomic(target) as unfinished:
+        unfinished.write_bytes(buffer.getvalue())
+    return target
+
+
+def main(argv=None):
+    """Run the command line; the exit status is 2 for a mistake, told in one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("build", "student", "solutions", "zip"))
+    parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", help="where src/ is (notebooks)")
+    args = parser.parse_args(argv)
+    folder = args.folder
+    try:
+        if args.command == "zip":
+            path = archive(folder, ROOT / "dist/minit2v-lab.zip")
+            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+            return 0
+        for source in sources(folder, args.numbers):
+            start, built = time.monotonic(), folder / f"{source.stem}.ipynb"
+            if args.command == "build":
+                path = build(source, folder)
+            elif args.command == "student":
+                path = write(deeper(student(read(source))), folder / "student" / built.name)
+            else:
+                path = write(deeper(solution(nbformat.read(built, 4))), folder / "solutions" / built.name)
+            print(f"{path}  {path.stat().st_size / 1e6:.2f} MB  {time.monotonic() - start:.0f} s", flush=True)
+    except UserError as error:
+        print(f"notebooks: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
