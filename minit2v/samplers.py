@@ -102,8 +102,8 @@ def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: fl
     x, levels = _start(x, diffusion, timesteps(diffusion, steps), diffusion.final, clip, skip)
     for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
-        variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq: DDIM (16)
-        x = a_next**0.5 * x0 + max(1 - a_next - variance, 0) ** 0.5 * eps  # eq: DDIM (12)
+        variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq (6.3) · DDIM (16)
+        x = a_next**0.5 * x0 + max(1 - a_next - variance, 0) ** 0.5 * eps  # eq (6.4) · DDIM (12)
         if eta > 0:
             x = x + variance**0.5 * gaussian(x.shape, generator).to(x)
         yield Step(index, t, x, eps, x0)
@@ -113,13 +113,13 @@ def ddim(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 50, eta: fl
 def ddpm(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 1000,
          generator: Generator | Sequence[Generator] | None = None,
          clip: Tensor | None = None, skip: int = 0) -> Iterator[Step]:
-    """DDPM's own sampling, with its smaller variance. Fewer steps than T jump; ends at alpha_bar 1."""
+    """DDPM's own sampling, with its smaller variance. Fewer steps than T jump; ends at alpha_bar 1, without noise."""
     x, levels = _start(x, diffusion, timesteps(diffusion, steps), 1.0, clip, skip)
     for index, (t, a, a_next) in levels:
         x0, eps = _predict(model, x, t, diffusion, a)
         beta = 1 - a / a_next
-        x = a_next**0.5 * beta / (1 - a) * x0 + (1 - beta) ** 0.5 * (1 - a_next) / (1 - a) * x  # eq: DDPM (7)
-        variance = (1 - a_next) / (1 - a) * beta  # eq: DDPM (7); 0 in the last step
+        x = a_next**0.5 * beta / (1 - a) * x0 + (1 - beta) ** 0.5 * (1 - a_next) / (1 - a) * x  # eq (6.1) · DDPM (7)
+        variance = (1 - a_next) / (1 - a) * beta  # eq (6.2) · DDPM (7)
         x = x + variance**0.5 * gaussian(x.shape, generator).to(x)
         yield Step(index, t, x, eps, x0)
 
@@ -129,7 +129,7 @@ def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25
                   clip: Tensor | None = None, skip: int = 0) -> Iterator[Step]:
     """DPM-Solver++(2M): second order, by extrapolating x0 from the last two steps; 20 to 25 steps are enough.
 
-    Its first and last steps are first order, which is DDIM. Ends at alpha_bar 1. eq: DPM-Solver++ algorithm 2
+    Its first and last steps are first order, which is DDIM. Ends at alpha_bar 1.
     """
     x, levels = _start(x, diffusion, timesteps(diffusion, steps, steps + 1), 1.0, clip, skip)
     last_x0 = last_h = None
@@ -139,7 +139,7 @@ def dpm_solver_pp(model: Model, x: Tensor, diffusion: Diffusion, steps: int = 25
         h = _half_log_snr(a_next) - _half_log_snr(a)
         guess = x0
         if last_h is not None and index < steps - 1:
-            guess = x0 + h / (2 * last_h) * (x0 - last_x0)
+            guess = x0 + h / (2 * last_h) * (x0 - last_x0)  # eq (6.5) · DPM-Solver++ algorithm 2
         x = ((1 - a_next) / (1 - a)) ** 0.5 * x - a_next**0.5 * math.expm1(-h) * guess
         last_x0, last_h = x0, h
         yield Step(index, t, x, eps, x0)
@@ -171,6 +171,6 @@ def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
             u, c = run(torch.cat([x, x]), t, torch.cat([unconditional, context])).chunk(2)
         else:
             u, c = run(x, t, unconditional), run(x, t, context)
-        return u + scale * (c - u)  # eq: classifier-free guidance (6), scale = 1 + w
+        return u + scale * (c - u)  # eq (6.6) · classifier-free guidance (6), scale = 1 + w
 
     return model
