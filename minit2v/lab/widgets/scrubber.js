@@ -1,0 +1,195 @@
+const SIDE = 256;      // pixels on the screen of the longer side of a picture
+const LIMIT = 3;       // latents and noise have about unit variance: colours end at 3 standard deviations
+const FRAME_MARK = "mt-mark";
+
+// A colour table for uint8 numbers that stand for low..high, white at 0, the darkest colours at -LIMIT and LIMIT.
+function around0([low, high]) {
+  return Array.from({ length: 256 }, (_, i) => {
+    const value = low + (i / 255) * (high - low);
+    return DIVERGING[Math.round(255 * Math.min(1, Math.max(0, 0.5 + value / (2 * LIMIT))))];
+  });
+}
+
+// Dim where nobody looks, glowing where the word is looked up.
+const GLOW = AMOUNT.map(([r, g, b], i) => [r, g, b, Math.round(150 + 0.3 * i)]);
+
+async function openFlight(model) {
+  const numbers = await openNumbers(model.get("numbers"), model.get("numbers_layout"));
+  const pictures = await openAtlas(model.get("pictures"), model.get("pictures_layout"));
+  return { ...model.get("info"), numbers, pictures };
+}
+
+// How wide and high a picture of W x H pixels is shown.
+function shown(width, height) {
+  const scale = SIDE / Math.max(width, height);
+  return [Math.round(width * scale), Math.round(height * scale)];
+}
+
+// ---- the views: each gives {node, draw(step, frame, word), caption(word), legend} ----------------------------------
+
+function channels(flight, name, caption) {
+  const { shape: [, frames, count, height, width], data } = flight.numbers[name];
+  const [W, H] = shown(width, height), columns = Math.ceil(Math.sqrt(count));
+  const tiles = Array.from({ length: count }, (_, c) =>
+    newCanvas(`channel ${c + 1}`, width, height, Math.floor((W - 2) / columns), Math.floor((H - 2) / columns)));
+  const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
+    ...tiles);
+  const colours = around0(flight.ranges[name]);
+  const draw = (step, frame) => tiles.forEach((tile, c) =>
+    paint(tile, data, ((step * frames + frame) * count + c) * height * width, colours));
+  return { node, draw, caption: () => caption, legend: legend(DIVERGING, `≤ −${LIMIT}`, `≥ ${LIMIT}`) };
+}
+
+function asColour(flight) {
+  const { shape: [, frames, count, height, width], data } = flight.numbers.x;
+  const node = newCanvas("latents as colours", width, height, ...shown(width, height));
+  const [low, high] = flight.ranges.x, cells = height * width, context = node.getContext("2d");
+  const draw = (step, frame) => {
+    const image = context.createImageData(width, height), start = (step * frames + frame) * count * cells;
+    for (let i = 0; i < cells; i++) {
+      for (let colour = 0; colour < 3; colour++) {
+        let sum = flight.projection[count][colour];
+        for (let c = 0; c < count; c++) {
+          sum += flight.projection[c][colour] * (low + (data[start + c * cells + i] / 255) * (high - low));
+        }
+        image.data[4 * i + colour] = Math.round(sum);       // clipped to 0..255 by the array
+      }
+      image.data[4 * i + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+  };
+  return { node, draw, caption: () => "x_t: red, green and blue are weighted sums of the channels" };
+}
+
+function oneFrame(flight, label) {
+  const { width, height } = flight.pictures;
+  const node = newCanvas(label, width, height, ...shown(width, height));
+  return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames + frame) };
+}
+
+function allFrames(flight, choose) {
+  const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames));
+  const [W, H] = shown(width, height).map((side) => Math.floor(side / columns) - 2);
+  const tiles = Array.from({ length: flight.frames }, (_, i) => newCanvas(`frame ${i + 1}`, width, height, W, H));
+  tiles.forEach((tile, i) => tile.addEventListener("click", () => choose(i)));
+  const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
+    ...tiles);
+  const draw = (step, frame) => tiles.forEach((tile, i) => {
+    flight.pictures.draw(tile, step * flight.frames + i);
+    tile.classList.toggle(FRAME_MARK, i === frame);
+  });
+  return { node, draw, caption: () => "x0 decoded, all frames; click one" };
+}
+
+function crossAttention(flight) {
+  const { shape: [, count, frames, height, width], data } = flight.numbers.cross;
+  const { node: picture, draw: drawPicture } = oneFrame(flight, "decoded frame");
+  const glow = newCanvas("attention", width, height, ...shown(flight.pictures.width, flight.pictures.height));
+  glow.classList.add("mt-over");
+  const node = element("div", { class: "mt-stack" }, picture, glow);
+  const draw = (step, frame, word) => {
+    drawPicture(step, frame);
+    const n = Math.max(0, flight.words.indexOf(word));
+    paint(glow, data, ((step * count + n) * frames + frame) * height * width, GLOW);
+  };
+  return { node, draw, caption: (word) => `where “${word}” is looked up`, legend: legend(AMOUNT, "little", "much") };
+}
+
+function temporalAttention(flight, choose) {
+  const frames = flight.frames, [side] = shown(1, 1), cell = side / frames;
+  const matrix = newCanvas("frame by frame attention", frames, frames, side);
+  const row = element("div", { class: "mt-matrix-row", style: `height: ${cell}px; width: ${side}px` });
+  const node = element("div", { class: "mt-stack", onclick: (event) => {
+    const y = event.clientY - matrix.getBoundingClientRect().top;
+    choose(Math.min(frames - 1, Math.max(0, Math.floor(y / cell))));
+  } }, matrix, row);
+  const draw = (step, frame) => {
+    paint(matrix, flight.numbers.temporal.data, step * frames * frames, AMOUNT);
+    row.style.top = `${frame * cell}px`;
+  };
+  return { node, draw, caption: () => "row: a frame; column: the frame it looks at", legend: legend(AMOUNT, "0", "most") };
+}
+
+// ---- the widget --------------------------------------------------------------------------------------------------
+
+function makeView(name, flight, compact, choose) {
+  switch (name) {
+    case "latent channels": return channels(flight, "x", "x_t, channel by channel");
+    case "latent as colour": return asColour(flight);
+    case "clip x0": return channels(flight, "x0", "x0 that the network sees in x_t");
+    case "noise": return channels(flight, "eps", "noise that the network sees in x_t");
+    case "decoded": return compact ? { ...oneFrame(flight, "decoded frame"), caption: () => "x0 decoded" }
+      : allFrames(flight, choose);
+    case "cross-attention": return crossAttention(flight);
+    default: return temporalAttention(flight, choose);
+  }
+}
+
+function panel(view) {
+  const caption = element("div", { class: "mt-caption" });
+  const place = element("div", { class: "mt-place", style: `width: ${SIDE}px; height: ${SIDE}px` });
+  const explanation = element("div", { class: "mt-caption mt-line" });
+  const node = element("div", { class: "mt-panel", style: `width: ${SIDE}px` }, place, caption, explanation);
+  const show = (view, word) => {
+    if (place.firstChild !== view.node) {
+      place.replaceChildren(view.node);
+      explanation.replaceChildren(...(view.legend ? [view.legend] : []));
+    }
+    caption.textContent = view.caption(word);
+  };
+  return { node, show };
+}
+
+function title({ prompt, model, settings }) {
+  const known = ["sampler", "guidance", "seed"].filter((key) => settings[key] !== undefined && settings[key] !== null);
+  return element("div", {}, element("div", { class: "mt-title" }, `“${prompt}”`),
+    element("div", { class: "mt-caption" }, [model, ...known.map((key) => `${key} ${settings[key]}`)].join(" · ")));
+}
+
+async function render({ model, el }) {
+  const flight = await openFlight(model);
+  const compact = model.get("compact");
+  const set = (name) => (value) => put(model, name, value);
+  const next = (name, count) => () => put(model, name, (model.get(name) + 1) % count);
+  const plays = {
+    step: player("the steps", next("step", flight.steps), () => 250),
+    frame: player("the frames", next("frame", flight.frames), () => 1000 / flight.fps),
+  };
+  let last = "frame";                                        // what the space bar plays
+  const sliders = {
+    step: slider("step", { max: flight.steps - 1, onInput: set("step"), text: (i) =>
+      `${i + 1} of ${flight.steps} · t ${flight.t[i]} · ᾱ ${flight.alphaBar[i].toFixed(3)}` }),
+    frame: slider("frame", { max: flight.frames - 1, onInput: set("frame"), text: (i) =>
+      `${i + 1} of ${flight.frames}` }),
+  };
+  const views = {};
+  const viewOf = (name) => (views[name] = views[name] || makeView(name, flight, compact, set("frame")));
+  const viewChoice = choice("view", flight.views.map((view) => [view, view]), model.get("view"), set("view"));
+  const wordChoice = choice("word", flight.words.map((word) => [word, word]), model.get("word"), set("word"));
+  const left = compact ? null : panel(), right = panel();
+  const believed = { ...oneFrame(flight, "decoded frame"), caption: () => "x0 decoded: the clip so far" };
+
+  const root = widgetRoot(el, `latent scrubber: ${flight.prompt}`, () => plays[last].toggle());
+  root.append(title(flight), viewChoice.node,
+    element("div", { class: "mt-row" }, left && left.node, right.node), wordChoice.node,
+    ...["step", "frame"].map((name) => element("div", { class: "mt-line", onfocusin: () => { last = name; } },
+      plays[name].node, sliders[name].node)));
+  root.classList.toggle("mt-compact", compact);
+  root.querySelectorAll(".mt-row").forEach((row) => row.style.setProperty("flex-wrap", compact ? "nowrap" : "wrap"));
+
+  const undo = sync(model, ["step", "frame", "view", "word"], () => {
+    const [step, frame, name, word] = ["step", "frame", "view", "word"].map((key) => model.get(key));
+    const view = viewOf(name);
+    view.draw(step, frame, word);
+    right.show(view, word);
+    if (left) { believed.draw(step, frame); left.show(believed); }
+    sliders.step.show(step);
+    sliders.frame.show(frame);
+    viewChoice.show(name);
+    wordChoice.show(word);
+    wordChoice.node.style.visibility = name === "cross-attention" ? "visible" : "hidden";
+  });
+  return () => { undo(); plays.step.stop(); plays.frame.stop(); };
+}
+
+export default { render };

@@ -1,0 +1,141 @@
+"""LatentScrubber: a sampling run under two sliders, denoising step and frame.
+
+     step ──────●────────  5 of 12 · t 653 · ᾱ 0.12     left:  the clip that the network believes in (x0, decoded)
+     frame ──●───────────  5 of 16                      right: latents, noise, attention … of that step and frame
+
+What it shows is a `recording.Flight`, live or from a file; all of it is sent to the browser once. `linked` puts two
+runs side by side that move together, to compare prompts or guidance.
+"""
+
+import numpy as np
+import traitlets
+
+from minit2v.errors import UserError
+from minit2v.lab.widgets.base import LabWidget, atlas, files, pack, png, to_uint8
+from minit2v.lab.widgets.pictures import enlarge, sheet, spread
+
+VIEWS = ("latent channels", "latent as colour", "clip x0", "noise", "decoded", "cross-attention", "temporal attention")
+COLUMNS, TILE, PICTURE_BYTES = 6, 64, 150_000  # the static picture: steps, pixels of a tile, size of the file
+
+
+class LatentScrubber(LabWidget):
+    """Every step and frame of a sampling run: latents, noise, decoded clip and attention.
+
+        latent channels      the numbers of every latent cell of x_t, blue below 0, orange above
+        latent as colour     x_t through the linear map that best turns this run's latents into its pixels
+        clip x0, noise       what the network sees in x_t: a clip, and noise
+        decoded              x0 through the decoder, all frames; click one
+        cross-attention      where a word is looked up, over the decoded frame; click a word
+        temporal attention   which frames look at which; click a row
+
+    Args:
+        flight: a `recording.Flight`, from `lab.record(pipe, prompt)` or `Flight.load(path)`.
+        name: see `LabWidget`.
+        traits: where it begins: step, frame, view, word; `compact` leaves the left picture out.
+
+    Synced: `step` 0..s-1, `frame` 0..f-1, `view` one of `.views`, `word` one of `.words` ("red (2)" is the second
+    "red" of a prompt). Setting one to anything else raises UserError.
+    """
+
+    _esm = files("lab.js", "scrubber.js")
+    _css = files("lab.css", "scrubber.css")
+    step = traitlets.Int(0).tag(sync=True)
+    frame = traitlets.Int(0).tag(sync=True)
+    view = traitlets.Unicode().tag(sync=True)
+    word = traitlets.Unicode().tag(sync=True)
+    compact = traitlets.Bool(False).tag(sync=True)
+    info = traitlets.Dict().tag(sync=True)
+    numbers = traitlets.Bytes().tag(sync=True)
+    numbers_layout = traitlets.Dict().tag(sync=True)
+    pictures = traitlets.Bytes().tag(sync=True)
+    pictures_layout = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, flight, name=None, **traits):
+        self.flight, self.words, self.ranges = flight, numbered(flight.words), {}
+        self.projection = colour_projection(flight.latents("x0"), flight.preview)
+        arrays = {}
+        for key in ("x", "x0", "eps"):
+            arrays[key], *self.ranges[key] = to_uint8(flight.latents(key))
+        arrays |= {key: maps for key in ("cross", "temporal") if (maps := getattr(flight, key)) is not None}
+        shown = {"cross-attention": "cross", "temporal attention": "temporal"}
+        self.views = [view for view in VIEWS if shown.get(view, "x") in arrays]
+        numbers, numbers_layout = pack(**arrays)
+        pictures, pictures_layout = atlas(flight.preview.reshape(-1, *flight.preview.shape[2:]))
+        traits = {"view": self.views[0], "word": self.words[0] if self.words else ""} | traits
+        super().__init__(name, info=self._info(), numbers=numbers, numbers_layout=numbers_layout,
+                         pictures=pictures, pictures_layout=pictures_layout, **traits)
+
+    def _info(self):
+        flight, (steps, frames) = self.flight, self.flight.preview.shape[:2]
+        return {
+            "prompt": flight.prompt, "model": flight.model, "fps": float(flight.fps), "settings": flight.settings,
+            "steps": steps, "frames": frames, "views": self.views, "words": self.words, "ranges": self.ranges,
+            "t": [int(t) for t in flight.t], "alphaBar": [float(a) for a in flight.alpha_bar],
+            "projection": self.projection.round(4).tolist(),
+        }
+
+    @traitlets.validate("step", "frame")
+    def _within(self, proposal):
+        count = self.flight.preview.shape[proposal.trait.name == "frame"]
+        if not 0 <= proposal.value < count:
+            raise UserError(f"{proposal.trait.name}: expected 0 to {count - 1}, found {proposal.value}")
+        return proposal.value
+
+    @traitlets.validate("view", "word")
+    def _known(self, proposal):
+        known = self.views if proposal.trait.name == "view" else self.words or [""]
+        if proposal.value not in known:
+            raise UserError(f"{proposal.trait.name}: expected one of {', '.join(known)}, found {proposal.value!r}")
+        return proposal.value
+
+    def describe(self):
+        steps, frames = self.flight.preview.shape[:2]
+        return f"{self.flight.prompt!r}, {steps} steps, {frames} frames"
+
+    def alt(self):
+        return (f"The run for “{self.flight.prompt}”, from noise on the left to the clip on the right: "
+                "latents as colours above, the decoded clip below.")
+
+    def picture(self):
+        frames = self.flight.preview.shape[1]
+        for n in (frames, frames // 2, frames // 4):  # all the frames that the size allows
+            pictures = np.stack([self._picture(i) for i in spread(frames, max(n, 1))])
+            if len(png(pictures)) <= PICTURE_BYTES:
+                return pictures
+        return pictures[len(pictures) // 2]
+
+    def _picture(self, frame):
+        steps = spread(len(self.flight.preview), COLUMNS)
+        latents = self.flight.latents("x")[steps, frame]
+        colours = np.einsum("schw,cd->shwd", latents, self.projection[:-1]) + self.projection[-1]
+        rows = [enlarge(tiles, TILE) for tiles in (colours.round().clip(0, 255).astype(np.uint8),
+                                                   self.flight.preview[steps, frame])]
+        return sheet(rows, top=[f"t {self.flight.t[i]}" for i in steps], left=["x_t", "x0"])
+
+
+def colour_projection(latents, pixels):
+    """The affine map from latents to colours that is nearest to the decoder, by least squares: float (c + 1, 3).
+
+    Args:
+        latents: float (s, f, c, h, w); pixels: uint8 (s, f, H, W, 3), the same decoded.
+    The last row is the constant, in 0..255. A picture's brightness and hue are nearly a linear function of its
+    latents, as https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204 found.
+    """
+    from PIL import Image
+
+    h, w = latents.shape[-2:]
+    small = [Image.fromarray(frame).resize((w, h), Image.Resampling.BOX) for clip in pixels for frame in clip]
+    columns = np.moveaxis(latents, 2, -1).reshape(-1, latents.shape[2])  # (s f c h w) -> ((s f h w) c)
+    ones = np.ones((len(columns), 1))
+    return np.linalg.lstsq(np.hstack([columns, ones]), np.stack(small).reshape(-1, 3), rcond=None)[0]
+
+
+def numbered(words):
+    """The words, each under a name of its own: the second "red" is "red (2)".
+
+    >>> numbered(["red", "circle", "red"])
+    ['red', 'circle', 'red (2)']
+    """
+    words = [str(word) for word in words]
+    seen = [words[:i].count(word) + 1 for i, word in enumerate(words)]
+    return [word if n == 1 else f"{word} ({n})" for word, n in zip(words, seen)]
