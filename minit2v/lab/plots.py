@@ -111,20 +111,28 @@ def curves(lines, xlabel, ylabel, *, alt, logx=False, logy=False, marks=()):
         return _saved(figure, alt)
 
 
-def points(clouds, *, alt, apart=False):
+def points(clouds, *, alt, apart=False, groups=None, paths=None):
     """Clouds of points in the plane, all to one scale.
 
     Args:
         clouds: {label: (n, 2)}.
         apart: each cloud in a panel of its own, instead of all in one.
+        groups: with `apart`, a number 0 to 7 for each of the n points: its colour in every panel.
+        paths: with `apart`, {label: (s, m, 2)}: the ways that m points take in s moments, over the cloud, now grey.
     """
     clouds = {label: _numbers(cloud) for label, cloud in clouds.items()}
-    reach = 1.05 * max(abs(cloud).max() for cloud in clouds.values())
+    paths = {label: _numbers(path) for label, path in (paths or {}).items()}
+    colours = None if groups is None else [PALETTE[int(group)] for group in groups]
+    reach = 1.05 * max(abs(cloud).max() for cloud in (*clouds.values(), *paths.values()))
     panels = len(clouds) if apart else 1
     with _figure(min(8.1, 3.4 * panels) if apart else 4.8, min(3.4, 8.1 / panels + 0.3), panels) as (figure, grid):
         for i, (label, cloud) in enumerate(clouds.items()):
             axes = grid[i if apart else 0]
-            axes.scatter(*cloud.T, s=5, linewidths=0, color=PALETTE[0 if apart else i % len(PALETTE)], label=label)
+            colour = "#bbbbbb" if label in paths else colours or PALETTE[0 if apart else i % len(PALETTE)]
+            axes.scatter(*cloud.T, s=5, linewidths=0, color=colour, label=label)
+            for j, way in enumerate(paths[label].swapaxes(0, 1) if label in paths else ()):
+                axes.plot(*way.T, color=PALETTE[j % len(PALETTE)], linewidth=1.3)
+                axes.scatter(*way[[0, -1]].T, color=["white", PALETTE[j % len(PALETTE)]], edgecolors="black", s=28, zorder=3)
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=label if apart else "")
         if not apart:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
