@@ -131,8 +131,9 @@ def points(clouds, *, alt, apart=False, groups=None, paths=None):
             colour = "#bbbbbb" if label in paths else colours or PALETTE[0 if apart else i % len(PALETTE)]
             axes.scatter(*cloud.T, s=5, linewidths=0, color=colour, label=label)
             for j, way in enumerate(paths[label].swapaxes(0, 1) if label in paths else ()):
-                axes.plot(*way.T, color=PALETTE[j % len(PALETTE)], linewidth=1.3)
-                axes.scatter(*way[[0, -1]].T, color=["white", PALETTE[j % len(PALETTE)]], edgecolors="black", s=28, zorder=3)
+                own = PALETTE[j % len(PALETTE)]
+                axes.plot(*way.T, color=own, linewidth=1.3)
+                axes.scatter(*way[[0, -1]].T, color=["white", own], edgecolors="black", s=28, zorder=3)
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=label if apart else "")
         if not apart:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
