@@ -45,8 +45,9 @@ WEIGHTS = """examples:
   minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
   minit2v weights convert ms17 for-diffusers --to diffusers
 """
-DOCTOR = """example:
-  minit2v doctor     prints versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
+DOCTOR = """examples:
+  minit2v doctor           versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
+  minit2v doctor --lab A   one line: can this machine run lab A, without a network?
 """
 
 
@@ -126,7 +127,8 @@ def parser():
     add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
     add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
 
-    command("doctor", doctor, "check this installation", DOCTOR)
+    add = command("doctor", doctor, "check this installation", DOCTOR)
+    add("--lab", metavar="NAME", help="is this machine ready for lab A, B, C or D? needs no network")
     return top
 
 
@@ -204,10 +206,11 @@ def convert(args):
 
 
 def doctor(args):
-    """What this installation is made of, one line each; the status is 1 if a check fails."""
-    from minit2v.doctor import examine
+    """What this installation is made of, or whether it can run a lab; the status is 1 if a check fails."""
+    from minit2v import doctor
+    from minit2v.lab import room
 
-    return examine()
+    return room.examine(args.lab) if args.lab else doctor.examine()
 
 
 def _numbered(path, i, n):

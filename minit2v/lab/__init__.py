@@ -30,7 +30,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "matrix": "plots",
     "latents": "plots",
     "LatentScrubber": "widgets.scrubber",
-    "linked": "widgets.scrubber",
+    "linked": "widgets.pair",
     "record": "widgets.scrubber",
     "NoiseDial": "widgets.dial",
     "SamplerStepper": "widgets.stepper",
