@@ -42,27 +42,27 @@ def betas(config: DiffusionConfig) -> Tensor:
     if config.schedule == "scaled_linear":  # Stable Diffusion's: equally spaced square roots
         return torch.linspace(start**0.5, end**0.5, config.steps, dtype=torch.float64) ** 2
     time = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
-    signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2  # eq: improved DDPM (17)
+    signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2  # eq (5.3) · improved DDPM (17)
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)  # the cap keeps the last step finite
 
 
 def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
     """The schedule (T,) stretched so that nothing of the clip is left at T-1; the value at 0 stays.
 
-    Otherwise sampling starts from pure noise, which training never showed. eq: Lin et al. algorithm 1
+    Otherwise sampling starts from pure noise, which training never showed.
     """
     signal = alpha_bar.sqrt()
     first, last = signal[0], signal[-1]
-    return ((signal - last) * first / (first - last)) ** 2
+    return ((signal - last) * first / (first - last)) ** 2  # eq (5.4) · Lin et al. algorithm 1
 
 
 def shift_snr(alpha_bar: Tensor, shift: float) -> Tensor:
-    """The schedule (T,) with SNR' = SNR / shift**2. eq: Hoogeboom et al. section 3.1, where shift is d / 64
+    """The schedule (T,) with SNR' = SNR / shift**2; for pictures of d pixels Hoogeboom et al. take shift = d / 64.
 
     >>> shift_snr(torch.tensor([0.5]), 3.0)
     tensor([0.1000])
     """
-    return alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))
+    return alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))  # eq (5.5) · Hoogeboom et al. section 3.1
 
 
 def split(prediction: str, output: Tensor, x: Tensor, signal, sigma) -> tuple[Tensor, Tensor]:
@@ -71,10 +71,10 @@ def split(prediction: str, output: Tensor, x: Tensor, signal, sigma) -> tuple[Te
     `signal` = sqrt(alpha_bar) and `sigma` = sqrt(1 - alpha_bar) are numbers, or tensors that broadcast to x.
     """
     if prediction == "eps":
-        return (x - sigma * output) / signal, output  # eq: DDPM (15)
+        return (x - sigma * output) / signal, output  # eq (5.6) · DDPM (15)
     if prediction == "x0":
         return output, (x - signal * output) / sigma
-    return signal * x - sigma * output, sigma * x + signal * output  # eq: Salimans and Ho, appendix D
+    return signal * x - sigma * output, sigma * x + signal * output  # eq (5.7) · Salimans and Ho appendix D
 
 
 class Diffusion:
@@ -98,7 +98,7 @@ class Diffusion:
         if config.zero_terminal_snr and config.prediction == "eps":
             raise UserError("prediction: expected v or x0 with zero_terminal_snr, found eps, which says "
                             "nothing of the clip where only noise is left; set prediction to v")
-        alpha_bar = torch.cumprod(1 - betas(config), 0)
+        alpha_bar = torch.cumprod(1 - betas(config), 0)  # eq (5.2) · DDPM section 2
         if config.zero_terminal_snr:
             alpha_bar = zero_terminal_snr(alpha_bar)
         self.alpha_bar = shift_snr(alpha_bar, config.snr_shift)
@@ -112,9 +112,9 @@ class Diffusion:
         return a.sqrt().to(x.dtype).to(x.device), (1 - a).sqrt().to(x.dtype).to(x.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noisy clip x_t of x0 and normal noise, both (b, c, f, h, w), at t (b,). eq: DDPM (4)"""
+        """The noisy clip x_t of x0 and normal noise, both (b, c, f, h, w), at t (b,)."""
         signal, sigma = self._levels(t, x0)
-        return signal * x0 + sigma * noise
+        return signal * x0 + sigma * noise  # eq (5.1) · DDPM (4)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network should answer: the noise, the clip or v. Shapes as `add_noise`."""
@@ -123,17 +123,17 @@ class Diffusion:
         if self.config.prediction == "x0":
             return x0
         signal, sigma = self._levels(t, x0)
-        return signal * noise - sigma * x0  # eq: Salimans and Ho, section 4
+        return signal * noise - sigma * x0  # eq (5.8) · Salimans and Ho section 4
 
     def to_x0_eps(self, output: Tensor, x_t: Tensor, t) -> tuple[Tensor, Tensor]:
         """(x0, eps) that a network output stands for; all (b, c, f, h, w), t (b,) or one int."""
         return split(self.config.prediction, output, x_t, *self._levels(t, x_t))
 
     def loss(self, output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, per_clip: bool = False) -> Tensor:
-        """Mean squared error of a network output, float32: a scalar, or (b,) with `per_clip`. eq: DDPM (14)
+        """Mean squared error of a network output, float32: a scalar, or (b,) with `per_clip`.
 
         Every clip weighs the same whatever its t, as in the release.
         """
-        error = (output.float() - self.target(x0, noise, t).float()) ** 2
+        error = (output.float() - self.target(x0, noise, t).float()) ** 2  # eq (5.9) · DDPM (14)
         losses = error.flatten(1).mean(1)  # (b c f h w) -> (b,)
         return losses if per_clip else losses.mean()
