@@ -1,6 +1,6 @@
 """The index arithmetic of `einops.rearrange`, written out, and where the elements of an array are drawn.
 
-    (b f) c:   place along the first axis = b * F + f, along the second = c     (the last name of a group is the fastest)
+    (b f) c:   place along the first axis = b * F + f, along the second = c   (the last name of a group is the fastest)
 
 References: einops, https://einops.rocks; Rogozhnikov 2022, "Einops: Clear and Reliable Tensor Manipulations".
 """
@@ -37,7 +37,8 @@ def axis_sizes(shape: tuple[int, ...] | dict[str, int], left: Axes) -> dict[str,
     names = [name for axis in left for name in axis]
     sizes = dict(shape) if isinstance(shape, dict) else dict(zip(names, shape))
     if len(shape) != len(names) or set(sizes) != set(names) or min(sizes.values()) < 1 or prod(sizes.values()) > MOST:
-        raise UserError(f"shape: expected a size for each of {', '.join(names)}, at most {MOST} elements, found {shape}")
+        wanted = f"a size for each of {', '.join(names)}, at most {MOST} elements"
+        raise UserError(f"shape: expected {wanted}, found {shape}")
     return {name: int(sizes[name]) for name in names}
 
 

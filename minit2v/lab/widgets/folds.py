@@ -6,7 +6,7 @@
     │23│67│..│                    │45│ 2
     └──┴──┴──┘                    └──┘ …                  select one: its place in the result, with the arithmetic
 
-`svg.js` beside lab.js has what diagrams share: SVG nodes, arrow keys, text that is read out.
+`picking.js`, put after lab.js, has what diagrams share: SVG nodes, arrow keys, text that is read out.
 
 References: einops, https://einops.rocks; Rogozhnikov 2022, "Einops: Clear and Reliable Tensor Manipulations".
 """
@@ -56,7 +56,7 @@ def rearranged(pattern: str, sizes: dict[str, int]) -> dict:
         "pattern": pattern, "names": sides, "shapes": [axis_lengths(left, sizes), result.shape], "lines": lines,
         "before": drawing(left, sizes, np.arange(result.size).reshape(axis_lengths(left, sizes))),
         "after": drawing(right, sizes, result),
-        "note": f"{moved} of {after.size} elements change their place in memory" if moved else "nothing moves in memory",
+        "note": f"{moved} of {after.size} elements move in memory" if moved else "nothing moves in memory",
         "order": result.ravel().tolist(),
     }  # fmt: skip
 
@@ -74,7 +74,7 @@ class FoldViz(LabWidget):
     plain rearrangement, or too many elements.
     """
 
-    _esm = files("lab.js", "svg.js", "folds.js")
+    _esm = files("lab.js", "picking.js", "folds.js")
     _css = files("lab.css")
     current = traitlets.Int(0).tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
