@@ -83,6 +83,11 @@ class TemporalConv(nn.Module):
         return x + frame_view(h, x)  # (b c f (h w)) -> ((b f) c h w)
 
 
+def attention_map(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) (n, k, s, m): how much each of the s tokens looks at each of the m."""
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (n, k, s, d) and k, v (n, k, m, d); Attention Is All You Need, equation 1.
 
@@ -95,8 +100,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = zip(*(x.split(max(1, MOST_SEQUENCES // heads)) for x in (q, k, v)))
         return torch.cat([attend(*part) for part in parts])
     if q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= 128 * 128:
-        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return weights.softmax(dim=-1) @ v
+        return attention_map(q, k) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
 
@@ -105,11 +109,13 @@ class Attention(nn.Module):
 
     ``x (n, s, d), context (b, m, e) -> (n, s, d)``. Where n = b f, the f frames of a clip share its context, so their
     pixels attend as one long sequence: the keys and values of a text are computed once a clip, not once a frame.
+
+    With ``keep`` above 0, a call leaves the map of that many last sequences in ``map``: (keep, s, m), mean over heads.
     """
 
     def __init__(self, d: int, head_dim: int, context_dim: int | None = None):
         super().__init__()
-        self.heads = d // head_dim
+        self.heads, self.keep, self.map = d // head_dim, 0, None
         self.to_q = nn.Linear(d, d, bias=False)
         self.to_k = nn.Linear(context_dim or d, d, bias=False)
         self.to_v = nn.Linear(context_dim or d, d, bias=False)
@@ -123,6 +129,8 @@ class Attention(nn.Module):
             rearrange(y, "n s (k d) -> n k s d", k=self.heads)
             for y in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
+        if self.keep:
+            self.map = attention_map(q[-self.keep :], k[-self.keep :]).mean(dim=1)
         out = attend(q, k, v)
         return self.to_out(rearrange(out, "n k s d -> n s (k d)")).reshape(shape)
 
