@@ -1,7 +1,7 @@
 // What the widgets share. It is put before a widget's own file, so there is nothing to import or export here.
 //
 //   element(tag, attributes, ...children)      a DOM node
-//   slider(label, {...}), button, choice       controls with a label, reached and moved by keyboard
+//   slider, button, choice, menu, toggle       controls with a label, reached and moved by keyboard
 //   player(button, tick, wait)                 play / pause
 //   widgetRoot(el, label, play)                the root of a widget: style, keys (space = play)
 //   newCanvas(label, w, h, shown)              w x h pixels, enlarged to a fixed place in the page
@@ -53,6 +53,15 @@ function choice(label, options, value, onChange) {
   return { node, show };
 }
 
+// The same as a drop-down list, where there is little room. options: [value, …].
+function menu(label, options, value, onChange) {
+  const node = element("select", { class: "mt-menu", "aria-label": label, onchange: () => onChange(node.value) },
+    ...options.map((option) => element("option", {}, option)));
+  const show = (value) => { node.value = value; };
+  show(value);
+  return { node, show };
+}
+
 function toggle(text, value, onChange) {
   const input = element("input", { type: "checkbox", onchange: () => onChange(input.checked) });
   input.checked = value;
@@ -74,18 +83,17 @@ function player(what, tick, wait) {
   return { node, toggle, stop };
 }
 
-// The root of a widget. Space plays (unless a button has the focus); JupyterLab's one-key shortcuts stay away from
-// the arrows, but what is pressed with Ctrl, Alt, Cmd or Shift+Enter is handed on to it.
+// The root of a widget. Space plays (unless a button has the focus). JupyterLab would take the arrows as its own
+// shortcuts, so plain keys stay inside; those with Ctrl, Alt, Cmd, and Shift+Enter, are left to it.
 function widgetRoot(el, label, play) {
   const root = element("div", {
-    class: "minit2v", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": "true",
+    class: "minit2v", role: "group", "aria-label": label,
     onkeydown: (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape"
-          || (event.shiftKey && event.key === "Enter")) {
-        const copy = new KeyboardEvent(event.type, event);
-        if (!el.dispatchEvent(copy)) event.preventDefault();
-        event.stopPropagation();
-      } else if (event.key === " " && play && event.target.tagName !== "BUTTON" && event.target.type !== "checkbox") {
+      const foreign = event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape"
+        || (event.shiftKey && event.key === "Enter");
+      if (foreign) return;
+      event.stopPropagation();
+      if (event.key === " " && play && event.target.tagName !== "BUTTON" && event.target.type !== "checkbox") {
         event.preventDefault();
         play();
       }

@@ -1,5 +1,5 @@
-const SIDE = 256;      // pixels on the screen of the longer side of a picture
-const LIMIT = 3;       // latents and noise have about unit variance: colours end at 3 standard deviations
+const SIDES = { wide: 320, compact: 256 };   // pixels on the screen of the longer side of a picture
+const LIMIT = 3;                             // latents and noise have about unit variance: colours end at 3 standard deviations
 const FRAME_MARK = "mt-mark";
 
 // A colour table for uint8 numbers that stand for low..high, white at 0, the darkest colours at -LIMIT and LIMIT.
@@ -10,18 +10,19 @@ function around0([low, high]) {
   });
 }
 
-// Dim where nobody looks, glowing where the word is looked up.
-const GLOW = AMOUNT.map(([r, g, b], i) => [r, g, b, Math.round(150 + 0.3 * i)]);
+// Over the decoded frame: clear where nobody looks, glowing where the word is looked up.
+const GLOW = AMOUNT.map(([r, g, b], i) => [r, g, b, Math.round(0.85 * i)]);
 
 async function openFlight(model) {
+  const side = model.get("compact") ? SIDES.compact : SIDES.wide;
   const numbers = await openNumbers(model.get("numbers"), model.get("numbers_layout"));
   const pictures = await openAtlas(model.get("pictures"), model.get("pictures_layout"));
-  return { ...model.get("info"), numbers, pictures };
+  return { ...model.get("info"), numbers, pictures, side };
 }
 
 // How wide and high a picture of W x H pixels is shown.
-function shown(width, height) {
-  const scale = SIDE / Math.max(width, height);
+function shown({ side }, width, height) {
+  const scale = side / Math.max(width, height);
   return [Math.round(width * scale), Math.round(height * scale)];
 }
 
@@ -29,7 +30,7 @@ function shown(width, height) {
 
 function channels(flight, name, caption) {
   const { shape: [, frames, count, height, width], data } = flight.numbers[name];
-  const [W, H] = shown(width, height), columns = Math.ceil(Math.sqrt(count));
+  const [W, H] = shown(flight, width, height), columns = Math.ceil(Math.sqrt(count));
   const tiles = Array.from({ length: count }, (_, c) =>
     newCanvas(`channel ${c + 1}`, width, height, Math.floor((W - 2) / columns), Math.floor((H - 2) / columns)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
@@ -42,7 +43,7 @@ function channels(flight, name, caption) {
 
 function asColour(flight) {
   const { shape: [, frames, count, height, width], data } = flight.numbers.x;
-  const node = newCanvas("latents as colours", width, height, ...shown(width, height));
+  const node = newCanvas("latents as colours", width, height, ...shown(flight, width, height));
   const [low, high] = flight.ranges.x, cells = height * width, context = node.getContext("2d");
   const draw = (step, frame) => {
     const image = context.createImageData(width, height), start = (step * frames + frame) * count * cells;
@@ -58,18 +59,18 @@ function asColour(flight) {
     }
     context.putImageData(image, 0, 0);
   };
-  return { node, draw, caption: () => "x_t: red, green and blue are weighted sums of the channels" };
+  return { node, draw, caption: () => "xₜ: red, green and blue are sums of the channels" };
 }
 
 function oneFrame(flight, label) {
   const { width, height } = flight.pictures;
-  const node = newCanvas(label, width, height, ...shown(width, height));
+  const node = newCanvas(label, width, height, ...shown(flight, width, height));
   return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames + frame) };
 }
 
 function allFrames(flight, choose) {
   const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames));
-  const [W, H] = shown(width, height).map((side) => Math.floor(side / columns) - 2);
+  const [W, H] = shown(flight, width, height).map((side) => Math.floor(side / columns) - 2);
   const tiles = Array.from({ length: flight.frames }, (_, i) => newCanvas(`frame ${i + 1}`, width, height, W, H));
   tiles.forEach((tile, i) => tile.addEventListener("click", () => choose(i)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
@@ -78,13 +79,13 @@ function allFrames(flight, choose) {
     flight.pictures.draw(tile, step * flight.frames + i);
     tile.classList.toggle(FRAME_MARK, i === frame);
   });
-  return { node, draw, caption: () => "x0 decoded, all frames; click one" };
+  return { node, draw, caption: () => "x₀ decoded, all frames; click one" };
 }
 
 function crossAttention(flight) {
   const { shape: [, count, frames, height, width], data } = flight.numbers.cross;
   const { node: picture, draw: drawPicture } = oneFrame(flight, "decoded frame");
-  const glow = newCanvas("attention", width, height, ...shown(flight.pictures.width, flight.pictures.height));
+  const glow = newCanvas("attention", width, height, ...shown(flight, flight.pictures.width, flight.pictures.height));
   glow.classList.add("mt-over");
   const node = element("div", { class: "mt-stack" }, picture, glow);
   const draw = (step, frame, word) => {
@@ -96,7 +97,7 @@ function crossAttention(flight) {
 }
 
 function temporalAttention(flight, choose) {
-  const frames = flight.frames, [side] = shown(1, 1), cell = side / frames;
+  const { frames, side } = flight, cell = side / frames;
   const matrix = newCanvas("frame by frame attention", frames, frames, side);
   const row = element("div", { class: "mt-matrix-row", style: `height: ${cell}px; width: ${side}px` });
   const node = element("div", { class: "mt-stack", onclick: (event) => {
@@ -114,22 +115,22 @@ function temporalAttention(flight, choose) {
 
 function makeView(name, flight, compact, choose) {
   switch (name) {
-    case "latent channels": return channels(flight, "x", "x_t, channel by channel");
+    case "latent channels": return channels(flight, "x", "xₜ, channel by channel");
     case "latent as colour": return asColour(flight);
-    case "clip x0": return channels(flight, "x0", "x0 that the network sees in x_t");
-    case "noise": return channels(flight, "eps", "noise that the network sees in x_t");
-    case "decoded": return compact ? { ...oneFrame(flight, "decoded frame"), caption: () => "x0 decoded" }
+    case "clip x0": return channels(flight, "x0", "the clip x₀ that the network sees in xₜ");
+    case "noise": return channels(flight, "eps", "the noise that the network sees in xₜ");
+    case "decoded": return compact ? { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded" }
       : allFrames(flight, choose);
     case "cross-attention": return crossAttention(flight);
     default: return temporalAttention(flight, choose);
   }
 }
 
-function panel(view) {
+function panel({ side }) {
   const caption = element("div", { class: "mt-caption" });
-  const place = element("div", { class: "mt-place", style: `width: ${SIDE}px; height: ${SIDE}px` });
-  const explanation = element("div", { class: "mt-caption mt-line" });
-  const node = element("div", { class: "mt-panel", style: `width: ${SIDE}px` }, place, caption, explanation);
+  const place = element("div", { class: "mt-place", style: `width: ${side}px; height: ${side}px` });
+  const explanation = element("div", { class: "mt-line" });
+  const node = element("div", { class: "mt-panel", style: `width: ${side}px` }, place, caption, explanation);
   const show = (view, word) => {
     if (place.firstChild !== view.node) {
       place.replaceChildren(view.node);
@@ -164,18 +165,23 @@ async function render({ model, el }) {
   };
   const views = {};
   const viewOf = (name) => (views[name] = views[name] || makeView(name, flight, compact, set("frame")));
-  const viewChoice = choice("view", flight.views.map((view) => [view, view]), model.get("view"), set("view"));
-  const wordChoice = choice("word", flight.words.map((word) => [word, word]), model.get("word"), set("word"));
-  const left = compact ? null : panel(), right = panel();
-  const believed = { ...oneFrame(flight, "decoded frame"), caption: () => "x0 decoded: the clip so far" };
+    const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen)
+    : choice(name, options.map((option) => [option, option]), model.get(name), chosen));
+  const viewChoice = oneOf("view", flight.views, set("view"));
+  const wordChoice = oneOf("word", flight.words, (word) => {
+    model.set("word", word);
+    put(model, "view", "cross-attention");
+  });
+  const left = compact ? null : panel(flight), right = panel(flight);
+  const believed = { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded: the clip that the network sees" };
 
   const root = widgetRoot(el, `latent scrubber: ${flight.prompt}`, () => plays[last].toggle());
   root.append(title(flight), viewChoice.node,
-    element("div", { class: "mt-row" }, left && left.node, right.node), wordChoice.node,
+    element("div", { class: "mt-row" }, left && left.node, right.node),
+    flight.numbers.cross ? element("div", { class: "mt-line" }, element("span", {}, "look up"), wordChoice.node) : "",
     ...["step", "frame"].map((name) => element("div", { class: "mt-line", onfocusin: () => { last = name; } },
       plays[name].node, sliders[name].node)));
   root.classList.toggle("mt-compact", compact);
-  root.querySelectorAll(".mt-row").forEach((row) => row.style.setProperty("flex-wrap", compact ? "nowrap" : "wrap"));
 
   const undo = sync(model, ["step", "frame", "view", "word"], () => {
     const [step, frame, name, word] = ["step", "frame", "view", "word"].map((key) => model.get(key));
@@ -186,8 +192,7 @@ async function render({ model, el }) {
     sliders.step.show(step);
     sliders.frame.show(frame);
     viewChoice.show(name);
-    wordChoice.show(word);
-    wordChoice.node.style.visibility = name === "cross-attention" ? "visible" : "hidden";
+    wordChoice.show(name === "cross-attention" ? word : null);
   });
   return () => { undo(); plays.step.stop(); plays.frame.stop(); };
 }
