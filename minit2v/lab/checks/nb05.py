@@ -140,7 +140,7 @@ def check_variance_along(student):
 
     def library(x0, noise, t):
         if tuple(getattr(t, "shape", ())) != (len(x0),):
-            raise Failed(f"t of shape ({len(x0)},)", getattr(t, "shape", t), "one t for each clip: torch.full((len(x0),), t)")
+            raise Failed(f"t of shape ({len(x0)},)", getattr(t, "shape", t), "one t a clip: torch.full((len(x0),), t)")
         if seen and noise.shape == seen[-1].shape and torch.equal(noise, seen[-1]):
             raise Failed("fresh noise for each t", "the same noise again", "draw it inside the loop")
         seen.append(noise)
@@ -155,9 +155,9 @@ def check_variance_along(student):
 
     close("variance with the library", measure(library, x0), torch.ones(4), 0.03, "noise must be normal: torch.randn")
     if len(seen) < len(ts):
-        raise Failed(f"add_noise called {len(ts)} times, once for each t", f"{len(seen)} calls", "measure, do not compute")
+        raise Failed(f"{len(ts)} calls of add_noise, one for each t", f"{len(seen)}", "measure, do not compute")
     raised = measure(library, x0 + 3)
-    close("variance of clips with mean 3", raised, torch.ones(4), 0.03, "the mean square is not the variance: use .var()")
+    close("variance of clips with mean 3", raised, torch.ones(4), 0.03, "the mean square is not the variance; use .var")
     wrong = a**2 + (1 - a) ** 2
     close("variance without the roots", measure(rootless, x0), wrong, 0.03, "measure the x_t of the given add_noise")
     wide = 4 * a + 1 - a
