@@ -8,6 +8,8 @@ import numpy as np
 SHARPNESS = 1.6  # picture pixels per screen pixel
 INK, FAINT, LINE = "#222222", "#666666", "#bbbbbb"
 
+DIVERGING = ("#053061", "#4393c3", "#f7f7f7", "#e69138", "#7f3b08")  # as in lab.js: around 0; blue is below
+
 
 def diagram(width: int, height: int):
     """An empty white figure of width x height screen pixels and its only axes, whose units are those pixels."""
@@ -34,6 +36,13 @@ def image(axes, picture, x, y, width, height, **options):
     """An array (h, w) or (h, w, 3) as hard-edged pixels."""
     axes.imshow(picture, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto", **options)
     axes.set(xlim=axes.viewLim.intervalx, ylim=axes.viewLim.intervaly)
+
+
+def diverging():
+    """A colour map for numbers around 0."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("diverging", DIVERGING)
 
 
 def pixels(figure) -> np.ndarray:
