@@ -53,11 +53,12 @@ function choice(label, options, value, onChange) {
   return { node, show };
 }
 
-// The same as a drop-down list, where there is little room. options: [value, …].
-function menu(label, options, value, onChange) {
+// The same as a drop-down list, where there is little room. options: [value, …]; show(null) shows the placeholder.
+function menu(label, options, value, onChange, placeholder = null) {
   const node = element("select", { class: "mt-menu", "aria-label": label, onchange: () => onChange(node.value) },
+    placeholder && element("option", { value: "", disabled: true, hidden: true }, placeholder),
     ...options.map((option) => element("option", {}, option)));
-  const show = (value) => { node.value = value; };
+  const show = (value) => { node.value = value ?? ""; };
   show(value);
   return { node, show };
 }
@@ -168,11 +169,13 @@ function colourTable(anchors) {
 const DIVERGING = colourTable([[5, 48, 97], [67, 147, 195], [247, 247, 247], [230, 145, 56], [127, 59, 8]]);
 const AMOUNT = colourTable([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]);
 
-// A bar that explains a colour table: low on the left, high on the right.
-function legend(colours, low, high, unit = "") {
-  const bar = newCanvas("colour scale", 256, 1, 120, 10);
+// A bar that explains a colour table, from low to high: a node, whose ends can be told anew: node.name(low, high).
+function legend(colours, low = "", high = "") {
+  const bar = newCanvas("colour scale", 256, 1, 120, 10), ends = [low, high].map((end) => element("span", {}, end));
   paint(bar, Uint8Array.from({ length: 256 }, (_, i) => i), 0, colours);
-  return element("span", { class: "mt-legend" }, low, bar, high, unit ? ` ${unit}` : "");
+  const node = element("span", { class: "mt-legend" }, ends[0], bar, ends[1]);
+  node.name = (...texts) => ends.forEach((end, i) => { end.textContent = texts[i]; });
+  return node;
 }
 
 // ---- traits ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ function nearest(info, t) {
 function counterpart(name, from, to) {
   const value = from.get(name), info = to.get("info");
   if (name === "step") return nearest(info, from.get("info").t[value]);
-  if (name === "frame") return Math.min(value, info.frames - 1);
+  if (name === "frame") return Math.min(value, info.frames.length - 1);
   return info[`${name}s`].includes(value) ? value : undefined;
 }
 

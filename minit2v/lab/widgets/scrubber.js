@@ -13,6 +13,26 @@ function around0([low, high]) {
 // Over the decoded frame: clear where nobody looks, glowing where the word is looked up.
 const GLOW = AMOUNT.map(([r, g, b], i) => [r, g, b, Math.round(0.85 * i)]);
 
+function extremes(data, start, count) {
+  let least = 255, most = 0;
+  for (let i = start; i < start + count; i++) {
+    least = Math.min(least, data[i]);
+    most = Math.max(most, data[i]);
+  }
+  return [least, most];
+}
+
+// The colour table whose first colour stands at `least` and whose last one at `most`.
+function stretched(colours, least, most) {
+  const share = (i) => Math.min(1, Math.max(0, (i - least) / Math.max(1, most - least)));
+  return colours.map((_, i) => colours[Math.round(255 * share(i))]);
+}
+
+// The share that a uint8 number stands for.
+function percent(value, [low, high]) {
+  return `${(100 * (low + (value / 255) * (high - low))).toFixed(1)} %`;
+}
+
 async function openFlight(model) {
   const side = model.get("compact") ? SIDES.compact : SIDES.wide;
   const numbers = await openNumbers(model.get("numbers"), model.get("numbers_layout"));
@@ -35,17 +55,19 @@ function channels(flight, name, caption) {
     newCanvas(`channel ${c + 1}`, width, height, Math.floor((W - 2) / columns), Math.floor((H - 2) / columns)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
     ...tiles);
-  const colours = around0(flight.ranges[name]);
-  const draw = (step, frame) => tiles.forEach((tile, c) =>
-    paint(tile, data, ((step * frames + frame) * count + c) * height * width, colours));
+  const draw = (step, frame) => {
+    const colours = around0(flight.ranges[name][step]);
+    tiles.forEach((tile, c) => paint(tile, data, ((step * frames + frame) * count + c) * height * width, colours));
+  };
   return { node, draw, caption: () => caption, legend: legend(DIVERGING, `≤ −${LIMIT}`, `≥ ${LIMIT}`) };
 }
 
 function asColour(flight) {
   const { shape: [, frames, count, height, width], data } = flight.numbers.x;
   const node = newCanvas("latents as colours", width, height, ...shown(flight, width, height));
-  const [low, high] = flight.ranges.x, cells = height * width, context = node.getContext("2d");
+  const cells = height * width, context = node.getContext("2d");
   const draw = (step, frame) => {
+    const [low, high] = flight.ranges.x[step];
     const image = context.createImageData(width, height), start = (step * frames + frame) * count * cells;
     for (let i = 0; i < cells; i++) {
       for (let colour = 0; colour < 3; colour++) {
@@ -59,24 +81,24 @@ function asColour(flight) {
     }
     context.putImageData(image, 0, 0);
   };
-  return { node, draw, caption: () => "xₜ: red, green and blue are sums of the channels" };
+  return { node, draw, caption: () => "after the step; red, green, blue: sums of channels" };
 }
 
 function oneFrame(flight, label) {
   const { width, height } = flight.pictures;
   const node = newCanvas(label, width, height, ...shown(flight, width, height));
-  return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames + frame) };
+  return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames.length + frame) };
 }
 
 function allFrames(flight, choose) {
-  const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames));
+  const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames.length));
   const [W, H] = shown(flight, width, height).map((side) => Math.floor(side / columns) - 2);
-  const tiles = Array.from({ length: flight.frames }, (_, i) => newCanvas(`frame ${i + 1}`, width, height, W, H));
+  const tiles = Array.from({ length: flight.frames.length }, (_, i) => newCanvas(`frame ${i + 1}`, width, height, W, H));
   tiles.forEach((tile, i) => tile.addEventListener("click", () => choose(i)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
     ...tiles);
   const draw = (step, frame) => tiles.forEach((tile, i) => {
-    flight.pictures.draw(tile, step * flight.frames + i);
+    flight.pictures.draw(tile, step * flight.frames.length + i);
     tile.classList.toggle(FRAME_MARK, i === frame);
   });
   return { node, draw, caption: () => "x₀ decoded, all frames; click one" };
@@ -86,19 +108,23 @@ function crossAttention(flight) {
   const { shape: [, count, frames, height, width], data } = flight.numbers.cross;
   const { node: picture, draw: drawPicture } = oneFrame(flight, "decoded frame");
   const glow = newCanvas("attention", width, height, ...shown(flight, flight.pictures.width, flight.pictures.height));
+  const scale = legend(AMOUNT);
   glow.classList.add("mt-over");
   const node = element("div", { class: "mt-stack" }, picture, glow);
   const draw = (step, frame, word) => {
     drawPicture(step, frame);
-    const n = Math.max(0, flight.words.indexOf(word));
-    paint(glow, data, ((step * count + n) * frames + frame) * height * width, GLOW);
+    const cells = height * width, first = (step * count + Math.max(0, flight.words.indexOf(word))) * frames * cells;
+    const [least, most] = extremes(data, first, frames * cells);  // of this word, in all frames of this step
+    paint(glow, data, first + frame * cells, stretched(GLOW, least, most));
+    scale.name(...[least, most].map((value) => percent(value, flight.ranges.cross[step])));
   };
-  return { node, draw, caption: (word) => `where “${word}” is looked up`, legend: legend(AMOUNT, "little", "much") };
+  return { node, draw, caption: (word) => `share of attention that goes to “${word}”`, legend: scale };
 }
 
 function temporalAttention(flight, choose) {
-  const { frames, side } = flight, cell = side / frames;
+  const { side } = flight, frames = flight.frames.length, cell = side / frames;
   const matrix = newCanvas("frame by frame attention", frames, frames, side);
+  const scale = legend(AMOUNT);
   const row = element("div", { class: "mt-matrix-row", style: `height: ${cell}px; width: ${side}px` });
   const node = element("div", { class: "mt-stack", onclick: (event) => {
     const y = event.clientY - matrix.getBoundingClientRect().top;
@@ -106,19 +132,20 @@ function temporalAttention(flight, choose) {
   } }, matrix, row);
   const draw = (step, frame) => {
     paint(matrix, flight.numbers.temporal.data, step * frames * frames, AMOUNT);
+    scale.name(...[0, 255].map((value) => percent(value, flight.ranges.temporal[step])));
     row.style.top = `${frame * cell}px`;
   };
-  return { node, draw, caption: () => "row: a frame; column: the frame it looks at", legend: legend(AMOUNT, "0", "most") };
+  return { node, draw, caption: () => "row: a frame; column: the frame it looks at", legend: scale };
 }
 
 // ---- the widget --------------------------------------------------------------------------------------------------
 
 function makeView(name, flight, compact, choose) {
   switch (name) {
-    case "latent channels": return channels(flight, "x", "xₜ, channel by channel");
+    case "latent channels": return channels(flight, "x", "latents after the step, channel by channel");
     case "latent as colour": return asColour(flight);
-    case "clip x0": return channels(flight, "x0", "the clip x₀ that the network sees in xₜ");
-    case "noise": return channels(flight, "eps", "the noise that the network sees in xₜ");
+    case "clip x0": return channels(flight, "x0", "x₀, the clip that the network sees");
+    case "noise": return channels(flight, "eps", "the noise that the network sees");
     case "decoded": return compact ? { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded" }
       : allFrames(flight, choose);
     case "cross-attention": return crossAttention(flight);
@@ -153,19 +180,19 @@ async function render({ model, el }) {
   const set = (name) => (value) => put(model, name, value);
   const next = (name, count) => () => put(model, name, (model.get(name) + 1) % count);
   const plays = {
-    step: player("the steps", next("step", flight.steps), () => 250),
-    frame: player("the frames", next("frame", flight.frames), () => 1000 / flight.fps),
+    step: player("the steps", next("step", flight.steps.length), () => 250),
+    frame: player("the frames", next("frame", flight.frames.length), () => 1000 / flight.fps),
   };
   let last = "frame";                                        // what the space bar plays
   const sliders = {
-    step: slider("step", { max: flight.steps - 1, onInput: set("step"), text: (i) =>
-      `${i + 1} of ${flight.steps} · t ${flight.t[i]} · ᾱ ${flight.alphaBar[i].toFixed(3)}` }),
-    frame: slider("frame", { max: flight.frames - 1, onInput: set("frame"), text: (i) =>
-      `${i + 1} of ${flight.frames}` }),
+    step: slider("step", { max: flight.steps.length - 1, onInput: set("step"), text: (i) =>
+      `${flight.steps[i] + 1} of ${flight.ofSteps} · t ${flight.t[i]} · ᾱ ${flight.alphaBar[i].toFixed(3)}` }),
+    frame: slider("frame", { max: flight.frames.length - 1, onInput: set("frame"), text: (i) =>
+      `${flight.frames[i] + 1} of ${flight.ofFrames}` }),
   };
   const views = {};
   const viewOf = (name) => (views[name] = views[name] || makeView(name, flight, compact, set("frame")));
-    const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen)
+    const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen, `a ${name} …`)
     : choice(name, options.map((option) => [option, option]), model.get(name), chosen));
   const viewChoice = oneOf("view", flight.views, set("view"));
   const wordChoice = oneOf("word", flight.words, (word) => {

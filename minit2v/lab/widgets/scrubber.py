@@ -11,7 +11,7 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack, png, to_uint8
+from minit2v.lab.widgets.base import LabWidget, atlas, files, pack, png
 from minit2v.lab.widgets.pictures import enlarge, sheet, spread
 
 VIEWS = ("latent channels", "latent as colour", "clip x0", "noise", "decoded", "cross-attention", "temporal attention")
@@ -21,9 +21,9 @@ COLUMNS, TILE, PICTURE_BYTES = 6, 64, 150_000  # the static picture: steps, pixe
 class LatentScrubber(LabWidget):
     """Every step and frame of a sampling run: latents, noise, decoded clip and attention.
 
-        latent channels      the numbers of every latent cell of x_t, blue below 0, orange above
-        latent as colour     x_t through the linear map that best turns this run's latents into its pixels
-        clip x0, noise       what the network sees in x_t: a clip, and noise
+        latent channels      the numbers of every latent cell after the step, blue below 0, orange above
+        latent as colour     the same through the linear map that best turns this run's latents into its pixels
+        clip x0, noise       what the network saw in the latents before the step: a clip, and noise
         decoded              x0 through the decoder, all frames; click one
         cross-attention      where a word is looked up, over the decoded frame; click a word
         temporal attention   which frames look at which; click a row
@@ -51,28 +51,27 @@ class LatentScrubber(LabWidget):
     pictures_layout = traitlets.Dict().tag(sync=True)
 
     def __init__(self, flight, name=None, **traits):
-        self.flight, self.words, self.ranges = flight, numbered(flight.words), {}
+        self.flight, self.words = flight, numbered(flight.words)
         self.projection = colour_projection(flight.latents("x0"), flight.preview)
-        arrays = {}
-        for key in ("x", "x0", "eps"):
-            arrays[key], *self.ranges[key] = to_uint8(flight.latents(key))
-        arrays |= {key: maps for key in ("cross", "temporal") if (maps := getattr(flight, key)) is not None}
-        shown = {"cross-attention": "cross", "temporal attention": "temporal"}
-        self.views = [view for view in VIEWS if shown.get(view, "x") in arrays]
-        numbers, numbers_layout = pack(**arrays)
+        missing = {"cross-attention": flight.cross is None, "temporal attention": flight.temporal is None}
+        self.views = [view for view in VIEWS if not missing.get(view)]
+        names = ("x", "x0", "eps", *flight.attention_maps)
+        numbers, numbers_layout = pack(**{key: getattr(flight, key) for key in names})
         pictures, pictures_layout = atlas(flight.preview.reshape(-1, *flight.preview.shape[2:]))
         traits = {"view": self.views[0], "word": self.words[0] if self.words else ""} | traits
         super().__init__(name, info=self._info(), numbers=numbers, numbers_layout=numbers_layout,
                          pictures=pictures, pictures_layout=pictures_layout, **traits)
 
     def _info(self):
-        flight, (steps, frames) = self.flight, self.flight.preview.shape[:2]
+        flight = self.flight
         return {
-            "prompt": flight.prompt, "model": flight.model, "fps": float(flight.fps), "settings": flight.settings,
-            "steps": steps, "frames": frames, "views": self.views, "words": self.words, "ranges": self.ranges,
-            "t": [int(t) for t in flight.t], "alphaBar": [float(a) for a in flight.alpha_bar],
-            "projection": self.projection.round(4).tolist(),
-        }
+            "prompt": flight.prompt, "model": flight.model, "settings": flight.settings, "fps": float(flight.fps),
+            "steps": flight.steps.tolist(), "frames": flight.frames.tolist(), "ofSteps": len(flight.timesteps),
+            "ofFrames": flight.settings.get("frames", len(flight.frames)),
+            "t": flight.t.tolist(), "alphaBar": flight.alpha_bar.tolist(),
+            "ranges": {key: ends.tolist() for key, ends in flight.ranges.items()},
+            "views": self.views, "words": self.words, "projection": self.projection.round(4).tolist(),
+        }  # fmt: skip
 
     @traitlets.validate("step", "frame")
     def _within(self, proposal):
@@ -110,7 +109,14 @@ class LatentScrubber(LabWidget):
         colours = np.einsum("schw,cd->shwd", latents, self.projection[:-1]) + self.projection[-1]
         rows = [enlarge(tiles, TILE) for tiles in (colours.round().clip(0, 255).astype(np.uint8),
                                                    self.flight.preview[steps, frame])]
-        return sheet(rows, top=[f"t {self.flight.t[i]}" for i in steps], left=["x_t", "x0"])
+        return sheet(rows, top=[f"t {self.flight.t[i]}" for i in steps], left=["x", "x0"])
+
+
+def record(pipe, prompt, **settings):
+    """A clip of a prompt sampled by a `TextToVideo`, step by step: a `Flight` to scrub. See `recording.flight_of`."""
+    from minit2v.recording import flight_of
+
+    return flight_of(pipe, prompt, **settings)
 
 
 def colour_projection(latents, pixels):
