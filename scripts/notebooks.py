@@ -5,6 +5,7 @@
         student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
+        table      no kernel     -> the screen                         words, lines and cells of the built notebooks
 
 An exercise is a cell tagged "exercise". Between `### BEGIN SOLUTION` and `### END SOLUTION` is what students write
 (nbgrader's markers); they get `raise NotImplementedError` instead, or, of a bug hunt, the commented lines between
@@ -35,6 +36,7 @@ SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$
 STUDENT = re.compile(r"^([ \t]*)### BEGIN STUDENT\n(.*?)^[ \t]*### END STUDENT$\n?", re.M | re.S)
 MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION$\n?", re.M)
 TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
+HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
 LINK = re.compile(r"""(\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 START = """# minit2v: notebooks for a lab
@@ -99,8 +101,10 @@ def build(source, folder):
     try:
         client.execute()
     except CellExecutionError as error:
-        cell = next(i for i, cell in enumerate(nb.cells) if any(o.output_type == "error" for o in cell.get("outputs", ())))
-        raise UserError(f"{source.name}: cell {cell} raised {error.ename}: {error.evalue}; nothing was written") from None
+        kinds = [{output.output_type for output in cell.get("outputs", ())} for cell in nb.cells]
+        place = max(i for i, found in enumerate(kinds) if "error" in found)  # earlier ones may be meant
+        found = f"cell {place} raised {error.ename}: {error.evalue}"
+        raise UserError(f"{source.name}: {found}; nothing was written") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"{source.name}: {str(error).splitlines()[0]}; nothing was written") from None
     return write(stripped(nb), path)
@@ -122,8 +126,7 @@ def student(nb):
     nb, number = nbformat.from_dict(nb), "?"
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            headings = re.findall(r"^#+ Exercise (\w+\.\w+)", cell.source, re.M)
-            number = headings[-1] if headings else number
+            number = (HEADING.findall(cell.source) or [number])[-1]
             cell.source = TOLD.sub("", cell.source)
         else:
             cell.source, cell.outputs, cell.execution_count = stub(cell.source, number), [], None
@@ -179,10 +182,37 @@ def archive(folder, target):
     return target
 
 
+def code_lines(code):
+    """The lines of a cell that are code or comment, the markers of exercises left out."""
+    return [line for line in MARKER.sub("", STUDENT.sub("", code)).splitlines() if line.strip()]
+
+
+def words(text):
+    """The words of a markdown cell that are prose: no code, no addresses, no marks."""
+    text = re.sub(r"```.*?```|<[^>]+>|\]\([^)]*\)|`[^`]*`|\$[^$]*\$", " ", text, flags=re.S)
+    return re.findall(r"[^\W\d_][\w’'-]*", text)
+
+
+def table(folder):
+    """A markdown table of the built notebooks; of the cells with outputs, how many nbval compares."""
+    heads = ("notebook", "words", "code lines", "cells", "exercises", "outputs compared", "not compared")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for source in sources(folder):
+        nb = nbformat.read(folder / f"{source.stem}.ipynb", 4)
+        code = [cell for cell in nb.cells if cell.cell_type == "code"]
+        text = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
+        shown = [not {"nbval-ignore-output", "nbval-skip"} & set(c.metadata.get("tags", ())) for c in code if c.outputs]
+        read, written = sum(len(words(one)) for one in text), sum(len(code_lines(cell.source)) for cell in code)
+        exercises = sum(len(HEADING.findall(one)) for one in text)
+        counts = (read, written, len(nb.cells), exercises, sum(shown), len(shown) - sum(shown))
+        lines.append(f"| {source.stem} | " + " | ".join(map(str, counts)) + " |")
+    return "\n".join(lines)
+
+
 def main(argv=None):
     """Run the command line; the exit status is 2 for a mistake, told in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "student", "solutions", "zip"))
+    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "table"))
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", help="where src/ is (notebooks)")
     args = parser.parse_args(argv)
@@ -191,6 +221,9 @@ def main(argv=None):
         if args.command == "zip":
             path = archive(folder, ROOT / "dist/minit2v-lab.zip")
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+            return 0
+        if args.command == "table":
+            print(table(folder))
             return 0
         for source in sources(folder, args.numbers):
             start, built = time.monotonic(), folder / f"{source.stem}.ipynb"

@@ -49,7 +49,8 @@ class EquationTable:
 
     def __init__(self, titles, found):
         self.rows = []
-        for number, (title, test) in sorted(titles.items(), key=lambda item: [int(part) for part in item[0].split(".")]):
+        for number in sorted(titles, key=lambda number: [int(part) for part in number.split(".")]):
+            title, test = titles[number]
             own = [tag for tag in found if tag.number == number]
             if not own:
                 raise UserError(f"equation {number}, {title}: expected a line of the library tagged "

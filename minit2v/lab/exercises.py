@@ -1,8 +1,8 @@
 """Exercises: what a student writes, the check that tells how far it is, and the way out.
 
-    minit2v/lab/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)     registers check and solution
-    a notebook                    lab.check("5.1", q_sample)                         prints one line, never raises
-                                  lab.rescue("5.1")                                  q_sample is the library's from now on
+    minit2v/lab/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)   registers check and solution
+    a notebook                    lab.check("5.1", q_sample)                       prints one line, never raises
+                                  lab.rescue("5.1")                                q_sample becomes the library's
 
 A check is a function of what the student defined (a function, a class, a number). It raises `Failed`, most often
 through `close` or `same_shape`, with what was expected, what was found and a likely cause; or it returns what it has
@@ -181,5 +181,5 @@ def _raised(error):
         if not code.co_filename.startswith(_FOREIGN) and "site-packages" not in code.co_filename:
             line = linecache.getline(code.co_filename, place.tb_lineno).strip() or line
         place = place.tb_next
-    text = " ".join(str(error).split())[:LONGEST]
-    return f"expected a result, found {type(error).__name__}: {text}" + (f"; it comes from the line: {line}" if line else "")
+    found = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
+    return f"expected a result, found {found}" + (f"; it comes from the line: {line}" if line else "")

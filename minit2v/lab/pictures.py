@@ -42,7 +42,9 @@ def pixels(images):
     [[[0, 127, 255]]]
     """
     images = images.pixels if isinstance(images, Clip) else images
-    images = np.asarray(images.detach().float().cpu() if hasattr(images, "detach") and images.is_floating_point() else images)
+    if hasattr(images, "detach"):
+        images = images.detach().float().cpu() if images.is_floating_point() else images.cpu()
+    images = np.asarray(images)
     if images.ndim == 2:
         if images.dtype != np.uint8:
             low, high = float(images.min()), float(images.max())
@@ -56,7 +58,7 @@ def pixels(images):
 
 
 def fitted(images, beside, most=4):
-    """uint8 pictures (n, H, W, 3) in the largest size at which `beside` of them fit: a whole number of times, or less."""
+    """uint8 pictures (n, H, W, 3) as large as `beside` of them fit: enlarged a whole number of times, or reduced."""
     from PIL import Image
 
     H, W = images.shape[1:3]
@@ -86,7 +88,8 @@ def written(text, width=None):
 def row(images):
     """Pictures from left to right, their upper edges on one line."""
     highest = max(image.shape[0] for image in images)
-    return np.concatenate([_padded(image, (0, highest - image.shape[0]), (0, GAP)) for image in images], axis=1)[:, :-GAP]
+    padded = [_padded(image, (0, highest - image.shape[0]), (0, GAP)) for image in images]
+    return np.concatenate(padded, axis=1)[:, :-GAP]
 
 
 def stack(images):

@@ -13,7 +13,7 @@ _score = {}  # question -> was the first answer right
 
 
 class Prediction:
-    """A question with a field for the reader's guess; the answer appears only after it. Without ipywidgets: its text."""
+    """A question with a field for the reader's guess; the answer appears only after it. Else: its text."""
 
     def __init__(self, question, answer, choices=None, tolerance=0.0):
         if choices is not None and answer not in choices:
@@ -82,8 +82,10 @@ class Quiz:
         self.questions = questions
 
     def __repr__(self):
-        return "\n\n".join(f"{i}. {question}\n" + "\n".join(f"   {letter}) {choice}" for letter, choice in zip("abcdef", choices))
-                           for i, (question, choices, _, _) in enumerate(self.questions, 1))
+        lines = []
+        for i, (question, choices, _, _) in enumerate(self.questions, 1):
+            lines += [f"{i}. {question}", *map("   {}) {}".format, "abcdef", choices)]
+        return "\n".join(lines)
 
     def _repr_html_(self):
         parts = []

@@ -1,4 +1,4 @@
-"""Is this machine ready for a lab? `minit2v doctor --lab A`, to be run on every machine of a room, without a network."""
+"""Is this machine ready for a lab? `minit2v doctor --lab A`, to be run on every machine of a room."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,7 @@ def examine(name):
 
 
 def notebooks_folder():
-    """The folder of the notebooks: the working folder, `notebooks` in it, or that of the clone. None if there is none."""
+    """The folder of the notebooks: the working folder, `notebooks` in it, or the clone's. None if there is none."""
     here = Path.cwd()
     for folder in (here, here / "notebooks", Path(__file__).parents[2] / "notebooks"):
         if list(folder.glob("[0-9][0-9]_*.ipynb")):
@@ -68,11 +68,12 @@ def _kernel():
 
 def _notebooks(numbers):
     folder = notebooks_folder()
-    missing = [f"{n:02}" for n in numbers if folder is None or not list(folder.glob(f"{n:02}_*.ipynb"))]
+    names = [f"{number:02}" for number in numbers]
+    missing = [name for name in names if folder is None or not list(folder.glob(f"{name}_*.ipynb"))]
     if missing:
-        raise UserError(f"expected the notebooks {', '.join(f'{n:02}' for n in numbers)}, found no {', '.join(missing)} "
-                        f"in {folder or Path.cwd()}; go into the folder of the lab and try again")
-    return f"notebooks {' '.join(f'{n:02}' for n in numbers)}"
+        raise UserError(f"expected the notebooks {', '.join(names)}, found no {', '.join(missing)} in "
+                        f"{folder or Path.cwd()}; go into the folder of the lab and try again")
+    return f"notebooks {' '.join(names)}"
 
 
 def _exercises(numbers):

@@ -22,7 +22,7 @@ class Source:
             path = Path(inspect.getsourcefile(obj)).resolve()
             text, first = inspect.getsourcelines(obj)
         except (TypeError, OSError):
-            raise UserError(f"show_source: expected a function, class, method or module of minit2v, found {obj!r}") from None
+            raise UserError(f"show_source: expected a function, class or module of minit2v, found {obj!r}") from None
         if not path.is_relative_to(PACKAGE):
             name = getattr(obj, "__name__", repr(obj))
             raise UserError(f"show_source: expected something of minit2v, found {name}, which is not part of it")

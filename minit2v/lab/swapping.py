@@ -100,8 +100,8 @@ def _rebuilt(pipe, pairs):
         try:
             new = build(getattr(pipe.preset, setting))
         except TypeError as error:
-            shapes = "; ".join(f"{old.__name__}{inspect.signature(old)}" for old in current)
-            raise UserError(f"swap: expected a class that is built like the library's, {shapes}; found: {error}") from error
+            built = "; ".join(f"{old.__name__}{inspect.signature(old)}" for old in current)
+            raise UserError(f"swap: expected a class built like the library's, {built}; found: {error}") from error
         if isinstance(own, torch.nn.Module):
             _carry_over(own, new, current)
             new.eval()

@@ -1,0 +1,293 @@
+"""Every notebook: built from its source, complete, and its exercises can be solved and cannot be passed by their stubs.
+
+That their outputs are true is nbval's part of `make test`.
+"""
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from minit2v.lab import exercises
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "notebooks"
+SOURCES = sorted((FOLDER / "src").glob("[0-9][0-9]_*.py"))
+BUILT = [path.stem for path in SOURCES if (FOLDER / f"{path.stem}.ipynb").exists()]
+COURSE = ("00_take_off", "01_video_is_a_tensor", "02_squeezing_frames", "03_training_a_tiny_vqgan",
+          "04_words_into_vectors", "05_destroying_a_video", "06_un_destroying_it")
+SETUP = "from minit2v import lab\n\nctx = lab.setup({})"
+PRIVATE = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|usr|mnt)/|[A-Z]:\\)|site-packages")
+LADDER = ("<summary>Hint 1</summary>", "<summary>Hint 2</summary>", "<summary>Solution</summary>", "*What if?*")
+SECTIONS = ("Takeaways", "Quiz", "Equations", "Further reading", "Next")
+
+spec = importlib.util.spec_from_file_location("notebooks", ROOT / "scripts/notebooks.py")
+notebooks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(notebooks)
+
+every = pytest.mark.parametrize("name", BUILT)
+
+
+@cache
+def built(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", 4)
+
+
+def code(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def text(nb):
+    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", ()))
+
+
+def outputs(nb, mime):
+    return [(cell, output) for cell in code(nb) for output in cell.outputs if mime in output.get("data", ())]
+
+
+@every
+def test_is_what_its_source_says(name):
+    source, nb = notebooks.read(FOLDER / f"src/{name}.py"), built(name)
+    assert [(c.id, c.cell_type, c.source, tags(c)) for c in nb.cells] == [
+        (c.id, c.cell_type, c.source, tags(c)) for c in source.cells], f"make notebooks ONLY={name[:2]}"  # fmt: skip
+    assert nb.metadata == source.metadata  # so no state of widgets
+
+
+@every
+def test_was_run_in_order_without_an_error(name):
+    cells = code(built(name))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    failed = [cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)]
+    assert all("raises-exception" in tags(cell) for cell in failed)
+    assert not [o for c in cells for o in c.outputs if o.get("name") == "stderr"], "a warning or a progress bar"
+    alone = [output for _, output in outputs(built(name), notebooks.VIEW)]
+    assert not alone, "a widget without a picture, which shows nothing before the notebook is run"
+
+
+@every
+def test_is_small(name):
+    nb = built(name)
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= 1.5e6
+    assert len(nb.cells) <= 60
+    lines = [len(notebooks.code_lines(cell.source)) for cell in code(nb)]
+    assert sum(lines) <= 250 and max(lines) <= 25
+    assert 2000 <= len(notebooks.words(text(nb))) <= 2800
+
+
+@every
+def test_has_its_header_and_its_end(name):
+    nb = built(name)
+    header, setup = nb.cells[0].source, nb.cells[1].source
+    assert re.match(rf"# {name[:2]} · \S", header) and setup == SETUP.format(int(name[:2]))
+    places = [header.index(f"**{part}**") for part in ("You will", "You need", "Time")]
+    assert places == sorted(places)
+    time = header[places[-1] :]
+    assert re.search(r"read\w* \d+", time) and re.search(r"run\w* .*\d.*fast mode .*\d", time), time
+    assert re.search(r"exercises? \d+ min", time), time
+    headings = "\n".join(re.findall(r"^#+ .*$", text(nb), re.M)).lower()
+    assert [section for section in SECTIONS if section.lower() not in headings] == []
+    calls = "\n".join(cell.source for cell in code(nb))
+    assert f"lab.quiz({int(name[:2])})" in calls and f"lab.equations({int(name[:2])})" in calls
+    assert len(exercises.checks(name[:2]).QUIZ) == 3
+
+
+@every
+def test_every_picture_has_a_description(name):
+    for cell, output in outputs(built(name), "image/png"):
+        alt = output.metadata.get("image/png", {}).get("alt", "")
+        assert len(alt.split()) >= 4, f"use lab.play, lab.strip or another function with alt=: {cell.source[:80]}"
+    for alt in re.findall(r"!\[([^\]]*)\]\(", text(built(name))) + re.findall(r"<img (.*?)>", text(built(name))):
+        assert len(alt.split()) >= 4
+
+
+@every
+def test_names_no_place_on_this_machine(name):
+    nb = built(name)
+    shown = [str(output.get("text", "")) + str(output.get("data", {}).get(kind, ""))
+             for cell in code(nb) for output in cell.outputs for kind in ("text/plain", "text/html")]
+    for one in [cell.source for cell in nb.cells] + shown:
+        assert not PRIVATE.search(one), PRIVATE.search(one)
+
+
+@every
+def test_every_output_that_is_not_compared_has_its_reason(name):
+    for cell in code(built(name)):
+        if tags(cell) & {"nbval-ignore-output", "nbval-skip"}:
+            assert re.search(r"^\s*# ", cell.source, re.M), cell.source
+
+
+@every
+def test_links_lead_somewhere(name):
+    for _, target in notebooks.LINK.findall(text(built(name))):
+        path = target.partition("#")[0]
+        assert (FOLDER / path).exists() or path in [f"{name}.ipynb" for name in COURSE], target
+
+
+def exercise_cells(nb):
+    """number -> the cell that students fill."""
+    number, cells = None, {}
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            number = (notebooks.HEADING.findall(cell.source) or [number])[-1]
+        elif "exercise" in tags(cell):
+            assert number not in cells, f"two cells for exercise {number}"
+            cells[number] = cell
+    return cells
+
+
+@every
+def test_every_exercise_is_there_with_its_ladder(name):
+    nb = built(name)
+    known = {one.number: one for one in exercises.of(name[:2])}
+    hunts = [number for number in known if number.endswith(".B")]
+    assert len(hunts) >= 1 and len(known) - len(hunts) >= 3
+    assert set(exercise_cells(nb)) == set(known)
+    calls, prose = "\n".join(cell.source for cell in code(nb)), text(nb)
+    parts = re.split(r"(?m)^(?=#+ (?:Exercise|Bug hunt) \d+\.\w)", prose)
+    told = {notebooks.HEADING.match(part)[1]: part for part in parts if notebooks.HEADING.match(part)}
+    for number, one in known.items():
+        assert f'lab.check("{number}", {one.name})' in calls
+        line = f"Difficulty {one.difficulty}/5 · importance {one.importance}/5 · {one.minutes} minutes"
+        for wanted in (line, *LADDER[: 3 if number.endswith(".B") else 4]):
+            assert wanted in told[number], f"exercise {number}: {wanted}"
+        assert "<summary>Solution</summary>" not in notebooks.TOLD.sub("", told[number])
+
+
+@every
+def test_stubs_fail_and_solutions_pass(name):
+    nb = built(name)
+    namespace = {}
+    for cell in code(nb):
+        imports = [node for node in ast.parse(cell.source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(imports, []), name, "exec"), namespace)
+    for number, cell in exercise_cells(nb).items():
+        one = exercises.get(number)
+        for source, passes in ((notebooks.stub(cell.source, number), False), (cell.source, True)):
+            exec(source, namespace)
+            outcome = exercises.run(number, namespace[one.name])
+            assert outcome.passed == passes, f"{'solution' if passes else 'stub'}: {outcome.message}"
+        assert exercises.run(number, one.solution).passed, "what lab.rescue gives"
+
+
+@every
+def test_a_copy_without_solutions_runs_to_its_end(name):
+    """No cell but the exercises and their checks uses what students are to write."""
+    nb = built(name)
+    own = {one.name for one in exercises.of(name[:2])}
+    for cell in code(nb):
+        if "exercise" in tags(cell) or re.fullmatch(r'\s*lab\.check\("[\w.]+", \w+\)\s*', cell.source):
+            continue
+        used = {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
+        assert not used & own, f"{used & own} in: {cell.source}"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SOURCES])
+def test_student_copies_hold_no_solution(name):
+    source = notebooks.read(FOLDER / f"src/{name}.py")
+    copy = notebooks.student(source)
+    kept = "\n".join(cell.source for cell in copy.cells)
+    assert "SOLUTION" not in kept and "### " not in "\n".join(cell.source for cell in code(copy))
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code(copy))
+    for number, cell in exercise_cells(source).items():
+        stub = exercise_cells(copy)[number].source
+        assert stub != cell.source and ast.parse(stub), number
+        if "### BEGIN STUDENT" not in cell.source:
+            assert f'raise NotImplementedError("exercise {number}: your code here")' in stub
+
+
+# --- the builder itself
+
+TRIAL = '''# %% [markdown]
+# # Trial, see [the list](../README.md) and [next](02_next.ipynb)
+#
+# ### Exercise 9.1 · f
+# <!-- BEGIN SOLUTION -->secret<!-- END SOLUTION -->
+
+# %%
+print("a", flush=True)
+print("b")
+
+# %% tags=["exercise"]
+def f(x):
+    """A line."""
+    ### BEGIN SOLUTION
+    y = x
+    return 2 * y
+    ### END SOLUTION
+
+# %% tags=["exercise"]
+def mend(x):
+    ### BEGIN SOLUTION
+    return x
+    ### END SOLUTION
+    ### BEGIN STUDENT
+    # if x:
+    #     return -x
+    # return 0
+    ### END STUDENT
+
+# %%
+f(3)
+'''
+
+
+@pytest.fixture
+def trial(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/01_trial.py").write_text(TRIAL)
+    return tmp_path
+
+
+def test_a_notebook_built_twice_is_the_same(trial, capsys):
+    path = trial / "01_trial.ipynb"
+    contents = []
+    for _ in range(2):
+        assert notebooks.main(["build", "01", "--folder", str(trial)]) == 0
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    nb = json.loads(contents[0])
+    assert nb["cells"][1]["outputs"] == [{"name": "stdout", "output_type": "stream", "text": ["a\n", "b\n"]}]
+    assert nb["cells"][4]["outputs"][0]["data"] == {"text/plain": ["6"]}
+    assert [notebooks.main([kind, "--folder", str(trial)]) for kind in ("student", "solutions")] == [0, 0]
+    student, solved = (nbformat.read(trial / kind / path.name, 4) for kind in ("student", "solutions"))
+    assert "[the list](../../README.md) and [next](02_next.ipynb)" in student.cells[0].source
+    assert "secret" not in student.cells[0].source and "secret" in solved.cells[0].source
+    stub = 'def f(x):\n    """A line."""\n    raise NotImplementedError("exercise 9.1: your code here")'
+    assert student.cells[2].source == stub
+    assert student.cells[3].source == "def mend(x):\n    if x:\n        return -x\n    return 0"
+    assert solved.cells[3].source == "def mend(x):\n    return x" and solved.cells[4].outputs
+    assert "outputs compared" in notebooks.table(trial) and "| 01_trial | 9 |" in notebooks.table(trial)
+
+
+def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
+    (trial / "src/01_trial.py").write_text("# %%\nx = 1\n\n# %%\n1 / 0\n")
+    assert notebooks.main(["build", "--folder", str(trial)]) == 2
+    error = capsys.readouterr().err
+    assert error == "notebooks: 01_trial.py: cell 1 raised ZeroDivisionError: division by zero; nothing was written\n"
+    assert not (trial / "01_trial.ipynb").exists()
+    assert notebooks.main(["build", "07", "--folder", str(trial)]) == 2
+    assert capsys.readouterr().err == "notebooks: expected the numbers of notebooks (01), found '07'\n"
+
+
+def test_the_zip_for_a_room(trial):
+    (trial / "README.md").write_text("order")
+    first, again = (notebooks.archive(trial, trial / name) for name in ("a.zip", "b.zip"))
+    assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 40e6
+    with zipfile.ZipFile(first) as archive:
+        names = archive.namelist()
+        notebook = archive.read("minit2v-lab/notebooks/01_trial.ipynb").decode()
+    assert "return 2 * y" not in notebook and "secret" not in notebook and "exercise 9.1: your code here" in notebook
+    wanted = ("START.md", "pyproject.toml", "minit2v/lab/session.py", "data/mini/unet.safetensors")
+    assert {f"minit2v-lab/{name}" for name in wanted} <= set(names)
+    assert not [name for name in names if "__pycache__" in name or name.startswith("minit2v-lab/notebooks/src")]
