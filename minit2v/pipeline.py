@@ -78,9 +78,9 @@ class TextToVideo:
                  **settings) -> Clip | list[Clip]:
         """A clip of a prompt; or a list of clips, none of which depends on the others of the list.
 
-        `callback` is called with every Step; `progress` shows a bar; `record_to` is a folder that keeps all
-        steps (see `recording.record`); `settings` are the fields of `Settings`. Raises UserError, before any
-        work, for a setting out of range.
+        `callback` is called with every Step; `progress` shows a bar; `record_to` is a folder that keeps the run
+        as a flight (see `recording`); `settings` are the fields of `Settings`. Raises UserError, before any work,
+        for a setting out of range.
         """
         prompts, settings = self._checked(prompt, settings)
         steps = self._stream(prompts, settings)
@@ -89,7 +89,7 @@ class TextToVideo:
 
             steps = tqdm(steps, "denoising", settings.steps - settings.skip, unit="step")
         if record_to is not None:
-            steps = record(steps, record_to, self.decode)
+            steps = record(steps, record_to, self, prompts, settings)
         for step in steps:
             if callback is not None:
                 callback(step)
