@@ -26,7 +26,7 @@ COURSE = ("00_take_off", "01_video_is_a_tensor", "02_squeezing_frames", "03_trai
 SETUP = "from minit2v import lab\n\nctx = lab.setup({})"
 PRIVATE = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|usr|mnt)/|[A-Z]:\\)|site-packages")
 LADDER = ("<summary>Hint 1</summary>", "<summary>Hint 2</summary>", "<summary>Solution</summary>", "*What if?*")
-SECTIONS = ("Takeaways", "Quiz", "Equations", "Further reading", "Next")
+SECTIONS = ("Takeaways", "Quiz", "Equations", "Further reading")
 
 spec = importlib.util.spec_from_file_location("notebooks", ROOT / "scripts/notebooks.py")
 notebooks = importlib.util.module_from_spec(spec)
@@ -97,6 +97,7 @@ def test_has_its_header_and_its_end(name):
     assert re.search(r"exercises? \d+ min", time), time
     headings = "\n".join(re.findall(r"^#+ .*$", text(nb), re.M)).lower()
     assert [section for section in SECTIONS if section.lower() not in headings] == []
+    assert "next" in nb.cells[-1].source.lower(), "where to go from here"
     calls = "\n".join(cell.source for cell in code(nb))
     assert f"lab.quiz({int(name[:2])})" in calls and f"lab.equations({int(name[:2])})" in calls
     assert len(exercises.checks(name[:2]).QUIZ) == 3
