@@ -125,7 +125,7 @@ def points(clouds, *, alt, apart=False, groups=None, paths=None):
     colours = None if groups is None else [PALETTE[int(group)] for group in groups]
     reach = 1.05 * max(abs(cloud).max() for cloud in (*clouds.values(), *paths.values()))
     panels = len(clouds) if apart else 1
-    with _figure(min(8.1, 3.4 * panels) if apart else 4.8, min(3.4, 8.1 / panels + 0.3), panels) as (figure, grid):
+    with _figure(min(8.1, 3.4 * panels) if apart else 4.8, min(3.7, 8.1 / panels + 0.3), panels) as (figure, grid):
         for i, (label, cloud) in enumerate(clouds.items()):
             axes = grid[i if apart else 0]
             colour = "#bbbbbb" if label in paths else colours or PALETTE[0 if apart else i % len(PALETTE)]
