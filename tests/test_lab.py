@@ -202,6 +202,21 @@ def test_rescue_defines_the_library_s_versions(course, capsys):
         lab.rescue("98.1")
 
 
+def test_yours_is_the_student_s_as_soon_as_it_passes(course, capsys):
+    shell = InteractiveShell.instance()
+    try:
+        assert lab.yours("98.1")(4) == 8  # nothing is defined yet
+        shell.user_ns["double"] = later
+        assert lab.yours("98.1") is exercises.get("98.1").solution
+        assert capsys.readouterr().out == "double (98.1): the library's, until yours passes its check\n" * 2
+        shell.user_ns["double"] = mine = lambda x: x + x
+        assert lab.yours("98.1") is mine and capsys.readouterr().out == "double (98.1): yours\n"
+    finally:
+        InteractiveShell.clear_instance()
+    with pytest.raises(UserError, match="works in Jupyter only"):
+        lab.yours("98.1")
+
+
 # --- questions
 
 def test_predictions_and_quiz(course, monkeypatch):
@@ -215,6 +230,12 @@ def test_predictions_and_quiz(course, monkeypatch):
     assert lab.predict("About?", 0.38, tolerance=0.05).judge(0.4).startswith("✓")
     with pytest.raises(UserError, match="among the choices"):
         lab.predict("Which?", "neither", choices=["a"])
+    question, row, shown = lab.predict("How large?", 1_000).box.children
+    field, button = row.children
+    for typed, answer in (("many", "A number, please."), ("1,000", "✓ Yes: 1,000")):
+        field.value = typed
+        button.click()
+        assert shown.value.startswith(answer)
     text = lab.quiz(98)._repr_html_()
     assert "no reason &lt;b&gt;" in text and text.index("Why?") < text.index("<details>") < text.index("it is so")
     assert "it is so" not in repr(lab.quiz(98))

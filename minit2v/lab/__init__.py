@@ -18,6 +18,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "show_source": "source",
     "check": "exercises",
     "rescue": "exercises",
+    "yours": "exercises",
     "swap": "swapping",
     "predict": "questions",
     "quiz": "questions",
