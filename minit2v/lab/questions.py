@@ -49,11 +49,15 @@ class Prediction:
         if self.choices is not None:
             field = w.ToggleButtons(options=list(self.choices), value=None, tooltip=self.question)
         else:
-            field = w.FloatText(layout=w.Layout(width="12em"), tooltip=self.question)
+            field = w.Text(placeholder="a number", layout=w.Layout(width="12em"), tooltip=self.question)
         button, answer = w.Button(description="I guess so", tooltip="shows the answer"), w.HTML()
 
         def reveal(_):
-            answer.value = html.escape(self.judge(field.value) if field.value is not None else "Choose first.")
+            try:
+                guess = field.value if self.choices is not None else float(field.value.replace(",", ""))
+                answer.value = html.escape(self.judge(guess) if guess is not None else "Choose first.")
+            except ValueError:
+                answer.value = "A number, please."
 
         button.on_click(reveal)
         question = w.HTML(f"<b>Predict.</b> {html.escape(self.question)}")
