@@ -197,15 +197,15 @@ def table(folder):
     """A markdown table of the built notebooks; of the cells with outputs, how many nbval compares."""
     heads = ("notebook", "words", "code lines", "cells", "exercises", "outputs compared", "not compared")
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for source in sources(folder):
-        nb = nbformat.read(folder / f"{source.stem}.ipynb", 4)
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        nb = nbformat.read(path, 4)
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
         text = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
         shown = [not {"nbval-ignore-output", "nbval-skip"} & set(c.metadata.get("tags", ())) for c in code if c.outputs]
         read, written = sum(len(words(one)) for one in text), sum(len(code_lines(cell.source)) for cell in code)
         exercises = sum(len(HEADING.findall(one)) for one in text)
         counts = (read, written, len(nb.cells), exercises, sum(shown), len(shown) - sum(shown))
-        lines.append(f"| {source.stem} | " + " | ".join(map(str, counts)) + " |")
+        lines.append(f"| {path.stem} | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines)
 
 
