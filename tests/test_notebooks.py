@@ -207,6 +207,36 @@ def test_student_copies_hold_no_solution(name):
             assert f'raise NotImplementedError("exercise {number}: your code here")' in stub
 
 
+def test_what_nbval_does_not_compare():
+    """Line numbers, versions and colours may differ; the library's lines and every other number may not."""
+    from nbval.plugin import get_sanitize_patterns
+
+    from minit2v.lab.equation_table import EquationTable, Tag
+    from minit2v.lab.source import Source
+
+    patterns = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text())
+
+    def clean(shown):
+        for pattern, replacement in patterns:
+            shown = re.sub(pattern, replacement, shown)
+        return shown
+
+    def source(first, edit=lambda line: line):
+        shown = Source(exercises.close)
+        shown.first, shown.lines = first, [edit(line) for line in shown.lines]
+        return shown
+
+    for show in (repr, Source._repr_html_):
+        assert show(source(9)) != show(source(998)) and clean(show(source(9))) == clean(show(source(998)))
+        assert clean(show(source(9, lambda line: line.replace("tolerance", "error")))) != clean(show(source(9)))
+    rows = [EquationTable({"1.1": ("a", "t.py::b")}, [Tag("1.1", "P (3)", "m.py", line, "x = 3")]) for line in (7, 90)]
+    assert clean(rows[0]._repr_html_()) == clean(rows[1]._repr_html_()) and "x = 3" in clean(repr(rows[0]))
+    setup = "notebook 05 · mode {} · device {} · seed {} · minit2v {}, torch {}\n"
+    one, other = setup.format("fast", "cpu", 0, "0.1.0", "2.6.0"), setup.format("full", "cuda", 0, "0.2.0", "2.14.1")
+    assert clean(one) == clean(other) == "notebook 05 · seed 0\n" != clean(setup.format("fast", "cpu", 1, "1", "2"))
+    assert clean("loss 0.123 after 200 steps: True") == "loss 0.123 after 200 steps: True"
+
+
 # --- the builder itself
 
 TRIAL = '''# %% [markdown]
