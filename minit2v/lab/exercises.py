@@ -3,7 +3,7 @@
     minit2v/lab/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)   registers check and solution
     a notebook                    lab.check("5.1", q_sample)                       prints one line, never raises
                                   lab.rescue("5.1")                                q_sample becomes the library's
-                                  lab.yours("5.1")                               theirs if it passes, or the library's
+                                  lab.yours("5.1")                                 theirs if it passes, or the library's
 
 A check is a function of what the student defined (a function, a class, a number). It raises `Failed`, most often
 through `close` or `same_shape`, with what was expected, what was found and a likely cause; or it returns what it has
