@@ -15,7 +15,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/mini/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab notebooks student student-zip browser train
+.PHONY: help env demo test parity-full lab notebooks student student-zip browser train flights
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -68,3 +68,6 @@ train: env  ## the shipped mini model from nothing, in about two hours on two co
 	mkdir -p data/mini
 	cp runs/mini/config.json runs/mini/*.safetensors data/mini/
 	@echo 'the trained model is in data/mini; measure it: $(BIN)/minit2v evaluate --model mini'
+
+flights: env  ## the recorded runs of data/flights anew, after another model came into data/mini: ten seconds
+	$(BIN)/python scripts/record_flights.py

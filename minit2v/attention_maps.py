@@ -25,6 +25,7 @@ from torch import Tensor
 
 from minit2v.settings import Settings
 from minit2v.text import Tokenizer
+from minit2v.unet import UNet
 
 
 def words(tokens: Tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
@@ -61,7 +62,7 @@ class AttentionMaps:
         windowed = 0 < settings.window < settings.frames
         if not windowed and settings.guidance != 0:
             try:
-                self.level, self.cross, self.temporal = _layers(pipe.unet)
+                self.level, self.cross, self.temporal = attention_of(pipe.unet)
                 self.places = [words(pipe.text.tokens, prompt) for prompt in prompts]
             except (AttributeError, IndexError, ValueError):
                 self.cross, self.temporal = [], []  # another network, or a class of somebody's own in it
@@ -101,8 +102,8 @@ class AttentionMaps:
         return h, w
 
 
-def _layers(unet) -> tuple[int, list, list]:
-    """The highest-resolution level with attention, its cross-attentions and its temporal attentions."""
+def attention_of(unet: UNet) -> tuple[int, list, list]:
+    """The level of the highest resolution that has attention, its cross-attentions and its temporal attentions."""
     level = unet.config.attention.index(True)
     blocks = [*unet.down[level].blocks, *unet.up[len(unet.up) - 1 - level].blocks]
     return level, [block.spatial.block.attn2 for block in blocks], [block.temporal.block.attn1 for block in blocks]

@@ -22,7 +22,7 @@ SAMPLE = """examples:
   minit2v sample "a large red circle moves left slowly"                     writes clip.mp4
   minit2v sample "a small blue ring moves up" --out ring.gif --out ring.mp4 --seed 3
   minit2v sample "a red circle moves up" "a red circle moves down" --out c.webp   writes c-1.webp and c-2.webp
-  minit2v sample "a green square moves right" --steps 20 --record steps     keeps every step in steps/
+  minit2v sample "a green square moves right" --steps 20 --record run       run/flight.npz and run/strip.png
   minit2v sample "a blue circle moves left" --clip clip.mp4 --strength 0.8  the same motion, another thing
 """
 TRAIN = """The three parts are trained in the order vqgan, clip, unet, into the same folder.
@@ -92,7 +92,7 @@ def parser():
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
     add("--offload", action="store_true", help="keep on the device only the network that works, slower")
-    add("--record", metavar="DIR", help="keep every denoising step in this folder")
+    add("--record", metavar="DIR", help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
     add = command("train", train, "train one part of a model", TRAIN)
     add("part", choices=("vqgan", "clip", "unet"), help="autoencoder, text encoder or denoiser")

@@ -69,6 +69,8 @@ class Flight:
         for name, kind in TEXTS.items():
             if not isinstance(getattr(self, name), kind):
                 raise UserError(f"{name}: expected {kind}, found {getattr(self, name)!r:.40}")
+        if not 0 < self.fps < math.inf or not all(isinstance(word, str) for word in self.words):
+            raise UserError(f"expected fps above 0 and words, found fps {self.fps} and {self.words!r:.40}")
         sizes = {"2": 2, "3": 3, "k": len(self.words)}
         for name, (dtype, axes) in ARRAYS.items():
             if name not in ATTENTION or getattr(self, name) is not None:
@@ -103,6 +105,8 @@ class Flight:
     def _numbers(self, name, known):
         if name not in known:
             raise UserError(f"expected one of {', '.join(known)}, found {name!r}")
+        if getattr(self, name) is None:
+            raise UserError(f"this flight has no {name} attention; see `attention_maps` for the runs that have none")
         return unpacked(getattr(self, name), self.ranges[name])
 
     def save(self, path: str | Path) -> Path:
@@ -191,8 +195,8 @@ def _pictures(data: bytes, shape: list[int]) -> np.ndarray:
     from PIL import Image
 
     s, f, H, W, c = shape
-    if math.prod(shape) > LARGEST:
-        raise ValueError(f"pictures of shape {shape} are too many")
+    if min(shape) < 1 or math.prod(shape) > LARGEST:
+        raise ValueError(f"it has pictures of shape {shape}")
     columns = math.ceil(math.sqrt(s * f * c))
     size = columns * W, math.ceil(s * f * c / columns) * H
     with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:

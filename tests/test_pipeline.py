@@ -1,18 +1,16 @@
-"""TextToVideo with stand-ins for the networks: seeds, batches, guidance, recordings, bad input; loading."""
+"""TextToVideo with stand-ins for the networks: seeds, batches, guidance, bad input; loading."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import minit2v
 from minit2v.errors import UserError
 from minit2v.pipeline import TextToVideo
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
-from minit2v.recording import record
 from minit2v.samplers import SAMPLERS, ddim, guided
 from minit2v.video import Clip
 
@@ -170,40 +168,6 @@ def test_bad_input_names_the_remedy():
             pipeline()("a ring", **bad)
     with pytest.raises(TypeError, match="stepz"):
         pipeline()("a ring", stepz=3)
-
-
-def test_recording_keeps_every_step(tmp_path):
-    pipe = pipeline()
-    steps = list(pipe.stream("a ring"))
-    clip = pipe("a ring", record_to=tmp_path / "steps")
-    assert (clip.pixels == pipe("a ring").pixels).all()
-    kept = np.load(tmp_path / "steps" / "steps.npz")
-    assert kept["t"].tolist() == [step.t for step in steps]
-    for name in ("x", "eps", "x0"):
-        assert kept[name].dtype == np.float16 and kept[name].shape == (5, *SHAPE)
-        np.testing.assert_array_equal(kept[name][-1], getattr(steps[-1], name).half().numpy())
-    strip = np.asarray(Image.open(tmp_path / "steps" / "strip.png"))
-    assert strip.shape == (5 * 16, 3 * 24, 3)  # all 5 steps, all 3 frames
-    first, last = pipe.decode(steps[0].x0)[0], pipe.decode(steps[-1].x0)[0]
-    assert (strip[:16, :24] == first[0]).all() and (strip[-16:, -24:] == last[-1]).all()
-    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["steps.npz", "strip.png"]
-
-
-def test_recording_of_several_clips_and_of_many_steps(tmp_path):
-    pipe = pipeline()
-    pipe(["a ring", "a cross"], steps=20, frames=16, record_to=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["steps.npz", "strip-1.png", "strip-2.png"]
-    assert Image.open(tmp_path / "strip-2.png").size == (8 * 24, 6 * 16)
-    assert np.load(tmp_path / "steps.npz")["x"].shape == (20, 2, 4, 16, 4, 6)
-
-
-def test_recording_refuses_a_bad_folder_before_the_first_step(tmp_path):
-    (tmp_path / "file").write_text("")
-    pipe = pipeline()
-    for folder in (tmp_path / "file", tmp_path / "missing" / "steps"):
-        with pytest.raises(UserError):
-            record(pipe.stream("a ring"), folder, pipe.decode)
-    assert pipe.unet.calls == [] and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 TINY = Preset(
