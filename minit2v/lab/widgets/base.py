@@ -22,6 +22,7 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
+from minit2v.lab.pictures import encoded
 
 try:
     import anywidget
@@ -30,6 +31,7 @@ except ImportError:  # then every widget is its picture and its text
 
 FOLDER = Path(__file__).parent
 LONGEST_SIDE = 16383  # pixels; the limit of the WebP format
+PACKED = ("uint8", "uint16", "float32")
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 _counts = {}  # class name -> widgets made in this kernel
@@ -50,6 +52,8 @@ def atlas(pictures):
         column i % columns. Hand both to `openAtlas` of lab.js.
     Raises UserError for another dtype or shape, and for more pixels than one WebP can hold.
     """
+    from PIL import Image
+
     pictures = np.asarray(pictures)
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4) or pictures.shape[3:] not in ((), (3,)):
         raise UserError(f"atlas: expected uint8 (n, H, W[, 3]), found {pictures.dtype} {pictures.shape}")
@@ -63,26 +67,29 @@ def atlas(pictures):
     sheet[:n] = pictures
     sheet = sheet.reshape(rows, columns, *pictures.shape[1:]).swapaxes(1, 2)  # (r c H W 3) -> (r H c W 3)
     layout = {"width": W, "height": H, "columns": columns, "count": n}
-    return _encoded(sheet.reshape(rows * H, columns * W, *pictures.shape[3:]), "WEBP", lossless=True), layout
+    file = io.BytesIO()
+    Image.fromarray(sheet.reshape(rows * H, columns * W, *pictures.shape[3:])).save(file, "WEBP", lossless=True)
+    return file.getvalue(), layout
 
 
 def pack(**arrays):
-    """Named uint8 arrays as one deflated buffer, for numbers that the browser computes with.
+    """Named arrays (uint8, uint16 or float32) as one deflated buffer, for numbers that the browser computes with.
 
-    Returns (bytes, layout): layout has, for each name, its shape and where it starts. Hand both to `openNumbers`
-    of lab.js, which gives {name: {shape, data: Uint8Array}}. Raises UserError for another dtype.
+    Returns (bytes, layout): layout has, for each name, its shape, dtype and where it starts. Hand both to
+    `openNumbers` of lab.js, which gives {name: {shape, data: a typed array}}. Raises UserError for another dtype.
 
     >>> data, layout = pack(t=np.arange(3, dtype=np.uint8))
     >>> layout
-    {'t': {'shape': [3], 'start': 0}}
+    {'t': {'shape': [3], 'dtype': 'uint8', 'start': 0}}
     """
-    layout, start = {}, 0
+    layout, parts, start = {}, [], 0
     for name, array in arrays.items():
-        if array.dtype != np.uint8:
-            raise UserError(f"pack: expected uint8, found {array.dtype} in {name}; give `to_uint8` of it")
-        layout[name] = {"shape": list(array.shape), "start": start}
-        start += array.size
-    return zlib.compress(b"".join(array.tobytes() for array in arrays.values())), layout
+        if array.dtype.name not in PACKED:
+            raise UserError(f"pack: expected {' or '.join(PACKED)}, found {array.dtype} in {name}")
+        layout[name] = {"shape": list(array.shape), "dtype": array.dtype.name, "start": start}
+        parts.append(array.tobytes().ljust(-(-array.nbytes // 4) * 4, b"\0"))  # a browser wants them to start at 4 n
+        start += len(parts[-1])
+    return zlib.compress(b"".join(parts)), layout
 
 
 def to_uint8(values, low=None, high=None):
@@ -95,22 +102,7 @@ def to_uint8(values, low=None, high=None):
 
 def png(picture, fps=4):
     """uint8 (H, W, 3) as PNG, or (n, H, W, 3) as animated PNG that loops, in bytes."""
-    if picture.ndim == 3:
-        return _encoded(picture, "PNG")
-    frames = [_image(frame) for frame in picture]
-    return _encoded(picture[0], "PNG", save_all=True, append_images=frames[1:], duration=1000 / fps, loop=0)
-
-
-def _image(array):
-    from PIL import Image
-
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _encoded(array, kind, **options):
-    file = io.BytesIO()
-    _image(array).save(file, kind, **options)
-    return file.getvalue()
+    return encoded(picture if picture.ndim == 4 else picture[None], fps)
 
 
 class LabWidget(anywidget.AnyWidget if anywidget else traitlets.HasTraits):

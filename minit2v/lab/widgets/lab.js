@@ -22,14 +22,14 @@ function element(tag, attributes = {}, ...children) {
 // ---- controls --------------------------------------------------------------------------------------------------
 
 // A slider of whole numbers min..max. text(value) is written beside it and read out. Arrows, Home, End and Page
-// keys are the browser's own. Gives {node, input, show(value)}; onInput(value) is called when the reader moves it.
+// keys are the browser's own. Gives {node, input, show(value, words = text(value))}; onInput(value) is called when the reader moves it.
 function slider(label, { min = 0, max, value = min, text = String, onInput }) {
   const readout = element("output", { class: "mt-readout" });
   const input = element("input", { type: "range", min, max, step: 1, "aria-label": label });
-  const show = (value) => {
+  const show = (value, words = text(value)) => {
     input.value = value;
-    readout.textContent = text(value);
-    input.setAttribute("aria-valuetext", text(value));
+    readout.textContent = words;
+    input.setAttribute("aria-valuetext", words);
   };
   input.addEventListener("input", () => { show(+input.value); onInput(+input.value); });
   show(value);
@@ -106,13 +106,15 @@ function widgetRoot(el, label, play) {
 
 // ---- what Python sent ------------------------------------------------------------------------------------------
 
-// {name: {shape, data: Uint8Array}} of base.pack
+const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array };
+
+// {name: {shape, data: a typed array}} of base.pack
 async function openNumbers(bytes, layout) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(stream).arrayBuffer();
-  const size = (shape) => shape.reduce((a, b) => a * b, 1);
-  return Object.fromEntries(Object.entries(layout).map(([name, { shape, start }]) =>
-    [name, { shape, data: new Uint8Array(buffer, start, size(shape)) }]));
+  const count = (shape) => shape.reduce((a, b) => a * b, 1);
+  return Object.fromEntries(Object.entries(layout).map(([name, { shape, dtype, start }]) =>
+    [name, { shape, data: new ARRAYS[dtype](buffer, start, count(shape)) }]));
 }
 
 // {draw(canvas, i)} of base.atlas: puts tile i on a canvas, which gets the tile's size

@@ -10,8 +10,9 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
+from minit2v.lab.pictures import stack
 from minit2v.lab.widgets.base import LabWidget, anywidget, files
-from minit2v.lab.widgets.pictures import sheet, spread
+from minit2v.lab.widgets.pictures import spread
 from minit2v.lab.widgets.scrubber import LatentScrubber
 
 
@@ -54,4 +55,4 @@ class LinkedScrubbers(LabWidget):
         a, b = (p if p.ndim == 4 else p[None] for p in (a, b))
         n = min(len(a), len(b))
         frames = [[p[spread(len(p), n)[i]] for p in (a, b)] for i in range(n)]
-        return np.stack([sheet([[top], [bottom]], gap=12) for top, bottom in frames])
+        return np.stack([stack(pair) for pair in frames])
