@@ -11,18 +11,19 @@ from torch import Tensor
 
 from minit2v.lab.exercises import Failed, close, exercise, same_shape
 
+_TESTS = "tests/test_ranges_and_folds.py::"
 EQUATIONS = {
-    "1.1": ("uint8 to [-1, 1]", "tests/test_ranges_and_folds.py::test_signed_pixels_are_exact_and_come_back"),
-    "1.2": ("[-1, 1] to uint8", "tests/test_ranges_and_folds.py::test_what_is_cut_off_is_at_most_one_step_darker"),
-    "1.3": ("frames seen as clips", "tests/test_ranges_and_folds.py::test_views_of_frames_and_clips_are_inverse"),
-    "1.4": ("clips seen as frames", "tests/test_ranges_and_folds.py::test_views_of_frames_and_clips_are_inverse"),
-    "1.5": ("centroid", "tests/test_ranges_and_folds.py::test_centroid_and_line_are_those_of_the_drawing"),
-    "1.6": ("velocity by least squares", "tests/test_ranges_and_folds.py::test_centroid_and_line_are_those_of_the_drawing"),
+    "1.1": ("uint8 to [-1, 1]", _TESTS + "test_signed_pixels_are_exact_and_come_back"),
+    "1.2": ("[-1, 1] to uint8", _TESTS + "test_what_is_cut_off_is_at_most_one_step_darker"),
+    "1.3": ("frames seen as clips", _TESTS + "test_views_of_frames_and_clips_are_inverse"),
+    "1.4": ("clips seen as frames", _TESTS + "test_views_of_frames_and_clips_are_inverse"),
+    "1.5": ("centroid", _TESTS + "test_centroid_and_line_are_those_of_the_drawing"),
+    "1.6": ("velocity", _TESTS + "test_centroid_and_line_are_those_of_the_drawing"),
 }
 
 QUIZ = [
     (
-        "Two clips of 16 frames, x (2, 3, 16, 64, 64), go into a layer that looks within a frame. Which shape does it get?",
+        "Two clips, x (2, 3, 16, 64, 64), go into a layer that looks within a frame. Which shape does it get?",
         ["(32, 3, 64, 64)", "(8192, 16, 3)", "(2, 48, 64, 64)"],
         0,
         "Frames become the batch: (b f) c h w with b f = 32. The second is what a layer along time gets: a batch of "
@@ -32,8 +33,8 @@ QUIZ = [
         "With a batch of one everything is right; with two clips the videos are mixed. Where do you look first?",
         ["At the range of the numbers", "At the order of the names in a bracket, (b f) or (f b)", "At the frame rate"],
         1,
-        "With b = 1 both orders are the same, so the mistake shows only with company. Test folds with sizes that are all "
-        "different and larger than one.",
+        "With b = 1 both orders are the same, so the mistake shows only with company. Test folds with sizes that are "
+        "all different and larger than one.",
     ),
     (
         "Which clip gets the best possible flicker, zero, and is still the worst answer to “a circle moves left”?",
@@ -76,7 +77,7 @@ def check_to_time(student):
         frames = torch.arange(float(b * f * c * h * w)).reshape(b * f, c, h, w)
         swapped = frames.reshape(f, b, c, h, w)
         mistakes = {
-            "a reshape alone cuts the row of numbers anew and moves none of them; permute between two reshapes":
+            "a reshape alone keeps the order in which the numbers are read; permute between two reshapes":
                 frames.reshape(b * h * w, f, c),
             "the rows run (h w b); the clip must be outermost, (b h w)":
                 frames.reshape(b, f, c, h, w).permute(3, 4, 0, 1, 2).reshape(-1, f, c),
@@ -153,7 +154,7 @@ def check_flicker(student):
     known = {
         "a still clip": (still, 0.0, "nothing changes, so nothing is taken back"),
         "a clip that gets steadily brighter": (up, 0.0, "a change counts only if the next one has the other sign"),
-        "a lamp that goes on and off, 0 1 0 1 0 1": (lamp, 1.0, "every change is taken back in full: a mean of 1, over f - 2"),
+        "a lamp, on and off, 0 1 0 1 0 1": (lamp, 1.0, "every change is taken back in full; the mean is over f - 2"),
         "0 3 1 3 0 0": (torch.tensor([0.0, 3, 1, 3, 0, 0]).reshape(1, 1, 6, 1, 1), 1.5,
                         "of +3 -2 +2 -3 0 the parts 2, 2, 2 and 0 are taken back: the smaller of two neighbours"),
     }  # fmt: skip
@@ -184,7 +185,7 @@ def check_unfold(student):
         found = student(frames, f)
         same_shape(f"clips for b={b}", found, wanted.shape, "the result is (b c f h w)")
         swapped = frames.reshape(f, b, 3, 2, 2).permute(1, 2, 0, 3, 4)
-        mistakes = {"the axis (b f) was cut as (f b): frame t of clip i is number i * f + t, not t * b + i": swapped}
+        mistakes = {"where does frame t of clip i lie in (b f), and where does the reshape look for it?": swapped}
         cause = _cause(found, mistakes, "first cut the axis (b f) in two, then move c before f")
         if not torch.equal(found, wanted):
             sequence = [f"clip {int(n) // 100} frame {int(n) % 100}" for n in found[0, 0, :3, 0, 0].tolist()]
