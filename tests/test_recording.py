@@ -157,7 +157,7 @@ def by_loops(unet, x, t, context):
         unet(x, torch.tensor([t]), context)
     for hook in hooks:
         hook.remove()
-    f, h, w = x.shape[2], x.shape[3] // 2, x.shape[4] // 2
+    f, h, w = x.shape[2], *(side // 2 ** unet.config.attention.index(True) for side in x.shape[3:])
 
     def attention(layer, rows, columns):
         q, k = layer.to_q(rows), layer.to_k(columns)
@@ -176,10 +176,10 @@ def by_loops(unet, x, t, context):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_maps_are_those_of_the_prompt(batched, guidance):
+@pytest.mark.parametrize("guidance, attention", [(1.0, (False, True)), (3.0, (False, True)), (3.0, (True, True))])
+def test_maps_are_those_of_the_prompt(batched, guidance, attention):
     """Against loops; under guidance the half that is given the prompt, however the halves are run."""
-    pipe = pipeline(batched=batched)
+    pipe = pipeline(replace(TINY, unet=replace(TINY.unet, attention=attention)), batched=batched)
     for name, parameter in pipe.unet.named_parameters():
         if "to_q" in name or "to_k" in name:  # sharp maps
             torch.nn.init.normal_(parameter, std=4.0)
@@ -187,7 +187,9 @@ def test_maps_are_those_of_the_prompt(batched, guidance):
     flight = flight_of(pipe, PROMPT, noise=noise, guidance=guidance, negative="moves")
     cross, temporal = by_loops(pipe.unet, noise, 999, pipe.text.encode([PROMPT]))
     other, _ = by_loops(pipe.unet, noise, 999, pipe.text.encode(["moves"]))
-    large = cross[1:4].repeat_interleave(2, -1).repeat_interleave(2, -2)  # the words, without start and padding
+    large = cross[1:4]  # the words, without start and padding
+    while large.shape[-1] < SHAPE[-1]:
+        large = large.repeat_interleave(2, -1).repeat_interleave(2, -2)
     assert flight.words == ["a", "red", "ring"] and large.std() > 0.05 and (other - cross).abs().max() > 0.1
     assert np.abs(flight.attention("cross")[0] - large.numpy()).max() < 1 / 255
     assert np.abs(flight.attention("temporal")[0] - temporal.numpy()).max() < 1 / 255
@@ -259,6 +261,7 @@ def test_runs_without_maps(pipe, tmp_path, monkeypatch):
             loaded.attention("cross")
         assert loaded.latents("x0").shape[0] == 4
     assert flight_of(pipe, PROMPT, window=3).words  # a window that holds the whole clip
+    assert flight_of(pipe, PROMPT, height=14, width=10).cross.shape == (4, 3, 3, 7, 5)  # maps of 4 x 3 cells
 
 
 def test_words_of_a_prompt():
