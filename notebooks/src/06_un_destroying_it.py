@@ -31,13 +31,13 @@ ctx = lab.setup(6)
 # %% [markdown]
 # ## 1 · A world with two numbers
 #
-# Notebook 05 ended with noise. A clip went in, $\bar\alpha_t$ fell, and at the last timestep nothing of the clip was left.
-# Now we go back. That sounds impossible, and for one particular clip it is: what is gone is gone. But we do not want that
-# clip again. We want *a* clip, any one that could have been there.
+# Notebook 05 ended with noise: at the last timestep nothing of the clip was left. Now we go back. For one particular
+# clip that is impossible, what is gone is gone. But we do not want that clip again. We want *a* clip, any one that
+# could have been there.
 #
 # A latent clip of the mini model has 4,096 numbers, and nobody can look at a cloud of such clips. So for most of this
-# notebook we live in a smaller world, in which a "clip" has two numbers and is a point on paper. All the clips of this world
-# lie in six blobs on a ring. We know the world completely, and so we can check every claim about it.
+# notebook we live in a smaller world, in which a "clip" has two numbers and is a point on paper. All its clips
+# lie in six blobs on a ring. We know this world completely, and so we can check every claim about it.
 
 # %%
 import math
@@ -66,21 +66,19 @@ noise = torch.randn(2000, 2, generator=ctx.generator(1), dtype=torch.float64)
 print("points", tuple(data.shape), "· alpha_bar", tuple(alpha_bar.shape))
 
 # %%
-moments = {f"t = {t}": diffusion.add_noise(data, noise, torch.tensor([t])) for t in (0, 300, 600, 999)}
-lab.points(moments, apart=True, alt="Six separate blobs on a ring grow, run into one another and become one round cloud of noise.")
+moments = {f"t = {t}": diffusion.add_noise(data, noise, [t]) for t in (0, 300, 600, 999)}
+lab.points(moments, apart=True, alt="Six blobs on a ring grow, run into one another and become one cloud.")
 
 # %% [markdown]
-# What to see: notebook 05 in two dimensions. From left to right the ring drowns. At $t = 999$ no trace of it is left, and the
-# cloud is the standard normal one.
-#
-# The library's `Diffusion` did this without being told that our clips are points. It works on any shape, and so do the
-# samplers. Whatever we write here will run on real latents, unchanged.
+# What to see: notebook 05 in two dimensions. From left to right the ring drowns, and at $t = 999$ the cloud is standard
+# normal noise. The library's `Diffusion` was not told that our clips are points. It works on any shape, and so will
+# everything that we write here: at the end it runs on real latents, unchanged.
 #
 # ## 2 · A perfect denoiser
 #
-# In this world nothing has to be trained. Recall what a network learns under a squared error: of all the $x_0$ that could
-# hide behind a given $x_t$, the **mean**. For six Gaussian blobs that mean can be written down. Bayes' rule says how strongly
-# to believe in each blob, given where $x_t$ lies; the rest is an average.
+# In this world nothing has to be trained. Recall what a network learns under a squared error: of all the $x_0$ that
+# could hide behind a given $x_t$, the **mean**. For six Gaussian blobs that mean can be written down. Bayes' rule says
+# how strongly to believe in each blob, given where $x_t$ lies; the rest is an average.
 
 # %%
 def posterior_mean(x, a):
@@ -98,13 +96,14 @@ def oracle(x, t):
 
 
 # %% [markdown]
-# Do not take the formula on trust. Brute force knows no formula: draw two million points, noise them all, keep those that
-# happen to land near one chosen place, and ask where they came from.
+# Do not take that on trust. Brute force knows no formula: draw two million points, noise them all, keep those that
+# land near one chosen place, and ask where they came from.
 
 # %%
 place, t = torch.tensor([[0.4, 0.3]], dtype=torch.float64), 600
 many = draw(2_000_000, ctx.generator(2))
-noisy = diffusion.add_noise(many, torch.randn(many.shape, generator=ctx.generator(3), dtype=torch.float64), torch.tensor([t]))
+fresh = torch.randn(many.shape, generator=ctx.generator(3), dtype=torch.float64)
+noisy = diffusion.add_noise(many, fresh, [t])
 near = ((noisy - place) ** 2).sum(1) < 0.06**2
 print("more than 1,000 points landed near the place:", near.sum().item() > 1000)
 print("their mean origin and the oracle differ by less than 0.05:",
@@ -115,24 +114,24 @@ print("their mean origin and the oracle differ by less than 0.05:",
 #
 # ## 3 · Could one step be enough?
 #
-# Take pure noise. Ask the perfect denoiser for $x_0$. Done? Think about it for two minutes before you go on, alone or with
-# your neighbour. The ring has radius 1.35.
+# Take pure noise. Ask the perfect denoiser for $x_0$. Done? Think about it for two minutes before you go on, alone or
+# with your neighbour. The ring has radius 1.35.
 
 # %%
-lab.predict("Two thousand noises at t = 999, one question to the oracle each. How far from the middle of the ring are its answers?",
+lab.predict("The oracle is asked at two thousand noises, t = 999. How far from the middle of the ring are its answers?",
             0, tolerance=0.1)
 
 # %%
-answers = {f"asked at t = {t}": oracle(diffusion.add_noise(data, noise, torch.tensor([t])), t) for t in (999, 600, 300, 80)}
-lab.points(answers, apart=True, alt="Asked at pure noise, all answers lie on one spot in the middle of the ring; asked at less "
-           "noise they spread into a disc, into a hexagon, and at last into the six blobs.")
+answers = {f"asked at t = {t}": oracle(diffusion.add_noise(data, noise, [t]), t) for t in (999, 600, 300, 80)}
+lab.points(answers, apart=True, alt="Asked at pure noise, all answers lie on one spot in the middle of the ring; asked "
+           "at less noise they spread into a disc, into a hexagon, and at last into the six blobs.")
 
 # %% [markdown]
-# What to see: on the left, two thousand answers on one spot, in the middle of the ring, where this world has *no clips at all*.
-# Asked at less noise, the oracle commits itself more and more, and on the right it answers with real points.
+# What to see: on the left, two thousand answers on one spot, in the middle of the ring, where this world has *no clips
+# at all*. Asked at less noise, the oracle commits itself more and more, and on the right it answers with real points.
 #
-# The oracle is not broken. It was asked for the guess with the least squared error, and this is the guess. Three lines show that
-# a real clip would have been punished for being real:
+# The oracle is not broken. It was asked for the guess with the least squared error, and this is the guess. Three lines
+# show that a real clip would have been punished for being real:
 
 # %%
 truth, other = draw(20_000, ctx.generator(4)), draw(20_000, ctx.generator(5))
@@ -140,10 +139,9 @@ print(f"squared error of the middle of the ring: {(truth**2).sum(1).mean():.0f}"
 print(f"squared error of some real point:        {((truth - other) ** 2).sum(1).mean():.0f}")
 
 # %% [markdown]
-# Twice as large. A blurred average is what a network *must* say while it cannot know. You have seen such averages: the first
-# picture of every run in notebook 00. Here they are again, from the real model. We give it a vague prompt and three different
-# noises, and look at its $x_0$ in the first step and in the last. (`guidance=1` switches off an amplifier that notebook 10
-# explains.)
+# Twice as large. A blurred average is what a network *must* say while it cannot know. The real model does the same. We
+# give it a vague prompt and three different noises, and look at its $x_0$ in the first step and in the last.
+# (`guidance=1` switches off an amplifier that notebook 10 explains.)
 
 # %%
 prompts = ["a circle moves"] * 3
@@ -151,24 +149,24 @@ steps = list(ctx.pipe.stream(prompts, seed=0, guidance=1))
 first, last = ctx.pipe.decode(steps[0].x0), ctx.pipe.decode(steps[-1].x0)
 spread = [step.x0.std(0).mean().item() for step in (steps[0], steps[-1])]
 print("different noises, first step: less than half as different as in the last step:", spread[0] < spread[1] / 2)
-lab.strip({f"noise {i}, {name} step": pixels[i] for name, pixels in (("first", first), ("last", last)) for i in range(3)}, n=8,
-          alt="In the first step the model believes in the same coloured smear whatever the noise; in the last step in three "
-          "different clips of a disc.")
+rows = {f"noise {i}, first step": first[i] for i in range(3)} | {f"noise {i}, last step": last[i] for i in range(3)}
+lab.strip(rows, alt="In the first step the model believes in the same coloured smear whatever the noise; in the last "
+          "step in three different clips of a disc.")
 
 # %% [markdown]
-# What to see: three noises, one and the same smear: all the circles of all colours that the model knows, on top of one another. In
-# the last step they are three clips. Somewhere in between the model made up its mind, three times differently. That is the whole
-# secret: **do not jump to the average; take a small step towards it, and ask again.** What you ask next contains a little
-# less noise, so the next answer is a little less of an average.
+# What to see: three noises, one and the same smear: the circles that the model knows, all on top of one another. In the
+# last step they are three clips. In between the model made up its mind, three times differently. That is the whole
+# secret: **do not jump to the average; take a small step towards it, and ask again.** The next question contains a
+# little less noise, so the next answer is a little less of an average.
 #
 # How large a step, and in what manner? There are two classical answers.
 #
 # ## 4 · A small step back: DDPM
 #
-# Suppose a friend told you $x_0$. You have $x$ at signal share $\bar\alpha$, and you want the point $x'$ that came *before* it
-# on the way into the noise, at a share $\bar\alpha' > \bar\alpha$. Two things are known about $x'$. It was made from $x_0$, so it
-# lies near $\sqrt{\bar\alpha'}\,x_0$. And $x$ was made from it by shrinking and a little noise, so it cannot be far from $x$ either. Both
-# statements are bell curves in $x'$. If both are true, multiply them.
+# Suppose a friend told you $x_0$. You have $x$ at signal share $\bar\alpha$, and you want the point $x'$ that came
+# *before* it on the way into the noise, at a share $\bar\alpha' > \bar\alpha$. Two things are known about $x'$. It was
+# made from $x_0$, so it lies near $\sqrt{\bar\alpha'}\,x_0$. And $x$ was made from it by shrinking and a little noise,
+# so it cannot be far from $x$ either. Both statements are bell curves in $x'$. If both are true, multiply them.
 
 # %%
 a, a_next, x, x0 = 0.35, 0.55, 0.9, -0.6
@@ -182,25 +180,29 @@ lab.curves({"what x0 says": (grid, says_x0), "what x says": (grid, says_x), "bot
            "x'", "plausibility", alt="Two wide bell curves and their product, a narrower bell between them.")
 
 # %% [markdown]
-# What to see: the product is again a bell, narrower than its two parents and between them. It is called the **posterior**
-# $q(x' \mid x, x_0)$. Multiplied out by hand, with $\beta = 1 - \bar\alpha / \bar\alpha'$ for the variance that the forward step adds,
+# What to see: the product is again a bell, narrower than its two parents and between them. It is called the
+# **posterior** $q(x' \mid x, x_0)$. Multiplied out by hand, with $\beta = 1 - \bar\alpha / \bar\alpha'$ for the
+# variance that the forward step adds,
 #
 # $$x' \sim \mathcal N\!\left(\frac{\sqrt{\bar\alpha'}\,\beta}{1-\bar\alpha}\,x_0 + \frac{\sqrt{1-\beta}\,(1-\bar\alpha')}{1-\bar\alpha}\,x,\;\;
 # \frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta\right) \qquad \text{DDPM (7)}$$
 #
-# DDPM does exactly this at every step, with one brazen substitution: nobody tells it $x_0$, so it takes the network's guess.
-# For a small step that is fine, because then the guess has little weight, $\beta / (1-\bar\alpha)$.
+# DDPM does this at every step, with one brazen substitution: nobody tells it $x_0$, so it takes the network's guess.
+# In a small step that does little harm, because $\beta$ is small and the guess has little weight.
 #
 # ### Exercise 6.1 · ddpm_step
 #
 # Difficulty 3/5 · importance 5/5 · 10 minutes
 #
-# Draw $x'$. `x`, `x0` and `noise` (standard normal) have one shape, whichever; `a` and `a_next` are plain numbers, $\bar\alpha$ and
-# $\bar\alpha'$. The check does not know the formula: it multiplies bells on a grid, as you have just done.
+# Draw $x'$. `x`, `x0` and `noise` (standard normal) have one shape, whichever; `a` and `a_next` are plain numbers,
+# $\bar\alpha$ and $\bar\alpha'$. The check does not know the formula: it multiplies bells on a grid, as you have just
+# done.
 #
-# <details><summary>Hint 1</summary>A draw from a bell is its mean plus its standard deviation times <code>noise</code>. The formula gives the variance.</details>
+# <details><summary>Hint 1</summary>A draw from a bell is its mean plus its standard deviation times <code>noise</code>.
+# The formula gives the variance.</details>
 #
-# <details><summary>Hint 2</summary>First <code>beta = 1 - a / a_next</code>. Then two weights, one for <code>x0</code> and one for <code>x</code>; both
+# <details><summary>Hint 2</summary>First <code>beta = 1 - a / a_next</code>. Then two weights, one for <code>x0</code>
+# and one for <code>x</code>; both
 # have <code>1 - a</code> below the line.</details>
 #
 # <!-- BEGIN SOLUTION -->
@@ -229,11 +231,12 @@ def ddpm_step(x, x0, a, a_next, noise):
 lab.check("6.1", ddpm_step)
 
 # %% [markdown]
-# *What if?* Let $\bar\alpha' = 1$, the very last step. The weight of $x$ becomes 0, and so does the variance: the step ends at $x_0$,
-# without noise. Keep this in mind for the bug hunt.
+# *What if?* Let $\bar\alpha' = 1$, the very last step. The weight of $x$ becomes 0, and so does the variance: the step
+# ends at $x_0$, without noise. Keep this in mind for the bug hunt.
 #
-# Here is the same step in the library, with the loop around it. Each round asks the model, moves `x`, and yields a `Step`
-# with everything you may want to look at. We let it loose on our two thousand noises, twice, with different dice.
+# Here is the same step in the library, with the loop around it. Each round asks the model, moves `x`, and yields a
+# `Step` with everything you may want to look at. We let it loose on our two thousand noises, twice, with different
+# dice.
 
 # %%
 lab.show_source(samplers.ddpm)
@@ -250,41 +253,46 @@ def path(run, start):
 
 
 dice = [path(samplers.ddpm(oracle, noise, diffusion, 100, ctx.generator(seed)), noise) for seed in (7, 8)]
-print("points that end in a blob:", (torch.cdist(dice[0][-1], CENTRES).min(1).values < 4 * SPREAD).double().mean().item() > 0.99)
-print("same noise, other dice, same blob:", "less than a third of them" if
-      (nearest(dice[0][-1]) == nearest(dice[1][-1])).double().mean() < 1 / 3 else "more than a third of them")
+inside = torch.cdist(dice[0][-1], CENTRES).min(1).values < 4 * SPREAD
+same = nearest(dice[0][-1]) == nearest(dice[1][-1])
+print("nearly all points end in a blob:", inside.double().mean().item() > 0.99)
+print("less than a third end in the same blob with other dice:", same.double().mean().item() < 1 / 3)
 
 # %% [markdown]
-# It works: from shapeless noise to six blobs, with nothing but a denoiser and dice. And the noise we started from has hardly
-# any say in the result, for a hundred throws of the dice come after it.
+# It works: from shapeless noise to six blobs, with nothing but a denoiser and dice. And the noise we started from has
+# hardly any say in the result, for a hundred throws of the dice come after it.
 #
 # ## 5 · Do we need the dice? DDIM
 #
-# Look at what a step has to achieve. After it, $x'$ should be a clip at share $\bar\alpha'$ with *some* unit noise on it:
+# Look at what a step has to achieve. After it, $x'$ should be a clip at share $\bar\alpha'$ with *some* unit noise on
+# it:
 #
 # $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'}\cdot(\text{noise of variance 1}).$$
 #
-# Which noise, nobody says. The network has just told us which noise it sees in $x$: call it $\epsilon$. DDPM keeps part of that
-# and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in general, keep as much
-# as leaves room for fresh noise of variance $\sigma^2$, of any size we like:
+# Which noise, nobody says. The network has just told us which noise it sees in $x$: call it $\epsilon$. DDPM keeps part
+# of that and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in
+# general, keep as much as leaves room for fresh noise of variance $\sigma^2$, of any size we like:
 #
 # $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\epsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad \text{DDIM (12), (16)}$$
 #
-# Variances of independent noises add up, $(1-\bar\alpha'-\sigma^2) + \sigma^2$, so the total is right for every $\eta$. With
-# $\eta = 1$, $\sigma^2$ is the posterior's variance, and the step *is* DDPM's. With $\eta = 0$ nothing is random any more: that is **DDIM**.
+# Variances of independent noises add up, $(1-\bar\alpha'-\sigma^2) + \sigma^2$, so the total is right for every $\eta$.
+# With $\eta = 1$, $\sigma^2$ is the posterior's variance, and the step *is* DDPM's. With $\eta = 0$ nothing is random
+# any more: that is **DDIM**.
 #
 # ### Exercise 6.2 · ddim_step
 #
 # Difficulty 3/5 · importance 5/5 · 12 minutes
 #
-# `x0`, `eps` and `noise` ($z$, standard normal) have one shape; `a`, `a_next`, `eta` are numbers; `noise` is None if `eta` is 0. The check
-# looks where you aim, compares $\eta = 1$ with DDPM and $\eta = 0$ with the library, and lets your step sample a single Gaussian, whose
-# mean and spread must come out.
+# `x0`, `eps` and `noise` ($z$, standard normal) have one shape; `a`, `a_next`, `eta` are numbers; `noise` is None if
+# `eta` is 0. The check looks where you aim, compares $\eta = 1$ with DDPM and $\eta = 0$ with the library, and lets
+# your step sample a single Gaussian, whose mean and spread must come out.
 #
-# <details><summary>Hint 1</summary>Begin with <code>eta = 0</code>, where it is one line: two terms, each a square root times a tensor. Both roots
+# <details><summary>Hint 1</summary>Begin with <code>eta = 0</code>, where it is one line: two terms, each a square root
+# times a tensor. Both roots
 # hold <code>a_next</code>; <code>a</code> appears only in the variance.</details>
 #
-# <details><summary>Hint 2</summary><code>variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)</code>. Take it away from <code>1 - a_next</code> under the
+# <details><summary>Hint 2</summary><code>variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)</code>. Take it
+# away from <code>1 - a_next</code> under the
 # root of <code>eps</code>. If rounding could make that a hair negative, <code>max(…, 0)</code> helps.</details>
 #
 # <!-- BEGIN SOLUTION -->
@@ -313,7 +321,8 @@ def ddim_step(x0, eps, a, a_next, eta=0.0, noise=None):
 lab.check("6.2", ddim_step)
 
 # %% [markdown]
-# *What if?* Let $\eta = 2$. Then $1-\bar\alpha'-\sigma^2$ may fall below zero: there is no room for so much fresh noise, and the total comes out too large.
+# *What if?* Let $\eta = 2$. Then $1-\bar\alpha'-\sigma^2$ may fall below zero: there is no room for so much fresh
+# noise, and the total comes out too large.
 #
 # The library's version has your lines in its middle:
 
@@ -329,53 +338,61 @@ lab.show_source(samplers.ddim)
 still = path(samplers.ddim(oracle, noise, diffusion, 100), noise)
 far = (noise.norm(dim=1) > 1.8).nonzero()[:3, 0]  # three that have a way to go
 lab.points({"DDPM": dice[0][-1], "DDIM": still[-1]}, apart=True, paths={"DDPM": dice[0][:, far], "DDIM": still[:, far]},
-           alt="DDPM's ways from three noises are long and jagged; DDIM's, from the same noises, are short smooth curves.")
+           alt="DDPM's ways from three noises are long and jagged; DDIM's from the same noises are short and smooth.")
 
 # %% [markdown]
-# What to see: white dots are the noises, coloured dots the results, grey is where two thousand others ended. DDPM staggers.
-# DDIM goes in smooth curves, as if a current carried it. Both end in the blobs, and the two grey clouds look alike.
+# What to see: white dots are the noises, coloured dots the results, grey is where the others ended. DDPM staggers.
+# DDIM goes in smooth curves, as if a current carried it. The two grey clouds look alike.
 #
-# If the way is smooth and nothing is random, the noise decides everything. We colour each noise by the blob that DDIM takes it
-# to, and keep the colours in all three pictures.
+# If nothing is random, the noise decides everything. We colour each noise by the blob that DDIM takes it to, and keep
+# the colours.
 
 # %%
 again = path(samplers.ddim(oracle, noise, diffusion, 100), noise)
 print("DDIM twice from the same noise, equal to the last bit:", torch.equal(still, again))
-lab.points({"the noise": noise, "what DDIM makes of it": still[-1], "what DDPM makes of it": dice[0][-1]}, apart=True,
-           groups=nearest(still[-1]), alt="The noise falls into six sectors like a cake; DDIM moves each sector into one blob; "
-           "under DDPM every blob has all colours.")
+clouds = {"the noise": noise, "what DDIM makes of it": still[-1], "what DDPM makes of it": dice[0][-1]}
+lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls into six sectors like a cake; DDIM "
+           "moves each sector into one blob; under DDPM every blob has all colours.")
 
 # %% [markdown]
-# What to see: the noise is cut like a cake, and DDIM carries each slice to one blob. With DDPM the colours are shuffled. So under
-# DDIM a noise is an **address**: the same seed gives the same clip, today and on another machine, and a small change of the noise
-# is a small change of the clip. That is why the pipeline's default is DDIM, and why a seed is worth writing down.
+# What to see: the noise is cut like a cake, and DDIM carries each slice to one blob. With DDPM the colours are
+# shuffled. So under DDIM a noise is an **address**: the same seed gives the same clip, today and on another machine,
+# and a small change of the noise is a small change of the clip. That is why the pipeline's default is DDIM, and why a
+# seed is worth writing down.
 #
-# Now step by step, by hand. The widget below shows, for one run, where $x$ is, which $x_0$ and which $\epsilon$ the oracle sees in it,
-# and where the step leads. Drag the step, change $\eta$ from 0 to 1, and change the number of steps.
+# Now step by step. In the widget blue is $x$, orange the $x_0$ that the oracle sees in it, a grey line the noise, and green the way to
+# the next $x$. Move the step, click a point to follow it, turn $\eta$ from 0 to 1, and change the number of steps.
 
 # %%
-STEPPER
+few = noise[:200]
+runs = {(eta, str(n)): samplers.ddim(oracle, few, diffusion, n, float(eta), ctx.generator(7))
+        for eta in ("0", "0.5", "1") for n in (5, 10, 40)}
+lab.SamplerStepper(diffusion, few, runs, axes=("eta", "steps"), data=data, name="stepper-06",
+                   run=["0", "10"])
 
 # %% [markdown]
-# What to see: early, all the $x_0$ sit in the middle, and each step moves only a little towards them. Then they run apart. With few steps
-# the moves are long and straight, and you can watch a point overshoot the bend that it should have taken.
+# What to see: at first all orange dots sit in the middle, and the blue ones move a little towards them. Then the orange dots run
+# apart, each to its blob, and the blue ones follow. Numbers of the point you follow stand beside it: put them into your `ddim_step`.
 #
 # ## 7 · How few steps?
 #
-# Nothing in either step says that $\bar\alpha'$ must be the very next one of a thousand. Skip as many as you like; the question is only what
-# it costs. A sampler is then a list of timesteps and a loop.
+# Nothing in either step says that $\bar\alpha'$ must be the very next one of a thousand. Skip as many as you like; the
+# question is only what it costs.
 #
 # ### Exercise 6.3 · ddim_sample
 #
 # Difficulty 3/5 · importance 4/5 · 10 minutes
 #
-# Write the whole sampler, for $\eta = 0$, around your `ddim_step`. `model(x, t)` gives `(x0, eps)`; `alpha_bar` is (T,) and falls; return the clip.
-# Begin at timestep $T - 1$, where there is nothing but noise; ask at exactly `steps` timesteps, evenly spaced by $T / \text{steps}$, rounded; each
-# step goes to the $\bar\alpha$ of the next timestep, and the last one to $\bar\alpha = 1$.
+# Write the whole sampler, for $\eta = 0$, around your `ddim_step`. `model(x, t)` gives `(x0, eps)`; `alpha_bar` is (T,)
+# and falls; return the clip. Begin at timestep $T - 1$, where there is nothing but noise; ask at exactly `steps`
+# timesteps, evenly spaced by $T / \text{steps}$, rounded; each step goes to the $\bar\alpha$ of the next timestep, and
+# the last one to $\bar\alpha = 1$.
 #
-# <details><summary>Hint 1</summary>For T = 1000 and 4 steps the timesteps are 999, 749, 499, 249. Write the list first and print it.</details>
+# <details><summary>Hint 1</summary>For T = 1000 and 4 steps the timesteps are 999, 749, 499, 249. Write the list first
+# and print it.</details>
 #
-# <details><summary>Hint 2</summary><code>levels = [*alpha_bar[ladder].tolist(), 1.0]</code> has one entry more than <code>ladder</code>; step
+# <details><summary>Hint 2</summary><code>levels = [*alpha_bar[ladder].tolist(), 1.0]</code> has one entry more than
+# <code>ladder</code>; step
 # <code>i</code> goes from <code>levels[i]</code> to <code>levels[i + 1]</code>.</details>
 #
 # <!-- BEGIN SOLUTION -->
@@ -412,16 +429,18 @@ def ddim_sample(model, x, alpha_bar, steps):
 lab.check("6.3", ddim_sample)
 
 # %% [markdown]
-# *What if?* Let the ladder begin at 749. The network would be told "a little signal is left" and be shown pure noise. The release does a
-# mild form of this: its first timestep is 981, not 999 (Lin et al., 2023, is about the consequences).
+# *What if?* Let the ladder begin at 749. The network would be told "a little signal is left" and be shown pure noise.
+# The release does a mild form of this: its first timestep is 981, not 999 (Lin et al., 2023, is about the
+# consequences).
 #
-# Now measure. Let the steps become infinitely small. Within a step DDIM holds $x_0$ and $\epsilon$ fixed; with $\bar\alpha = \cos^2\varphi$ the
-# point is $x = \cos\varphi\; x_0 + \sin\varphi\;\epsilon$, and it moves with the velocity
+# What does skipping cost? Let the steps become infinitely small. Within a step DDIM holds $x_0$ and $\epsilon$ fixed;
+# with $\bar\alpha = \cos^2\varphi$ the point is $x = \cos\varphi\; x_0 + \sin\varphi\;\epsilon$, and it moves with the
+# velocity
 #
 # $$\frac{dx}{d\varphi} = \cos\varphi\;\epsilon - \sin\varphi\;x_0 ,$$
 #
-# which is the $v$ of notebook 05. This is the current that carries the points. A textbook method, Runge and Kutta's, follows it as
-# exactly as we like, and DDIM is the simplest method there is: go straight, then look again.
+# which is the $v$ of notebook 05. This is the current. A textbook method, Runge and Kutta's, follows it as exactly as
+# we like. DDIM is a plainer one: hold both beliefs, go, look again.
 
 # %%
 def velocity(x, angle):
@@ -445,11 +464,12 @@ def exact_flow(x, n=200):
 
 
 exact = exact_flow(noise)
-print("half as many steps change the end by less than 0.0001:", (exact - exact_flow(noise, 100)).abs().max().item() < 1e-4)
+coarser = exact_flow(noise, 100)
+print("half as many steps change the end by less than 0.0001:", (exact - coarser).abs().max().item() < 1e-4)
 
 # %% [markdown]
-# With the truth at hand we can count. The third sampler, DPM-Solver++, is DDIM with a memory: it looks at how $x_0$ changed
-# during the last step, and leans that much further.
+# With the truth at hand we can measure. A third sampler joins in, DPM-Solver++. It is DDIM with a memory: it looks at
+# how $x_0$ changed since the last step, and leans further in that direction.
 
 # %%
 lab.show_source(samplers.dpm_solver_pp)
@@ -461,20 +481,23 @@ def end(sampler, steps, **options):
     return last.x0  # the clip that the last step sees: alpha_bar 1, whatever the sampler
 
 
-ends = {"DDIM": [end(samplers.ddim, n) for n in COUNTS], "DPM-Solver++": [end(samplers.dpm_solver_pp, n) for n in COUNTS]}
+ends = {"DDIM": [end(samplers.ddim, n) for n in COUNTS]}
+ends["DPM-Solver++"] = [end(samplers.dpm_solver_pp, n) for n in COUNTS]
 errors = {name: [(x - exact).square().sum(1).mean().sqrt().item() for x in xs] for name, xs in ends.items()}
 for name, e in errors.items():
     enough = next(n for n, error in zip(COUNTS, e) if error < 0.05)
     print(f"{name:13} 64 -> 128 steps: error {e[-2] / e[-1]:.0f} times smaller · below 0.05 from {enough} steps on")
-lab.curves({name: (COUNTS, e) for name, e in errors.items()}, "steps", "distance from the exact end", logx=True, logy=True,
-           alt="Both errors start together; DDIM's falls along a straight line, that of DPM-Solver++ ends ten times lower.")
+lab.curves({name: (COUNTS, e) for name, e in errors.items()}, "steps", "distance from the exact end", logx=True,
+           logy=True, alt="Both errors start together; DDIM's falls along a straight line, that of DPM-Solver++ ends "
+           "ten times lower.")
 
 # %% [markdown]
-# What to see: both axes are logarithmic, and DDIM's line is straight: twice the steps, half the error. That is called *first order*.
-# DPM-Solver++ starts like DDIM, because its first and last steps are DDIM's. In the end twice the steps quarter its error: *second order*.
+# What to see: both axes are logarithmic, and DDIM's line is straight: twice the steps, half the error. That is called
+# *first order*. DPM-Solver++ starts like DDIM, because its first and last steps are DDIM's. In the end twice the steps
+# quarter its error: *second order*.
 #
-# DDPM cannot be measured like this, for it has no single right end. What can be compared is the whole cloud: look at two clouds from
-# sixteen directions, sort the shadows, and see how far apart they are, rank by rank.
+# DDPM cannot be measured like this, for it has no single right end. What can be compared is the whole cloud: look at
+# two clouds from sixteen directions, sort the shadows, and see how far apart they are, rank by rank.
 
 # %%
 directions = torch.arange(16, dtype=torch.float64) * math.pi / 16
@@ -491,18 +514,18 @@ distances = {name: [cloud_distance(x, exact) for x in xs] for name, xs in ends.i
 floor = cloud_distance(draw(2000, ctx.generator(8)), exact)
 lab.curves({name: (COUNTS, d) for name, d in distances.items()} | {"two true clouds": (COUNTS, [floor] * len(COUNTS))},
            "steps", "distance of the clouds", logx=True, logy=True,
-           alt="The distances of all three clouds from the exact one fall with the steps; DDPM's is the largest and stops near the "
-           "level of two true clouds.")
+           alt="The distances of all three clouds from the exact one fall with the steps; DDPM's is the largest and "
+           "stops near the level of two true clouds.")
 
 # %% [markdown]
-# What to see: the dotted line is how far two clouds of *true* points are apart by chance; a cloud that reaches it is as good as true. (The
-# other two may go below, since they share their noise with the exact flow.) DDPM is the last to arrive: fresh noise has to be removed
-# again by the steps that are left, and of eight steps few are left. The denoiser is perfect here, and so the gap is modest.
-# Real networks err, and table 1 of the DDIM paper shows a far wider one.
+# What to see: the dotted line is how far two clouds of *true* points are apart by chance; a cloud that reaches it is as
+# good as true. (The other two may go below, since they share their noise with the exact flow.) DDPM is the last to
+# arrive: fresh noise has to be removed again by the steps that are left, and of eight steps few are left. The denoiser
+# is perfect here, and so the gap is modest. Real networks err, and table 1 of the DDIM paper shows a far wider one.
 #
 # ## 8 · The real thing
 #
-# Everything is ready. The network is the mini model's UNet, asked with and without the prompt (`guided` does that; notebook 10 is about
+# The network is now the mini model's UNet, asked with and without the prompt (`guided` does that; notebook 10 is about
 # why). It answers with $v$, and the library turns $v$ into $(x_0, \epsilon)$. The loop is yours.
 
 # %%
@@ -528,29 +551,30 @@ print("latents", tuple(latents.shape), "· pixels that differ by more than one g
 lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by side, which are the same.")
 
 # %% [markdown]
-# What to see: the same clip twice. The left one was made by a loop that you can explain line by line. You wrote it for points
-# in a plane, and it has just denoised 4,096 numbers without noticing the difference.
+# What to see: the same clip twice. The left one was made by a loop that you can explain line by line. It was written
+# for points in a plane, and has just denoised 4,096 numbers without noticing the difference.
 #
 # ## 9 · Watching it make up its mind
 #
-# Now record a run of the vague prompt and take it apart. The scrubber shows, for every step, the latents $x$ and what the network believes:
-# the clip $x_0$, decoded, and the noise. Use the arrow keys.
+# Now record a run of the vague prompt and take it apart. The scrubber shows, for every step, the latents $x$ and what
+# the network believes: the clip $x_0$, decoded, and the noise. Use the arrow keys.
 
 # %%
 flight = lab.record(pipe, "a circle moves", seed=1)
 lab.LatentScrubber(flight, name="scrubber-06", view="decoded")
 
 # %% [markdown]
-# What to see: the order in which things are settled. Write down the step from which on place, direction, size, colour and outline no longer
-# change. As a rule it is coarse before fine, for strong noise hides what is small first. It was so in the plane: first the middle,
-# then which blob, then where in the blob.
+# What to see: the order in which things are settled. Write down the step from which on place, direction, size, colour
+# and outline no longer change. As a rule it is coarse before fine, for strong noise hides what is small first. It was
+# so in the plane: first the middle, then which blob, then where in the blob.
 #
-# Compare the views "latent channels" and "clip x0". The latents look like noise until late, while the belief has no grain from the first
-# step on. A *clean* picture is not a *sure* one.
+# Compare the views "latent channels" and "clip x0". The latents look like noise until late, while the belief has no
+# grain from the first step on. A *clean* picture is not a *sure* one.
 #
 # ## 10 · Bug hunt: crumbs
 #
-# A colleague's DDPM keeps the noise of each step in a table, as logarithms, for those do not underflow. She ran it on the mini model.
+# A colleague's DDPM keeps the noise of each step in a table, as logarithms, for those do not underflow. She ran it on
+# the mini model.
 
 # %%
 def broken_table(a):
@@ -578,13 +602,13 @@ step = lab.yours("6.1")
 with torch.inference_mode():
     x, x0 = ddpm_by_table(broken_table, 24)
 result, belief = (Clip(pipe.decode(z)[0], pipe.preset.fps) for z in (x, x0))
-lab.strip({"what comes out": result, "x0 of the last step": belief}, n=8, alt="The result is strewn with coloured crumbs, different "
-          "ones in every frame; the network's last belief is clean.")
+lab.strip({"what comes out": result, "x0 of the last step": belief}, alt="The result is strewn with coloured crumbs, "
+          "different ones in every frame; the network's last belief is clean.")
 
 # %% [markdown]
-# What to see: the upper row is her result. There is a shape, and crumbs all around it, different ones in each frame; played as a clip, they
-# boil. The lower row is what the network believed in the last step: clean. More steps make the crumbs fewer, but slowly, and her points in
-# the plane looked fine.
+# What to see: the upper row is her result, a shape strewn with crumbs, different ones in each frame. The lower row is
+# what the network believed in the last step: clean. More steps make the crumbs fewer, but slowly, and her points in the
+# plane looked fine.
 #
 # ### Exercise 6.B · noise_table
 #
@@ -592,14 +616,17 @@ lab.strip({"what comes out": result, "x0 of the last step": belief}, n=8, alt="T
 #
 # Mend the table. `a` is (s + 1,), rising, and ends at 1; return (s,). It should also work for a single step.
 #
-# <details><summary>Hint 1</summary>The belief is clean and the result is not. What happens to the result after the last belief?</details>
+# <details><summary>Hint 1</summary>The belief is clean and the result is not. What happens to the result after the last
+# belief?</details>
 #
-# <details><summary>Hint 2</summary>What should the last entry be? Look at the <i>What if?</i> of exercise 6.1. Do you need logarithms at all?</details>
+# <details><summary>Hint 2</summary>What should the last entry be? Look at the <i>What if?</i> of exercise 6.1. Do you
+# need logarithms at all?</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
-# The comment is right and the line is wrong: 0 has no logarithm, but the entry *should* be 0. Without logarithms the problem is gone:
+# The comment is right and the line is wrong: 0 has no logarithm, but the entry *should* be 0. Without logarithms the
+# problem is gone:
 #
 # ```python
 # beta = 1 - a[:-1] / a[1:]
@@ -634,21 +661,25 @@ cosine = torch.cat([alpha_bar[samplers.timesteps(diffusion, 100)], torch.ones(1,
 print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[-1]:.2f}, beside blobs of {SPREAD}")
 
 # %% [markdown]
-# That is why the plane looked fine: so little hides in a blob a dozen times as wide. *What if?* Test a sampler in a world of one single
-# point, and nothing can hide. `tests/test_samplers.py` does so, in `test_an_oracle_is_recovered`.
+# That is why the plane looked fine: so little hides in a blob a dozen times as wide. *What if?* Test a sampler in a
+# world of one single point, and nothing can hide. `tests/test_samplers.py` does so, in `test_an_oracle_is_recovered`.
 #
-# The family is real, and the two lines have a history. The code published with DDPM fills the last entry of its table with
-# its neighbour, for the reason in the comment, and its sampler multiplies the noise by a mask that is 0 at $t = 0$. Table and
-# mask belong together. Take over one and forget the other, and you have this bug. We put it together from those two lines; it is not
-# a quotation. A released one of the same family was mended in 2023: `LCMScheduler` of diffusers added noise in its final step
+# The family is real. [The code published with
+# DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py) fills that entry of its
+# table from its neighbour, for the reason in the comment, and its sampler multiplies the noise by a mask that is 0 at
+# $t = 0$. Take over the table and forget the mask, and you have this bug. We made it from those two lines; it is no
+# quotation. A released one of its family was mended in 2023: `LCMScheduler` of diffusers added noise in its final step
 # ([pull request 5681](https://github.com/huggingface/diffusers/pull/5681)).
 #
 # ## Takeaways
 #
-# 1. Asked at pure noise, a perfect denoiser answers with an average. Sampling is asking again and again while the question gets easier.
-# 2. DDPM draws from the posterior $q(x' \mid x, x_0)$. DDIM keeps the noise that the network saw: nothing is random, and the noise is
+# 1. Asked at pure noise, a perfect denoiser answers with an average. Sampling is asking again and again while the
+#    question gets easier.
+# 2. DDPM draws from the posterior $q(x' \mid x, x_0)$. DDIM keeps the noise that the network saw: nothing is random,
+#    and the noise is
 #    an address. One number, $\eta$, leads from the one to the other.
-# 3. DDIM follows a smooth current, so steps can be skipped: twice the steps halve its error, and second order quarters it. The last step ends
+# 3. DDIM follows a smooth current, so steps can be skipped: twice the steps halve its error, and second order quarters
+#    it. The last step ends
 #    at $x_0$, without noise.
 #
 # ## Quiz
@@ -667,11 +698,14 @@ lab.equations(6)
 # %% [markdown]
 # ## Further reading
 #
-# - Ho, Jain and Abbeel, [Denoising diffusion probabilistic models](https://arxiv.org/abs/2006.11239), sections 2 and 3: the posterior that you
+# - Ho, Jain and Abbeel, [Denoising diffusion probabilistic models](https://arxiv.org/abs/2006.11239), sections 2 and 3:
+#   the posterior that you
 #   multiplied on a grid, and why the loss is a plain squared error.
-# - Song, Meng and Ermon, [Denoising diffusion implicit models](https://arxiv.org/abs/2010.02502), sections 4 and 5: DDIM, $\eta$, and the
+# - Song, Meng and Ermon, [Denoising diffusion implicit models](https://arxiv.org/abs/2010.02502), sections 4 and 5:
+#   DDIM, $\eta$, and the
 #   table of quality by number of steps.
-# - Karras and others, [Elucidating the design space](https://arxiv.org/abs/2206.00364), section 2 and figure 3: samplers as solvers of one equation, and
+# - Karras and others, [Elucidating the design space](https://arxiv.org/abs/2206.00364), section 2 and figure 3:
+#   samplers as solvers of one equation, and
 #   why its curves are so nearly straight.
 #
 # **Next:** 07 opens the network that has been an oracle until now: a UNet for pictures, block by block.
