@@ -40,6 +40,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "LatentPeek": "widgets.peek",
     "TokenLens": "widgets.tokens",
     "UNetMap": "widgets.unet_map",
+    "PipelineMap": "widgets.pipeline_map",
 }
 _MODULES = {"session", "source", "exercises", "swapping", "questions", "equation_table", "plots", "widgets", "checks"}
 

@@ -64,6 +64,9 @@ def rearranged(pattern: str, sizes: dict[str, int]) -> dict:
 class FoldViz(LabWidget):
     """An einops rearrangement, element by element; several patterns to step through.
 
+    Colours and numbers are those of the first pattern's left side: a second left side of the same shape, "(f b) c"
+    after "(b f) c", shows what a wrong name does to the same memory.
+
     Args:
         shape: sizes in the order of the left side's names, or {name: size}; at most 384 elements together.
         pattern: "b c f h w -> (b f) c h w", or a list of patterns with the same axes.
@@ -91,10 +94,9 @@ class FoldViz(LabWidget):
         shown = [rearranged(one, self.sizes) for one in given]
         for i, one in enumerate(shown):
             for earlier in shown[:i]:
-                if earlier["shapes"] == one["shapes"] and earlier["names"][0] == one["names"][0]:
+                if earlier["shapes"] == one["shapes"]:
                     differ = sum(a != b for a, b in zip(earlier["order"], one["order"]))
-                    one["note"] = (f"same shape as {earlier['names'][1]}, but {differ} of {len(one['order'])} elements "
-                                   "lie elsewhere")  # fmt: skip
+                    one["note"] = f"same shapes as {earlier['pattern']}, but {differ} elements lie elsewhere"
         super().__init__(name, patterns=shown, colours=colours(self.sizes, left, colour))
 
     def describe(self):
