@@ -95,8 +95,9 @@ class Quiz:
         parts = []
         for i, (question, choices, right, why) in enumerate(self.questions, 1):
             listed = "".join(f"<li>{html.escape(choice)}</li>" for choice in choices)
+            listed = f'<ol style="list-style-type: lower-alpha">{listed}</ol>'  # JupyterLab overrules type="a"
             answer = f"<b>{'abcdef'[right]}</b>: {html.escape(why)}"
-            parts.append(f"<p><b>{i}.</b> {html.escape(question)}</p><ol type=\"a\">{listed}</ol>"
+            parts.append(f"<p><b>{i}.</b> {html.escape(question)}</p>{listed}"
                          f"<details><summary>Answer</summary><p>{answer}</p></details>")
         return "\n".join(parts)
 
