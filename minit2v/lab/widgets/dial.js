@@ -4,16 +4,13 @@ const DECIBELS = 40;                         // the diagram goes from -40 to 40
 
 const snr = (a) => 10 * Math.log10(a / (1 - a));
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const decibels = (value) => (Number.isFinite(value) ? `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(1)} dB` : "−∞ dB");
+const decibels = (value) => `${value < 0 ? "−" : ""}${Number.isFinite(value) ? Math.abs(value).toFixed(1) : "∞"} dB`;
 
 // The picture: {node, draw(t, schedule, frame, shared)}; pixels, or one tile for each channel of latents.
 function makePicture({ x0, noise }, info, level) {
   const [, count, height, width] = x0.shape, cells = height * width, pixels = count === 3;
-  const columns = pixels ? 1 : Math.ceil(Math.sqrt(count)), scale = SIDE / columns / Math.max(width, height);
-  const tiles = Array.from({ length: pixels ? 1 : count }, (_, c) => newCanvas(pixels ? "the noisy frame" : `channel ${c + 1}`,
-    width, height, Math.floor(width * scale) - (pixels ? 0 : 1), Math.floor(height * scale) - (pixels ? 0 : 1)));
-  const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
-    ...tiles);
+  const screen = pixels ? newCanvas("the noisy frame", width, height, ...fit(width, height, SIDE)) : null;
+  const tiles = pixels ? null : channelTiles(count, height, width, SIDE);
   const number = ({ data }, [low, high], i) => low + (data[i] / 255) * (high - low);
   const [low, high] = info.limits;
   const shade = (a, frame, shared, i) => {                   // 0..255 of number i of a frame of x_t
@@ -23,19 +20,15 @@ function makePicture({ x0, noise }, info, level) {
   };
   const draw = (t, schedule, frame, shared) => {
     const a = level(schedule, t);
-    if (pixels) {
-      const context = tiles[0].getContext("2d"), image = context.createImageData(width, height);
-      for (let i = 0; i < cells; i++) {
-        for (let c = 0; c < 3; c++) image.data[4 * i + c] = shade(a, frame, shared, c * cells + i);
-        image.data[4 * i + 3] = 255;
-      }
-      context.putImageData(image, 0, 0);
-      return;
-    }
     const shades = Uint8Array.from({ length: count * cells }, (_, i) => shade(a, frame, shared, i));
-    tiles.forEach((tile, c) => paint(tile, shades, c * cells, DIVERGING));
+    if (tiles) { tiles.draw(shades, 0, info.limits); return; }
+    const context = screen.getContext("2d"), image = context.createImageData(width, height);
+    for (let i = 0; i < cells; i++) {
+      image.data.set([shades[i], shades[cells + i], shades[2 * cells + i], 255], 4 * i);
+    }
+    context.putImageData(image, 0, 0);
   };
-  return { node, draw, legend: pixels ? "" : legend(DIVERGING, `≤ ${low}`, `≥ ${high}`) };
+  return { node: pixels ? screen : tiles.node, draw, legend: pixels ? "" : latentLegend() };
 }
 
 // The signal-to-noise ratio over t, a line for each schedule, and where the dial stands.
@@ -52,7 +45,7 @@ function makeDiagram(info, level) {
       context.fillText(String(db).replace("-", "−"), box.left - 6, y(db));
     }
     context.textAlign = "center";
-    for (const t of [0, 0.25, 0.5, 0.75, 1].map((share) => Math.round(share * (info.T - 1)))) {
+    for (const t of [0, 0.25, 0.5, 0.75, 1].map((share) => Math.min(info.T - 1, Math.round(share * info.T)))) {
       context.fillText(t, Math.min(x(t), SIDE - 12), box.bottom + 14);
     }
     context.fillText("t", (box.left + box.right) / 2, box.bottom + 27);
@@ -79,7 +72,8 @@ async function render({ model, el }) {
   const picture = makePicture(numbers, info, level), diagram = makeDiagram(info, level);
   const plays = {
     t: player("the timesteps", () => put(model, "t", atStop((toStop(model.get("t")) + 1) % (STOPS + 1))), () => 60),
-    frame: player("the frames", () => put(model, "frame", (model.get("frame") + 1) % frames), () => 1000 / model.get("fps")),
+    frame: player("the frames", () => put(model, "frame", (model.get("frame") + 1) % frames),
+      () => 1000 / model.get("fps")),
   };
   let last = "frame";                                        // what the space bar plays
   const words = (t) => {
@@ -88,7 +82,8 @@ async function render({ model, el }) {
   };
   const dial = slider("t", { max: STOPS, text: (i) => words(atStop(i)), onInput: (i) => put(model, "t", atStop(i)) });
   const reel = slider("frame", { max: frames - 1, text: (i) => `${i + 1} of ${frames}`, onInput: set("frame") });
-  const schedules = choice("schedule", info.schedules.map((name) => [name, name]), model.get("schedule"), set("schedule"));
+  const names = info.schedules.map((name) => [name, name]);
+  const schedules = choice("schedule", names, model.get("schedule"), set("schedule"));
   schedules.node.querySelectorAll("label > span").forEach((span, i) => {
     span.style.borderLeft = `6px solid ${PALETTE[i % PALETTE.length]}`;  // the key to the diagram
   });
@@ -111,7 +106,7 @@ async function render({ model, el }) {
     const a = level(schedule, t);
     picture.draw(t, schedule, frame, same);
     diagram.draw(t, schedule);
-    formula.textContent = `x = ${Math.sqrt(a).toFixed(3)} · x₀ + ${Math.sqrt(1 - a).toFixed(3)} · noise`;
+    formula.textContent = `xₜ = ${Math.sqrt(a).toFixed(3)} · x₀ + ${Math.sqrt(1 - a).toFixed(3)} · noise`;
     ratio.textContent = "signal-to-noise ratio in decibels, by t";
     dial.show(toStop(t), words(t));
     reel.show(frame);

@@ -16,11 +16,10 @@ import traitlets
 from minit2v.diffusion import Diffusion
 from minit2v.errors import UserError
 from minit2v.lab.widgets.base import LabWidget, files, pack, to_uint8
-from minit2v.lab.widgets.pictures import enlarge, sheet, spread
+from minit2v.lab.widgets.pictures import LIMIT, channels, enlarge, sheet, spread
 from minit2v.video import Clip
 
-TILES = 12  # of the static picture; noise does not compress
-LATENT_LIMIT = 3.0  # colours of latents end at three standard deviations
+COLUMNS, TILES, TILE = 6, 12, 96  # of the static picture: noise does not compress, so there are few tiles
 
 
 class NoiseDial(LabWidget):
@@ -38,8 +37,8 @@ class NoiseDial(LabWidget):
     Raises UserError for another clip, for no diffusions, and for a value outside of these.
     """
 
-    _esm = files("lab.js", "drawing.js", "dial.js")
-    _css = files("lab.css", "scrubber.css")
+    _esm = files("lab.js", "drawing.js", "latents.js", "dial.js")
+    _css = files("lab.css", "panels.css")
     t = traitlets.Int(0).tag(sync=True)
     schedule = traitlets.Unicode().tag(sync=True)
     frame = traitlets.Int(0).tag(sync=True)
@@ -70,7 +69,7 @@ class NoiseDial(LabWidget):
     def _limits(self, clip):
         """The numbers that are shown black and white, the same for every t."""
         if self.x0.shape[1] != 3:
-            return [-LATENT_LIMIT, LATENT_LIMIT]
+            return [-LIMIT, LIMIT]
         if getattr(getattr(clip, "pixels", clip), "dtype", None) == np.uint8:
             return [-1.0, 1.0]  # the clip is shown as it is
         return [min(-2.0, float(self.x0.min())), max(2.0, float(self.x0.max()))]
@@ -99,19 +98,18 @@ class NoiseDial(LabWidget):
         return f"{f} frames of {c} x {h} x {w}, {', '.join(self.alpha_bar)}"
 
     def alt(self):
-        return f"One frame under more and more noise, from left to right; from top to bottom {', '.join(self.alpha_bar)}."
+        return f"A frame under more and more noise, from left to right; from top to bottom {', '.join(self.alpha_bar)}."
 
     def picture(self):
-        names, middle = list(self.alpha_bar)[:TILES // 2], len(self.x0) // 2
-        times = spread(len(self.alpha_bar[names[0]]), TILES // len(names))
+        names, middle = list(self.alpha_bar)[:COLUMNS], len(self.x0) // 2
+        times = spread(len(self.alpha_bar[names[0]]), min(COLUMNS, TILES // len(names)))
         tiles = [[self._tile(self.x_t(t, name)[middle]) for t in times] for name in names]
         return sheet(tiles, [f"t {t}" for t in times], names)
 
     def _tile(self, values):
-        low, high = self.limits
-        grey = to_uint8(values, low, high)[0]
-        picture = np.moveaxis(grey, 0, -1) if len(values) == 3 else np.hstack(grey)[..., None].repeat(3, axis=-1)
-        return enlarge(picture, 96)
+        if len(values) != 3:
+            return enlarge(channels(values), TILE)
+        return enlarge(np.moveaxis(to_uint8(values, *self.limits)[0], 0, -1), TILE)
 
 
 def centred(clip):

@@ -22,7 +22,8 @@ function element(tag, attributes = {}, ...children) {
 // ---- controls --------------------------------------------------------------------------------------------------
 
 // A slider of whole numbers min..max. text(value) is written beside it and read out. Arrows, Home, End and Page
-// keys are the browser's own. Gives {node, input, show(value, words = text(value))}; onInput(value) is called when the reader moves it.
+// keys are the browser's own. Gives {node, input, show(value, words = text(value))}; onInput(value) is called when the
+// reader moves it.
 function slider(label, { min = 0, max, value = min, text = String, onInput }) {
   const readout = element("output", { class: "mt-readout" });
   const input = element("input", { type: "range", min, max, step: 1, "aria-label": label });

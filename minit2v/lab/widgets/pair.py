@@ -34,7 +34,7 @@ class LinkedScrubbers(LabWidget):
     """What `linked` gives; its scrubbers are `.a` and `.b`, with the traits that can be set."""
 
     _esm = files("lab.js", "pair.js")
-    _css = files("lab.css", "scrubber.css")
+    _css = files("lab.css", "panels.css")
     scrubbers = traitlets.List().tag(sync=True)  # their model ids
 
     def __init__(self, a, b, name=None):

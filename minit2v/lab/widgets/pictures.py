@@ -8,6 +8,21 @@
 import numpy as np
 
 from minit2v.lab.pictures import row, stack, written
+from minit2v.lab.widgets import figures
+
+LIMIT = 3.0  # latents and noise have about unit variance: colours end at three standard deviations, as in latents.js
+
+
+def channels(latents):
+    """Latents float (c, h, w) as tiles of colour, nearly in a square: blue below 0, white, orange above; uint8 RGB.
+
+    >>> channels(np.zeros((4, 8, 8))).shape
+    (16, 16, 3)
+    """
+    tiles = (figures.diverging()(0.5 + latents / (2 * LIMIT))[..., :3] * 255).round().astype(np.uint8)
+    columns = int(np.ceil(len(tiles) ** 0.5))
+    blank = np.full((-len(tiles) % columns, *tiles.shape[1:]), 255, np.uint8)
+    return np.vstack([np.hstack(part) for part in np.split(np.concatenate([tiles, blank]), -(-len(tiles) // columns))])
 
 
 def enlarge(pictures, side):

@@ -1,14 +1,4 @@
 const SIDES = { wide: 320, compact: 256 };   // pixels on the screen of the longer side of a picture
-const LIMIT = 3;                             // latents and noise have about unit variance: colours end at 3 standard deviations
-const FRAME_MARK = "mt-mark";
-
-// A colour table for uint8 numbers that stand for low..high, white at 0, the darkest colours at -LIMIT and LIMIT.
-function around0([low, high]) {
-  return Array.from({ length: 256 }, (_, i) => {
-    const value = low + (i / 255) * (high - low);
-    return DIVERGING[Math.round(255 * Math.min(1, Math.max(0, 0.5 + value / (2 * LIMIT))))];
-  });
-}
 
 // Over the decoded frame: clear where nobody looks, glowing where the word is looked up.
 const GLOW = AMOUNT.map(([r, g, b], i) => [r, g, b, Math.round(0.85 * i)]);
@@ -40,31 +30,19 @@ async function openFlight(model) {
   return { ...model.get("info"), numbers, pictures, side };
 }
 
-// How wide and high a picture of W x H pixels is shown.
-function shown({ side }, width, height) {
-  const scale = side / Math.max(width, height);
-  return [Math.round(width * scale), Math.round(height * scale)];
-}
-
 // ---- the views: each gives {node, draw(step, frame, word), caption(word), legend} ----------------------------------
 
 function channels(flight, name, caption) {
   const { shape: [, frames, count, height, width], data } = flight.numbers[name];
-  const [W, H] = shown(flight, width, height), columns = Math.ceil(Math.sqrt(count));
-  const tiles = Array.from({ length: count }, (_, c) =>
-    newCanvas(`channel ${c + 1}`, width, height, Math.floor((W - 2) / columns), Math.floor((H - 2) / columns)));
-  const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
-    ...tiles);
-  const draw = (step, frame) => {
-    const colours = around0(flight.ranges[name][step]);
-    tiles.forEach((tile, c) => paint(tile, data, ((step * frames + frame) * count + c) * height * width, colours));
-  };
-  return { node, draw, caption: () => caption, legend: legend(DIVERGING, `≤ −${LIMIT}`, `≥ ${LIMIT}`) };
+  const tiles = channelTiles(count, height, width, flight.side);
+  const draw = (step, frame) =>
+    tiles.draw(data, (step * frames + frame) * count * height * width, flight.ranges[name][step]);
+  return { node: tiles.node, draw, caption: () => caption, legend: latentLegend() };
 }
 
 function asColour(flight) {
   const { shape: [, frames, count, height, width], data } = flight.numbers.x;
-  const node = newCanvas("latents as colours", width, height, ...shown(flight, width, height));
+  const node = newCanvas("latents as colours", width, height, ...fit(width, height, flight.side));
   const cells = height * width, context = node.getContext("2d");
   const draw = (step, frame) => {
     const [low, high] = flight.ranges.x[step];
@@ -86,20 +64,20 @@ function asColour(flight) {
 
 function oneFrame(flight, label) {
   const { width, height } = flight.pictures;
-  const node = newCanvas(label, width, height, ...shown(flight, width, height));
+  const node = newCanvas(label, width, height, ...fit(width, height, flight.side));
   return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames.length + frame) };
 }
 
 function allFrames(flight, choose) {
   const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames.length));
-  const [W, H] = shown(flight, width, height).map((side) => Math.floor(side / columns) - 2);
-  const tiles = Array.from({ length: flight.frames.length }, (_, i) => newCanvas(`frame ${i + 1}`, width, height, W, H));
+  const [W, H] = fit(width, height, flight.side).map((side) => Math.floor(side / columns) - 2);
+  const tiles = flight.frames.map((number) => newCanvas(`frame ${number + 1}`, width, height, W, H));
   tiles.forEach((tile, i) => tile.addEventListener("click", () => choose(i)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
     ...tiles);
   const draw = (step, frame) => tiles.forEach((tile, i) => {
     flight.pictures.draw(tile, step * flight.frames.length + i);
-    tile.classList.toggle(FRAME_MARK, i === frame);
+    tile.classList.toggle("mt-mark", i === frame);
   });
   return { node, draw, caption: () => "x₀ decoded, all frames; click one" };
 }
@@ -107,7 +85,8 @@ function allFrames(flight, choose) {
 function crossAttention(flight) {
   const { shape: [, count, frames, height, width], data } = flight.numbers.cross;
   const { node: picture, draw: drawPicture } = oneFrame(flight, "decoded frame");
-  const glow = newCanvas("attention", width, height, ...shown(flight, flight.pictures.width, flight.pictures.height));
+  const { width: W, height: H } = flight.pictures;
+  const glow = newCanvas("attention", width, height, ...fit(W, H, flight.side));
   const scale = legend(AMOUNT);
   glow.classList.add("mt-over");
   const node = element("div", { class: "mt-stack" }, picture, glow);

@@ -37,8 +37,8 @@ class LatentScrubber(LabWidget):
     "red" of a prompt). Setting one to anything else raises UserError.
     """
 
-    _esm = files("lab.js", "scrubber.js")
-    _css = files("lab.css", "scrubber.css")
+    _esm = files("lab.js", "latents.js", "scrubber.js")
+    _css = files("lab.css", "panels.css")
     step = traitlets.Int(0).tag(sync=True)
     frame = traitlets.Int(0).tag(sync=True)
     view = traitlets.Unicode().tag(sync=True)
