@@ -124,15 +124,16 @@ frame = pixels[8].astype(np.float32)  # 0..255
 signed = frame / 127.5 - 1  # -1..1
 to_bytes = lambda unit: (unit.clip(0, 1) * 255).astype(np.uint8)
 lab.sheet(
-    [to_bytes(signed / 2 + 0.5), to_bytes(signed), to_bytes(frame / 255 / 2 + 0.5), to_bytes(frame)],
-    ["right", "-1..1 taken for 0..1", "0..1 taken for -1..1", "0..255 taken for 0..1"],
+    [to_bytes(signed / 2 + 0.5), to_bytes(signed), to_bytes(frame / 255 / 2 + 0.5), to_bytes(frame / 255 / 255)],
+    ["right", "-1..1 taken for 0..1", "0..1 taken for -1..1", "0..1 taken for 0..255"],
     columns=4,
-    alt="The same frame four times: right; with a pure black ground; pale, as if behind fog; and all white.",
+    alt="The same frame four times: right; with a pure black ground; pale, as if behind fog; and all black.",
 )
 
 # %% [markdown]
 # What to see: the second loses its darker half to black. The third lies in fog, because its black is only half-way
-# down. The fourth is burnt out. When a video model shows you fog, suspect the range before you suspect the weights.
+# down. The fourth is black, since 1 is almost nothing in 255 (the other way round, all is white). When a video model
+# shows you fog, suspect the range before you suspect the weights.
 #
 # There is a smaller trap in (1.2). The released model cuts fractions off instead of rounding, and our pipeline does as
 # the release does. How many of the 256 levels survive the way there and back?
@@ -232,8 +233,8 @@ lab.matrix(
 # $$\text{within a frame: } (b\,f)\;c\;h\;w \qquad\qquad \text{along time: } (b\,h\,w)\;f\;c$$
 #
 # A bracket means: these axes become one, and the *last* name in it runs fastest. In `(b f)` come all frames of clip 0,
-# then all frames of clip 1. The widget shows two clips of three frames, each two by two pixels with two channels.
-# Choose an element (arrow keys work too), and follow it.
+# then all frames of clip 1. The widget shows two clips of three frames, each two by two pixels with two channels. Its
+# buttons choose the fold. Choose an element (arrow keys work too), and follow it.
 
 # %%
 lab.FoldViz(
@@ -657,7 +658,7 @@ for name, p in damaged.items():
 made = ctx.pipe("a large red circle moves quickly left", seed=0).pixels
 enlarged = lambda p: (40 * abs(p[1:].astype(float) - p[:-1])).clip(0, 255).astype(np.uint8)
 nervous = {name: nb01.flicker(batch(p)).item() for name, p in {**damaged, "generated": made}.items()}
-print("the judge reads the generated clip:", judge.read(made))
+print("generated:", judge.read(made))
 print("it flickers more than ten times as much as the drawn one:", nervous["generated"] > 10 * nervous["as drawn"])
 print("and less than a tenth of the shuffled one:", nervous["generated"] < nervous["shuffled"] / 10)
 lab.strip(
