@@ -85,7 +85,7 @@ class TemporalConv(nn.Module):
 
 def attention_map(q: Tensor, k: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) (n, k, s, m): how much each of the s tokens looks at each of the m."""
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)  # eq (4.3) · Attention Is All You Need (1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -202,7 +202,8 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: Tensor, f: int) -> Tensor:
         h = self.norm(clip_view(x, f))  # ((b f) c h w) -> (b c f (h w))
         b = h.shape[0]
-        h = rearrange(h, "b c f s -> (b s) f c")
+        # contiguous: else PyTorch multiplies pixel by pixel, in half precision with a copy of the matrix for each
+        h = rearrange(h, "b c f s -> (b s) f c").contiguous()
         h = self.proj_out(self.block(self.proj_in(h)))
         return x + frame_view(rearrange(h, "(b s) f c -> b c f s", b=b), x)
 
