@@ -7,7 +7,6 @@ import ast
 import importlib.util
 import json
 import re
-import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -54,6 +53,11 @@ def tags(cell):
 
 def outputs(nb, mime):
     return [(cell, output) for cell in code(nb) for output in cell.outputs if mime in output.get("data", ())]
+
+
+@pytest.mark.xfail(strict=True, reason="some are still being written; take this mark away with the last one")
+def test_the_course_is_whole():
+    assert set(COURSE) <= set(BUILT)
 
 
 @every
@@ -309,6 +313,17 @@ def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     assert not (trial / "01_trial.ipynb").exists()
     assert notebooks.main(["build", "07", "--folder", str(trial)]) == 2
     assert capsys.readouterr().err == "notebooks: expected the numbers of notebooks (01), found '07'\n"
+
+
+def test_links_lead_somewhere_in_the_zip_too(tmp_path):
+    with zipfile.ZipFile(notebooks.archive(FOLDER, tmp_path / "lab.zip")) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "minit2v-lab/notebooks"
+    assert sorted(path.stem for path in folder.glob("*.ipynb")) == [source.stem for source in SOURCES]
+    for path in folder.glob("*.ipynb"):
+        for _, target in notebooks.LINK.findall(text(nbformat.read(path, 4))):
+            there = (folder / target.partition("#")[0]).exists()
+            assert there or target in [f"{name}.ipynb" for name in COURSE], f"{path.name}: {target}"
 
 
 def test_the_zip_for_a_room(trial):
