@@ -25,7 +25,7 @@ HUES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Oka
 
 def colours(sizes: dict[str, int], left: Axes, by: tuple[str, ...] | None) -> list[str]:
     """One colour for each element number: hue by the first axis of `by`, lightness by the second."""
-    by = by or tuple(name for name in sizes if sizes[name] > 1)[:2]
+    by = by or tuple(name for name in sizes if sizes[name] > 1)[:2] or tuple(sizes)[:1]
     if unknown := [name for name in by if name not in sizes]:
         raise UserError(f"colour: expected one or two of the axes {', '.join(sizes)}, found {unknown[0]!r}")
     index, numbers = elements(sizes, left)

@@ -60,12 +60,12 @@ class Peek:
 
     @torch.no_grad()
     def decode(self, many: list[dict[str, float]]) -> np.ndarray:
-        """Frames uint8 (n, H, W, 3) of n sets of edits {"channel,row,column": number}, four at a time."""
+        """Frames uint8 (n, H, W, 3) of n sets of edits {"channel,row,column": number}."""
         latents = self.latents.repeat(len(many), 1, 1, 1)
         for one, edits in zip(latents, many):
             for place, value in edits.items():
                 one[self.place(place)] = value / self.scale
-        frames = torch.cat([self.autoencoder.decode(part).float().cpu() for part in latents.split(4)])
+        frames = torch.cat([self.autoencoder.decode(part).float().cpu() for part in latents.split(1)])  # a batch may round otherwise
         return (frames * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     def place(self, name: str) -> tuple[int, ...]:

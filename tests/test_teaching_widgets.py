@@ -1,0 +1,310 @@
+"""What the widgets of the lab show is what the library does: folds, codes, edited latents, tokens, maps of networks."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import einops
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+import minit2v
+from minit2v import presets
+from minit2v.bottleneck import Codebook
+from minit2v.datasets import MovingThings
+from minit2v.errors import UserError
+from minit2v.lab.widgets import codebook as codebooks
+from minit2v.lab.widgets import fold_arithmetic as folding
+from minit2v.lab.widgets import tokens as lens
+from minit2v.lab.widgets.base import png
+from minit2v.lab.widgets.folds import FoldViz
+from minit2v.lab.widgets.peek import LatentPeek
+from minit2v.lab.widgets.pipeline_map import PipelineMap
+from minit2v.lab.widgets.unet_map import UNetMap
+from minit2v.presets import TextConfig
+from minit2v.text import TextEncoder
+from minit2v.unet import UNet
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return minit2v.load("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return MovingThings("val")[3].frames[::4]
+
+
+@pytest.fixture(scope="module")
+def book(pipe, frames):
+    """A codebook that has learnt the latents of a few frames, and those latents."""
+    latents = pipe.encode(frames[None])[0].transpose(0, 1)
+    torch.manual_seed(0)
+    book = Codebook(16, 4).train()
+    for _ in range(50):
+        book(latents)
+    return book.eval(), latents
+
+
+PROMPTS = ["a small red circle moves left", "a small red circle moves right slowly", ""]
+
+
+@pytest.fixture(scope="module")
+def widgets(pipe, frames, book):
+    return {
+        "FoldViz": lambda name=None: FoldViz((2, 1, 4, 2, 2), ["b c f h w -> (b f) c h w", "b c f h w -> (f b) c h w"],
+                                             name=name),
+        "CodebookPicker": lambda name=None: codebooks.CodebookPicker(*book, pipe.autoencoder.decode, name=name),
+        "LatentPeek": lambda name=None: LatentPeek(pipe.autoencoder, frames, recorded=3, name=name),
+        "TokenLens": lambda name=None: lens.TokenLens(pipe.text, PROMPTS, name=name),
+        "UNetMap": lambda name=None: UNetMap(pipe.unet, name=name),
+        "PipelineMap": lambda name=None: PipelineMap(pipe, name=name),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap"])
+def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
+    from minit2v import lab
+
+    first, second = widgets[kind]("one"), widgets[kind]("one")
+    assert isinstance(first, getattr(lab, kind))
+    picture = png(second.picture())
+    assert len(picture) < 150_000 and second.alt()
+    assert repr(first) == repr(second) and repr(first).startswith(kind + "(") and " at 0x" not in repr(first)
+    for name in {"current", "selected", "row", "prompt", "token", "layer"} & set(second.trait_names()):
+        setattr(second, name, 1)
+    assert png(second.picture()) == picture == png(first.picture())
+
+
+def random_pattern(generator):
+    """A pattern and sizes; both sides are grouped at random."""
+    sizes = {name: int(generator.integers(1, 4)) for name in "bcfhw"[: generator.integers(2, 6)]}
+    sides = []
+    for _ in range(2):
+        names, side = list(generator.permutation(list(sizes))), []
+        while names:
+            group, names = names[: (n := int(generator.integers(1, 4)))], names[n:]
+            side.append(group[0] if len(group) == 1 else f"({' '.join(group)})")
+        sides.append(" ".join(side))
+    return " -> ".join(sides), sizes
+
+
+def test_folds_equal_einops_and_the_arithmetic_shown_leads_to_the_place():
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        pattern, sizes = random_pattern(generator)
+        left, right = folding.parse(pattern)
+        before = np.arange(np.prod(list(sizes.values()))).reshape(folding.axis_lengths(left, sizes))
+        expected = einops.rearrange(before, pattern, **sizes)
+        assert (folding.order(sizes, left, right) == expected).all(), pattern
+        shown = FoldViz(sizes, pattern).patterns[0]
+        for number, (_, *places, memory) in enumerate(shown["lines"]):
+            index = tuple(int(re.search(r"= (\d+)$", place)[1]) for place in places)
+            assert expected[index] == number, (pattern, places)
+            assert memory.endswith(f" {number} before, {np.ravel_multi_index(index, expected.shape)} after")
+        for which, array in (("before", before), ("after", expected)):
+            grid = np.array(shown[which]["grid"])
+            assert grid.shape == (len(shown[which]["ys"]), len(shown[which]["xs"]))
+            assert sorted(grid.ravel()) == sorted(array.ravel())
+
+
+def test_arithmetic_is_written_out():
+    index = {"b": 1, "h": 0, "w": 2}
+    assert folding.arithmetic(("b", "h", "w"), {"b": 2, "h": 4, "w": 3}, index) == (
+        "(b h w) = b·12 + h·3 + w = 1·12 + 0·3 + 2 = 14"
+    )
+
+
+def test_the_right_shape_in_the_wrong_order_is_told():
+    notes = [one["note"] for one in FoldViz((2, 1, 4, 2, 2), ["b c f h w -> (b f) c h w",
+                                                              "b c f h w -> (f b) c h w"]).patterns]
+    assert notes[0] == "nothing moves in memory"
+    assert notes[1] == "same shapes as b c f h w -> (b f) c h w, but 24 elements lie elsewhere"
+
+
+@pytest.mark.parametrize("shape, pattern", [
+    ((2, 3), "b f -> b"), ((2, 3), "b f"), ((2, 3), "b b -> b b"), ((2, 3), "b f -> (b (f))"), ((2,), "b f -> f b"),
+    ((40, 40), "b f -> f b"), ({"b": 2}, "b f -> f b"), ((2, 0), "b f -> f b"),
+])  # fmt: skip
+def test_folds_refuse(shape, pattern):
+    with pytest.raises(UserError, match="expected"):
+        FoldViz(shape, pattern)
+
+
+def test_codebook_picker_takes_the_code_that_the_codebook_takes(pipe, book):
+    codes, latents = book
+    picker = codebooks.CodebookPicker(codes, latents, pipe.autoencoder.decode)
+    vectors = latents.permute(0, 2, 3, 1).reshape(-1, 4)
+    assert (picker.nearest[:, 0] == codes.nearest(vectors).numpy()).all()
+    assert (np.diff(picker.distances, axis=1) >= 0).all()
+    chosen = codes.codes[torch.from_numpy(picker.nearest)]
+    torch.testing.assert_close(torch.from_numpy(picker.distances).float(), (vectors[:, None] - chosen).norm(dim=-1))
+    assert sum(picker.counts) == len(vectors) and picker.counts[picker.taken[0]] == (picker.taken == picker.taken[0]).sum()
+    on_plane = np.linalg.norm(picker.points - picker.codes[picker.taken], axis=1)  # a projection only shortens
+    assert (on_plane <= picker.distances[:, 0] + 1e-6).all() and on_plane.max() > 0.1
+    sent = np.frombuffer(picker.numbers, np.float32)
+    m, k = picker.nearest.shape
+    assert (sent[: m * k].reshape(m, k) == picker.nearest).all() and len(sent) == 2 * m * k + 2 * m + 2 * 16
+    expected = pipe.autoencoder.decode(codes.snap(latents)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(picker.decoded - (expected * 127.5 + 127.5).clip(0, 255)).max() <= 1
+    with pytest.raises(UserError, match="expected"):
+        codebooks.CodebookPicker(codes, latents[:, :3])
+    with pytest.raises(UserError, match="Gaussian"):
+        codebooks.CodebookPicker(pipe.autoencoder.bottleneck, latents)
+
+
+def test_latent_peek_decodes_as_the_autoencoder_and_an_edit_stays_near_its_cell(pipe, frames):
+    widget = LatentPeek(pipe.autoencoder, frames[0], recorded=3)
+    x = torch.from_numpy(frames[0]).permute(2, 0, 1)[None] / 127.5 - 1
+    own = pipe.autoencoder.decode(pipe.autoencoder.encode(x))[0].permute(1, 2, 0).numpy()
+    assert np.abs(widget.peek.decode([{}])[0] - (own * 127.5 + 127.5).clip(0, 255)).max() <= 1
+    row, column = widget.cell
+    widget.edits = {f"0,{row},{column}": float(widget.facts["limit"])}  # as the browser does
+    assert widget.answered["edits"] == widget.edits and len(widget.answer) > 0
+    change = np.abs(widget.peek.decode([widget.edits])[0].astype(int) - widget.peek.plain).sum(axis=-1)
+    rows, columns = np.indices(change.shape)
+    near = np.maximum(abs(rows - 8 * row - 3.5), abs(columns - 8 * column - 3.5)) < 16  # of 64: the cell and its ring
+    assert change[near].sum() > 0.9 * change.sum() > 0
+    for i, edits in enumerate(widget.recorded):
+        assert (widget.tiles[2 * i] == widget.peek.decode([edits])[0]).all()
+    assert not widget.tiles[1].any(axis=-1).all()  # without an edit the difference is black
+    for place in ("0,0", "0,0,8", "4,0,0", "a,b,c", "-1,0,0"):
+        with pytest.raises(UserError, match="channel,row,column"):
+            widget.peek.decode([{place: 0.0}])
+    with pytest.raises(UserError, match="one frame"):
+        LatentPeek(pipe.autoencoder, frames[0].astype(float))
+
+
+def test_latent_peek_shows_numbers_times_the_scale(pipe, frames):
+    plain, scaled = (LatentPeek(pipe.autoencoder, frames, scale=s, recorded=0) for s in (1.0, 0.5))
+    np.testing.assert_allclose(np.array(plain.facts["latents"]) / 2, scaled.facts["latents"], atol=1e-3)
+    assert (plain.peek.decode([{"0,3,3": 2.0}]) == scaled.peek.decode([{"0,3,3": 1.0}])).all()
+
+
+@pytest.fixture(scope="module")
+def full():
+    """The whole vocabulary, random weights."""
+    torch.manual_seed(0)
+    return TextEncoder(TextConfig(context_length=16, width=32, heads=4, layers=3)).eval()
+
+
+@pytest.mark.parametrize("which", ["mini", "full"])
+def test_the_mask_is_what_the_encoder_does(pipe, full, which):
+    encoder = pipe.text if which == "mini" else full
+    n = encoder.config.context_length
+    ids = encoder.tokens(["a red circle moves left"]).repeat(n + 1, 1)
+    for j in range(n):
+        ids[j, j] = (ids[j, j] + 1) % len(encoder.tokens.rows)  # row j: another token at j; the last row as it was
+    with torch.no_grad():
+        features = encoder(ids)
+    changed = (features[:n] != features[n]).any(dim=-1).numpy()  # changed[j, i]: token i answers to a change of j
+    assert (changed.T == lens.causal_mask(n)).all()
+    _, attention = lens.features_and_attention(encoder, ["a red circle moves left"])
+    assert (attention[:, 0].numpy() > 0).all(axis=0)[lens.causal_mask(n)].all()
+    assert not attention[:, 0].numpy()[:, ~lens.causal_mask(n)].any()
+    torch.testing.assert_close(attention.sum(dim=-1), torch.ones_like(attention[..., 0]))
+
+
+def test_lens_encodes_as_the_encoder(pipe):
+    features, attention = lens.features_and_attention(pipe.text, PROMPTS)
+    torch.testing.assert_close(features, pipe.text.encode(PROMPTS))
+    assert len(attention) == len(pipe.text.blocks)
+
+
+def test_pieces_are_the_prompt_again(pipe, full):
+    prompt = "a panda surfing on spatiotemporal waves !"
+    for encoder, text in ((full, prompt), (pipe.text, PROMPTS[0])):
+        pieces = lens.pieces(encoder, text)
+        kinds = [piece["kind"] for piece in pieces]
+        end = kinds.index("end")
+        assert kinds[0] == "start" and set(kinds[1:end]) <= {"word", "part"} and set(kinds[end + 1 :]) == {"padding"}
+        words = "".join(p["text"] + " " * (p["kind"] == "word") for p in pieces[1:end])
+        assert words.strip() == text
+        assert [piece["id"] for piece in pieces] == encoder.tokens([text])[0].tolist()
+    assert "part" in [piece["kind"] for piece in lens.pieces(full, prompt)]
+
+
+def test_whitened_similarity_is_the_cosine_in_the_metric_of_the_reference(pipe):
+    features, reference = pipe.text.encode(PROMPTS), pipe.text.encode(lens.familiar_captions(200))
+    x, known = (y.double().mean(dim=1).numpy() for y in (features, reference))
+    covariance = np.cov(known.T)
+    metric = np.linalg.inv(covariance + lens.FLOOR * np.linalg.eigvalsh(covariance)[-1] * np.eye(len(covariance)))
+    x = x - known.mean(axis=0)
+    products = x @ metric @ x.T
+    expected = products / np.sqrt(np.outer(products.diagonal(), products.diagonal()))
+    np.testing.assert_allclose(lens.similarity(features, reference), expected, atol=1e-3)
+    left_right = [m[0, 1] for m in (lens.similarity(features), expected)]
+    assert left_right[1] < left_right[0]  # what the whitening is for
+
+
+def test_lens_without_a_reference_takes_off_the_prompts_own_mean(full):
+    widget = lens.TokenLens(full, ["a dog", "two cats", "a ship at sea"])
+    assert widget.measure == "own mean taken off" and widget.whitened[0, 1:].mean() < 0 < widget.plain[0, 1:].mean()
+    for prompts, reference in (("a dog", None), ([], None), (["a dog"], ["a cat"])):
+        with pytest.raises(UserError, match="expected"):
+            lens.TokenLens(full, prompts, reference)
+
+
+@pytest.mark.parametrize("name, total", [("nano", None), ("mini", None), ("modelscope-1.7b", 1_411_233_860)])
+def test_boxes_of_the_map_hold_all_parameters_of_the_unet(name, total):
+    preset = presets.get(name)
+    with torch.device("meta"):
+        unet = UNet(preset.unet)
+    widget = UNetMap(preset)
+    whole = sum(p.numel() for p in unet.parameters())
+    assert sum(box.parameters for box in widget.boxes) == widget.parameters == whole == (total or whole)
+    assert sum(box.temporal for box in widget.boxes) == sum(p.numel() for p in unet.temporal_parameters())
+    for box in widget.boxes:
+        assert sum(part[1] for part in box.parts) == box.parameters, box.name
+    blocks = preset.unet.layers_per_level + 1
+    assert sum(line["skip"] for line in widget.lines) == blocks * len(preset.unet.channels)
+
+
+def test_shapes_of_the_map_are_those_of_a_run():
+    preset, size = presets.get("nano"), (3, 6, 10)
+    widget = UNetMap(preset, size, tokens=5)
+    torch.manual_seed(0)
+    unet, found = UNet(preset.unet).eval(), {}
+    for name, module in unet.named_modules():
+        module.register_forward_hook(
+            lambda m, inputs, output, name=name: found.update({name: (tuple(inputs[0].shape), tuple(output.shape))})
+        )
+    with torch.no_grad():
+        unet(torch.zeros(1, 4, *size), torch.zeros(1), torch.zeros(1, 5, preset.unet.context_dim))
+    assert found and widget.shapes == found
+    up = next(box for box in widget.boxes if box.name == "unet.up[0].blocks[0]")
+    assert dict(up.facts)["input"] == "3 × 128 × 3 × 5" and dict(up.facts)["output"] == "3 × 64 × 3 × 5"
+    assert dict(up.facts)["of it, by skip"] == "down 1 · block 0: 3 × 64 × 3 × 5"
+
+
+def test_sources_of_the_boxes_are_where_they_say(pipe):
+    for box in UNetMap(pipe.unet).boxes + PipelineMap(pipe).boxes:
+        path, first, last = re.fullmatch(r"(minit2v/\w+\.py), lines (\d+)–(\d+)", box.source).groups()
+        lines = (ROOT / path).read_text().splitlines()[int(first) - 1 : int(last)]
+        assert "\n".join(lines) == box.code and box.code
+
+
+def test_pipeline_map_counts_the_whole_model(pipe):
+    total = sum(p.numel() for part in (pipe.text, pipe.unet, pipe.autoencoder) for p in part.parameters())
+    widget = PipelineMap(pipe)
+    assert sum(box.parameters for box in widget.boxes) == widget.parameters == total
+    for box in widget.boxes:
+        assert sum(part[1] for part in box.parts) == box.parameters, box.title
+    facts = {box.title: dict(box.facts) for box in widget.boxes}
+    clip = pipe("a red circle moves left", steps=1, frames=pipe.preset.frames)
+    assert facts["clip"]["output"].startswith(" × ".join(map(str, clip.pixels.shape)))
+    assert facts["text encoder"]["output"].startswith(" × ".join(map(str, pipe.text.encode(["a ring"]).shape)))
+    large = PipelineMap(replace(presets.get("modelscope-1.7b"), frames=8))
+    assert large.parameters == 1_835_275_563 and dict(large.boxes[2].facts)["input"].startswith("1 × 4 × 8 × 32 × 32")
+
+
+def test_maps_refuse_what_is_no_network():
+    for make in (UNetMap, PipelineMap):
+        with pytest.raises(UserError, match="expected"):
+            make("mini")
