@@ -9,7 +9,8 @@
 # %% [markdown]
 # # 06 · Un-destroying it: DDPM and DDIM
 #
-# **A network can tell a clip from the noise on it; here you write the loop that makes new clips of that skill, and checks every part of it.**
+# **A network can tell a clip from the noise on it. Here you write the loop that turns this skill into new clips, and
+# you check every part of it.**
 #
 # **You will**
 # - see why one step is not enough, even for a denoiser that is perfect
@@ -19,9 +20,10 @@
 # - drive the real UNet with your own sampler and get the library's clip, pixel for pixel
 # - find a bug that strews crumbs over a clip
 #
-# **You need** [05 · Destroying a video](05_destroying_a_video.ipynb): $\bar\alpha_t$, schedules, and how $x_0$, $\epsilon$ and $v$ give one another.
+# **You need** [05 · Destroying a video](05_destroying_a_video.ipynb): $\bar\alpha_t$, schedules, and how $x_0$,
+# $\epsilon$ and $v$ give one another.
 #
-# **Time** reading 16 minutes · running TIME_DEFAULT (fast mode TIME_FAST) · exercises 40 minutes
+# **Time** reading 20 minutes · running 20 to 60 seconds (fast mode 15 to 60 seconds) · exercises 40 minutes
 
 # %%
 from minit2v import lab
@@ -202,8 +204,7 @@ lab.curves({"what x0 says": (grid, says_x0), "what x says": (grid, says_x), "bot
 # The formula gives the variance.</details>
 #
 # <details><summary>Hint 2</summary>First <code>beta = 1 - a / a_next</code>. Then two weights, one for <code>x0</code>
-# and one for <code>x</code>; both
-# have <code>1 - a</code> below the line.</details>
+# and one for <code>x</code>; both have <code>1 - a</code> below the line.</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
@@ -288,12 +289,11 @@ print("less than a third end in the same blob with other dice:", same.double().m
 # your step sample a single Gaussian, whose mean and spread must come out.
 #
 # <details><summary>Hint 1</summary>Begin with <code>eta = 0</code>, where it is one line: two terms, each a square root
-# times a tensor. Both roots
-# hold <code>a_next</code>; <code>a</code> appears only in the variance.</details>
+# times a tensor. Both roots hold <code>a_next</code>; <code>a</code> appears only in the variance.</details>
 #
 # <details><summary>Hint 2</summary><code>variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)</code>. Take it
-# away from <code>1 - a_next</code> under the
-# root of <code>eps</code>. If rounding could make that a hair negative, <code>max(…, 0)</code> helps.</details>
+# away from <code>1 - a_next</code> under the root of <code>eps</code>. If rounding could make that a hair negative,
+# <code>max(…, 0)</code> helps.</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
@@ -356,23 +356,24 @@ lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls i
 
 # %% [markdown]
 # What to see: the noise is cut like a cake, and DDIM carries each slice to one blob. With DDPM the colours are
-# shuffled. So under DDIM a noise is an **address**: the same seed gives the same clip, today and on another machine,
-# and a small change of the noise is a small change of the clip. That is why the pipeline's default is DDIM, and why a
-# seed is worth writing down.
+# shuffled. So under DDIM a noise is an **address**: it alone decides the clip, and a small change of it is, as a rule, a
+# small change of the clip. (A seed repeats a DDPM clip, too, but only because it repeats every throw of the dice.) That
+# is why the pipeline's default is DDIM.
 #
-# Now step by step. In the widget blue is $x$, orange the $x_0$ that the oracle sees in it, a grey line the noise, and green the way to
-# the next $x$. Move the step, click a point to follow it, turn $\eta$ from 0 to 1, and change the number of steps.
+# Now step by step. In the widget blue is $x$, orange the $x_0$ that the oracle sees in it, a grey line the noise, and
+# green the way to the next $x$. Move the step, click a point to follow it, turn $\eta$ from 0 to 1, and change the
+# number of steps.
 
 # %%
 few = noise[:200]
 runs = {(eta, str(n)): samplers.ddim(oracle, few, diffusion, n, float(eta), ctx.generator(7))
-        for eta in ("0", "0.5", "1") for n in (5, 10, 40)}
-lab.SamplerStepper(diffusion, few, runs, axes=("eta", "steps"), data=data, name="stepper-06",
-                   run=["0", "10"])
+        for eta in ("0", "0.5", "1") for n in (40, 10, 5)}
+lab.SamplerStepper(diffusion, few, runs, axes=("eta", "steps"), data=data, name="stepper-06")
 
 # %% [markdown]
-# What to see: at first all orange dots sit in the middle, and the blue ones move a little towards them. Then the orange dots run
-# apart, each to its blob, and the blue ones follow. Numbers of the point you follow stand beside it: put them into your `ddim_step`.
+# What to see: at first all orange dots sit in the middle, and the blue ones move a little towards them. Then the orange
+# dots run apart, each to its blob, and the blue ones follow. The numbers of the point that you follow stand beside it:
+# put them into your `ddim_step`.
 #
 # ## 7 · How few steps?
 #
@@ -392,8 +393,7 @@ lab.SamplerStepper(diffusion, few, runs, axes=("eta", "steps"), data=data, name=
 # and print it.</details>
 #
 # <details><summary>Hint 2</summary><code>levels = [*alpha_bar[ladder].tolist(), 1.0]</code> has one entry more than
-# <code>ladder</code>; step
-# <code>i</code> goes from <code>levels[i]</code> to <code>levels[i + 1]</code>.</details>
+# <code>ladder</code>; step <code>i</code> goes from <code>levels[i]</code> to <code>levels[i + 1]</code>.</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
@@ -542,7 +542,7 @@ def believe(x, t):
 
 
 sample = lab.yours("6.3")
-start = samplers.gaussian((1, 4, 16, 8, 8), ctx.generator(0))
+start = samplers.gaussian((1, 4, 16, 8, 8), ctx.generator(0)).to(pipe.device)
 with torch.inference_mode():
     latents = sample(believe, start, pipe.diffusion.alpha_bar, pipe.preset.steps)
 mine, theirs = Clip(pipe.decode(latents)[0], pipe.preset.fps), pipe(prompt, seed=0)
@@ -585,20 +585,22 @@ def broken_table(a):
     return (0.5 * variance.log()).exp()
 
 
+step = lab.yours("6.1")
+
+
 def ddpm_by_table(table, steps):
     """Latents of the prompt: DDPM on the mini model."""
     ladder, generator = samplers.timesteps(pipe.diffusion, steps), ctx.generator(0)
     levels = torch.cat([pipe.diffusion.alpha_bar[ladder], torch.ones(1, dtype=torch.float64)])
-    x, spread = samplers.gaussian((1, 4, 16, 8, 8), generator), table(levels).tolist()
+    x, spread = samplers.gaussian((1, 4, 16, 8, 8), generator).to(pipe.device), table(levels).tolist()
     for i, t in enumerate(ladder):
         x0, _ = believe(x, t)
         x = step(x, x0, levels[i].item(), levels[i + 1].item(), noise=0 * x)  # the mean
-        x = x + spread[i] * samplers.gaussian(x.shape, generator)
+        x = x + spread[i] * samplers.gaussian(x.shape, generator).to(x)
     return x, x0
 
 
 # %%
-step = lab.yours("6.1")
 with torch.inference_mode():
     x, x0 = ddpm_by_table(broken_table, 24)
 result, belief = (Clip(pipe.decode(z)[0], pipe.preset.fps) for z in (x, x0))
@@ -664,23 +666,21 @@ print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[
 # That is why the plane looked fine: so little hides in a blob a dozen times as wide. *What if?* Test a sampler in a
 # world of one single point, and nothing can hide. `tests/test_samplers.py` does so, in `test_an_oracle_is_recovered`.
 #
-# The family is real. [The code published with
-# DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py) fills that entry of its
-# table from its neighbour, for the reason in the comment, and its sampler multiplies the noise by a mask that is 0 at
-# $t = 0$. Take over the table and forget the mask, and you have this bug. We made it from those two lines; it is no
-# quotation. A released one of its family was mended in 2023: `LCMScheduler` of diffusers added noise in its final step
-# ([pull request 5681](https://github.com/huggingface/diffusers/pull/5681)).
+# The family is real. The
+# [code published with DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py)
+# fills that entry of its table from its neighbour, for the reason in the comment, and its sampler multiplies the noise
+# by a mask that is 0 at $t = 0$. Take over the table and forget the mask, and you have this bug. We made it from those
+# two lines; it is no quotation. A released one of its family was mended in 2023: `LCMScheduler` of diffusers added
+# noise in its final step ([pull request 5681](https://github.com/huggingface/diffusers/pull/5681)).
 #
 # ## Takeaways
 #
 # 1. Asked at pure noise, a perfect denoiser answers with an average. Sampling is asking again and again while the
 #    question gets easier.
 # 2. DDPM draws from the posterior $q(x' \mid x, x_0)$. DDIM keeps the noise that the network saw: nothing is random,
-#    and the noise is
-#    an address. One number, $\eta$, leads from the one to the other.
+#    and the noise is an address. One number, $\eta$, leads from the one to the other.
 # 3. DDIM follows a smooth current, so steps can be skipped: twice the steps halve its error, and second order quarters
-#    it. The last step ends
-#    at $x_0$, without noise.
+#    it. The last step ends at $x_0$, without noise.
 #
 # ## Quiz
 
@@ -699,13 +699,10 @@ lab.equations(6)
 # ## Further reading
 #
 # - Ho, Jain and Abbeel, [Denoising diffusion probabilistic models](https://arxiv.org/abs/2006.11239), sections 2 and 3:
-#   the posterior that you
-#   multiplied on a grid, and why the loss is a plain squared error.
+#   the posterior that you multiplied on a grid, and why the loss is a plain squared error.
 # - Song, Meng and Ermon, [Denoising diffusion implicit models](https://arxiv.org/abs/2010.02502), sections 4 and 5:
-#   DDIM, $\eta$, and the
-#   table of quality by number of steps.
+#   DDIM, $\eta$, and the table of quality by number of steps.
 # - Karras and others, [Elucidating the design space](https://arxiv.org/abs/2206.00364), section 2 and figure 3:
-#   samplers as solvers of one equation, and
-#   why its curves are so nearly straight.
+#   samplers as solvers of one equation, and why its curves are so nearly straight.
 #
 # **Next:** 07 opens the network that has been an oracle until now: a UNet for pictures, block by block.
