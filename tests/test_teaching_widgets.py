@@ -145,7 +145,8 @@ def test_codebook_picker_takes_the_code_that_the_codebook_takes(pipe, book):
     assert (np.diff(picker.distances, axis=1) >= 0).all()
     chosen = codes.codes[torch.from_numpy(picker.nearest)]
     torch.testing.assert_close(torch.from_numpy(picker.distances).float(), (vectors[:, None] - chosen).norm(dim=-1))
-    assert sum(picker.counts) == len(vectors) and picker.counts[picker.taken[0]] == (picker.taken == picker.taken[0]).sum()
+    assert sum(picker.counts) == len(vectors)
+    assert picker.counts[picker.taken[0]] == (picker.taken == picker.taken[0]).sum()
     on_plane = np.linalg.norm(picker.points - picker.codes[picker.taken], axis=1)  # a projection only shortens
     assert (on_plane <= picker.distances[:, 0] + 1e-6).all() and on_plane.max() > 0.1
     sent = np.frombuffer(picker.numbers, np.float32)
@@ -173,7 +174,7 @@ def test_latent_peek_decodes_as_the_autoencoder_and_an_edit_stays_near_its_cell(
     assert change[near].sum() > 0.9 * change.sum() > 0
     for i, edits in enumerate(widget.recorded):
         assert (widget.tiles[2 * i] == widget.peek.decode([edits])[0]).all()
-    assert not widget.tiles[1].any(axis=-1).all()  # without an edit the difference is black
+    assert widget.tiles[1].max() < 4 and widget.tiles[3].max() > 100  # no edit: black; an edit: not
     for place in ("0,0", "0,0,8", "4,0,0", "a,b,c", "-1,0,0"):
         with pytest.raises(UserError, match="channel,row,column"):
             widget.peek.decode([{place: 0.0}])
@@ -301,7 +302,8 @@ def test_pipeline_map_counts_the_whole_model(pipe):
     assert facts["clip"]["output"].startswith(" × ".join(map(str, clip.pixels.shape)))
     assert facts["text encoder"]["output"].startswith(" × ".join(map(str, pipe.text.encode(["a ring"]).shape)))
     large = PipelineMap(replace(presets.get("modelscope-1.7b"), frames=8))
-    assert large.parameters == 1_835_275_563 and dict(large.boxes[2].facts)["input"].startswith("1 × 4 × 8 × 32 × 32")
+    assert large.parameters == 1_835_275_563
+    assert dict(large.boxes[2].facts)["input"].startswith("1 × 4 × 8 × 32 × 32")
 
 
 def test_maps_refuse_what_is_no_network():

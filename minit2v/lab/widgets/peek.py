@@ -65,7 +65,8 @@ class Peek:
         for one, edits in zip(latents, many):
             for place, value in edits.items():
                 one[self.place(place)] = value / self.scale
-        frames = torch.cat([self.autoencoder.decode(part).float().cpu() for part in latents.split(1)])  # a batch may round otherwise
+        one_by_one = latents.split(1)  # a batch may round otherwise, and no change must be no difference
+        frames = torch.cat([self.autoencoder.decode(part).float().cpu() for part in one_by_one])
         return (frames * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     def place(self, name: str) -> tuple[int, ...]:
