@@ -199,14 +199,27 @@ def noise_table(a):
 
 @exercise("6.B", name="noise_table", solution=noise_table, minutes=8, difficulty=2, importance=4)
 def check_noise_table(student):
-    """The posterior's own spread at every step, also for one step; nothing after the last."""
+    """A world of one point must be hit, and the steps before the last keep the posterior's own spread."""
     for levels in ([0.0, 0.1, 0.4, 0.8, 1.0], [0.02, 0.5, 1.0], [0.3, 1.0]):
         a = torch.tensor(levels, dtype=torch.float64)
         found = student(a.clone())
         same_shape(f"the table for a of shape ({len(a)},)", found, (len(a) - 1,), "one number for each step")
-        close("the noise of the last step", found[-1], 0.0, 1e-6,
-              "the last step ends at the clip: nothing is drawn there, and the logarithm of 0 need not be taken")
+        miss = _miss_of_one_point(levels, found.tolist())
+        if not miss < 1e-6:
+            raise Failed(f"a world of one single point to be hit in {len(a) - 1} steps", f"it is missed by {miss:.2f}",
+                         "the network's last belief is right, so look at what is done after it")
         expected = [_product_of_bells(0.0, 0.0, *pair)[1] for pair in zip(levels, levels[1:-1])]
         if expected:
-            close("the noise of the earlier steps", found[:-1], expected, 1e-3, "only the last step changes")
-    return "the posterior's spread at every step and nothing at the last, also for a single step"
+            close("the noise of the steps before the last", found[:-1], expected, 1e-3, "these were right: the "
+                  "variance is (1 - a_next) / (1 - a) beta")
+    return "a world of one point is hit, also in a single step, and the steps before the last are as they were"
+
+
+def _miss_of_one_point(levels, table, point=0.7):
+    """How far DDPM with these spreads ends from a point that the network knows, on average."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, generator=generator, dtype=torch.float64)
+    for a, a_next, spread in zip(levels, levels[1:], table):
+        noise = torch.randn(1000, generator=generator, dtype=torch.float64)
+        x = ddpm_step(x, point, a, a_next, 0 * noise) + spread * noise
+    return (x - point).square().mean().sqrt().item()
