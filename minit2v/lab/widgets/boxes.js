@@ -26,7 +26,7 @@ function share(parameters, temporal, most, x, y, width, height) {
 
 function diagram(model, { boxes, lines, size }) {
   const most = Math.max(...boxes.map((box) => box.parameters));
-  const node = drawing("boxes of the network, arrow keys select one", ...size, (dx, dy) =>
+  const node = board("boxes of the network, arrow keys select one", ...size, (dx, dy) =>
     put(model, "selected", neighbour(boxes, model.get("selected"), dx, dy)));
   const paths = lines.flatMap(({ points, skip }) => {
     const [[x0, y0], [x, y]] = points.slice(-2), turn = (Math.atan2(y - y0, x - x0) * 180) / Math.PI;

@@ -1,6 +1,6 @@
 // CodebookPicker: a cell of a frame, its nearest codes, all codes on a plane, and how often each is taken.
 
-const SIDE = 200, PLANE = 250, BARS = { width: 720, height: 56, most: 120 };
+const SIDE = 200, PLANE = 250, BARS = { width: 720, height: 56, most: 240 };
 
 function codePlane(facts, cellsAt, codesAt) {
   const used = facts.counts.flatMap((count, code) => (count ? [code] : []));
@@ -75,23 +75,24 @@ function usageBars(facts) {
     "aria-label": "how many cells take each code, most used first" });
   const bars = Object.fromEntries(shown.map((code, i) => {
     const height = Math.max(1, ((BARS.height - 12) * facts.counts[code]) / facts.counts[sorted[0]]);
-    return [code, svg("rect", { x: i * width, y: BARS.height - height, width: Math.max(1, width - 1), height })];
+    return [code, svg("rect", { x: i * width, y: BARS.height - height, width: Math.max(1.5, width - 1), height })];
   }));
   const mark = svg("path", { fill: "var(--mt-accent)" });
   node.append(...Object.values(bars), mark);
-  const select = (code) => shown.forEach((other, i) => {
-    bars[other].setAttribute("fill", other === code ? "var(--mt-accent)" : "var(--mt-faint)");
-    if (other === code) mark.setAttribute("d", `M${(i + 0.5) * width - 6} 0h12l-6 9z`);
-  });
+  const select = (code) => {
+    const at = shown.indexOf(code);
+    shown.forEach((other) => bars[other].setAttribute("fill", other === code ? "var(--mt-accent)" : "var(--mt-faint)"));
+    mark.setAttribute("d", at < 0 ? "" : `M${(at + 0.5) * width - 6} 0h12l-6 9z`);
+  };
   return { node, select, more: sorted.length - shown.length, used: sorted.length };
 }
 
 async function render({ model, el }) {
   const facts = model.get("facts"), { n, h, w, k } = facts, size = h * w, m = n * size;
-  const numbers = floats(model.get("numbers"));
-  const part = (start, i, width) => Array.from(numbers.subarray(start + i * width, start + (i + 1) * width));
-  const nearest = (cell) => part(0, cell, k), distances = (cell) => part(m * k, cell, k);
-  const cellsAt = (cell) => part(2 * m * k, cell, 2), codesAt = (code) => part(2 * m * k + 2 * m, code, 2);
+  const numbers = await openNumbers(model.get("numbers"), model.get("layout_of_numbers"));
+  const rowsOf = (name, width) => (i) => Array.from(numbers[name].data.subarray(i * width, (i + 1) * width));
+  const nearest = rowsOf("nearest", k), distances = rowsOf("distances", k);
+  const cellsAt = rowsOf("cells", 2), codesAt = rowsOf("codes", 2);
 
   const root = widgetRoot(el, `codebook of ${facts.codes} codes`);
   const go = (row, column) => { model.set("row", row); put(model, "column", column); };

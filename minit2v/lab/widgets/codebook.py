@@ -22,7 +22,7 @@ from torch import Tensor
 from minit2v.bottleneck import Codebook, perplexity
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, atlas, files
+from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
 
 SHOWN = 5  # nearest codes in the list
 
@@ -91,7 +91,8 @@ class CodebookPicker(LabWidget):
     row = traitlets.Int(0).tag(sync=True)
     column = traitlets.Int(0).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
-    numbers = traitlets.Bytes().tag(sync=True)  # float32: nearest (m k), distances (m k), cells (m 2), codes (K 2)
+    numbers = traitlets.Bytes().tag(sync=True)
+    layout_of_numbers = traitlets.Dict().tag(sync=True)
     frames = traitlets.Bytes().tag(sync=True)
 
     @torch.no_grad()
@@ -115,8 +116,9 @@ class CodebookPicker(LabWidget):
             "perplexity": perplexity(torch.from_numpy(self.counts / self.counts.sum())).item(),
         }  # fmt: skip
         first = int(np.argmax(np.linalg.norm(self.points[: h * w], axis=1)))  # what is least like the background
-        numbers = np.concatenate([x.ravel() for x in (self.nearest, self.distances, self.points, self.codes)])
-        super().__init__(name, facts=self.facts_, numbers=numbers.astype(np.float32).tobytes(), frames=frames,
+        arrays = {"nearest": self.nearest, "distances": self.distances, "cells": self.points, "codes": self.codes}
+        numbers, layout = pack(**{key: values.astype(np.float32) for key, values in arrays.items()})
+        super().__init__(name, facts=self.facts_, numbers=numbers, layout_of_numbers=layout, frames=frames,
                          row=first // w, column=first % w)
         self.first = first
 

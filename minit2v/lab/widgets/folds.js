@@ -9,7 +9,7 @@ function side(model, cell, width, height, which) {
     const row = clamp(y + dy, 0, drawn.ys.length - 1), column = clamp(x + dx, 0, drawn.xs.length - 1);
     put(model, "selected", drawn.grid[row][column]);
   };
-  const picture = drawing(which, width, height, step);
+  const picture = board(which, width, height, step);
   const title = element("div", { class: "mt-title" }), shape = element("div", { class: "mt-caption" });
   const frames = ["var(--mt-paper)", "var(--mt-ink)"].map((stroke, i) =>
     svg("rect", { width: cell, height: cell, fill: "none", stroke, "stroke-width": 6 - 3 * i, rx: 2 }));
@@ -25,7 +25,9 @@ function side(model, cell, width, height, which) {
         onpointerenter: () => model.set("selected", number), onclick: () => put(model, "selected", number),
       },
       svg("rect", { x: left, y: top, width: cell, height: cell, fill: colours[number], stroke: "var(--mt-paper)" }),
-      words(number, left + cell / 2, top + cell / 2, { anchor: "middle", size: 10, fill: inkOn(colours[number]) }));
+      words(number, left + cell / 2, top + cell / 2, {
+        anchor: "middle", size: cell < 20 ? 9 : 10, fill: inkOn(colours[number]),
+      }));
       return node;
     }));
   }
@@ -69,11 +71,11 @@ function render({ model, el }) {
   const root = widgetRoot(el, `rearrangements: ${patterns.map((one) => one.pattern).join("; ")}`);
   const most = (which, axis) => Math.max(...patterns.map((one) => one[which][axis].at(-1) + 1));
   const rows = Math.max(most("before", "ys"), most("after", "ys"));
-  const cell = clamp(Math.floor(420 / rows), 15, 26);
+  const cell = clamp(Math.floor(520 / rows), 17, 26);
   const sides = ["before", "after"].map((which) => side(model, cell,
     Math.max(210, MARGIN.x + cell * most(which, "xs") + 4), MARGIN.y + cell * rows + 4, which));
   const lines = report(2 + Math.max(...patterns.map((one) => one.shapes[1].length)));
-  const note = element("div", { class: "mt-caption" });
+  const note = element("div", { style: "color: var(--mt-faint); min-height: 4.2em" });
   const pick = choice("pattern", patterns.map((one, i) => [i, one.pattern]), 0, (i) => put(model, "current", i));
   if (patterns.length > 1) root.append(pick.node);
   else root.append(element("div", { class: "mt-title" }, patterns[0].pattern));

@@ -1,10 +1,9 @@
 // Things to pick from, by mouse and arrow keys: diagrams in SVG, and the cells of a picture. It is put after lab.js.
 //
 //   svg, words, inkOn         nodes of a diagram
-//   drawing, arrows           what can have the focus, and the arrow keys
+//   board, arrows             what can have the focus, and the arrow keys
 //   cells(canvas, ...)        the cells of a picture, one of them framed
 //   report(lines)             text that is read out when it changes
-//   floats(bytes)             numbers that Python sent as float32
 
 function svg(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -17,7 +16,7 @@ function svg(tag, attributes = {}, ...children) {
 }
 
 // A drawing of a fixed size that can have the focus; move(dx, dy) is called for the arrow keys.
-function drawing(label, width, height, move) {
+function board(label, width, height, move) {
   const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "group",
     "aria-label": label });
   node.style.flex = "none";
@@ -85,5 +84,3 @@ function cells(canvas, label, rows, columns, pick) {
 function panel(title, ...children) {
   return element("div", { class: "mt-panel" }, element("div", { class: "mt-title" }, title), ...children);
 }
-
-const floats = (bytes) => new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));

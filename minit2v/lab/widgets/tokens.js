@@ -56,7 +56,7 @@ function tokenMatrix(model, shown) {
   }));
   const mark = svg("rect", { x: LABEL, width: MATRIX, height: cell, fill: "none", stroke: "var(--mt-accent)",
     "stroke-width": 2.5 });
-  const node = drawing("what each token sees, arrow keys select a row", LABEL + MATRIX + 34, TOP + MATRIX + 4,
+  const node = board("what each token sees, arrow keys select a row", LABEL + MATRIX + 34, TOP + MATRIX + 4,
     (dx, dy) => put(model, "token", clamp(model.get("token") + dx + dy, 0, shown - 1)));
   node.append(...squares, ...rows, ...heads, mark);
   return {
