@@ -37,7 +37,7 @@ class Gaussian(nn.Module):
     def kl(self, moments: Tensor) -> Tensor:
         """KL(N(mean, var) || N(0, 1)) = (mean^2 + var - 1 - log var) / 2 of each latent number: (n c h w)."""
         mean, logvar = self.split(moments)
-        return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)
+        return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)  # eq (2.4) · Auto-encoding variational Bayes, appendix B
 
     def snap(self, latents: Tensor) -> Tensor:
         return latents  # any latents may be decoded
@@ -46,7 +46,7 @@ class Gaussian(nn.Module):
         """-> latents (n c h w), loss (mean KL of a latent number), figures to report."""
         mean, logvar = self.split(moments)
         loss = self.kl(moments).mean()
-        latents = mean if noise is None else mean + (0.5 * logvar).exp() * noise.to(mean)
+        latents = mean if noise is None else mean + (0.5 * logvar).exp() * noise.to(mean)  # eq (2.3) · latent diffusion, appendix G
         return latents, loss, {"kl": loss.item()}
 
 
@@ -72,7 +72,7 @@ class Codebook(nn.Module):
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code of each vector: (m c) -> (m,)."""
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code
-        return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)
+        return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)  # eq (2.1) · VQ-VAE (1)
 
     def snap(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
@@ -85,8 +85,9 @@ class Codebook(nn.Module):
     def forward(self, features: Tensor, noise: Tensor | None = None):
         """-> latents (n c h w), commitment loss, figures to report. In training the codes move."""
         quantised = self.snap(features).detach()
-        loss = self.commitment * F.mse_loss(features, quantised)
-        latents = features + (quantised - features).detach()  # straight-through: gradients skip the choice
+        loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
+        # straight-through: gradients skip the choice
+        latents = features + (quantised - features).detach()  # eq (2.2) · VQ-VAE section 3.2
         vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
         index = self.nearest(vectors)
         share = torch.bincount(index, minlength=len(self.codes)).to(vectors) / len(vectors)
@@ -112,7 +113,7 @@ class Codebook(nn.Module):
             picks = torch.multinomial(error, wanted, replacement=wanted > len(error), generator=generator)
             self.usage[dead] = 1.0 / len(self.codes)
             self.sums[dead] = vectors[picks.to(vectors.device)] / len(self.codes)
-        self.codes.copy_(self.sums / self.usage[:, None])
+        self.codes.copy_(self.sums / self.usage[:, None])  # eq (3.2) · VQ-VAE appendix A.1
 
 
 def perplexity(share: Tensor) -> Tensor:
@@ -121,4 +122,4 @@ def perplexity(share: Tensor) -> Tensor:
     >>> perplexity(torch.tensor([0.5, 0.5, 0.0]))
     tensor(2.)
     """
-    return torch.special.entr(share).sum().exp()
+    return torch.special.entr(share).sum().exp()  # eq (3.3) · exp of Shannon's entropy

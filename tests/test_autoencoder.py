@@ -254,3 +254,58 @@ def test_training_reduces_the_loss(bottleneck):
     frames = task.draw_frames(torch.Generator().manual_seed(5), 64)
     with torch.no_grad():
         assert (scale * task.autoencoder.encode(frames)).std().item() == pytest.approx(1.0, rel=0.2)
+
+
+def test_commitment_draws_vectors_to_their_codes_and_moves_no_code():
+    torch.manual_seed(0)
+    codebook = Codebook(codes=16, channels=4).eval()
+    features = torch.randn(2, 4, 3, 5, requires_grad=True)
+    _, loss, _ = codebook(features)
+    (gradient,) = torch.autograd.grad(loss, features)
+    away = features.detach() - codebook.snap(features.detach())
+    torch.testing.assert_close(loss.detach(), 0.25 * away.square().mean())
+    torch.testing.assert_close(gradient, 0.25 * 2 * away / away.numel())
+    assert not list(codebook.parameters())
+
+
+def test_codes_are_running_means_of_their_vectors():
+    torch.manual_seed(0)
+    codebook, centres = Codebook(codes=2, channels=2), torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
+    codebook.codes.copy_(centres)
+    codebook.usage.fill_(0.5)
+    codebook.sums.copy_(0.5 * centres)
+    share, sums = torch.full((2,), 0.5), 0.5 * centres
+    for _ in range(5):
+        vectors = torch.cat([centres[:1] + torch.randn(3, 2), centres[1:] + torch.randn(13, 2)])
+        codebook(vectors.T.reshape(1, 2, 4, 4))
+        left = vectors[:, 0] < 0
+        for i, own in enumerate((vectors[left], vectors[~left])):
+            share[i] = 0.99 * share[i] + 0.01 * len(own) / 16
+            sums[i] = 0.99 * sums[i] + 0.01 * own.sum(dim=0) / 16
+    torch.testing.assert_close(codebook.usage, share)
+    torch.testing.assert_close(codebook.codes, sums / share[:, None])
+
+
+def test_hinge_and_adversarial_loss_of_known_scores():
+    task = make_task()
+    frames, given_back = torch.ones(2, 3, 16, 16), -torch.ones(2, 3, 16, 16)
+    for real, fake, hinge in [(0.0, 0.0, 2.0), (1.0, -1.0, 0.0), (5.0, -5.0, 0.0), (-2.0, 3.0, 7.0), (0.5, -3.0, 0.5)]:
+        scores = {1.0: real, -1.0: fake}
+        task.discriminator.forward = lambda x: torch.tensor([scores[one[0, 0, 0].item()] for one in x])
+        assert task.hinge(frames, given_back).item() == pytest.approx(hinge)
+        assert task.adversarial(given_back).item() == pytest.approx(-fake)
+
+
+def test_the_adversarial_term_grows_from_nothing_to_its_weight():
+    task = make_task(adversarial=0.5, hinge=0.0, start=0.4, ramp=0.2)
+    batch = task.draw(torch.Generator().manual_seed(0), 4)
+
+    def added(progress):
+        task.progress = progress
+        loss, report = task(batch)
+        return (loss.item() - task_loss) / report["adversarial"]
+
+    task.progress = 0.0
+    task_loss = task(batch)[0].item()
+    shares = [added(progress) for progress in (0.4, 0.5, 0.6, 0.9)]
+    assert shares == pytest.approx([0.0, 0.25, 0.5, 0.5], abs=1e-4)

@@ -101,7 +101,7 @@ def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
         coarse = F.avg_pool2d(difference, 2)  # (n 3 h w) -> (n 3 h/2 w/2)
         loss = loss + (difference - F.interpolate(coarse, scale_factor=2.0, mode="nearest")).abs().mean()
         difference = coarse
-    return loss + difference.abs().mean()
+    return loss + difference.abs().mean()  # eq (3.4) · GLO section 3
 
 
 class VQGANTask(nn.Module):
@@ -168,19 +168,19 @@ class VQGANTask(nn.Module):
             # nothing to learn yet, but every parameter has a gradient: DistributedDataParallel waits for each
             return loss + 0.0 * sum(p.sum() for p in self.discriminator.parameters()), report
         adversarial, hinge = self.adversarial(reconstruction), self.hinge(frames, reconstruction)
-        ramp = min(1.0, (self.progress - config.start) / config.ramp)
+        ramp = min(1.0, (self.progress - config.start) / config.ramp)  # eq (3.7) · VQGAN, disc_start of its code
         report |= {"adversarial": adversarial.item(), "hinge": hinge.item()}
         return loss + ramp * config.adversarial * adversarial + config.hinge * hinge, report
 
     def adversarial(self, reconstruction: Tensor) -> Tensor:
         """-E[D(reconstruction)], with a gradient for the autoencoder alone (hinge loss)."""
         frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        return -functional_call(self.discriminator, frozen, (reconstruction,)).mean()
+        return -functional_call(self.discriminator, frozen, (reconstruction,)).mean()  # eq (3.6) · Geometric GAN
 
     def hinge(self, frames: Tensor, reconstruction: Tensor) -> Tensor:
         """E[max(0, 1 - D(frame))] + E[max(0, 1 + D(reconstruction))], for the discriminator alone."""
         real, fake = self.discriminator(torch.cat([frames, reconstruction.detach()])).chunk(2)
-        return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
+        return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()  # eq (3.5) · Geometric GAN
 
     @torch.no_grad()
     def picture(self, n: int = 8, seed: int = 0) -> np.ndarray:
@@ -206,7 +206,7 @@ class VQGANTask(nn.Module):
         """
         latents = self.latents()
         if self.preset.autoencoder.bottleneck == "codebook":
-            return 1.0 / latents.std().item()
+            return 1.0 / latents.std().item()  # eq (2.5) · latent diffusion, appendix G
         mean, std, c = latents.mean((0, 2, 3)), latents.std((0, 2, 3)), latents.shape[1]
         before, after = self.autoencoder.quant_conv, self.autoencoder.post_quant_conv
         before.weight[:c] /= std[:, None, None, None]
