@@ -368,7 +368,7 @@ lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls i
 few = noise[:200]
 runs = {(eta, str(n)): samplers.ddim(oracle, few, diffusion, n, float(eta), ctx.generator(7))
         for eta in ("0", "0.5", "1") for n in (40, 10, 5)}
-lab.SamplerStepper(diffusion, few, runs, axes=("eta", "steps"), data=data, name="stepper-06")
+lab.SamplerStepper(diffusion, few, runs, ("eta", "steps"), data, name="stepper-06", point=far[0].item())
 
 # %% [markdown]
 # What to see: at first all orange dots sit in the middle, and the blue ones move a little towards them. Then the orange
@@ -663,8 +663,8 @@ cosine = torch.cat([alpha_bar[samplers.timesteps(diffusion, 100)], torch.ones(1,
 print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[-1]:.2f}, beside blobs of {SPREAD}")
 
 # %% [markdown]
-# That is why the plane looked fine: so little hides in a blob a dozen times as wide. *What if?* Test a sampler in a
-# world of one single point, and nothing can hide. `tests/test_samplers.py` does so, in `test_an_oracle_is_recovered`.
+# That is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one single point
+# nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in `tests/test_samplers.py`.
 #
 # The family is real. The
 # [code published with DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py)

@@ -33,10 +33,10 @@ QUIZ = [
         "The smear is the right answer to the question that was asked. Only a less noisy question has a sharper answer.",
     ),
     (
-        "You call DDIM with eta 0 twice, with the same noise, and DDPM twice, with the same noise. What agrees?",
-        ["Both pairs", "Only the two DDIM clips", "Neither pair"],
+        "From one noise you make two clips with DDIM, eta 0, and two with DDPM and fresh dice. Which clips agree?",
+        ["Both pairs", "Only the two of DDIM", "Neither pair"],
         1,
-        "At eta 0 nothing random happens after the start. DDPM throws its dice at every step, so the start is not enough.",
+        "At eta 0 nothing random happens after the start. DDPM throws its dice at every step; the start decides little.",
     ),
     (
         "A clip looks right, but every frame is strewn with crumbs that differ from frame to frame. x0 of the last "
@@ -187,7 +187,7 @@ def _check_ladder(asked, steps, expected):
     if asked[0] != expected[0]:
         raise Failed(f"the first call at t = {expected[0]}", asked[0], "x is pure noise, and only T - 1 is pure noise")
     if any(abs(one - other) > 1 for one, other in zip(asked, expected)):
-        raise Failed(f"the timesteps {expected[:4]} …", f"{asked[:4]} …", "T - i T / steps, rounded, less 1, for i = 0, 1, …")
+        raise Failed(f"the timesteps {expected[:4]} …", f"{asked[:4]} …", "T - i T / steps, rounded, less 1, i = 0, 1, …")
 
 
 def noise_table(a):
