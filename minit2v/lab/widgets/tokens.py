@@ -169,7 +169,7 @@ class TokenLens(LabWidget):
             figures.image(axes, matrix, x, 138, 170, 170, cmap=figures.diverging(), vmin=-1, vmax=1)
             for (i, j), value in np.ndenumerate(matrix):
                 ink, middle = "white" if abs(value) > 0.7 else "black", (x + side * (j + 0.5), 138 + side * (i + 0.5))
-                figures.text(axes, *middle, f"{value:.2f}", min(10, side / 3), ink, "center")
+                figures.text(axes, *middle, f"{round(value, 2) + 0.0:.2f}", min(10, side / 3), ink, "center")
             for i in range(len(self.prompts)):
                 figures.text(axes, x - 9, 138 + side * (i + 0.5), i + 1, 10, align="center")
                 figures.text(axes, x + side * (i + 0.5), 129, i + 1, 10, align="center")
