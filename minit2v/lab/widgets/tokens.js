@@ -81,8 +81,8 @@ function likeness(model, title, matrix) {
   const squares = matrix.flatMap((row, i) => row.map((value, j) => svg("g", { onclick: () => put(model, "prompt", i) },
     svg("rect", { x: edge + j * cell, y: edge + i * cell, width: cell, height: cell, fill: hex(colour(value)),
       stroke: "var(--mt-paper)" }),
-    words(value.toFixed(2).replace("-0.00", "0.00"), edge + (j + 0.5) * cell, edge + (i + 0.5) * cell, { anchor: "middle",
-      size: Math.min(11, cell / 3), fill: Math.abs(value) > 0.7 ? "#fff" : "#000" }))));
+    words(value.toFixed(2).replace("-0.00", "0.00"), edge + (j + 0.5) * cell, edge + (i + 0.5) * cell, {
+      anchor: "middle", size: Math.min(11, cell / 3), fill: Math.abs(value) > 0.7 ? "#fff" : "#000" }))));
   const labels = matrix.flatMap((_, i) => [
     words(i + 1, edge + (i + 0.5) * cell, 10, { anchor: "middle" }),
     words(i + 1, 8, edge + (i + 0.5) * cell, { anchor: "middle" }),
