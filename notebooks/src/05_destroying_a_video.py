@@ -1,0 +1,726 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Destroying a video
+#
+# **One formula turns any video into noise, and no network is in it: here you take it apart until every symbol has a
+# reason.**
+#
+# **You will**
+# - noise a clip to any timestep in one line, and show that this equals a thousand small steps
+# - say why the formula has square roots, and measure what happens without them
+# - compare noise schedules by the one number that matters, the signal-to-noise ratio
+# - read a movement out of what looks like pure noise, and learn from it how noise for videos must be drawn
+# - find a bug that no finished picture shows
+#
+# **You need** [01](01_video_is_a_tensor.ipynb) for `b c f h w` and ranges, [02](02_squeezing_frames.ipynb) for
+# latents; the mean and the variance of random numbers.
+#
+# **Time** reading 16 minutes · running 30 seconds to 2 minutes (fast mode 15 to 60 seconds) · exercises 27 minutes
+
+# %%
+from minit2v import lab
+
+ctx = lab.setup(5)
+
+# %% [markdown]
+# ## 1 · A dial from clip to noise
+#
+# We want a network that makes a video out of noise. Where do examples for it come from? Nobody has pairs of noise
+# and video. But everybody can make them the other way round: take a video, destroy it, and keep both. The network's
+# task is then to undo what you did. Undoing is hard, and it is the subject of the next notebook. Destroying is easy,
+# but it has to be done *well*: a network learns only what the noise forces it to learn. You will see at the end how
+# literally that is meant.
+#
+# Here is our victim. We shift and stretch its numbers, so that their mean is 0 and their variance 1. The noise comes
+# from the standard normal distribution, which has the same mean and variance. So the two start as equals, and "half
+# and half" means something. (Latents need no such step: over all clips, the scale factor of notebook 02 has done
+# it.)
+
+# %%
+import torch
+
+from minit2v.datasets import MovingThings
+
+
+def standardised(frames):
+    """Pixels uint8 (b, f, H, W, 3) -> (b, 3, f, H, W) with mean 0 and variance 1."""
+    x = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float()  # (b f H W c) -> (b c f H W)
+    return (x - x.mean()) / x.std()
+
+
+data = MovingThings("test_seen")
+sample = data[25]
+x0 = standardised(sample.frames[None])
+print(sample.caption, "· b c f H W =", tuple(x0.shape), "· variance 1:", abs(x0.var().item() - 1) < 0.001)
+lab.play({"the victim": sample.frames}, alt="A large yellow square moves quickly to the right over a dark ground.")
+
+# %% [markdown]
+# Now turn the dial. It has two knobs: the *timestep* `t`, a whole number from 0 (the clip) to 999 (noise), and the
+# *schedule*, which says how fast the clip disappears on the way.
+
+# %%
+from dataclasses import replace
+
+from minit2v.diffusion import Diffusion
+from minit2v.presets import DiffusionConfig
+
+config = DiffusionConfig()  # every default is the released model's
+released = Diffusion(config)
+schedules = {name: Diffusion(replace(config, schedule=name)) for name in ("scaled_linear", "linear", "cosine")}
+lab.NoiseDial(x0, schedules, name="dial")
+
+# %% [markdown]
+# What to see: the square is there for a long time, although the snow grows from the first step. Look closely at the
+# last picture of the first row. Is anything left? Keep your answer until section 5.
+#
+# What does the dial compute? It weighs the clip against the noise, and both weights come from one number,
+# `alpha_bar[t]`, written $\bar\alpha_t$: **the share of the clip's variance that is left at t**.
+#
+# $$x_t = \sqrt{\bar\alpha_t}\; x_0 + \sqrt{1 - \bar\alpha_t}\; \varepsilon \qquad (5.1)$$
+#
+# That is the whole *forward process*. First by hand, then as the library does it; it only has to look up a level for
+# each clip of the batch, because in training each clip gets a timestep of its own.
+
+# %%
+t = 300
+a = released.alpha_bar[t].float()
+noise = torch.randn(x0.shape, generator=ctx.generator())
+x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+print(f"alpha_bar = {a:.2f}: the clip times {a.sqrt():.2f} plus the noise times {(1 - a).sqrt():.2f}")
+print("as the library does it:", torch.allclose(x_t, released.add_noise(x0, noise, torch.tensor([t])), atol=1e-5))
+lab.show_source(Diffusion.add_noise)
+
+# %% [markdown]
+# ### Exercise 5.1 · q_sample
+#
+# Difficulty 2/5 · importance 5/5 · 8 minutes
+#
+# Write it yourself, for a batch. `x0` and `noise` are `(b, c, f, h, w)`; `alpha_bar_t` is `(b,)`, one level for each
+# clip. (Papers call this *sampling from q*, hence the name.) Use tensor operations, no loop.
+#
+# <details><summary>Hint 1</summary>Equation (5.1), with <code>.sqrt()</code>. The only difficulty is the shape of
+# the level.</details>
+# <details><summary>Hint 2</summary>Broadcasting lines shapes up from the right, so a level (b,) would meet the axis
+# w. Give it the shape (b, 1, 1, 1, 1): <code>alpha_bar_t[:, None, None, None, None]</code>.</details>
+# <!-- BEGIN SOLUTION -->
+# <details><summary>Solution</summary>
+#
+# ```python
+# a = alpha_bar_t[:, None, None, None, None]
+# return a.sqrt() * x0 + (1 - a).sqrt() * noise
+# ```
+# </details>
+# <!-- END SOLUTION -->
+
+
+# %% tags=["exercise"]
+def q_sample(x0, noise, alpha_bar_t):
+    """x0 (b, c, f, h, w), noise alike, alpha_bar_t (b,) -> x_t (b, c, f, h, w)."""
+    ### BEGIN SOLUTION
+    a = alpha_bar_t[:, None, None, None, None]
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+    ### END SOLUTION
+
+
+# %%
+lab.check("5.1", q_sample)
+
+# %% [markdown]
+# *What if?* Give all clips of a batch the same `t`. Nothing breaks, but each training step then sees one noise level
+# only, and the loss jumps about from step to step.
+#
+# ## 2 · Where does alpha-bar come from?
+#
+# The story is told in small steps. Step `t` takes away a little of what is there and adds a little noise, and
+# $\beta_t$ says how little:
+#
+# $$x_t = \sqrt{1 - \beta_t}\; x_{t-1} + \sqrt{\beta_t}\; \varepsilon_t$$
+#
+# Let us walk. One number of a clip is enough, but take it 20,000 times, so that we can see a distribution. Then do
+# the same in one jump, with equation (5.1). Both are random, so no two numbers will agree. Their distributions
+# should.
+
+# %%
+from minit2v.diffusion import betas
+
+beta = betas(config)  # float64 (1000,)
+number = torch.full((20_000,), 2.0, dtype=torch.float64)
+x, generator, walked = number, ctx.generator(), {}
+for t in range(1000):
+    x = (1 - beta[t]).sqrt() * x + beta[t].sqrt() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    if t in (99, 399, 999):
+        walked[t] = x
+
+edges, lines = torch.linspace(-4, 4, 41, dtype=torch.float64), {}
+for t in walked:
+    a, fresh = released.alpha_bar[t], torch.randn(number.shape, generator=generator, dtype=number.dtype)
+    jumped = a.sqrt() * number + (1 - a).sqrt() * fresh
+    same = abs(walked[t].mean() - jumped.mean()) < 0.03 and abs(walked[t].std() - jumped.std()) < 0.03
+    print(f"t = {t}: the same mean and the same spread:", bool(same))
+    for how, values in (("walked", walked[t]), ("jumped", jumped)):
+        lines[f"t = {t}, {how}"] = ((edges[1:] + edges[:-1]) / 2, torch.histogram(values, edges)[0])
+print(f"beta grows from {beta[0]:.5f} to {beta[-1]:.5f}")
+lab.curves(lines, "value of the number that was 2", "how often", alt="Three pairs of bell curves that move from 2 to 0 "
+           "and widen as t grows; in each pair, walked and jumped lie on one another.")
+
+# %% [markdown]
+# What to see: six curves, of which you can count three. The hill slides from 2 towards 0 and widens.
+#
+# **Why they agree** takes three lines. Write $\alpha_t = 1 - \beta_t$ and do two steps:
+#
+# $$x_2 = \sqrt{\alpha_2}\left(\sqrt{\alpha_1}\,x_0 + \sqrt{1 - \alpha_1}\,\varepsilon_1\right) + \sqrt{1 - \alpha_2}\,\varepsilon_2
+# = \sqrt{\alpha_2\alpha_1}\,x_0 + \underbrace{\sqrt{\alpha_2(1 - \alpha_1)}\,\varepsilon_1 + \sqrt{1 - \alpha_2}\,\varepsilon_2}_{\text{noise}}$$
+#
+# A sum of independent normal numbers is normal again, and its variance is the sum of theirs:
+#
+# $$\alpha_2(1 - \alpha_1) + (1 - \alpha_2) = 1 - \alpha_2\alpha_1$$
+#
+# So two steps are one step with $\alpha_2\alpha_1$ in the place of $\alpha_1$. Repeat the argument, and `t` steps
+# are one jump with the *product* of all the alphas. That product is $\bar\alpha_t$; the bar says "all of them so
+# far".
+#
+# Training asks about one timestep of one clip at a time. Only the distribution at `t` matters then, and a jump costs
+# one line instead of a thousand. Before you compute the product yourself, a guess.
+
+# %%
+lab.predict("Every step takes away 1.2 % of the variance at most. How much is left after all 1000?", "0.5 %",
+            ["0.5 %", "5 %", "50 %"])
+
+# %% [markdown]
+# ### Exercise 5.2 · alpha-bar from beta
+#
+# Difficulty 1/5 · importance 5/5 · 6 minutes
+#
+# `betas` is `(T,)`. Return `alpha_bar`, also `(T,)`: entry `t` is the share of the clip's variance that is left
+# *after* step `t`, so entry 0 is already a little below 1. Keep the dtype.
+#
+# <details><summary>Hint 1</summary>What does one step leave of the variance? What do three steps leave?</details>
+# <details><summary>Hint 2</summary>A running product: <code>torch.cumprod</code> along axis 0.</details>
+# <!-- BEGIN SOLUTION -->
+# <details><summary>Solution</summary>
+#
+# ```python
+# return torch.cumprod(1 - betas, 0)
+# ```
+# </details>
+# <!-- END SOLUTION -->
+
+
+# %% tags=["exercise"]
+def alpha_bar_from(betas):
+    """betas (T,) -> alpha_bar (T,): the share of the clip's variance that is left after each step."""
+    ### BEGIN SOLUTION
+    return torch.cumprod(1 - betas, 0)
+    ### END SOLUTION
+
+
+# %%
+lab.check("5.2", alpha_bar_from)
+
+# %% [markdown]
+# *What if?* Add instead of multiply: 1 minus the sum of the betas. For the first steps that is nearly right. And at
+# the end?
+#
+# ## 3 · Why the square root?
+#
+# The roots look like decoration. Leave them out and see. Three recipes for a step, walked with the latents of our
+# clip:
+
+# %%
+z = ctx.pipe.encode(sample.frames[None])
+z = z / z.std()  # the scale factor gives all clips together the variance 1, this one a larger one
+recipes = {
+    "√(1-β) x + √β ε": lambda b: ((1 - b) ** 0.5, b**0.5),
+    "(1-β) x + β ε": lambda b: (1 - b, b),
+    "x + √β ε": lambda b: (1, b**0.5),
+}
+lines = {}
+for name, factors in recipes.items():
+    x, variances, generator = z, [], ctx.generator()
+    for b in beta.tolist():
+        keep, add = factors(b)
+        x = keep * x + add * torch.randn(x.shape, generator=generator)
+        variances.append(x.var().item())
+    lines[name] = (range(1000), variances)
+print("latents b c f h w =", tuple(z.shape))
+lab.curves(lines, "step", "variance of x", logy=True, alt="Variance along a walk: it stays at 1 with both roots, "
+           "falls far below 0.1 without roots, and grows above 5 if the clip is not scaled down.")
+
+# %% [markdown]
+# What to see: the first recipe stays at 1. The second dies away: the numbers become so small that there is neither
+# clip nor noise. The third explodes.
+#
+# The reason is one rule. If $x$ and $\varepsilon$ are independent, **variances add, and a factor counts squared**:
+#
+# $$\mathrm{Var}(p\,x + q\,\varepsilon) = p^2\,\mathrm{Var}(x) + q^2\,\mathrm{Var}(\varepsilon)$$
+#
+# With both variances 1, the sum is 1 exactly if $p^2 + q^2 = 1$. Shares of *variance* add up to one, and factors are
+# their roots. A process like this is called *variance preserving*. Why care? One network has to serve all thousand
+# levels, and a network works best on numbers of one size. (The third recipe is in use too, as *variance exploding*;
+# somebody then has to divide before the network looks.)
+#
+# ### Exercise 5.3 · measure it
+#
+# Difficulty 2/5 · importance 4/5 · 8 minutes
+#
+# Do not believe it, measure it. Write an instrument that takes *any* noising function `add_noise(x0, noise, t)`,
+# where `t` is `(b,)`, and returns the variance of `x_t` over all its numbers for each timestep of the list `ts`:
+# shape `(len(ts),)`. Draw fresh standard normal noise for each `t`, from `generator`.
+#
+# <details><summary>Hint 1</summary>A loop over <code>ts</code>: draw, call, measure, collect.</details>
+# <details><summary>Hint 2</summary><code>torch.randn(x0.shape, generator=generator)</code>,
+# <code>torch.full((len(x0),), t)</code>, <code>.var()</code>, <code>torch.stack</code>.</details>
+# <!-- BEGIN SOLUTION -->
+# <details><summary>Solution</summary>
+#
+# ```python
+# found = []
+# for t in ts:
+#     noise = torch.randn(x0.shape, generator=generator)
+#     found.append(add_noise(x0, noise, torch.full((len(x0),), t)).var())
+# return torch.stack(found)
+# ```
+# </details>
+# <!-- END SOLUTION -->
+
+
+# %% tags=["exercise"]
+def variance_along(add_noise, x0, ts, generator):
+    """The variance of x_t over everything in it, for each t of a list: (len(ts),)."""
+    ### BEGIN SOLUTION
+    found = []
+    for t in ts:
+        noise = torch.randn(x0.shape, generator=generator)
+        found.append(add_noise(x0, noise, torch.full((len(x0),), t)).var())
+    return torch.stack(found)
+    ### END SOLUTION
+
+
+# %%
+lab.check("5.3", variance_along)
+
+# %% [markdown]
+# *What if?* Give it clips of variance 4. The result starts at 4 and falls to 1. A wrong scale factor looks like
+# that, and you would hardly see it in a picture: the clip just survives longer than it should.
+#
+# ## 4 · Three schedules, one ratio
+#
+# A schedule is a list of betas. The library knows three; two are straight lines, the third is not even given by its
+# betas. To compare them, compare what a network meets: how much clip there is for each bit of noise. Both are
+# variances, so their ratio is the **signal-to-noise ratio**, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$.
+# At SNR 1, clip and noise are equally strong. (The dial shows it in decibels, ten times its logarithm: 0 dB is SNR
+# 1.)
+
+# %%
+lab.show_source(betas)
+snr = {name: process.alpha_bar / (1 - process.alpha_bar) for name, process in schedules.items()}
+print("SNR 1 is passed at t =", {name: int((ratio >= 1).sum()) for name, ratio in snr.items()})
+lab.curves({name: (range(999), ratio[:999]) for name, ratio in snr.items()}, "t", "SNR", logy=True,
+           alt="SNR against t: cosine is highest until shortly before the end, linear is below scaled_linear.")
+
+# %%
+def picture(x):
+    """One clip (c, f, H, W) of variance 1 -> frames (f, c, H, W) in [-1, 1], for the eye."""
+    return ((0.3 * x - 0.5).clamp(-1, 1) * 10).round().transpose(0, 1) / 10  # few levels: noise makes large files
+
+
+shown = torch.linspace(0, 999, 6).round().long()
+six = [one.expand(6, -1, -1, -1, -1) for one in (x0, noise)]  # the same clip and the same noise at six timesteps
+
+
+def descent(process):
+    """The middle frame of the clip at six timesteps from 0 to 999: (6, c, H, W)."""
+    return torch.stack([picture(x_t)[8] for x_t in process.add_noise(*six, shown)])
+
+
+lab.strip({name: descent(process) for name, process in schedules.items()}, n=6,
+          alt="A yellow square at six timesteps: with cosine it is clear the longest, and gone at the end.")
+
+# %% [markdown]
+# What to see: at the same `t` the three rows are destroyed to different degrees; "t = 500" says nothing until you
+# know the schedule. *linear* was DDPM's choice, with other ends, and spends many steps where hardly anything is
+# left. *cosine* was made to spread the work evenly. *scaled_linear*, whose square roots are straight, lies between
+# them; Stable Diffusion took it, and ModelScopeT2V after it.
+#
+# Look at the last column. In the first two rows the square is still there.
+#
+# ## 5 · The last seven per cent
+#
+# At `t = 999` the released schedule has $\bar\alpha = 0.0047$. Half a per cent of the variance sounds like nothing.
+# But the *factor* is its root, 0.068: **nearly seven per cent of the clip are left.** The noise is fifteen times as
+# strong. Who can see through that? For a single number, nobody. For the *mean* of a clip it is easy: the average of
+# 196,608 independent noises is almost zero, and the average of the clip is not. Take clips of all brightnesses, from
+# night to day, and look at the mean of `x_999`.
+
+# %%
+n = ctx.pick(fast=12, default=48)
+frames, _, specs = data.batch(range(n))
+many = standardised(frames)
+lit = many + torch.linspace(-1, 1, n)[:, None, None, None, None]
+noises = torch.randn(lit.shape, generator=ctx.generator())
+zero = Diffusion(replace(config, prediction="v", zero_terminal_snr=True))  # why v: section 8
+means = {
+    name: x.mean((1, 2, 3, 4))
+    for name, x in {
+        "x_999, released": released.add_noise(lit, noises, torch.full((n,), 999)),
+        "x_999, zero terminal SNR": zero.add_noise(lit, noises, torch.full((n,), 999)),
+        "pure noise, where sampling starts": noises,
+    }.items()
+}
+true, read = lit.mean((1, 2, 3, 4)), means["x_999, released"]
+slope = (read * true).sum() / (true**2).sum()  # least squares: how to read the brightness from the mean
+print("x_999 tells the brightness, ± 0.3:", bool((read / slope - true).abs().max() < 0.3))
+print("pure noise tells a brightness of 0, ± 0.3:", bool((noises.mean((1, 2, 3, 4)) / slope).abs().max() < 0.3))
+lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means.items()}, "brightness of the clip",
+           "mean", alt="Mean against the clip's brightness: a rising line for x_999 of the released schedule, flat "
+           "lines near 0 for zero terminal SNR and for pure noise.")
+
+# %% [markdown]
+# What to see: with the released schedule, the "noise" at the end announces how bright the clip is. A network is sure
+# to notice, as it lowers the loss. But sampling starts from real noise, with mean zero. What does that announce?
+# Always "medium, please". (The two flat lines are one: with zero terminal SNR, `x_999` *is* the noise.) This is why
+# models with this schedule hardly make night or snow. [Lin et al. (2023)](https://arxiv.org/abs/2305.08891) found
+# it, and mended it by stretching the schedule until its last value is exactly zero; the source is below.
+#
+# > **Think!** *Two minutes alone, five in pairs.* At `t = 999`, now with nothing of the clip left, a perfect network
+# > is asked for the clip. What is its best answer? Could one step be enough to make a video?
+#
+# Measured by the squared error, the best answer to "I know nothing" is the average of all clips. Here it is:
+
+# %%
+from minit2v.diffusion import shift_snr, split, zero_terminal_snr
+
+lab.show_source(zero_terminal_snr)
+lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4, alt="A cloud, much the same in four frames.")
+
+# %% [markdown]
+# What to see: fog. It is the right answer and a useless video. A prompt makes the average narrower, but an average
+# it stays. One step is not enough, and not because networks are weak: the question has no single answer yet.
+# Notebook 06 takes many small steps, each of which makes the next question easier.
+#
+# ## 6 · A clip repeats itself
+#
+# Everything so far holds for photographs too. Now for video. Here are four frames of another clip at `t = 999`, with
+# the released schedule.
+
+# %%
+mystery = standardised(data[13].frames[None])
+hidden = released.add_noise(mystery, torch.randn(mystery.shape, generator=ctx.generator(3)), torch.tensor([999]))
+lab.strip(picture(hidden[0]), n=4, alt="Four frames that look like coloured noise.")
+
+# %%
+lab.predict("Which way does the thing in this noise move?", "left", ["left", "right", "up", "down"])
+
+# %% [markdown]
+# The noise of every frame is drawn on its own, but the clip is almost the same in all of them. So average: the first
+# eight frames, the last eight frames, and blur both. Noise shrinks with the root of how many values are averaged;
+# the clip stays.
+
+# %%
+import torch.nn.functional as F
+
+
+def halves(x, n=8):
+    """Grey averages of the first and of the last n frames, blurred: (b, c, f, h, w) -> (b, 2, h, w)."""
+    grey, side = x.mean(1), x.shape[-1] // 8 * 2 + 1
+    ends = torch.stack([grey[:, :n].mean(1), grey[:, -n:].mean(1)], 1)
+    return F.avg_pool2d(ends, side, 1, side // 2)
+
+
+def directions(ends):
+    """From the brightest to the darkest place of the difference of two pictures, (b, 2, h, w): b words."""
+    width, difference = ends.shape[-1], (ends[:, 0] - ends[:, 1]).flatten(1)
+    start, end = difference.argmax(1), difference.argmin(1)
+    across, down = (end % width - start % width).tolist(), (end // width - start // width).tolist()
+    return [("left", "right")[x > 0] if abs(x) >= abs(y) else ("up", "down")[y > 0] for x, y in zip(across, down)]
+
+
+first, later = halves(hidden)[0]
+print("read from noise:", *directions(halves(hidden)), "· the caption:", data[13].caption)
+lab.sheet([first, later, first - later], ["first 8 frames", "last 8 frames", "their difference"], columns=3,
+          alt="A bright spot on the right; one on the left; their difference, bright on the right, dark on the left.")
+
+# %% [markdown]
+# What to see: there it is. A bright spot on the right, later on the left. The last picture is a complete motion
+# reader: go from its brightest place to its darkest, and you have the direction. No network, nothing learnt.
+#
+# How far up in `t` does it work? Compare it with the judge, which looks at one frame after the other. And ask one
+# more question: what if the noise were *shared*, the same in all 16 frames of a clip? (The dial has a switch for
+# it.)
+
+# %%
+from minit2v.evaluation import judge
+
+ts = ctx.pick(fast=[0, 600, 999], default=[0, 200, 400, 600, 700, 800, 900, 950, 999])
+shared = noises[:, :, :1].expand_as(noises)
+right = {name: [] for name in ("the judge", "averages, own noise", "averages, shared noise")}
+
+
+def score(answers, specs):
+    """The share of right answers."""
+    return sum(answer == spec.things[0].motion for answer, spec in zip(answers, specs)) / len(answers)
+
+
+for t in ts:
+    x_t = released.add_noise(many, noises, torch.full((n,), t))
+    visible = (picture(x / released.alpha_bar[t].sqrt().float()).permute(0, 2, 3, 1) * 127.5 + 127.5 for x in x_t)
+    right["the judge"].append(score([judge.read(clip.byte().numpy()).motion for clip in visible], specs))
+    right["averages, own noise"].append(score(directions(halves(x_t)), specs))
+    x_t = released.add_noise(many, shared, torch.full((n,), t))
+    right["averages, shared noise"].append(score(directions(halves(x_t)), specs))
+print("more than 3 in 4 are right at t = 999:", {name: scores[-1] > 0.75 for name, scores in right.items()})
+lab.curves({name: (ts, scores) for name, scores in right.items()}, "t", "directions read correctly",
+           alt="The judge falls to 0, averages with own noise stay above 0.75, averages with shared noise stay at 1.")
+
+# %% [markdown]
+# What to see: the judge gives up at about `t = 800`. The averages read nearly every direction, from what the
+# schedule calls noise. With shared noise they are *never* wrong. Why never? Subtract the mean of all frames, and see
+# what becomes of the noise.
+
+# %%
+x_own, x_shared = (released.add_noise(mystery, one, torch.tensor([900]))[0] for one in (noises[:1], shared[:1]))
+spread = {name: f"{one[:1].mean(2).std():.2f}" for name, one in (("own", noises), ("shared", shared))}
+print("spread of the noise after averaging 16 frames:", spread)
+lab.strip({
+    "own noise in each frame, t = 900": picture(x_own),
+    "own noise, minus the mean of all frames": picture(x_own - x_own.mean(1, keepdim=True)),
+    "shared noise, t = 900": picture(x_shared),
+    "shared noise, minus the mean of all frames": picture(8 * (x_shared - x_shared.mean(1, keepdim=True))),
+}, n=6, alt="Four rows of frames: noise; noise; noise that is the same in each frame; and, without any noise, a "
+            "white moon that moves to the left over the dark trace of its path.")
+
+# %% [markdown]
+# What to see: in the last row there is no noise at all. So here is the trade.
+#
+# - **Shared noise** gives away all that moves. The network never has to find movement in noise, and does not learn
+#   to. It hides what stays, as averaging frames does not help.
+# - **Own noise in each frame** hides movement better, but what stays can be averaged out of it. Over 16 equal frames
+#   the noise falls to a quarter, so the SNR is 16 times what the schedule says.
+#
+# ModelScopeT2V, this library and most video models draw noise for each frame. Two papers mix both kinds, since a
+# video is partly one picture: VideoFusion, two of whose authors then made ModelScopeT2V, and PYoCo (*further
+# reading*). Whichever you train with, sample with the same.
+#
+# ## 7 · One schedule, many sizes
+#
+# Our reader averages over pixels too. So at the same `t` a larger picture is *easier* to read, although each of its
+# numbers has the same SNR. Each doubling of the width gives four numbers where there was one, and their average has
+# half the noise. [Hoogeboom et al. (2023)](https://arxiv.org/abs/2301.11093) draw the consequence: for pictures `s`
+# times as wide, divide the SNR by `s²`. The library calls `s` the `snr_shift`. If they are right, you can predict
+# this:
+
+# %%
+lab.predict("Which shift makes clips of 32 pixels as hard to read as clips of 8 pixels?", 4)
+
+# %%
+lab.show_source(shift_snr)
+
+
+def readable(size, shift):
+    """The share of directions that averages read at each of ts, in clips of size x size pixels."""
+    process, generator = Diffusion(replace(config, snr_shift=shift)), ctx.generator(4)
+    frames, _, specs = MovingThings("test_seen", size=size).batch(range(ctx.pick(fast=16, default=128)))
+    x = standardised(frames)
+    noisy = (process.add_noise(x, torch.randn(x.shape, generator=generator), torch.full((len(x),), t)) for t in ts)
+    return [score(directions(halves(x_t)), specs) for x_t in noisy]
+
+
+cases = (32, 1), (16, 1), (8, 1), (32, 4)
+lines = {f"{size} pixels, shift {shift}": (ts, readable(size, shift)) for size, shift in cases}
+gap = max(abs(x - y) for x, y in zip(lines["8 pixels, shift 1"][1], lines["32 pixels, shift 4"][1]))
+print("8 pixels, and 32 pixels with shift 4, never differ by more than 0.35:", gap < 0.35)
+lab.curves(lines, "t", "directions read correctly", alt="The smaller the clip, the earlier its curve falls; "
+           "that of 32 pixels with shift 4 lies close to that of 8 pixels.")
+
+# %% [markdown]
+# What to see: a staircase from 32 pixels to 8, and the fourth curve on top of the third, up to chance. The rule
+# holds.
+#
+# And our `mini`? Its latents are 8 x 8. By size alone it would need *less* noise than a large model. Yet its preset
+# has `snr_shift=2`, which is more. The reason is section 6: its clips are one flat shape on flat ground, sixteen
+# times over, far more alike than real videos. Read directions from latents: average the halves, decode, look.
+
+
+# %%
+def readable_latents(z, shift):
+    """The same for latents (b, c, f, h, w): the two averages are decoded before they are compared."""
+    process, generator, found = Diffusion(replace(config, snr_shift=shift)), ctx.generator(5), []
+    for t in ts:
+        x_t = process.add_noise(z, torch.randn(z.shape, generator=generator), torch.full((n,), t))
+        ends = torch.stack([x_t[:, :, :8].mean(2), x_t[:, :, 8:].mean(2)], 2) / process.alpha_bar[t].sqrt().float()
+        pixels = torch.from_numpy(ctx.pipe.decode(ends)).permute(0, 4, 1, 2, 3).float()  # (b 2 H W c) -> (b c 2 H W)
+        found.append(score(directions(halves(pixels, 1)), specs))
+    return found
+
+
+lines = {f"shift {shift}": (ts, readable_latents(ctx.pipe.encode(frames), shift)) for shift in (1, 2)}
+print("shift of mini:", ctx.pipe.preset.diffusion.snr_shift)
+lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1; that of shift 2 falls earlier.")
+
+# %% [markdown]
+# What to see: without a shift, a simple average reads the direction at most timesteps. There a network has no use
+# for the words "moves left", and does not learn them. With shift 2, more of the training is spent where only the
+# prompt can know. **A schedule decides what a network must get from the text.**
+#
+# ## 8 · Noise, clip, or v: one thing from three sides
+#
+# Given `x_t` and the two factors, the noise tells the clip and the clip tells the noise; a network may answer with
+# either; the loss is the mean squared error of its answer. There is a third choice. As $p^2 + q^2 = 1$, the factors
+# are the cosine and the sine of an angle, and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns from clip to
+# noise like the hand of a clock. Its velocity is
+#
+# $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0.$$
+#
+# The library's `split` turns any of the three into clip and noise. No view has more information than another. But
+# *errors* do not cost the same: let a network be wrong by 0.1 everywhere, and ask how wrong the clip is that its
+# answer stands for.
+
+# %%
+lab.show_source(split)
+lines, steps, one_noise = {}, range(0, 1000, 37), torch.randn(z.shape, generator=ctx.generator())
+for prediction in ("eps", "x0", "v"):
+    process, errors = Diffusion(replace(config, prediction=prediction)), []
+    for t in steps:
+        x_t = process.add_noise(z, one_noise, t)
+        clip, _ = process.to_x0_eps(process.target(z, one_noise, t) + 0.1, x_t, t)
+        errors.append((clip - z).abs().mean().item())
+    lines[f"{prediction} wrong by 0.1"] = (steps, errors)
+lab.curves(lines, "t", "error of the clip", logy=True, alt="Error of the clip against t: for eps it grows from "
+           "below 0.01 to above 1, for x0 it is 0.1 throughout, for v it grows from below 0.01 to 0.1.")
+
+# %% [markdown]
+# What to see: with `eps`, the error is divided by what is left of the clip. At the end it is fifteen times as large;
+# with zero terminal SNR it would be a division by zero, and the library refuses the combination. `v` is as good as
+# `eps` at little noise and as good as `x0` at much. So `mini` predicts `v`. The release predicts `eps`, and lives
+# with its seven per cent.
+#
+# ## 9 · A bug hunt
+#
+# A well-known annotated implementation computed its two factors like this (rewritten here, with the same bug):
+
+
+# %%
+def broken_levels(alpha_bar):
+    """alpha_bar (T,) -> the factor of the clip and the factor of the noise, both (T,)."""
+    signal = alpha_bar**0.5  # the root of alpha_bar
+    sigma = alpha_bar**0.5  # the root of 1 - alpha_bar
+    return signal, sigma
+
+
+class Broken(Diffusion):
+    def add_noise(self, x0, noise, t):
+        signal, sigma = broken_levels(self.alpha_bar[t].float().reshape(-1, 1, 1, 1, 1))
+        return signal * x0 + sigma * noise
+
+
+processes = {"right": released, "broken": Broken(config)}
+lab.strip({name: descent(process) for name, process in processes.items()}, n=6, alt="Right: the square sinks into "
+          "noise. Broken: full of snow at once, then square and noise fade together into flat grey.")
+
+# %% [markdown]
+# The symptom: at `t = 0`, where nothing should have happened, the clip is full of snow. At `t = 999`, where all
+# should be snow, it is almost flat grey. The comment says the right thing, and the code beside it does another.
+#
+# Why did nobody see it? Sampling from a prompt starts from noise and never calls this function; only sampling from a
+# *clip* does. And even then the network repairs what it is given. Your instrument from 5.3 is harder to please:
+
+# %%
+import copy
+
+for name, process in processes.items():
+    noisy = (process.add_noise(x0, noise, torch.tensor([t])).var().item() for t in (0, 500, 999))
+    print(f"{name}: variance at t = 0, 500, 999:", *(f"{variance:.1f}" for variance in noisy))
+crippled = copy.copy(ctx.pipe)
+crippled.diffusion = Broken(ctx.pipe.preset.diffusion)
+results = {name: pipe(sample.caption, clip=sample.frames, strength=0.5, seed=0)
+           for name, pipe in (("half destroyed and restored, right", ctx.pipe), ("the same, broken", crippled))}
+lab.strip(results, n=6, alt="Two rows of six frames that look almost alike: a yellow square that moves to the right.")
+
+# %% [markdown]
+# What to see: in the pictures, nothing. A trained network is a good hiding place for bugs. That is why this library
+# tests its equations and not its pictures.
+#
+# ### Exercise 5.B · the root of the wrong term
+#
+# Difficulty 1/5 · importance 3/5 · 5 minutes
+#
+# Mend it. Before you do, explain the printed line: why 2 at the start, and why 0 at the end?
+#
+# <details><summary>Hint 1</summary>If both factors are alike, the variance of x_t is twice alpha_bar.</details>
+# <details><summary>Hint 2</summary>Compare the second comment with the code to its left.</details>
+# <!-- BEGIN SOLUTION -->
+# <details><summary>Solution</summary>
+#
+# ```python
+# return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+# ```
+#
+# The variance of x_t was alpha_bar + alpha_bar: 2 where nothing is destroyed, 0 where everything is.
+# </details>
+# <!-- END SOLUTION -->
+
+
+# %% tags=["exercise"]
+def levels(alpha_bar):
+    """alpha_bar (T,) -> the factor of the clip and the factor of the noise, both (T,)."""
+    ### BEGIN STUDENT
+    # signal = alpha_bar**0.5  # the root of alpha_bar
+    # sigma = alpha_bar**0.5  # the root of 1 - alpha_bar
+    # return signal, sigma
+    ### END STUDENT
+    ### BEGIN SOLUTION
+    return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    ### END SOLUTION
+
+
+# %%
+lab.check("5.B", levels)
+
+# %% [markdown]
+# The original is [labml, issue
+# 152](https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/152): a reader found it, and
+# one line mended it two weeks later.
+#
+# ## Takeaways
+#
+# 1. The forward process is one line, $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\varepsilon$. The
+#   squares of its factors add up to one, so the variance stays.
+# 2. What counts is the SNR *and* how often a clip repeats itself, in frames and in pixels. Averages see through
+#   noise that neither eyes nor the judge can.
+# 3. What the noise gives away, a network uses, and does not learn from the prompt. So look at the last timestep, at
+#   how noise is shared, and at the variance.
+#
+# ## Quiz
+
+# %%
+lab.quiz(5)
+
+# %% [markdown]
+# ## Equations, code and tests
+#
+# Each equation, the paper it comes from, the line of the library that computes it, and the test that would fail if
+# that line were wrong.
+
+# %%
+lab.equations(5)
+
+# %% [markdown]
+# ## Further reading
+#
+# - [Denoising Diffusion Probabilistic Models](https://arxiv.org/abs/2006.11239), section 2: equations (2) to (4) are
+#   sections 1 to 3 of this notebook, in half a page.
+# - [Common Diffusion Noise Schedules and Sample Steps are Flawed](https://arxiv.org/abs/2305.08891): section 5
+#   again, with night and snow. Short, and a fine example of finding a bug in everybody's code.
+# - [VideoFusion](https://arxiv.org/abs/2303.08320) and [Preserve Your Own
+#   Correlation](https://arxiv.org/abs/2305.10474): two ways to share some of the noise between frames, and what each
+#   gains.
+#
+# **Next:** [06 · Un-destroying it](06_un_destroying_it.ipynb), where the arrow turns round.
