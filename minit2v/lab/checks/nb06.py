@@ -30,13 +30,13 @@ QUIZ = [
             "The decoder was trained on clean latents only",
         ],
         1,
-        "The smear is the right answer to the question that was asked. Only a less noisy question has a sharper answer.",
+        "The smear is the right answer to the question that was asked. Only a less noisy question has a sharper one.",
     ),
     (
         "From one noise you make two clips with DDIM, eta 0, and two with DDPM and fresh dice. Which clips agree?",
         ["Both pairs", "Only the two of DDIM", "Neither pair"],
         1,
-        "At eta 0 nothing random happens after the start. DDPM throws its dice at every step; the start decides little.",
+        "At eta 0 nothing random happens after the start. DDPM throws dice at every step; the start decides little.",
     ),
     (
         "A clip looks right, but every frame is strewn with crumbs that differ from frame to frame. x0 of the last "
@@ -111,7 +111,7 @@ def check_ddim_step(student):
     mean, spread = _samples_of_a_gaussian(student)
     close("mean of the samples from the oracle of a Gaussian", mean, 0.7, 0.01, "the steps do not end at x0")
     close("their standard deviation", spread, 0.4, 0.01, "with eta 0 the old noise is kept, shrunk to sqrt(1 - a_next)")
-    return "it aims right, is DDPM's at eta 1, the library's at eta 0, and a Gaussian's samples have its mean and spread"
+    return "it aims right, is DDPM's at eta 1 and the library's at 0, and a Gaussian's samples have its mean and spread"
 
 
 def _check_aim(student):
@@ -187,11 +187,11 @@ def _check_ladder(asked, steps, expected):
     if asked[0] != expected[0]:
         raise Failed(f"the first call at t = {expected[0]}", asked[0], "x is pure noise, and only T - 1 is pure noise")
     if any(abs(one - other) > 1 for one, other in zip(asked, expected)):
-        raise Failed(f"the timesteps {expected[:4]} …", f"{asked[:4]} …", "T - i T / steps, rounded, less 1, i = 0, 1, …")
+        raise Failed(f"the timesteps {expected[:4]} …", f"{asked[:4]} …", "T - i T / steps, rounded, less 1")
 
 
 def noise_table(a):
-    """Standard deviation of the noise of each step (s,), from alpha_bar before each step and after the last (s + 1,)."""
+    """Standard deviation of each step's noise (s,), from alpha_bar before each step and after the last (s + 1,)."""
     beta = 1 - a[:-1] / a[1:]
     variance = (1 - a[1:]) / (1 - a[:-1]) * beta
     return variance.sqrt()
