@@ -6,13 +6,12 @@
          step ───●───        step ───●───     at the same t: with 12 and 50 steps, at the nearest t there is
 """
 
-import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
 from minit2v.lab.pictures import stack
 from minit2v.lab.widgets.base import LabWidget, anywidget, files
-from minit2v.lab.widgets.pictures import spread
+from minit2v.lab.widgets.pictures import moving
 from minit2v.lab.widgets.scrubber import LatentScrubber
 
 
@@ -51,8 +50,5 @@ class LinkedScrubbers(LabWidget):
         return f"Two runs, one above the other. {self.a.alt()} {self.b.alt()}"
 
     def picture(self):
-        a, b = self.a.picture(), self.b.picture()
-        a, b = (p if p.ndim == 4 else p[None] for p in (a, b))
-        n = min(len(a), len(b))
-        frames = [[p[spread(len(p), n)[i]] for p in (a, b)] for i in range(n)]
-        return np.stack([stack(pair) for pair in frames])
+        frames = min(len(scrubber.flight.frames) for scrubber in (self.a, self.b))
+        return moving(frames, lambda frame: stack([self.a.moment(frame), self.b.moment(frame)]))

@@ -7,9 +7,10 @@
 
 import numpy as np
 
-from minit2v.lab.pictures import row, stack, written
+from minit2v.lab.pictures import encoded, row, stack, written
 from minit2v.lab.widgets import figures
 
+MOST_BYTES = 150_000  # of a static picture: notebooks hold several and stay below 1.5 MB
 LIMIT = 3.0  # latents and noise have about unit variance: colours end at three standard deviations, as in latents.js
 
 
@@ -40,6 +41,18 @@ def sheet(rows, top, left):
     margin = max(written(text).shape[1] for text in left)
     head = [written("", margin)] + [written(text, tile.shape[1]) for text, tile in zip(top, rows[0])]
     return stack([row(head)] + [row([written(text, margin), *tiles]) for text, tiles in zip(left, rows)])
+
+
+def moving(count, make):
+    """The pictures make(0), …, make(count - 1): of all, or as many as a file of 150 kB has room for; at least one.
+
+    Returns uint8 (n, H, W, 3), or (H, W, 3) of the middle one.
+    """
+    pictures = np.stack([make(i) for i in range(count)])
+    for every in (1, 2, 4):
+        if len(pictures[::every]) > 1 and len(encoded(pictures[::every])) <= MOST_BYTES:
+            return pictures[::every]
+    return pictures[count // 2]
 
 
 def spread(length, n):

@@ -179,7 +179,7 @@ async function render({ model, el }) {
     put(model, "view", "cross-attention");
   });
   const left = compact ? null : panel(flight), right = panel(flight);
-  const believed = { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded: the clip that the network sees" };
+  const seen = { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded, the clip that the network sees" };
 
   const root = widgetRoot(el, `latent scrubber: ${flight.prompt}`, () => plays[last].toggle());
   root.append(title(flight), viewChoice.node,
@@ -194,7 +194,7 @@ async function render({ model, el }) {
     const view = viewOf(name);
     view.draw(step, frame, word);
     right.show(view, word);
-    if (left) { believed.draw(step, frame); left.show(believed); }
+    if (left) { seen.draw(step, frame); left.show(seen); }
     sliders.step.show(step);
     sliders.frame.show(frame);
     viewChoice.show(name);

@@ -11,11 +11,11 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack, png
-from minit2v.lab.widgets.pictures import enlarge, sheet, spread
+from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
+from minit2v.lab.widgets.pictures import enlarge, moving, sheet, spread
 
 VIEWS = ("latent channels", "latent as colour", "clip x0", "noise", "decoded", "cross-attention", "temporal attention")
-COLUMNS, TILE, PICTURE_BYTES = 6, 64, 150_000  # the static picture: steps, pixels of a tile, size of the file
+COLUMNS, TILE = 6, 64  # the static picture: steps, pixels of a tile
 
 
 class LatentScrubber(LabWidget):
@@ -96,14 +96,10 @@ class LatentScrubber(LabWidget):
                 "latents as colours above, the decoded clip below.")
 
     def picture(self):
-        frames = self.flight.preview.shape[1]
-        for n in (frames, frames // 2, frames // 4):  # all the frames that the size allows
-            pictures = np.stack([self._picture(i) for i in spread(frames, max(n, 1))])
-            if len(png(pictures)) <= PICTURE_BYTES:
-                return pictures
-        return pictures[len(pictures) // 2]
+        return moving(len(self.flight.frames), self.moment)
 
-    def _picture(self, frame):
+    def moment(self, frame):
+        """The static picture at one frame."""
         steps = spread(len(self.flight.preview), COLUMNS)
         latents = self.flight.latents("x")[steps, frame]
         colours = np.einsum("schw,cd->shwd", latents, self.projection[:-1]) + self.projection[-1]

@@ -93,7 +93,8 @@ const CAPTIONS = [["before", "x"], ["noise", "noise that the network sees"], ["x
 
 function makePanels(flight) {
   const [, frames, count, height, width] = flight.runs[0].before.shape, cells = count * height * width;
-  const panels = CAPTIONS.map(([kind, caption]) => ({ kind, caption, tiles: channelTiles(count, height, width, SIDE) }));
+  const panels = CAPTIONS.map(([kind, caption]) => (
+    { kind, caption, tiles: channelTiles(count, height, width, SIDE) }));
   const nodes = panels.map(({ caption, tiles }) => element("div", { class: "mt-panel", style: `width: ${SIDE}px` },
     element("div", { class: "mt-caption" }, caption), tiles.node));
   const screen = flight.pictures && newCanvas("x₀ decoded", flight.pictures.width, flight.pictures.height,

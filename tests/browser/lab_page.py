@@ -4,6 +4,7 @@
         notebook = browser.open("00_take_off.ipynb")
         notebook.run_all()
         notebook.page …                     # a playwright page
+        notebook.evaluate("widget.step")    # what the kernel says
 
 Everything lives in the given folder: settings, workspaces and runtime files of the reader's own Jupyter are untouched.
 """
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -53,7 +56,7 @@ class Browser:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        state = self.folder / ".jupyter-state"
+        self.state = state = self.folder / ".jupyter-state"
         self._write_settings(state / "JUPYTERLAB_SETTINGS_DIR")
         names = ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR",
                  "IPYTHONDIR")
@@ -132,9 +135,38 @@ class Notebook:
     def run_all(self):
         """Run all cells and wait for the last one's number."""
         self.menu("Run", "Run All Cells")
-        last = self.page.locator(".jp-CodeCell").last.locator(".jp-InputPrompt")
-        wait_for("the last cell", lambda: last.inner_text().strip("[]: ").isdigit())
+        prompts = self.page.locator(".jp-CodeCell .jp-InputPrompt")
+        wait_for("all cells to begin", lambda: "[*]" in prompts.all_inner_texts()[-1] or self.state() == "idle")
+        wait_for("all cells", lambda: not any("*" in text for text in prompts.all_inner_texts()))
         self.wait_until_idle()
+
+    def evaluate(self, expression):
+        """The `repr` of a Python expression in the kernel."""
+        answer = self.client.execute_interactive("", user_expressions={"value": expression}, timeout=PATIENCE)
+        return answer["content"]["user_expressions"]["value"]["data"]["text/plain"]
+
+    @contextmanager
+    def silent_kernel(self):
+        """The kernel's process stands still: busier than by any cell, as recent kernels answer widgets beside a cell."""
+        pid = int(self.evaluate("__import__('os').getpid()"))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @cached_property
+    def client(self):
+        """A second line to the kernel, besides the page's."""
+        from jupyter_client import BlockingKernelClient
+
+        kernel = [kernel for kernel in self.browser.api("kernels") if kernel["connections"]][-1]
+        file = self.browser.state / f"JUPYTER_RUNTIME_DIR/kernel-{kernel['id']}.json"
+        client = BlockingKernelClient(connection_file=str(file))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(PATIENCE)
+        return client
 
     def menu(self, name, entry):
         self.page.locator(".lm-MenuBar-itemLabel", has_text=name).first.click()
