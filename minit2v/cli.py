@@ -1,6 +1,6 @@
 """The command line: `minit2v sample | train | evaluate | weights | doctor`, the same as `python -m minit2v`.
 
-Every command is one small function over the library; heavy packages are imported inside it, so that `--help` is quick.
+Here is what can be asked for; `commands` holds what is done.
 
 Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
 and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
@@ -9,15 +9,10 @@ and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a tr
 import argparse
 import sys
 import warnings
-from importlib.util import find_spec
-from pathlib import Path
 
-from minit2v import __version__
+from minit2v import __version__, commands
 from minit2v.errors import UserError
 
-SETTINGS = (
-    "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
-)  # fmt: skip
 SAMPLE = """examples:
   minit2v sample "a large red circle moves left slowly"                     writes clip.mp4
   minit2v sample "a small blue ring moves up" --out ring.gif --out ring.mp4 --seed 3
@@ -42,8 +37,13 @@ EVALUATE = """examples:
 WEIGHTS = """examples:
   minit2v weights inspect mini                     parameters of every part: total, spatial, temporal
   minit2v weights inspect modelscope-1.7b          the same from a preset, with no file
+  minit2v weights plan --memory 8GB --device cuda   what a clip of the released model takes, and what fits
   minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
   minit2v weights convert ms17 for-diffusers --to diffusers
+"""
+PLAN = """examples:
+  minit2v weights plan --memory 8GB --device cuda                    the released model on a GPU of 8 GB
+  minit2v weights plan --dtype bfloat16 --frames 24 --width 576 --height 320
 """
 DOCTOR = """examples:
   minit2v doctor           versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
@@ -64,15 +64,15 @@ def parser():
     common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     top = Parser(prog="minit2v", description="Text-to-video diffusion to read, train and watch at work.")
     top.add_argument("--version", action="version", version=f"minit2v {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    known = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    def command(name, run, summary, epilog, within=commands):
+    def command(name, run, summary, epilog, within=known):
         added = within.add_parser(name, help=summary, description=summary, epilog=epilog, parents=[common],
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         added.set_defaults(run=run)
         return added.add_argument
 
-    add = command("sample", sample, "make a video from each prompt", SAMPLE)
+    add = command("sample", commands.sample, "make a video from each prompt", SAMPLE)
     add("prompts", nargs="+", metavar="PROMPT", help="what the video shows, in the words of the model")
     add("--model", default="mini", help="shipped name or folder (mini)")
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
@@ -94,7 +94,7 @@ def parser():
     add("--offload", action="store_true", help="keep on the device only the network that works, slower")
     add("--record", metavar="DIR", help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
-    add = command("train", train, "train one part of a model", TRAIN)
+    add = command("train", commands.train, "train one part of a model", TRAIN)
     add("part", choices=("vqgan", "clip", "unet"), help="autoencoder, text encoder or denoiser")
     add("--preset", default="mini", help="nano, mini or modelscope-1.7b (mini)")
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET)")
@@ -105,7 +105,7 @@ def parser():
     add("--from", dest="start", metavar="MODEL", help="unet only: train the UNet of this model further, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
-    add = command("evaluate", evaluate, "measure how well a model follows its prompts", EVALUATE)
+    add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
     add("--model", default="mini", help="shipped name or folder (mini)")
     add("--split", action="append", help="test_seen, test_heldout, test_imageonly; may be repeated (all)")
     add("--n", type=int, default=512, help="prompts a split (512)")
@@ -118,16 +118,26 @@ def parser():
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
 
     command("weights", None, "look into weights", WEIGHTS)
-    within = commands.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
-    add = command("inspect", inspect, "table of parameters: total, spatial, temporal", WEIGHTS, within)
+    within = known.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    add = command("inspect", commands.inspect, "table of parameters: total, spatial, temporal", WEIGHTS, within)
     add("model", metavar="MODEL", help="shipped name, folder or preset")
-    add = command("convert", convert, "write a model in another layout", WEIGHTS, within)
+    add = command("plan", commands.plan, "memory that a clip takes, before anything is downloaded", PLAN, within)
+    add("model", nargs="?", default="modelscope-1.7b", metavar="MODEL", help="preset, name or folder (modelscope-1.7b)")
+    add("--memory", metavar="AMOUNT", help="what there is, as 8GB: says which options fit")
+    add("--device", default="cpu", help="cpu or cuda; it need not be there (cpu)")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto: float16 on cuda, else float32")
+    add("--frames", type=int, help="length in frames (the model's own: 16)")
+    add("--height", type=int, help="pixels (the model's own)")
+    add("--width", type=int, help="pixels (the model's own)")
+    add("--clips", type=_positive, default=1, help="prompts at once (1)")
+    add("--window", type=int, default=0, help="frames that the network sees at once (all)")
+    add = command("convert", commands.convert, "write a model in another layout", WEIGHTS, within)
     add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
     add("target", metavar="DST", help="a folder that is empty or not there yet")
     add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
     add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
 
-    add = command("doctor", doctor, "check this installation", DOCTOR)
+    add = command("doctor", commands.doctor, "check this installation", DOCTOR)
     add("--lab", metavar="NAME", help="is this machine ready for lab A, B, C or D? needs no network")
     return top
 
@@ -147,75 +157,6 @@ def main(argv=None):
         if isinstance(error, UserError):
             return _complain(error, 2)
         return _complain(f"fault: {type(error).__name__}: {error} (--debug shows where)", 1)
-
-
-def sample(args):
-    """Videos from prompts; the places of all files are checked before the model is loaded."""
-    import minit2v
-    from minit2v.video import Clip, check_output
-
-    n = len(args.prompts)
-    outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
-    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
-    settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
-    clips = pipe(args.prompts, progress=sys.stderr.isatty(), record_to=args.record, **settings)
-    for clip, paths in zip(clips, outs):
-        for path in paths:
-            print(clip.save(path))
-
-
-def train(args):
-    """One part of a model, into a folder that holds the run and, at the end, the weights."""
-    from minit2v import training
-
-    if not find_spec("accelerate"):
-        raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
-    out = args.out or f"runs/{args.preset}"
-    settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
-    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
-
-
-def evaluate(args):
-    """The table of accuracies of a model."""
-    from minit2v.evaluation import report
-
-    report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
-                    args.sampler, args.batch, args.dtype)
-
-
-def inspect(args):
-    """The table of parameters of a model or a preset."""
-    from minit2v import weights
-
-    print(weights.inspect(args.model))
-
-
-def convert(args):
-    """A model in another layout."""
-    from minit2v import load, weights
-    from minit2v.released.export import check_target, export
-
-    target = check_target(args.target)
-    pipe = load(args.source, device="cpu", dtype=args.dtype)
-    parts = {name: getattr(pipe, name) for name in weights.NETWORKS}
-    if args.to == "minit2v":
-        weights.save_model(target, pipe.preset, **parts)
-    else:
-        export(target, args.to, pipe.preset, **parts)
-    print(target)
-
-
-def doctor(args):
-    """What this installation is made of, or whether it can run a lab; the status is 1 if a check fails."""
-    from minit2v import doctor
-    from minit2v.lab import room
-
-    return room.examine(args.lab) if args.lab else doctor.examine()
-
-
-def _numbered(path, i, n):
-    """clip.mp4 of the only prompt; clip-1.mp4, clip-2.mp4, ... of several."""
-    return path if n == 1 else path.with_name(f"{path.stem}-{i + 1}{path.suffix}")
 
 
 def _setting(text):

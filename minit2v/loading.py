@@ -25,7 +25,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
     """
     works = find_device(device)
     dtype = find_dtype(dtype, works)
-    if released.HUB_ID.fullmatch(str(name)) and not Path(name).parent.is_dir():
+    if released.on_hub(name):
         folder = released.download(str(name), half=dtype != torch.float32)
     else:
         folder = weights.find_model(name)

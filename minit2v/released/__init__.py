@@ -33,6 +33,7 @@ from minit2v.text import TextEncoder
 from minit2v.unet import UNet
 
 BUILD = {"unet": UNet, "autoencoder": VQGAN, "text": TextEncoder}
+MAPPED = 128 << 20  # bytes of a file that may count as memory beside the copies made of them
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -75,9 +76,12 @@ def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors,
     """Put the tensors into the module, each cast on its way. `table`: our name -> its names in the file (see `names`).
     Raises UserError for a tensor that is missing, left over, of another shape or not finite; then the module is of no
     use."""
-    state = {}
+    state, copied = {}, 0
     for key, value in matched(module, table, tensors):
         state[key] = value.to(device, dtype if value.is_floating_point() else None)
+        copied += value.nbytes if state[key] is not value or len(table[key]) > 1 else 0
+        if copied > MAPPED:
+            copied = tensors.forget() or 0
     module.load_state_dict(state, strict=False, assign=True)
     return module
 
@@ -102,9 +106,14 @@ def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
     if trimmed(value.shape) != trimmed(ours.shape):
         shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
         raise UserError(f"{path} is of another model: {name}: {shapes}; load it with the settings it came with")
-    if value.is_floating_point() != ours.is_floating_point() or not value.isfinite().all():
+    if value.is_floating_point() != ours.is_floating_point() or not finite(value):
         raise UserError(f"{path} is damaged: {name} holds numbers that are not finite; get it again")
     return value.reshape(ours.shape)
+
+
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite, told from the extremes: `isfinite` would need as much memory again."""
+    return value.numel() == 0 or all(extreme.isfinite().item() for extreme in value.aminmax())
 
 
 def _block(name: str) -> int:
@@ -117,6 +126,11 @@ def load_parts(folder: Path, dtype: torch.dtype, device: str) -> tuple[Preset, d
     """(settings, {"unet": …, "autoencoder": …, "text": …}) of a folder of any layout. Raises UserError."""
     preset = preset_of(folder)
     return preset, {name: load_network(name, folder, dtype, device, getattr(preset, name)) for name in BUILD}
+
+
+def on_hub(name: str | Path) -> bool:
+    """Whether it names a model of the hub ("owner/name") and no folder here."""
+    return HUB_ID.fullmatch(str(name)) is not None and not Path(name).parent.is_dir()
 
 
 def download(hub_id: str, half: bool) -> Path:

@@ -35,10 +35,15 @@ LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim 
 
 
 class Tensors(Mapping):
-    """The tensors of one or several files: names and shapes at once, a tensor when it is asked for."""
+    """The tensors of one or several files: names and shapes at once, a tensor when it is asked for, mapped from disk.
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor], path: Path):
-        self.shapes, self.get_tensor, self.path = shapes, get, path
+    Pages of a mapped file count as memory once they are read, and stay until its last tensor is gone: `forget` lets go
+    of the mapping, so that the next tensor is read from a new one.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor], path: Path,
+                 forget: Callable[[], None] = lambda: None):  # fmt: skip
+        self.shapes, self.get_tensor, self.path, self.forget = shapes, get, path, forget
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
@@ -55,7 +60,20 @@ class Tensors(Mapping):
         """The same tensors under other names; those whose new name is None are left out."""
         old = {new: name for name in self.shapes if (new := rename(name)) is not None}
         shapes = {new: self.shapes[name] for new, name in old.items()}
-        return Tensors(shapes, lambda new: self.get_tensor(old[new]), self.path)
+        return Tensors(shapes, lambda new: self.get_tensor(old[new]), self.path, self.forget)
+
+
+def reopened(open_file: Callable[[], Callable[[str], Tensor]]) -> tuple[Callable, Callable]:
+    """(get, forget) of a file that is opened when it is needed, and again after it was forgotten; an opened file gives
+    the tensor of a name."""
+    opened = []
+
+    def get(name: str) -> Tensor:
+        if not opened:
+            opened.append(open_file())
+        return opened[0](name)
+
+    return get, opened.clear
 
 
 def read(path: str | Path) -> Tensors:
@@ -86,13 +104,23 @@ def read(path: str | Path) -> Tensors:
 def _safetensors(path: Path) -> Tensors:
     from safetensors import safe_open
 
-    file = safe_open(path, "pt")  # checks that every tensor lies inside the file
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    return Tensors(shapes, file.get_tensor, path)
+    with safe_open(path, "pt") as file:  # checks that every tensor lies inside the file
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    get, forget = reopened(lambda: safe_open(path, "pt").get_tensor)
+    return Tensors(shapes, get, path, forget)
 
 
 def _pickled(path: Path) -> Tensors:
     _check_zip(path)
+    tensors = _unpickled(path)
+    for name, value in tensors.items():
+        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
+            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
+    get, forget = reopened(lambda: _unpickled(path).__getitem__)
+    return Tensors({name: tuple(value.shape) for name, value in tensors.items()}, get, path, forget)
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:  # it names a class that PyTorch does not trust
@@ -105,10 +133,7 @@ def _pickled(path: Path) -> Tensors:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path}: expected a dictionary of tensors, found none in it; is it a model?")
-    for name, value in tensors.items():
-        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
-            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
-    return Tensors({name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__, path)
+    return tensors
 
 
 def _check_zip(path: Path) -> None:
@@ -185,7 +210,12 @@ def _sharded(path: Path) -> Tensors:
         if key not in files[name]:
             raise UserError(f"{path} is damaged: {name} does not hold {key}; get both again")
     shapes = {key: files[name].shapes[key] for key, name in weight_map.items()}
-    return Tensors(shapes, lambda key: files[weight_map[key]][key], path)
+
+    def forget() -> None:
+        for tensors in files.values():
+            tensors.forget()
+
+    return Tensors(shapes, lambda key: files[weight_map[key]][key], path, forget)
 
 
 def inside(folder: Path, path: Path) -> Path:

@@ -1,0 +1,106 @@
+"""What the commands of the command line do: each is one small function over the library, given the parsed arguments.
+
+Heavy packages are imported inside the functions, so that `--help` is quick.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from minit2v.errors import UserError
+
+SETTINGS = (
+    "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
+)  # fmt: skip
+def sample(args):
+    """Videos from prompts; the places of all files are checked before the model is loaded."""
+    import minit2v
+    from minit2v.video import Clip, check_output
+
+    n = len(args.prompts)
+    outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
+    if foretold := _before_a_download(args):
+        print(f"minit2v: {foretold}", file=sys.stderr)
+    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
+    clips = pipe(args.prompts, progress=sys.stderr.isatty(), record_to=args.record, **settings)
+    for clip, paths in zip(clips, outs):
+        for path in paths:
+            print(clip.save(path))
+
+
+def _before_a_download(args):
+    """What sampling a model of the hub will take, in a line; None for one that is here."""
+    from minit2v.released import on_hub
+
+    if not on_hub(args.model):
+        return None
+    from minit2v.loading import find_device
+    from minit2v.memory import available, plan
+
+    device = find_device(args.device).type
+    sizes = args.frames, args.height, args.width
+    made = plan("modelscope-1.7b", available(device), args.dtype, *sizes, device, len(args.prompts), args.window)
+    return made.line()
+
+
+def train(args):
+    """One part of a model, into a folder that holds the run and, at the end, the weights."""
+    from minit2v import training
+
+    if not find_spec("accelerate"):
+        raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
+    out = args.out or f"runs/{args.preset}"
+    settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
+    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
+
+
+def evaluate(args):
+    """The table of accuracies of a model."""
+    from minit2v.evaluation import report
+
+    report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
+                    args.sampler, args.batch, args.dtype)
+
+
+def inspect(args):
+    """The table of parameters of a model or a preset."""
+    from minit2v import weights
+
+    print(weights.inspect(args.model))
+
+
+def plan(args):
+    """How much memory sampling takes, and which options fit."""
+    from minit2v.memory import plan
+
+    print(plan(args.model, args.memory, args.dtype, args.frames, args.height, args.width, args.device,
+               args.clips, args.window).table())
+
+
+def convert(args):
+    """A model in another layout."""
+    from minit2v import load, weights
+    from minit2v.released.export import check_target, export
+
+    target = check_target(args.target)
+    pipe = load(args.source, device="cpu", dtype=args.dtype)
+    parts = {name: getattr(pipe, name) for name in weights.NETWORKS}
+    if args.to == "minit2v":
+        weights.save_model(target, pipe.preset, **parts)
+    else:
+        export(target, args.to, pipe.preset, **parts)
+    print(target)
+
+
+def doctor(args):
+    """What this installation is made of, or whether it can run a lab; the status is 1 if a check fails."""
+    from minit2v import doctor
+    from minit2v.lab import room
+
+    return room.examine(args.lab) if args.lab else doctor.examine()
+
+
+def _numbered(path, i, n):
+    """clip.mp4 of the only prompt; clip-1.mp4, clip-2.mp4, ... of several."""
+    return path if n == 1 else path.with_name(f"{path.stem}-{i + 1}{path.suffix}")

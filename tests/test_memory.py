@@ -1,0 +1,181 @@
+"""The memory plan foretells what a process takes; loading takes one copy of the weights."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minit2v import presets
+from minit2v.cli import main
+from minit2v.errors import UserError
+from minit2v.memory import WAYS, as_bytes, plan
+from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+SMALL = {  # networks that take next to nothing, beside the one that is measured
+    "unet": UNetConfig(channels=(32,), attention=(True,), layers_per_level=1, head_dim=16, first_temporal_heads=2,
+                       context_dim=64),
+    "autoencoder": AutoencoderConfig(channels=8, norm_groups=4, mid_attention=False),
+    "text": TextConfig(context_length=20, width=64, heads=4, layers=2, embed_dim=64),
+}  # fmt: skip
+ONE_LEVEL = UNetConfig(channels=(320,), attention=(True,), context_dim=64)
+CASES = {
+    "mini": presets.get("mini"),
+    "320 wide, one level": Preset("a", **SMALL | {"unet": ONE_LEVEL}, frames=4),
+    "the released autoencoder": Preset("b", **SMALL | {"autoencoder": AutoencoderConfig()}, frames=4),
+    "the released text tower": Preset(
+        "c", **SMALL | {"text": TextConfig(), "unet": replace(SMALL["unet"], context_dim=1024)}, frames=1),
+}  # fmt: skip
+# one process that samples one step with random weights, and says what it took at most
+RUN = """
+import json, resource, sys
+import torch
+from minit2v.memory import plan
+from minit2v.pipeline import TextToVideo
+from minit2v.presets import Preset
+from minit2v.released import BUILD
+
+preset, dtype, batched = Preset.from_dict(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3] == "batched"
+torch.set_num_threads(1)
+foretold = plan(preset, dtype=dtype).ways["" if batched else "--sequential"]
+parts = {}
+for name, build in BUILD.items():
+    torch.set_default_dtype(getattr(torch, dtype))
+    with torch.device("meta"):
+        parts[name] = build(getattr(preset, name))
+    torch.set_default_dtype(torch.float32)
+    parts[name].load_state_dict({key: torch.full(value.shape, 0.01, dtype=value.dtype)
+                                 for key, value in parts[name].state_dict().items()}, assign=True)
+    parts[name].requires_grad_(False)
+TextToVideo(preset, **parts, batched=batched)("a red circle", steps=1)
+print(json.dumps([foretold, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+def in_a_process(code: str, *arguments: str):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@linux
+@pytest.mark.parametrize("name, dtype, way", [
+    ("mini", "float32", "batched"),
+    ("320 wide, one level", "float32", "batched"),
+    ("320 wide, one level", "bfloat16", "in turn"),
+    ("the released autoencoder", "float32", "batched"),
+    ("the released text tower", "float32", "batched"),
+])  # fmt: skip
+def test_the_plan_is_within_15_percent_of_the_measured_peak(name, dtype, way, capsys):
+    foretold, measured = in_a_process(RUN, json.dumps(CASES[name].to_dict()), dtype, way)
+    with capsys.disabled():
+        print(f"\n{name}, {dtype}, {way}: foretold {foretold / 1e9:.2f} GB, measured {measured / 1e9:.2f} GB", end=" ")
+    assert foretold == pytest.approx(measured, rel=0.15)
+
+
+LOAD = """
+import json, sys
+from pathlib import Path
+import torch
+from minit2v import released
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+torch.set_num_threads(1)
+with torch.device("meta"):
+    released.UNet()
+config = released.layouts.network_config(Path(sys.argv[1]), "unet", {})
+before = memory("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+unet = released.load_network("unet", Path(sys.argv[1]), getattr(torch, sys.argv[2]), "cpu", config)
+print(json.dumps([memory("VmHWM") - before, sum(p.nbytes for p in unet.parameters())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A UNet of 260 MB in diffusers' names, as safetensors and as a pickle."""
+    from safetensors.torch import save_file
+
+    from minit2v.released.export import tensors_for
+    from minit2v.unet import UNet
+
+    folder = tmp_path_factory.mktemp("large")
+    state = tensors_for("unet", UNet(replace(ONE_LEVEL, context_dim=1024)), "diffusers")
+    save_file(state, folder / "unet.safetensors")
+    torch.save(state, folder / "unet.bin")
+    return folder
+
+
+@linux
+@pytest.mark.parametrize("name", ["unet.safetensors", "unet.bin"])
+@pytest.mark.parametrize("dtype, room", [("float32", 0.0), ("bfloat16", 128 * 2**20)])
+def test_loading_takes_one_copy_of_the_weights(files, name, dtype, room, capsys):
+    """As much as the weights, and what may be mapped of the file at a time where they are cast."""
+    peak, weights = in_a_process(LOAD, str(files / name), dtype)
+    with capsys.disabled():
+        print(f"\n{name} as {dtype}: weights {weights / 1e6:.0f} MB, peak of loading {peak / 1e6:.0f} MB", end=" ")
+    assert weights <= peak <= 1.05 * weights + room + 30e6
+
+
+def test_the_plan_says_which_options_fit():
+    of = plan("modelscope-1.7b", device="cuda")
+    assert of.memory is None and of.fits is None and list(of.ways) == list(WAYS)
+    assert of.ways[""] > of.ways["--sequential"] > of.ways["--sequential --offload"]
+    assert sum(of.weights.values()) == 2 * 1_835_275_563  # two bytes a parameter
+    for options, peak in of.ways.items():
+        at = replace(of, memory=peak + 1e6)
+        assert at.fits is not None and of.ways[at.fits] <= peak + 1e6 and (at.fits or "it fits") in at.line()
+    assert "half precision" in replace(of, memory=1e9).line() and replace(of, memory=1e9).fits is None
+
+
+def test_more_frames_take_more_and_windows_bound_the_network():
+    few, many = (plan("nano", frames=frames, height=128, width=128).ways[""] for frames in (16, 256))
+    assert many - few > 100e6
+    bounded = plan("nano", frames=256, height=128, width=128, window=16).ways[""]
+    assert few <= bounded < few + 60e6
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"memory": "lots"}, "memory: expected"), ({"memory": "-3GB"}, "memory: expected"),
+    ({"device": "tpu"}, "device: expected"), ({"dtype": "int8"}, "dtype: expected"),
+    ({"height": 33}, "height: expected a multiple"), ({"frames": 0}, "frames: expected"),
+])  # fmt: skip
+def test_the_plan_refuses(settings, message):
+    with pytest.raises(UserError, match=message):
+        plan("nano", **settings)
+
+
+def test_amounts_of_memory():
+    assert as_bytes("8GB") == 8e9 and as_bytes(" 8 gib") == 8 * 2**30 and as_bytes("500MB") == 5e8
+    assert as_bytes(7) == 7 and as_bytes(None) is None
+
+
+def test_the_command(capsys):
+    assert main(["weights", "plan", "--memory", "4GB", "--device", "cuda"]) == 0
+    out = capsys.readouterr().out
+    assert "--sequential --offload" in out and out.rstrip().splitlines()[-1].startswith("modelscope-1.7b in float16")
+    assert main(["weights", "plan", "nano", "--memory", "many"]) == 2
+    assert capsys.readouterr().err.startswith("minit2v: memory: expected")
+
+
+def test_a_model_of_the_hub_says_what_it_takes_before_it_is_downloaded(monkeypatch, capsys, tmp_path):
+    """And nothing is asked of the network before that."""
+    from minit2v import released
+
+    def download(name, half):
+        assert "modelscope-1.7b in float32 on cpu, 8 frames of 256x256, takes" in capsys.readouterr().err
+        raise UserError(f"no way to {name}")
+
+    monkeypatch.setattr(released, "download", download)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "a panda", "--model", "owner/name", "--frames", "8", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == "minit2v: no way to owner/name\n"
