@@ -46,7 +46,8 @@ class Gaussian(nn.Module):
         """-> latents (n c h w), loss (mean KL of a latent number), figures to report."""
         mean, logvar = self.split(moments)
         loss = self.kl(moments).mean()
-        latents = mean if noise is None else mean + (0.5 * logvar).exp() * noise.to(mean)  # eq (2.3) · latent diffusion, appendix G
+        noise = 0.0 if noise is None else noise.to(mean)
+        latents = mean + (0.5 * logvar).exp() * noise  # eq (2.3) · latent diffusion, appendix G
         return latents, loss, {"kl": loss.item()}
 
 

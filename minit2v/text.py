@@ -122,7 +122,7 @@ class TextEncoder(nn.Module):
         """Features (b, n, d) of ids (b, n): the penultimate layer, then the final norm."""
         x = self.token_embedding(tokens) + self.positional_embedding  # (b n) -> (b n d)
         n = tokens.shape[1]
-        causal = torch.full((n, n), float("-inf"), dtype=x.dtype, device=x.device).triu(1)  # eq (4.1) · CLIP section 2.4
+        causal = torch.full((n, n), float("-inf"), dtype=x.dtype, device=x.device).triu(1)  # eq (4.1) · CLIP 2.4
         for block in self.blocks:
             x = block(x, attn_mask=causal)
         return self.ln_final(x)  # eq (4.2) · ModelScopeT2V section 3.2

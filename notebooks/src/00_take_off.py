@@ -40,7 +40,7 @@ ctx = lab.setup(0)
 
 # %%
 clip = ctx.pipe("a large red circle moves left quickly", seed=0)
-clip
+lab.play(clip, alt="A large red disc on a dark ground that moves to the left; sixteen frames, two seconds, looping.")
 
 # %% [markdown]
 # What to see: a red disc that travels to the left, for two seconds, and starts again. Sixteen frames, 64 pixels wide,
@@ -90,7 +90,7 @@ for name in ("mini", "modelscope-1.7b"):
     print(f"{name:16}", " ".join(unet_line.split()), "parameters ·", preset.height, "pixels ·", preset.frames, "frames")
 
 # %% [markdown]
-# A factor of three hundred lies between the two. Yet both are built by the same fifteen-hundred lines, and you will have read
+# A factor of three hundred lies between the two. Yet both are built by the same twelve hundred lines, and you will have read
 # every one of them at the end of the course.
 #
 # Before we go on, a guess. The video has 196,608 numbers. The UNet never sees them: it works on the latent video. How
@@ -279,7 +279,8 @@ lab.curves(
 # noise; the later steps work on edges and colours.
 
 # %%
-print("x0 is nearer to the end than x, at every step but the last:", all(a <= b for a, b in zip(gap(beliefs)[:-1], gap(noisy)[:-1])))
+nearer = [a <= b for a, b in zip(gap(beliefs), gap(noisy))]
+print("x0 is nearer to the end than x, at every step but the last:", all(nearer[:-1]))
 print("steps recorded:", len(flight.t), "· first and last t:", int(flight.t[0]), int(flight.t[-1]))
 
 # %% [markdown]
@@ -432,7 +433,7 @@ print("the ring's noise is the same, alone and in company:", bool((alone[0] == t
 ring = "a small blue ring moves up"
 pair = [ctx.pipe(ring, noise=noise[None]).pixels for noise in (alone[0], together[1])]
 lab.sheet(
-    [clip.pixels[0] if hasattr(clip, "pixels") else clip[frame] for clip in pair for frame in (0, 8, 15)],
+    [one[frame] for one in pair for frame in (0, 8, 15)],
     ["alone, frame 0", "frame 8", "frame 15", "in company, frame 0", "frame 8", "frame 15"],
     columns=3,
     alt="Two rows of three frames of a small blue ring that moves up: the ring of the second row is in another place.",

@@ -340,13 +340,13 @@ print("captions:", len(specs), "· mean features:", tuple(means.shape))
 
 
 def loudness(features):
-    """How much of the variance of features (n, d) each attribute explains: the variance of its class means."""
-    total, shares = features.var(dim=0).sum(), []
+    """Variance of the class means of features (n, d), for each attribute, as shares that add up to 1."""
+    shares = []
     for field in fields:
         values = [getattr(spec.things[0], field) for spec in specs]
         centres = [features[[value == one for one in values]].mean(0) for value in sorted(set(values))]
-        shares.append((torch.stack(centres).var(dim=0, correction=0).sum() / total).item())
-    return shares
+        shares.append(torch.stack(centres).var(dim=0, correction=0).sum().item())
+    return [share / sum(shares) for share in shares]
 
 
 # %%
@@ -356,16 +356,17 @@ with torch.no_grad():
     before, after = loudness(means), loudness(layer(means))
 lab.matrix(
     [before, after], rows=["as CLIP gives it", "whitened"], columns=fields,
-    alt="Share of variance that each attribute explains, before whitening, where size and colour dominate, and after.",
+    alt="Loudness of the five attributes as shares: before whitening, where size dominates, and after, more evenly.",
 )
 
 # %%
 quietest = fields.index("motion")
-print("motion explains more of the variance after whitening than before:", after[quietest] > before[quietest])
+print("the direction of motion is at least twice as loud as before:", after[quietest] > 2 * before[quietest])
 
 # %% [markdown]
-# What to see: the upper row is dominated by one or two attributes. In the lower row the others have come up. No information was added; whitening is invertible. But a network learns from
-# large differences first, and now "left" and "right" are a large difference.
+# What to see: in the upper row size is by far the loudest, and motion is hardly there. In the lower row motion has come up. (Whitening makes each
+# *direction* of feature space equally loud, so an attribute of six values, which needs five directions, gets more than one of two.) No information was added; whitening is
+# invertible. But a network learns from large differences first, and now "left" and "right" are a large difference.
 #
 # The function is the library's, used once, when the training of the UNet starts:
 
@@ -413,19 +414,19 @@ for name, how in (("with the mask", encoder), ("without", lambda ids: broken_enc
 lab.strip(clips, n=6, alt="Two rows of six frames from the same noise and prompt: features with the causal mask above, without it below.")
 
 # %% [markdown]
-# What to see: the upper row does what the prompt says. The lower one comes from vectors that the UNet has never met in training, and it does the best it can with
-# them. In a large model the damage is subtler, which is why the bug lived for a while.
+# What to see: the lower row comes from vectors that the UNet has never met in training. Compare outline, size and place with the upper row: the clip is another one, but the prompt
+# is still recognisable. That is what makes the bug so quiet. A wrong result that looks like a slightly worse one is blamed on the model, on the seed, on the weather, and lives for years.
 #
 # ### Exercise 4.B · a test that finds it
 #
 # Difficulty 3/5 · importance 5/5 · 6 minutes
 #
 # Write `is_causal(encode, encoder)`: it returns True if `encode(encoder, tokens)` hides later tokens from earlier ones, and False if it does not. Use two prompts of your choice; do *not*
-# compare with the library's result. The check hands you right encoders and several broken ones: without a mask, and with masks that are off by one in either direction.
+# compare with the library's result. The check hands you a right encoder and three broken ones: without a mask, with a mask that is off by one, and one that answers NaN.
 #
 # <details><summary>Hint 1</summary>Section 3 did it already: change a late word and look at the early rows.</details>
-# <details><summary>Hint 2</summary>A mask that is off by one lets a token see only its next neighbour, so compare all rows before the changed word, including the one right before it. The other
-# off-by-one gives NaN: `torch.equal` and comparisons with NaN are False, make sure your function then says False too.</details>
+# <details><summary>Hint 2</summary>A mask that is off by one lets a token see only its next neighbour, so compare all rows before the changed word, including the one right before it. And
+# comparisons with NaN are always False; make sure that your function then says False too.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #

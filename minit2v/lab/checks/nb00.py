@@ -25,8 +25,8 @@ QUIZ = [
         "A clip twice as high and twice as wide: how many times more numbers does the UNet work on?",
         ["2", "4", "32"],
         1,
-        "Latents have an eighth of the height and an eighth of the width, whatever these are: four times the pixels are "
-        "four times the latents.",
+        "Latents have an eighth of the height and an eighth of the width, whatever these are: four times the pixels "
+        "are four times the latents.",
     ),
 ]
 
@@ -80,7 +80,7 @@ def first_close(videos, share):
 def check_first_close(student):
     """On made-up runs whose distances are known: falling, falling and rising again, and standing still."""
     runs = {
-        "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3, "compare with share times the distance of step 0"),
+        "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3, "compare with share * distance of step 0"),
         "a run that comes near and leaves again": (
             [100, 10, 90, 30, 10, 0], 0.5, 3, "all later steps must be close too, not only this one",
         ),
@@ -124,7 +124,7 @@ def check_generate(student):
     found = student(Parts(), prompt, seed)
     if getattr(found, "shape", None) == (1, *expected.shape):
         raise Failed(f"pixels {expected.shape}", tuple(found.shape), "decode returns a batch; take its only clip")
-    close("pixels", found, expected, 1, "is the noise seeded with `seed`, and are guidance and steps those of the preset?")
+    close("pixels", found, expected, 1, "is the noise seeded with `seed`; are guidance and steps the preset's?")
     return f"{expected.size:,} numbers as the library makes them"
 
 
@@ -146,5 +146,5 @@ def check_noises(student):
         )  # fmt: skip
     if torch.equal(together[0], together[1]):
         raise Failed("another noise for each prompt", "twice the same", "every generator has the same seed")
-    close("the noise", together, noises("abc", 7), 0, "draw (1, 4, 16, 8, 8) numbers with torch.randn and the generator")
+    close("the noise", together, noises("abc", 7), 0, "draw (1, 4, 16, 8, 8) numbers with torch.randn")
     return "the same noise alone and in company, and another for each prompt"

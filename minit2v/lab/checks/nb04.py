@@ -1,12 +1,13 @@
-"""Checks of notebook 04, Words into vectors: byte pairs, causal attention, the encoder from its parts, a test for it."""
+"""Checks of notebook 04, Words into vectors: byte pairs, causal attention, the encoder from parts, a test for it."""
 
 import torch
 
 from minit2v.lab.exercises import Failed, close, exercise, same_shape
 
+PENULTIMATE = "tests/test_text.py::test_equals_transformers_run_to_the_block_before_the_last"
 EQUATIONS = {
     "4.1": ("a token sees itself and those before it", "tests/test_text.py::test_a_token_sees_only_those_before_it"),
-    "4.2": ("penultimate layer, then the final norm", "tests/test_text.py::test_equals_transformers_run_to_the_block_before_the_last"),
+    "4.2": ("penultimate layer, then the final norm", PENULTIMATE),
     "4.3": ("attention", "tests/test_unet.py::test_both_forms_of_attention_agree"),
 }
 
@@ -15,7 +16,7 @@ QUIZ = [
         "A prompt of six words gives mini a context of 20 rows. How many of them can depend on the last word?",
         ["1", "2", "14"],
         2,
-        "The word itself, the end token, and all the padding behind it: start and five words are six rows, 20 - 6 = 14.",
+        "The word itself, the end token, and all padding behind it: start and five words are six rows, 20 - 6 = 14.",
     ),
     (
         "Why is the last block of CLIP's text tower skipped?",
@@ -27,7 +28,7 @@ QUIZ = [
         "Somebody pads prompts with the end token instead of with 0. What happens?",
         ["Nothing, padding is masked", "An error", "Other features in the padded rows, and another video"],
         2,
-        "Padding is not masked in this family of models. Some checkpoints were trained with one kind, some with the other.",
+        "Padding is not masked in this family of models. Some checkpoints know one kind, some the other.",
     ),
 ]
 
@@ -63,7 +64,7 @@ def check_encode_word(student):
         raise Failed("['ab', 'a', 'b</w>'] for abab with the merge (a, b)", found, "b and b</w> are different pieces")
     found = student("ananas", {("a", "n"): 0})
     if found != ["an", "an", "a", "s</w>"]:
-        raise Failed("['an', 'an', 'a', 's</w>'] for ananas with the merge (a, n)", found, "merge all occurrences of the pair")
+        raise Failed("['an', 'an', 'a', 's</w>'] for ananas with the merge (a, n)", found, "merge all occurrences")
     from open_clip.tokenizer import SimpleTokenizer
 
     bpe, words = SimpleTokenizer(), ("circle", "leftwards", "modelscope", "x", "antidisestablishment", "mississippi")
@@ -98,7 +99,7 @@ def check_causal_attention(student):
         cause = "triu(2) lets a token see the next one" if row == 3 else "the mask is missing or transposed"
         raise Failed("rows 0 to 3 unchanged when value 4 changes", f"row {row} changed", cause)
     expected = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    close("the result", found, expected, 1e-5, "divide by the square root of d before the softmax, which runs over keys")
+    close("the result", found, expected, 1e-5, "divide by the square root of d; softmax over keys")
     return "equal to PyTorch's, no leak, no NaN"
 
 
@@ -132,7 +133,8 @@ def check_encode(student):
             for block in encoder.blocks:
                 unmasked = block(unmasked)
         cause = "positions first, then every block with the mask, then ln_final once"
-        if getattr(found, "shape", None) == expected.shape and torch.allclose(found, encoder.ln_final(unmasked), atol=1e-5):
+        unmasked = encoder.ln_final(unmasked)
+        if getattr(found, "shape", None) == expected.shape and torch.allclose(found, unmasked, atol=1e-5):
             cause = "the blocks ran without the mask"
         close("features", found, expected, 1e-5, cause)
     return "every number, for two vocabularies"
@@ -152,7 +154,7 @@ def is_causal(encode, encoder):
 
 @exercise("4.B", name="is_causal", solution=is_causal, minutes=6, difficulty=3, importance=5)
 def check_is_causal(student):
-    """On encoders of random weights with the right mask, none, and both kinds of off-by-one."""
+    """On encoders of random weights with the right mask, none, one that is off by one, and with NaN."""
     from minit2v.presets import get
     from minit2v.text import TextEncoder
 
@@ -162,7 +164,7 @@ def check_is_causal(student):
     def with_mask(diagonal):
         def run(encoder, tokens):
             x = encoder.token_embedding(tokens) + encoder.positional_embedding
-            mask = None if diagonal is None else torch.full((x.shape[1],) * 2, float("-inf")).triu(diagonal)
+            mask = torch.full((x.shape[1],) * 2, float("-inf")).triu(diagonal)
             for block in encoder.blocks:
                 x = block(x, attn_mask=mask)
             return encoder.ln_final(x)
@@ -170,13 +172,13 @@ def check_is_causal(student):
         return run
 
     cases = {
-        "an encoder with the right mask": (1, True, "rows before the changed word are equal but for rounding"),
-        "an encoder without a mask": (None, False, "compare the rows before the changed word"),
-        "one in which each token sees the next": (2, False, "compare the row right before the changed word too"),
-        "one whose first row is NaN": (0, False, "a difference that is NaN is not small"),
+        "an encoder with the right mask": (with_mask(1), True, "early rows are equal but for rounding"),
+        "an encoder without a mask": (with_mask(99), False, "compare the rows before the changed word"),
+        "one in which each token sees the next": (with_mask(2), False, "compare the row right before the change too"),
+        "one that answers NaN": (lambda *given: with_mask(1)(*given) * torch.nan, False, "NaN - NaN is not small"),
     }
-    for what, (diagonal, expected, cause) in cases.items():
-        found = student(with_mask(diagonal), encoder)
+    for what, (broken, expected, cause) in cases.items():
+        found = student(broken, encoder)
         if bool(found) != expected:
             raise Failed(f"{expected} for {what}", found, cause)
     return "tells the right encoder from three broken ones"
