@@ -148,9 +148,10 @@ function panel({ side }) {
 }
 
 function title({ prompt, model, settings }) {
-  const known = ["sampler", "guidance", "seed"].filter((key) => settings[key] !== undefined && settings[key] !== null);
+  const known = ["guidance", "seed"].filter((key) => settings[key] !== undefined);
+  const told = known.map((key) => `${key} ${settings[key]}`);
   return element("div", {}, element("div", { class: "mt-title" }, `“${prompt}”`),
-    element("div", { class: "mt-caption" }, [model, ...known.map((key) => `${key} ${settings[key]}`)].join(" · ")));
+    element("div", { class: "mt-caption" }, [model, settings.sampler, ...told].filter(Boolean).join(" · ")));
 }
 
 async function render({ model, el }) {

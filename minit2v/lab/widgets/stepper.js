@@ -20,7 +20,6 @@ function pointOf({ data, range: [low, high], shape: [, n] }, step, i) {
 }
 
 const minus = (text) => text.replace("-", "−");
-const pair = (point) => `(${point.map((value) => minus(value.toFixed(2)).padStart(5, "\u2007")).join(", ")})`;
 
 // ---- points ------------------------------------------------------------------------------------------------------
 
@@ -30,7 +29,7 @@ function makePlane(flight, follow) {
   const { reach } = flight, layers = Object.fromEntries(LAYERS.map(([key, , on]) => [key, on]));
   const { node: canvas, begin } = drawing("points in the plane; click one to follow it", PLANE, PLANE);
   const at = ([x, y]) => [(x / reach + 1) * PLANE / 2, (1 - y / reach) * PLANE / 2];
-  const table = element("table", { class: "mt-numbers" });
+  const table = element("table", { class: "mt-numbers" }), title = element("caption");
   let last = () => {};                                       // draws again when a layer is switched
   const toggles = LAYERS.map(([key, text, on]) => toggle(text, on, (value) => { layers[key] = value; last(); }).node);
   toggles.forEach((node, i) => node.append(element("span", { class: "mt-key", style:
@@ -66,11 +65,10 @@ function makePlane(flight, follow) {
     }
     drawPoint(context, run, step, followed, true);
     dot(context, at(pointOf(run.before, step, followed)), 8, getComputedStyle(canvas).color, true);
-    const rows = [["point", `${followed + 1} of ${n}`], ["x", pair(pointOf(run.before, step, followed))],
-      ["noise", pair(pointOf(run.noise, step, followed))], ["x₀", pair(pointOf(run.x0, step, followed))],
-      ["next x", pair(pointOf(run.after, step, followed))]];
-    table.replaceChildren(...rows.map(([name, value]) =>
-      element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value))));
+    const rows = [["x", run.before], ["noise", run.noise], ["x₀", run.x0], ["next x", run.after]];
+    title.textContent = `point ${followed + 1} of ${n}`;
+    table.replaceChildren(title, ...rows.map(([name, kind]) => element("tr", {}, element("th", { scope: "row" }, name),
+      ...pointOf(kind, step, followed).map((value) => element("td", {}, minus(value.toFixed(2)))))));
   };
   canvas.addEventListener("click", (event) => {
     const box = canvas.getBoundingClientRect(), [x, y] = [event.clientX - box.left, event.clientY - box.top];

@@ -67,7 +67,7 @@ class SamplerStepper(LabWidget):
         self.runs = {key: Run(diffusion, start, steps, self.plane) for key, steps in zip(keys, runs.values())}
         self.data = None if data is None else np.asarray(data, np.float32)[:MOST_DATA]
         clouds = [run.before[0] for run in self.runs.values()] + ([] if self.data is None else [self.data])
-        self.reach = 1.1 * max(float(np.quantile(np.abs(cloud), 0.995)) for cloud in clouds)  # of the plane's axes
+        self.reach = 1.05 * max(float(np.abs(cloud).max()) for cloud in clouds)  # of the plane's axes
         clips = [] if decode is None or self.plane else [_decoded(decode, run) for run in self.runs.values()]
         self.clips = dict(zip(keys, clips))
         numbers, numbers_layout, ranges = self._packed()
