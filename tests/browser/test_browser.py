@@ -236,8 +236,10 @@ def test_dial_and_steppers_show_what_they_are_set_to(notebook):
     assert readouts(points)[0].startswith("20 of 20")
     points.get_by_role("radio", name="5", exact=True).check()
     wait_for("the other run", lambda: readouts(points)[0].startswith("5 of 5"))
-    points.locator("canvas").click(position={"x": 330, "y": 200})
-    wait_for("another point", lambda: notebook.evaluate("stepper.point") != "0")
+    for side, x in ("<", 90), (">", 330):                    # a click follows the nearest point
+        points.locator("canvas").click(position={"x": x, "y": 210})
+        there = f"bool(stepper.runs['0', '5'].before[4, stepper.point, 0] {side} 0)"
+        wait_for("a point there", lambda: notebook.evaluate(there) == "True")
     points.get_by_role("radio", name="20", exact=True).check()
     press(notebook, "Tab")
     notebook.evaluate("setattr(stepper, 'step', 9)")
