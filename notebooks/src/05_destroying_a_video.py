@@ -77,8 +77,9 @@ schedules = {name: Diffusion(replace(config, schedule=name)) for name in ("scale
 lab.NoiseDial(x0, schedules, name="dial")
 
 # %% [markdown]
-# What to see: the square is there for a long time, although the snow grows from the first step. Look closely at the
-# last picture of the first row. Is anything left? Keep your answer until section 5.
+# What to see: the square is there for a long time, although the snow grows from the first step. Go to `t = 999` with
+# *scaled_linear*, the schedule of the released model, and look closely. Is anything left? Keep your answer until
+# section 5.
 #
 # What does the dial compute? It weighs the clip against the noise, and both weights come from one number,
 # `alpha_bar[t]`, written $\bar\alpha_t$: **the share of the clip's variance that is left at t**.
@@ -176,8 +177,9 @@ lab.curves(lines, "value of the number that was 2", "how often", alt="Three pair
 #
 # **Why they agree** takes three lines. Write $\alpha_t = 1 - \beta_t$ and do two steps:
 #
-# $$x_2 = \sqrt{\alpha_2}\left(\sqrt{\alpha_1}\,x_0 + \sqrt{1 - \alpha_1}\,\varepsilon_1\right) + \sqrt{1 - \alpha_2}\,\varepsilon_2
-# = \sqrt{\alpha_2\alpha_1}\,x_0 + \underbrace{\sqrt{\alpha_2(1 - \alpha_1)}\,\varepsilon_1 + \sqrt{1 - \alpha_2}\,\varepsilon_2}_{\text{noise}}$$
+# $$x_2 = \sqrt{\alpha_2}\left(\sqrt{\alpha_1}\,x_0 + \sqrt{1 - \alpha_1}\,\varepsilon_1\right) +
+# \sqrt{1 - \alpha_2}\,\varepsilon_2 = \sqrt{\alpha_2\alpha_1}\,x_0 +
+# \underbrace{\sqrt{\alpha_2(1 - \alpha_1)}\,\varepsilon_1 + \sqrt{1 - \alpha_2}\,\varepsilon_2}_{\text{noise}}$$
 #
 # A sum of independent normal numbers is normal again, and its variance is the sum of theirs:
 #
@@ -350,7 +352,7 @@ lab.strip({name: descent(process) for name, process in schedules.items()}, n=6,
 # left. *cosine* was made to spread the work evenly. *scaled_linear*, whose square roots are straight, lies between
 # them; Stable Diffusion took it, and ModelScopeT2V after it.
 #
-# Look at the last column. In the first two rows the square is still there.
+# Look at the last column. In the first row the square is still there, and a trace of it in the second.
 #
 # ## 5 · The last seven per cent
 #
@@ -368,20 +370,17 @@ lit = many + torch.linspace(-1, 1, n)[:, None, None, None, None]
 noises = torch.randn(lit.shape, generator=ctx.generator())
 zero = Diffusion(replace(config, prediction="v", zero_terminal_snr=True))  # why v: section 8
 means = {
-    name: x.mean((1, 2, 3, 4))
-    for name, x in {
-        "x_999, released": released.add_noise(lit, noises, torch.full((n,), 999)),
-        "x_999, zero terminal SNR": zero.add_noise(lit, noises, torch.full((n,), 999)),
-        "pure noise, where sampling starts": noises,
-    }.items()
+    "x_999, released": released.add_noise(lit, noises, torch.full((n,), 999)).mean((1, 2, 3, 4)),
+    "x_999, zero terminal SNR": zero.add_noise(lit, noises, torch.full((n,), 999)).mean((1, 2, 3, 4)),
+    "pure noise, where sampling starts": noises.mean((1, 2, 3, 4)),
 }
 true, read = lit.mean((1, 2, 3, 4)), means["x_999, released"]
 slope = (read * true).sum() / (true**2).sum()  # least squares: how to read the brightness from the mean
 print("x_999 tells the brightness, ± 0.3:", bool((read / slope - true).abs().max() < 0.3))
 print("pure noise tells a brightness of 0, ± 0.3:", bool((noises.mean((1, 2, 3, 4)) / slope).abs().max() < 0.3))
 lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means.items()}, "brightness of the clip",
-           "mean", alt="Mean against the clip's brightness: a rising line for x_999 of the released schedule, flat "
-           "lines near 0 for zero terminal SNR and for pure noise.")
+           "mean of x", alt="Mean against brightness: a rising line for x_999 of the released schedule, flat lines "
+           "near 0 for zero terminal SNR and for pure noise.")
 
 # %% [markdown]
 # What to see: with the released schedule, the "noise" at the end announces how bright the clip is. A network is sure
@@ -399,7 +398,7 @@ lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means
 from minit2v.diffusion import shift_snr, split, zero_terminal_snr
 
 lab.show_source(zero_terminal_snr)
-lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4, alt="A cloud, much the same in four frames.")
+lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4, alt="Four frames of a cloud of many shapes.")
 
 # %% [markdown]
 # What to see: fog. It is the right answer and a useless video. A prompt makes the average narrower, but an average
@@ -481,13 +480,13 @@ lab.curves({name: (ts, scores) for name, scores in right.items()}, "t", "directi
            alt="The judge falls to 0, averages with own noise stay above 0.75, averages with shared noise stay at 1.")
 
 # %% [markdown]
-# What to see: the judge gives up at about `t = 800`. The averages read nearly every direction, from what the
-# schedule calls noise. With shared noise they are *never* wrong. Why never? Subtract the mean of all frames, and see
-# what becomes of the noise.
+# What to see (guessing would be right in a quarter): the judge gives up at about `t = 800`. The averages read nearly
+# every direction, from what the schedule calls noise. With shared noise they are *never* wrong. Why never? Subtract
+# the mean of all frames, and see what becomes of the noise.
 
 # %%
 x_own, x_shared = (released.add_noise(mystery, one, torch.tensor([900]))[0] for one in (noises[:1], shared[:1]))
-spread = {name: f"{one[:1].mean(2).std():.2f}" for name, one in (("own", noises), ("shared", shared))}
+spread = {name: f"{one.mean(2).std():.2f}" for name, one in (("own", noises), ("shared", shared))}
 print("spread of the noise after averaging 16 frames:", spread)
 lab.strip({
     "own noise in each frame, t = 900": picture(x_own),
@@ -573,9 +572,9 @@ lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1
 # ## 8 · Noise, clip, or v: one thing from three sides
 #
 # Given `x_t` and the two factors, the noise tells the clip and the clip tells the noise; a network may answer with
-# either; the loss is the mean squared error of its answer. There is a third choice. As $p^2 + q^2 = 1$, the factors
-# are the cosine and the sine of an angle, and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns from clip to
-# noise like the hand of a clock. Its velocity is
+# either; the loss is the mean squared error of its answer. There is a third choice. As $p^2 + q^2 = 1$ (section 3),
+# the factors are the cosine and the sine of an angle, and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns
+# from clip to noise like the hand of a clock. Its velocity is
 #
 # $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0.$$
 #
