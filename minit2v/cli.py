@@ -92,7 +92,8 @@ def parser():
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
     add("--offload", action="store_true", help="keep on the device only the network that works, slower")
-    add("--record", metavar="DIR", help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
+    add("--record", metavar="DIR",
+        help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
     add = command("train", commands.train, "train one part of a model", TRAIN)
     add("part", choices=("vqgan", "clip", "unet"), help="autoencoder, text encoder or denoiser")
