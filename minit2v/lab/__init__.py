@@ -35,6 +35,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "record": "widgets.scrubber",
     "NoiseDial": "widgets.dial",
     "SamplerStepper": "widgets.stepper",
+    "RunReplay": "widgets.replay",
     "FoldViz": "widgets.folds",
     "CodebookPicker": "widgets.codebook",
     "LatentPeek": "widgets.peek",
@@ -42,7 +43,8 @@ _HOME = {  # name -> the module of this package that it lives in
     "UNetMap": "widgets.unet_map",
     "PipelineMap": "widgets.pipeline_map",
 }
-_MODULES = {"session", "source", "exercises", "swapping", "questions", "equation_table", "plots", "widgets", "checks"}
+_MODULES = {"session", "source", "runs", "exercises", "swapping", "questions", "equation_table", "plots", "widgets",
+            "checks"}  # fmt: skip
 
 
 def __getattr__(name):
