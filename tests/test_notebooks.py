@@ -103,7 +103,8 @@ def test_has_its_header_and_its_end(name):
     assert [section for section in SECTIONS if section.lower() not in headings] == []
     assert "next" in nb.cells[-1].source.lower(), "where to go from here"
     calls = "\n".join(cell.source for cell in code(nb))
-    assert f"lab.quiz({int(name[:2])})" in calls and f"lab.equations({int(name[:2])})" in calls
+    shown = max(1, int(name[:2]))  # 00 has no equations and shows the table of 01
+    assert f"lab.quiz({int(name[:2])})" in calls and f"lab.equations({shown})" in calls
     assert len(exercises.checks(name[:2]).QUIZ) == 3
 
 
