@@ -37,7 +37,7 @@ class Gaussian(nn.Module):
     def kl(self, moments: Tensor) -> Tensor:
         """KL(N(mean, var) || N(0, 1)) = (mean^2 + var - 1 - log var) / 2 of each latent number: (n c h w)."""
         mean, logvar = self.split(moments)
-        return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)  # eq (2.4) · Auto-encoding variational Bayes, appendix B
+        return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)  # eq (2.3) · Auto-encoding variational Bayes, appendix B
 
     def snap(self, latents: Tensor) -> Tensor:
         return latents  # any latents may be decoded
@@ -47,7 +47,7 @@ class Gaussian(nn.Module):
         mean, logvar = self.split(moments)
         loss = self.kl(moments).mean()
         noise = 0.0 if noise is None else noise.to(mean)
-        latents = mean + (0.5 * logvar).exp() * noise  # eq (2.3) · latent diffusion, appendix G
+        latents = mean + (0.5 * logvar).exp() * noise  # eq (2.2) · latent diffusion, appendix G
         return latents, loss, {"kl": loss.item()}
 
 
@@ -73,7 +73,7 @@ class Codebook(nn.Module):
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code of each vector: (m c) -> (m,)."""
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code
-        return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)  # eq (2.1) · VQ-VAE (1)
+        return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)  # eq (2.4) · VQ-VAE (1)
 
     def snap(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
@@ -88,7 +88,7 @@ class Codebook(nn.Module):
         quantised = self.snap(features).detach()
         loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
         # straight-through: gradients skip the choice
-        latents = features + (quantised - features).detach()  # eq (2.2) · VQ-VAE section 3.2
+        latents = features + (quantised - features).detach()  # eq (2.5) · VQ-VAE section 3.2
         vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
         index = self.nearest(vectors)
         share = torch.bincount(index, minlength=len(self.codes)).to(vectors) / len(vectors)

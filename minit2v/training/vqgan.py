@@ -206,7 +206,7 @@ class VQGANTask(nn.Module):
         """
         latents = self.latents()
         if self.preset.autoencoder.bottleneck == "codebook":
-            return 1.0 / latents.std().item()  # eq (2.5) · latent diffusion, appendix G
+            return 1.0 / latents.std().item()  # eq (2.1) · latent diffusion, appendix G
         mean, std, c = latents.mean((0, 2, 3)), latents.std((0, 2, 3)), latents.shape[1]
         before, after = self.autoencoder.quant_conv, self.autoencoder.post_quant_conv
         before.weight[:c] /= std[:, None, None, None]

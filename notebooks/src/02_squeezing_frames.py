@@ -18,14 +18,12 @@
 # - build a codebook: nearest code, straight-through gradient, and the price of a code
 # - find a missing `detach` that switches off an encoder without an error
 #
-# **You need** [01 · Video is a tensor](01_video_is_a_tensor.ipynb): folds, and the range [-1, 1].
+# **You need** [01 · Video is a tensor](01_video_is_a_tensor.ipynb): folds, and the range [-1, 1]. From PyTorch:
+# `requires_grad`, `backward`, and what a convolution does.
 #
-# **Time** reading 15 minutes · running TIME_DEFAULT (fast mode TIME_FAST) · exercises 30 minutes
+# **Time** reading 15 minutes · running 10 to 60 seconds (fast mode 10 to 60 seconds) · exercises 25 minutes
 
 # %%
-import torch
-import torch.nn.functional as F
-
 from minit2v import lab
 
 ctx = lab.setup(2)
@@ -33,27 +31,35 @@ ctx = lab.setup(2)
 # %% [markdown]
 # ## 1 · How much of a frame is worth keeping?
 #
-# A frame of our little world has 64 × 64 pixels of three colours: 12,288 numbers. Nearly all of them say "dark, like my neighbour". If you
-# described the frame over the telephone, you would need a dozen words. A network that must predict 12,288 numbers sixteen times per video,
-# twelve or fifty times in a row, spends nearly all its effort on saying "dark" correctly.
+# A frame of our little world has 64 × 64 pixels of three colours: 12,288 numbers. Nearly all of them say "dark, like
+# my neighbour". To describe the frame over the telephone, you would need a dozen words. A network that must predict
+# 12,288 numbers sixteen times per video, twelve or fifty times in a row, spends nearly all its effort on saying
+# "dark" correctly.
 #
-# So the first thing that a *latent* diffusion model does is to get rid of what can be got rid of. Let us take some frames that no network has been trained on.
+# So the first thing that a *latent* diffusion model does is to get rid of what can be got rid of. Let us take some
+# frames that no network was trained on, one from the middle of each of sixteen clips.
 
 # %%
-from minit2v.datasets import MovingThings
+import torch
+import torch.nn.functional as F
 
-pixels = MovingThings("val").batch(range(16))[0][:, ::4]  # (16 clips, 4 frames, H, W, 3)
-pixels = pixels.reshape(-1, 64, 64, 3)
-frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1  # (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]
-print("frames (n, 3, H, W):", tuple(frames.shape), "from", frames.min().item(), "to", frames.max().item())
-lab.sheet(pixels[:12:2], columns=6, alt="Six frames of the validation clips: coloured shapes on a dark ground.")
+from minit2v.datasets import MovingThings
+from minit2v.training.vqgan import to_signed
+
+pixels = MovingThings("val").batch(range(16))[0][:, 8]  # uint8 (n, H, W, 3)
+frames = to_signed(torch.from_numpy(pixels))  # (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]
+print("frames (n, 3, H, W):", tuple(frames.shape), f"from {frames.min():.2f} to {frames.max():.2f}")
+lab.sheet(pixels[:12], columns=6, alt="Twelve frames: each has one coloured shape on a dark ground.")
 
 # %% [markdown]
+# What to see: one thing in each frame, and a lot of nothing.
+#
 # Here is the simplest way to squeeze: average blocks of 8 × 8 pixels into one, and blow the result up again. It keeps
 # 8 · 8 · 3 = 192 numbers a frame.
 #
-# To compare ways of squeezing we need one number for the damage. The usual one is the **PSNR**, in decibels: how much larger the whole range of a pixel is than the typical error,
-# on a logarithmic scale. Ten decibels more means a tenth of the squared error. Below 20 you see the damage at once; beyond 35 you have to look for it.
+# To compare ways of squeezing we need one number for the damage. The usual one is the **PSNR**, in decibels: how much
+# larger the whole range of a pixel is than the typical error, on a logarithmic scale. Ten decibels more mean a tenth of
+# the squared error. Below 20 you see the damage at once; beyond 35 you have to look for it.
 
 # %%
 def psnr(x, y):
@@ -66,67 +72,98 @@ averaged = F.interpolate(blocks, scale_factor=8.0, mode="bilinear")
 print(f"192 numbers a frame by averaging: {psnr(frames, averaged):.0f} dB")
 
 # %% [markdown]
-# And this is what the shipped autoencoder makes of it. It also has an 8 × 8 grid, with four numbers in each cell instead of three: 256 numbers a frame. These four are not colours. They were chosen by training, so
-# that a decoder can draw the frame from them.
+# And this is what the shipped autoencoder makes of it. It also has a grid of 8 × 8 cells, with four numbers in each
+# instead of three: 256 numbers a frame, called **latents**. The four are not colours. Training chose them so that a
+# *decoder* can draw the frame from them.
 
 # %%
-autoencoder = ctx.pipe.autoencoder
+autoencoder = ctx.pipe.autoencoder.cpu()  # small enough to stay where the frames are
 with torch.no_grad():
     latents = autoencoder.encode(frames)
     decoded = autoencoder.decode(latents)
 print("frames", tuple(frames.shape), "-> latents (n, c, h, w)", tuple(latents.shape), "-> frames", tuple(decoded.shape))
 print("numbers a frame:", frames[0].numel(), "->", latents[0].numel())
-print("decibels more than by averaging, at least 10:", psnr(frames, decoded) > psnr(frames, averaged) + 10)
+print(f"256 numbers a frame by the autoencoder: {psnr(frames, decoded):.0f} dB")
 
 # %%
-show = [0, 6, 10, 18]
-rows = [frames[show], averaged[show], decoded[show]]
-lab.sheet(
-    [frame.clamp(-1, 1) for row in rows for frame in row],
-    [f"{name} {i}" for name in ("frame", "averaged", "autoencoder") for i in range(1, 5)],
-    columns=4,
-    alt="Three rows: four frames, the same averaged to coloured fog, and the same through the autoencoder, hardly different from the first.",
+some = slice(1, 5)  # four of the sixteen
+lab.strip(
+    {"frames": frames[some], "192 averages": averaged[some], "256 latents": decoded[some]},
+    n=4,
+    alt="Three rows of four frames: shapes; coloured fog in their places; and the shapes again, hardly changed.",
 )
 
 # %% [markdown]
-# What to see: averaging leaves coloured fog. The autoencoder keeps the edges, with hardly more numbers. An edge is not in the
-# numbers; the *decoder* knows what edges look like, and the numbers only say where and which. That is the trade: knowledge moves from the data into
-# the weights.
+# What to see: averaging leaves coloured fog. The autoencoder keeps the edges, with a third more numbers. Where did the
+# edges come from? Not from the numbers alone. The *decoder* knows what edges look like, and the numbers say only where
+# and which. That is the trade: knowledge moves out of the data and into the weights.
 #
 # ## 2 · What does one number of a latent do?
 #
-# Before you touch the widget, a guess. You change one of the 256 numbers a little. Which pixels change?
+# Before you touch the widget, a guess. A latent cell stands where 8 × 8 pixels stand. You change one of its four
+# numbers a little.
 
 # %%
-lab.predict("What changes?", "a patch around the cell", choices=["one pixel", "a patch around the cell", "the whole frame"])
+lab.predict(
+    "Where is most of the change in the decoded frame?",
+    "in the cell and those around it",
+    choices=["in the 8 x 8 pixels of the cell", "in the cell and those around it", "spread over the whole frame"],
+)
 
 # %%
-lab.LatentPeek(autoencoder, pixels[0], name="latent-peek")
+lab.LatentPeek(autoencoder, pixels[4], name="latent-peek")
 
 # %% [markdown]
-# Move with the arrow keys to a cell on the edge of the shape and change its number with + and −. (This widget asks the network for every change, so
-# it needs a running kernel; the picture that stands here without one shows a recorded edit.)
+# Choose a cell with the arrow keys, on the edge of the ring for a start, and change its number with + and −. Try other
+# channels too. (For every change this widget asks the network, so it needs a running kernel. Without one you see one
+# recorded edit, the largest.)
 #
-# What to see: the difference is a blob, a few cells wide, around the one that you changed. The autoencoder is made of convolutions, and a latent cell talks to its
-# surroundings only. That is worth a lot: *left* in the latents is *left* in the picture, and a thing that moves in the video moves in the latents as well. The UNet can be a network for
-# pictures, though it never sees one.
+# What to see: a small change is a blob around the cell, larger than the cell itself. A large one can do more. In
+# channel 1, a single cell turns the whole ring yellow, as if its cells had to agree on a colour. But the ring stays
+# where it is, and the rest of the frame stays dark.
 #
-# We can say it with a number. How far from the cell does the decoded frame change at all?
+# Now with numbers, and for all sixteen frames. In each we add 1 to one number of the cell that is least like the
+# background, decode, and ask how far away the change is.
+
+# %%
+background = latents.flatten(2).median(dim=2).values[:, :, None, None]  # (n, c, 1, 1)
+cell = (latents - background).abs().sum(dim=1).flatten(1).argmax(dim=1)  # (n,), the cell least like it
+row, column = cell // 8, cell % 8
+edited = latents.clone()
+edited[torch.arange(16), 0, row, column] += 1.0
+with torch.no_grad():
+    change = (autoencoder.decode(edited) - decoded).abs().sum(dim=1)  # (n, H, W)
+
+place = torch.arange(64) // 8  # the row, or column, of cells in which a pixel lies
+away = torch.maximum((place[:, None] - row[:, None, None]).abs(), (place - column[:, None, None]).abs())  # (n, H, W)
+for cells in range(4):
+    near = away <= cells
+    print(f"up to {cells} cells away: {change[near].sum() / change.sum():.0%} of the change "
+          f"in {near.float().mean():.0%} of the picture")  # fmt: skip
+
+# %% [markdown]
+# Most of the change is in 3 × 3 cells, a seventh of the picture. The rest is spread thinly over all of it. Nothing in
+# the network *forces* the change to stay near: the decoder's nine convolutions of 3 × 3 at the smallest size together
+# reach across the frame, and its normalisations average over the whole of it. Training made it so.
+#
+# And if a thing moves? Convolutions treat every place alike. So a thing that moves 8 pixels should move one cell.
 
 # %%
 with torch.no_grad():
-    edited = latents[:1].clone()
-    edited[0, 0, 4, 4] += 1.0
-    change = (autoencoder.decode(edited) - decoded[:1]).abs().amax(dim=1)[0]  # (H, W)
-far = change.clone()
-far[8:64, 8:64] = 0  # everything within three and a half cells of cell (4, 4), whose pixels are 32..39
-print("share of the change within that window, over 95 %:", (1 - far.sum() / change.sum()).item() > 0.95)
+    moved = autoencoder.encode(frames.roll(8, dims=3))  # every frame 8 pixels to the right
+for name, guess in (("moved latents", latents.roll(1, dims=3)), ("unmoved latents", latents)):
+    error = (moved - guess).square().mean() / latents.var()
+    print(f"latents of moved frames against {name}: within 5 % of the variance:", error.item() < 0.05)
 
 # %% [markdown]
+# Remember this, the whole course rests on it: *left* in the latents is *left* in the picture, and what moves in the
+# video moves in the latents as well. A latent is a small picture. That is why a UNet, a network for pictures, can work
+# on latents and need never see a pixel.
+#
 # ### The two halves
 #
-# The encoder halves the picture three times, so 64 becomes 8; at each size a residual block or two look at a neighbourhood. The decoder is
-# the same way back, with one block more per size, because drawing is harder than looking. Both are a dozen lines:
+# The encoder halves the picture three times, so 64 becomes 8. At every size residual blocks look at a neighbourhood.
+# The decoder is the same way back, with one block more at each size. Both are a dozen lines:
 
 # %%
 lab.show_source(type(autoencoder.encoder))
@@ -137,49 +174,72 @@ print("pixels per latent cell along a side:", factor, "= 2 **", len(autoencoder.
 print("mini:", f"{sum(p.numel() for p in autoencoder.parameters()):,}", "parameters")
 
 # %% [markdown]
-# The autoencoder of the released model has 83,653,863 parameters and the same class. It turns 256 × 256 pixels into 32 × 32 cells: the same factor of 8, the same four channels. And it works on one frame at a
-# time. A clip (b, c, f, H, W) is folded to ((b f), c, H, W) before and unfolded after, as you did by hand in notebook 01. Nothing in it knows that time exists.
+# The autoencoder of the released model has 83,653,863 parameters and is the same class. It turns 256 × 256 pixels into
+# 32 × 32 cells: the same factor of 8, the same four channels. And it works on one frame at a time. A clip
+# (b, c, f, H, W) is folded to ((b f), c, H, W) before and unfolded after, as you did by hand in notebook 01. Nothing in
+# it knows that time exists.
 #
 # ## 3 · The scale factor
 #
-# Diffusion adds noise of deviation 1. How much that hurts depends on how large the latents are: noise of size 1 drowns latents of size 0.1, and hardly touches latents of size 10. So every model of this family multiplies its latents
-# by a constant which brings their deviation to 1. In Stable Diffusion, and in ModelScopeT2V which took over its autoencoder, it is the famous **0.18215**.
+# Diffusion adds noise of deviation 1. How much that hurts depends on how large the latents are: it drowns latents of
+# size 0.1, and hardly touches latents of size 10. So the models of this family multiply their latents by a constant
+# that brings their deviation to 1:
 #
-# $$s = \frac{1}{\mathrm{std}(z)}$$
+# $$s = \frac{1}{\mathrm{std}(z)} \qquad (2.1)$$
 #
-# The number has no deeper meaning. It was measured on one batch of latents. But it must travel with the weights. Open-Sora once changed its autoencoder and forgot to change the 0.18215 that was written into many places of its code
-# ([issue 493](https://github.com/hpcaitech/Open-Sora/issues/493)): training went on, nothing crashed, and the latents were too large by 40 %.
+# In Stable Diffusion, and in ModelScopeT2V which took over its autoencoder, it is the famous **0.18215**. The number
+# has no deeper meaning: somebody measured it once, on one batch of latents. But from then on it belongs to the weights.
 #
-# In the next cell we damage latents with noise of growing size, decode, and measure.
+# Open-Sora once took another autoencoder, whose factor is 0.13025, and forgot to change the 0.18215 that was written
+# into many places of its code ([issue 493](https://github.com/hpcaitech/Open-Sora/issues/493)). Nothing crashed. The
+# next network was trained on latents that were 40 % too large. The authors' advice when it was found: whoever uses
+# those weights must keep the wrong number. The weights have got used to it.
+#
+# What does noise do to our latents? We add it in growing size, decode, and measure.
 
 # %%
 sizes = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]
 noise = torch.randn(latents.shape, generator=ctx.generator())
 with torch.no_grad():
-    damage = [psnr(frames, autoencoder.decode(latents + size * noise)) for size in sizes]
+    noisy = {size: autoencoder.decode(latents + size * noise) for size in sizes}
+damage = [psnr(frames, noisy[size]) for size in sizes]
 lab.curves(
     {"decoded from noisy latents": (sizes, damage)}, xlabel="deviation of the noise", ylabel="PSNR in dB", logx=True,
-    alt="A falling curve: noise of a twentieth of the latents' deviation costs little, noise of their own size leaves 20 decibels or less.",
-)
+    alt="A falling curve: noise of a twentieth of the latents' deviation costs little, noise of their own size leaves "
+    "less than 20 decibels.",
+)  # fmt: skip
 
 # %%
-print("latents' own deviation, about 1:", 0.8 < latents.std().item() < 1.3)
+print("the latents' own deviation is about 1:", 0.8 < latents.std().item() < 1.3)
 print("noise of 0.05 costs less than 2 dB:", psnr(frames, decoded) - damage[1] < 2)
 print("noise of 1 leaves less than 20 dB:", damage[5] < 20)
+lab.strip(
+    {f"noise {size:g}": noisy[size][some] for size in (0.05, 0.2, 0.5, 1.0)},
+    n=4,
+    alt="Four rows with more and more noise: unharmed shapes; a disc that turns brown; a wrong colour and some crumbs; "
+    "crumbs everywhere.",
+)
 
 # %% [markdown]
-# What to see: a little noise does no harm, and noise as large as the latents themselves destroys the frame. Diffusion needs both ends: a first step at which almost
-# nothing is left, and a last step that hardly matters. Unit variance puts our latents in the middle between them.
+# What to see: a little noise does no harm. At 0.2 a colour begins to turn, at 0.5 a blue disc has become an orange
+# something, and at 1 the ground is full of crumbs of things. Note that no frame shows *snow*. Noise on latents looks
+# like wrong things, because the decoder can draw nothing else.
+#
+# Diffusion needs both ends of the curve, and more: a first step at which almost nothing of the frame is left, and a
+# last step that hardly matters. The schedule of the released model goes from noise 15 times as large as the latents
+# down to 0.03 times, *if* their deviation is 1.
 #
 # ### Exercise 2.1 · the scale factor
 #
 # Difficulty 1/5 · importance 4/5 · 6 minutes
 #
-# Write `rescaled(latents, per_channel=False)` for latents (n, c, h, w). By default *one* factor brings all numbers together to deviation 1, and nothing is subtracted: that is the 0.18215 of the released model. With `per_channel=True` every channel
-# gets mean 0 and deviation 1 of its own: that is what `mini` does.
+# Write `rescaled(latents, per_channel=False)` for latents (n, c, h, w). By default *one* factor brings all numbers
+# together to deviation 1, and nothing is subtracted: so does the 0.18215 of the released model. With
+# `per_channel=True` every channel gets mean 0 and deviation 1 of its own: so does `mini`.
 #
-# <details><summary>Hint 1</summary>`latents.std()` looks at all numbers together.</details>
-# <details><summary>Hint 2</summary>For the channels, take mean and deviation over the axes 0, 2 and 3, with `keepdim=True` so that they broadcast.</details>
+# <details><summary>Hint 1</summary><code>latents.std()</code> looks at all numbers together.</details>
+# <details><summary>Hint 2</summary>For the channels, take mean and deviation over the axes 0, 2 and 3, with
+# <code>keepdim=True</code> so that they broadcast.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -208,10 +268,12 @@ def rescaled(latents, per_channel=False):
 lab.check("2.1", rescaled)
 
 # %% [markdown]
-# *What if?* A constant for all channels leaves differences between channels alone. Is that a problem for diffusion? Look at the deviations of the four channels of a real model some day; then read section 3 of notebook 05 again.
+# *What if?* One constant leaves the differences between channels alone. If one channel is twice as large as another,
+# which of the two does noise destroy first? Keep your answer for notebook 05.
 #
-# Where does `mini`'s normalisation live, if its factor is 1? In the weights: the last layer before the latents is linear, so it can swallow "subtract the mean, divide by the deviation", and the first layer behind them
-# can swallow the inverse. No reconstruction changes.
+# The configuration of `mini` says that its factor is 1. Where is its normalisation, then? In the weights. The last
+# layer before the latents is linear, so it can swallow "subtract the mean, divide by the deviation". The first layer
+# behind them swallows the inverse. No reconstruction changes:
 
 # %%
 from minit2v.training.vqgan import VQGANTask
@@ -221,80 +283,122 @@ lab.show_source(VQGANTask.normalise)
 # %% [markdown]
 # ## 4 · The first bottleneck: a small cloud instead of a point
 #
-# Squeezing is one half of the job. The other half is that the latents must be a *pleasant place* for diffusion, without holes in which the decoder has never been. The released weights do that with a **Gaussian** bottleneck. The encoder answers with two tensors, a mean and the
-# logarithm of a variance. In training the decoder gets a sample from that small cloud:
+# Squeezing is one half of the job. The other half: latents must be a *pleasant place* for diffusion, without gaps in
+# which the decoder has never been. Diffusion will never hit a latent exactly. The released weights prepare for that
+# with a **Gaussian** bottleneck. The encoder answers with two tensors, a mean $\mu$ and the logarithm of a variance
+# $\sigma^2$, and in training the decoder gets a sample from that small cloud:
 #
-# $$z = \mu + \sigma\,\epsilon, \qquad \epsilon \sim \mathcal{N}(0, 1)$$
+# $$z = \mu + \sigma\,\varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, 1) \qquad (2.2)$$
 #
-# A decoder that must cope with every point of the cloud learns a smooth map. A second term, the KL divergence, pulls each cloud towards the standard normal distribution, very gently:
+# A decoder that must cope with every point of the cloud learns a smooth map. But the encoder could cheat, and make
+# $\sigma$ zero. A second term of the loss, the KL divergence, pulls each cloud gently towards mean 0 and deviation 1,
+# where it vanishes:
 #
-# $$\mathrm{KL} = \tfrac12\left(\mu^2 + \sigma^2 - 1 - \log \sigma^2\right)$$
+# $$\mathrm{KL} = \tfrac12\left(\mu^2 + \sigma^2 - 1 - \log \sigma^2\right) \qquad (2.3)$$
 
 # %%
 with torch.no_grad():
     moments = autoencoder.features(frames)
-    mean, logvar = autoencoder.bottleneck.split(moments)
-print("moments (n, 2c, h, w):", tuple(moments.shape), "-> mean", tuple(mean.shape), "and log-variance", tuple(logvar.shape))
-print("the clouds are small, mean sigma below 0.2:", (0.5 * logvar).exp().mean().item() < 0.2)
+    mean, logvar = moments.chunk(2, dim=1)
+    sigma = (0.5 * logvar).exp()
+    sampled = autoencoder.decode(mean + sigma * noise)
+print("moments (n, 2c, h, w):", tuple(moments.shape), "-> mean and log-variance", tuple(mean.shape))
+print("the clouds are small, mean sigma below 0.1:", sigma.mean().item() < 0.1)
+print("decoding a sample instead of the mean costs less than 1 dB:", psnr(frames, decoded) - psnr(frames, sampled) < 1)
+kl = (0.5 * (mean**2 + sigma**2 - 1 - logvar)).mean()
+print("our KL is the library's:", torch.allclose(kl, autoencoder.bottleneck.kl(moments).mean(), rtol=1e-4))
+lab.show_source(type(autoencoder.bottleneck).forward)
 
 # %% [markdown]
-# What to see: sigma is small. The pull of the KL term is weak here, as in the released model, and the cloud is hardly more than a point with a soft edge. "Variational autoencoder" sounds as if one could draw a random latent and decode a picture. With such small
-# clouds one cannot; that is what the diffusion model is for.
+# The clouds are small. The pull of the KL term is weak here, as in the released model, and a cloud is hardly more than
+# a point with a soft edge. "Variational autoencoder", the name of this construction, sounds as if one could draw
+# latents from the standard normal distribution and decode pictures. Try it:
+
+# %%
+with torch.no_grad():
+    dreams = autoencoder.decode(torch.randn(6, 4, 8, 8, generator=ctx.generator()))
+lab.strip(dreams, n=6, alt="Six dark frames, full of scattered coloured crumbs, without any whole shape.")
+
+# %% [markdown]
+# What to see: crumbs in bright colours, and not one thing. The decoder does know its colours, but 64 cells drawn one by
+# one have not agreed on anything. To make them agree is the work of the diffusion model.
 #
 # ## 5 · The second bottleneck: a codebook
 #
-# The paper calls its autoencoder a **VQGAN**. VQ is vector quantisation: there is a book of K *codes*, vectors with four numbers each, and every latent vector is replaced by the nearest one. A frame is then 64 entries from a book.
-# (The weights that were released have no codebook. A paper and its weights are two different things, and the library says so where it matters.)
+# The paper calls its autoencoder a **VQGAN**. VQ is vector quantisation: there is a book of K *codes*, vectors of four
+# numbers, and every latent vector $e$ is replaced by its nearest code $q$:
 #
-# Our autoencoder was trained without one, but nothing keeps us from *laying* a codebook over its latents. `Codebook` learns by moving each code to the mean of the vectors that chose it. No gradient is needed for that.
+# $$q = c_k, \qquad k = \mathrm{argmin}_j\,\lVert e - c_j\rVert \qquad (2.4)$$
+#
+# A frame is then 64 entries of a book. (The weights that were released have no codebook. A paper and its weights are
+# two different things, and this library says so where it matters.)
+#
+# Our autoencoder was trained without one, but nothing keeps us from *laying* a codebook over its latents. `Codebook`
+# moves each code towards the mean of the vectors that chose it, which takes no gradient. To be honest about quality, we
+# lay the book over frames of the training set and judge it on our sixteen.
 
 # %%
 from minit2v.bottleneck import Codebook
 
-
-def learnt_codebook(codes, steps=60):
-    """A codebook of that many codes, moved onto the latents above."""
-    torch.manual_seed(0)
-    codebook = Codebook(codes, 4).train()
-    for _ in range(steps):
-        codebook(latents)
-    return codebook.eval()
-
-
-books = {codes: learnt_codebook(codes) for codes in (8, 32, 128, 512)}
+others = torch.from_numpy(MovingThings("train").batch(range(32))[0][:, ::4]).flatten(0, 1)  # 32 clips, 4 frames each
 with torch.no_grad():
-    quality = [psnr(frames, autoencoder.decode(book.snap(latents))) for book in books.values()]
+    others = autoencoder.encode(to_signed(others))  # (128, c, h, w)
+books, through = {}, {}
+for codes in (8, 32, 128, 512):
+    torch.manual_seed(0)
+    books[codes] = Codebook(codes, 4)
+    books[codes].decay = 0.9  # every step sees the same vectors, so a short memory is enough
+    for _ in range(60):
+        books[codes](others)
+    with torch.no_grad():
+        through[codes] = autoencoder.decode(books[codes].snap(latents))
+quality = [psnr(frames, through[codes]) for codes in books]
 lab.curves(
-    {"through a codebook": (list(books), quality), "without": (list(books), [psnr(frames, decoded)] * 4)},
+    {"with a codebook": (list(books), quality), "without": (list(books), [psnr(frames, decoded)] * 4)},
     xlabel="codes in the book", ylabel="PSNR in dB", logx=True,
-    alt="A rising curve of quality over the number of codes, below a horizontal line for the autoencoder without a codebook.",
-)
+    alt="A rising, nearly straight line of quality over the logarithm of the number of codes, below a level line for "
+    "the autoencoder without a codebook.",
+)  # fmt: skip
 
 # %%
-print("more codes are better each time:", all(a < b for a, b in zip(quality, quality[1:])))
-print("bits a frame:", {codes: 64 * (codes.bit_length() - 1) for codes in books}, "· without:", 256 * 32, "as float32")
+print("bits a frame:", {codes: 64 * (codes.bit_length() - 1) for codes in books})
+print("without a codebook, float32:", 256 * 32, "· pixels, one byte a colour:", 12_288 * 8)
+print("each of these books is better than the one before:", all(a < b for a, b in zip(quality, quality[1:])))
+lab.strip(
+    {f"{codes} codes": through[codes][some] for codes in books},
+    n=4,
+    alt="Four rows. With 8 codes blobs in the right places and partly in wrong colours; with 512 codes the right "
+    "shapes and colours, with dented edges.",
+)  # fmt: skip
 
 # %% [markdown]
-# What to see: quality grows with the logarithm of the size of the book. With 512 codes a frame is 64 numbers of nine bits: 576 bits instead of 393,216 bits of pixels, and you would recognise every shape. Each further decibel costs many more codes. Nothing is free in
-# compression; one only chooses what to pay with.
+# What to see: the line is nearly straight over a logarithmic axis. Twice as many codes cost one bit more in each cell,
+# and buy about two decibels. In the pictures, the *place* survives even eight codes. Colours and outlines are what the
+# further bits are spent on. With 512 codes a frame is 576 bits, 170 times fewer than its pixels, and you recognise
+# every shape. Nothing is free in compression; one only chooses what to pay with.
+
+# %%
+lab.CodebookPicker(books[32], latents[some], decode=autoencoder.decode, name="codebook-picker")
+
+# %% [markdown]
+# Walk over the frame with the arrow keys and watch the list of nearest codes. (The plane shows two of four dimensions;
+# the distances in the list are those of all four, so the two sometimes disagree.)
 #
-# Pick cells with the arrow keys, and look for one whose nearest code is *not* the one that seems nearest on the plane. (The plane shows two of four dimensions.)
-
-# %%
-lab.CodebookPicker(books[32], latents[:4], decode=autoencoder.decode, name="codebook-picker")
-
-# %% [markdown]
-# What to see: one code holds nearly all of the background, and a few share the shapes. The usage bars are as unequal as words in a language. Notebook 03 makes a number of that (perplexity), and shows what happens when the book collapses to a few codes.
+# What to see: a handful of codes share the dark ground, and most of the book is for the few cells with a thing in them.
+# The bars below are as unequal as words in a language. Notebook 03 makes a number of that, *perplexity*, and shows how
+# a book collapses to a few codes.
 #
 # ### Exercise 2.2 · nearest code
 #
 # Difficulty 2/5 · importance 4/5 · 6 minutes
 #
-# Write `nearest(vectors, codes)`: vectors (m, c), codes (K, c), result (m,), the index of the nearest code of each vector. No loop over vectors. Ties go to the lower index.
+# Write `nearest(vectors, codes)`: vectors (m, c), codes (K, c), result (m,), the index of the nearest code of each
+# vector. No loop over vectors. Ties go to the lower index.
 #
 # <details><summary>Hint 1</summary>You need all m × K distances. Squared distances have the same winner.</details>
-# <details><summary>Hint 2</summary>`(vectors[:, None] - codes[None]).pow(2).sum(-1)` has the shape (m, K); `argmin(dim=1)`. The library avoids the large tensor by
-# |v − e|² = |v|² − 2 v·e + |e|², in which |v|² is the same for all codes.</details>
+# <details><summary>Hint 2</summary><code>(vectors[:, None] - codes[None]).pow(2).sum(-1)</code> has the shape (m, K);
+# then <code>argmin(dim=1)</code>. The library avoids the large tensor by |v − e|² = |v|² − 2 v·e + |e|², in which |v|²
+# is the same for all codes.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -317,24 +421,32 @@ def nearest(vectors, codes):
 lab.check("2.2", nearest)
 
 # %% [markdown]
+# *What if?* Take the largest dot product instead of the smallest distance. For codes of one length that is the same
+# thing. For ours, a few long codes would win nearly everything.
+#
 # ## 6 · A gradient through a choice
 #
-# Training needs a gradient for the encoder. But `argmin` has none: move a vector a little, and the chosen code stays the same, so the derivative is zero; move it over the border, and the code jumps. The way out is as bold as it is short. In the forward pass use the code. In the
-# backward pass pretend that nothing happened, and hand the decoder's gradient to the encoder as it is. This is the **straight-through** estimator:
+# Our book was laid over a finished autoencoder. If encoder and book are to be trained together, the encoder needs a
+# gradient, and `argmin` has none to give. Move a vector a little, and the chosen code stays the same: the derivative is
+# zero. Move it over a border, and the code jumps. The way out is as bold as it is short. In the forward pass, use the
+# code. In the backward pass, pretend that nothing happened, and hand the decoder's gradient to the encoder as it is.
+# This is the **straight-through** estimator:
 #
-# $$z = e + \mathrm{sg}(q - e)$$
+# $$z = e + \mathrm{sg}(q - e) \qquad (2.5)$$
 #
-# where e are the encoder's features, q the codes that they chose, and sg (stop gradient) is `detach` in PyTorch. Forwards, e cancels and q is left. Backwards, the bracket is a constant.
+# Here sg means stop gradient, which is `detach` in PyTorch. Forwards, $e$ cancels and $q$ is left. Backwards, the
+# bracket is a constant, and $e$ is left.
 
 # %%
-features = torch.tensor([0.9, -0.2], requires_grad=True)
+features = torch.tensor([0.75, -0.25], requires_grad=True)
 code = torch.tensor([1.0, 0.0])
 quantised = features + (code - features).detach()
 (3 * quantised[0] - quantised[1]).backward()
 print("forwards:", quantised.tolist(), "· backwards:", features.grad.tolist())
 
 # %% [markdown]
-# Forwards the code, backwards the gradient (3, −1), as if the choice were not there. In the library it is one line of the codebook's training pass:
+# Forwards the code, backwards the gradient (3, −1), as if there had been no choice. In the library it is one line of
+# the codebook's training pass, the one tagged (2.5). (The commitment loss above it belongs to notebook 03.)
 
 # %%
 lab.show_source(Codebook.forward)
@@ -344,10 +456,14 @@ lab.show_source(Codebook.forward)
 #
 # Difficulty 2/5 · importance 5/5 · 8 minutes
 #
-# Write `quantise(features, codes)`: features (m, c) with a gradient, codes (K, c). Return a tensor (m, c) whose *values* are the nearest codes and whose *gradient* with respect to the features is the identity. The codes get no gradient. The check uses autograd to compare.
+# Write `quantise(features, codes)`: features (m, c) with a gradient, codes (K, c). Return a tensor (m, c) whose
+# *values* are the nearest codes and whose *gradient* with respect to the features is the identity. The codes get no
+# gradient. The check compares with autograd.
 #
-# <details><summary>Hint 1</summary>You may use your own `nearest`: `codes[nearest(features, codes)]`.</details>
-# <details><summary>Hint 2</summary>What must be constant for the backward pass: the code, or the *difference* between code and feature?</details>
+# <details><summary>Hint 1</summary>You may use your own <code>nearest</code>:
+# <code>codes[nearest(features, codes)]</code>.</details>
+# <details><summary>Hint 2</summary>What must be constant for the backward pass: the code, or the <em>difference</em>
+# between code and feature?</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -372,11 +488,14 @@ def quantise(features, codes):
 lab.check("2.3", quantise)
 
 # %% [markdown]
-# *What if?* Return `chosen` without any trick and call `backward` on it. What does PyTorch say? Then imagine the same in a large network in which *other* paths do have a gradient: it would say nothing.
+# *What if?* Return the chosen codes without any trick and call `backward` on their sum. What does PyTorch say? Then
+# imagine the same in a large network in which *other* paths have a gradient: it would say nothing.
 #
 # ## 7 · A bug hunt
 #
-# From a published repository ([EfficientFi, issue 4](https://github.com/NTU-AIoT-Lab/EfficientFi/issues/4)), in our words. The author knew about straight-through and wrote nearly the right line. We train a tiny encoder for a few steps: it shall find features so that its codes come near a target.
+# A published repository has this line in its quantiser (rewritten here, with the same bug). The author knew about
+# straight-through and wrote nearly the right thing. To see what it does, we train a tiny linear encoder for forty
+# steps, so that the codes of its features come near a target.
 
 
 # %%
@@ -387,7 +506,7 @@ def broken_quantise(features, codes):
 
 
 def losses(quantiser, steps=40):
-    """The reconstruction loss of a linear encoder that is trained through a quantiser."""
+    """The loss of a linear encoder that is trained through a quantiser."""
     generator = torch.Generator().manual_seed(2)
     inputs, codes = torch.randn(64, 3, generator=generator), torch.randn(16, 2, generator=generator)
     target = inputs[:, :2]
@@ -404,32 +523,43 @@ def losses(quantiser, steps=40):
 
 
 # %%
-from minit2v.lab.checks.nb02 import quantise as library_quantise
+from minit2v.lab.checks.nb02 import quantise as right_quantise
 
-curves = {"straight through": losses(library_quantise), "broken": losses(broken_quantise)}
+curves = {"straight through": losses(right_quantise), "broken": losses(broken_quantise)}
 lab.curves(
     {name: (range(len(curve)), curve) for name, curve in curves.items()}, xlabel="step", ylabel="loss",
-    alt="Two curves of the loss: the right one falls within a few steps, the broken one is a horizontal line.",
-)
+    alt="Two curves of the loss: with straight through it falls to a quarter within five steps and then creeps up; "
+    "the broken one is level.",
+)  # fmt: skip
 
 # %%
 features = torch.randn(5, 2, generator=ctx.generator()).requires_grad_()
 codes = torch.randn(16, 2, generator=ctx.generator())
-same = torch.allclose(broken_quantise(features, codes), library_quantise(features, codes), atol=1e-6)
+same = torch.equal(broken_quantise(features, codes), right_quantise(features, codes))
 print("forwards, broken and right agree:", same)
 
 # %% [markdown]
-# The symptom: the forward pass is right to the last digit, so every test of *values* passes. The loss of the broken version does not move. In a real VQGAN it does move, because the decoder still learns, and reconstructions get better for a while; only the encoder stays what it was on the first day.
+# What to see: the broken version learns nothing at all, although its forward pass is right to the last digit and every
+# test of *values* passes. In a whole VQGAN the loss does fall, because the decoder still learns, and reconstructions
+# get better for a while. Only the encoder never hears how they turned out.
 #
-# ### Exercise 2.B · one word
+# (And why does the right one creep up again after step 5? Nothing ties the features to their codes, and they drift
+# away. Notebook 03 adds the tie and calls it commitment.)
+#
+# ### Exercise 2.B · a test that would have found it
 #
 # Difficulty 2/5 · importance 5/5 · 5 minutes
 #
-# Before you mend it: what is the gradient of `features + (chosen - features)` with respect to the features? Write `encoder_gradient(quantiser)`, a test that would have found the bug: it returns True if the gradient of `quantiser(features, codes).sum()` with respect to the
-# features is 1 everywhere, and False otherwise, also if there is no gradient at all.
+# You see which word is missing. But what *is* the gradient of `features + (chosen - features)` with respect to the
+# features? Write `encoder_gradient(quantiser)`, a test for any quantiser. It makes features and codes of its own, and
+# returns True if the gradient of `quantiser(features, codes).sum()` with respect to the features is 1 everywhere, and
+# False otherwise, also if there is no gradient at all.
 #
-# <details><summary>Hint 1</summary>The derivative of e + (q − e) with respect to e is 1 − 1. Zero is a gradient too: PyTorch does not complain.</details>
-# <details><summary>Hint 2</summary>`torch.autograd.grad(out.sum(), features, allow_unused=True)` gives a tuple with a tensor or None. If the output needs no gradient, it raises; ask `out.requires_grad` first.</details>
+# <details><summary>Hint 1</summary>The derivative of e + (q − e) with respect to e is 1 − 1. Zero is a gradient too:
+# PyTorch does not complain.</details>
+# <details><summary>Hint 2</summary><code>torch.autograd.grad(out.sum(), features, allow_unused=True)</code> gives a
+# tuple with a tensor or None. If the output needs no gradient, it raises; ask <code>out.requires_grad</code>
+# first.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -462,13 +592,18 @@ def encoder_gradient(quantiser):
 lab.check("2.B", encoder_gradient)
 
 # %% [markdown]
-# The moral is not "never forget `detach`". It is that a function has two halves, values and gradients, and that a test of one says nothing about the other.
+# The original is [EfficientFi, issue 4](https://github.com/NTU-AIoT-Lab/EfficientFi/issues/4), found by a reader. The
+# moral is not "never forget `detach`". It is that a function has two halves, values and gradients, and that a test of
+# one says nothing about the other.
 #
 # ## Takeaways
 #
-# 1. The autoencoder turns 12,288 pixel values into 256 latent numbers, frame by frame. The decoder's weights know what edges look like; the latents say where.
-# 2. Latents are a small picture: cells keep their place, so a UNet can work on them. They are brought to unit variance by a factor that belongs to the weights.
-# 3. Two bottlenecks make latents a pleasant place: a small Gaussian cloud (released weights) or a codebook with straight-through gradients (the paper's name for it).
+# 1. The autoencoder turns 12,288 pixel values into 256 latent numbers, frame by frame. The decoder's weights know what
+#   edges look like; the latents say where.
+# 2. Latents are a small picture: cells keep their place, so a UNet can work on them. They are brought to deviation 1 by
+#   a factor that belongs to the weights.
+# 3. Two bottlenecks make latents a pleasant place: a small Gaussian cloud, as in the released weights, or a codebook
+#   with straight-through gradients, as in the paper.
 #
 # ## Quiz
 
@@ -477,6 +612,9 @@ lab.quiz(2)
 
 # %% [markdown]
 # ## Equations, code and tests
+#
+# Each equation, the paper it comes from, the line of the library that computes it, and the test that would fail if that
+# line were wrong.
 
 # %%
 lab.equations(2)
@@ -484,8 +622,11 @@ lab.equations(2)
 # %% [markdown]
 # ## Further reading
 #
-# - [Latent Diffusion](https://arxiv.org/abs/2112.10752), section 3.1 and appendix G: both bottlenecks, and the sentence from which the scale factor comes.
-# - [Neural Discrete Representation Learning](https://arxiv.org/abs/1711.00937), sections 3.1 and 3.2: the codebook and the straight-through trick, on two pages.
-# - [Taming Transformers](https://arxiv.org/abs/2012.09841), section 3.1: why a discriminator joins in; that is the next notebook.
+# - [Latent Diffusion](https://arxiv.org/abs/2112.10752), section 3.1 and appendix G: both bottlenecks, and the sentence
+#   from which the scale factor comes.
+# - [Neural Discrete Representation Learning](https://arxiv.org/abs/1711.00937), sections 3.1 and 3.2: the codebook and
+#   the straight-through trick, on two pages.
+# - [Taming Transformers](https://arxiv.org/abs/2012.09841), section 3.1: why a discriminator joins in; that is the next
+#   notebook.
 #
 # **Next:** [03 · Training a tiny VQGAN](03_training_a_tiny_vqgan.ipynb), where you train one yourself.

@@ -6,11 +6,11 @@ from minit2v.lab.exercises import Failed, close, exercise, same_shape
 
 CODEBOOK = "tests/test_autoencoder.py::test_codebook_takes_the_nearest_code_and_passes_the_gradient_through"
 EQUATIONS = {
-    "2.1": ("nearest code", CODEBOOK),
-    "2.2": ("straight-through gradient", CODEBOOK),
-    "2.3": ("a sample of the Gaussian bottleneck", "tests/test_autoencoder.py::test_gaussian"),
-    "2.4": ("KL divergence of it", "tests/test_autoencoder.py::test_gaussian"),
-    "2.5": ("scale factor", "tests/test_training.py::test_latents_of_a_trained_autoencoder_are_normal"),
+    "2.1": ("scale factor", "tests/test_autoencoder.py::test_training_reduces_the_loss"),
+    "2.2": ("a sample of the Gaussian bottleneck", "tests/test_autoencoder.py::test_gaussian"),
+    "2.3": ("KL divergence of it", "tests/test_autoencoder.py::test_gaussian"),
+    "2.4": ("nearest code", CODEBOOK),
+    "2.5": ("straight-through gradient", CODEBOOK),
 }
 
 QUIZ = [
@@ -47,14 +47,16 @@ def rescaled(latents, per_channel=False):
 def check_rescaled(student):
     """On latents whose channels have different means and deviations, so that the two ways differ."""
     generator = torch.Generator().manual_seed(2)
-    spread, offset = torch.tensor([1.0, 2.0, 5.0, 9.0]), torch.tensor([0.0, 3.0, -2.0, 1.0])
+    spread, offset = torch.tensor([1.0, 2.0, 5.0, 9.0]), torch.tensor([4.0, 3.0, -2.0, 1.0])
     latents = torch.randn(64, 4, 8, 8, generator=generator) * spread[:, None, None] + offset[:, None, None]
     together = student(latents)
     same_shape("rescaled(latents)", together, latents.shape, "one factor for all numbers keeps the shape")
-    if torch.allclose(together, latents * latents.std(), rtol=1e-3):
-        raise Failed("latents times the factor", "latents times their deviation", "one over the deviation")
-    close("rescaled(latents)", together, rescaled(latents), 1e-3, "one factor for all channels, and nothing subtracted")
+    close("deviation of rescaled(latents)", together.std(), 1.0, 1e-3, "divide by std(), not by var()")
+    cause = "the same factor for all channels, and nothing subtracted"
+    close("rescaled(latents)", together, rescaled(latents), 1e-3, cause)
     apart = student(latents, per_channel=True)
+    if torch.equal(apart, together):
+        raise Failed("another result with per_channel=True", "the same", "is per_channel used at all?")
     same_shape("rescaled(latents, per_channel=True)", apart, latents.shape, "use keepdim=True")
     cause = "mean and deviation of each channel, over the axes 0, 2 and 3"
     close("means of the channels", apart.mean((0, 2, 3)), torch.zeros(4), 1e-3, cause)
@@ -74,16 +76,19 @@ def check_nearest(student):
 
     found = student(torch.tensor([[1.0, 0.0]]), torch.tensor([[9.0, 0.0], [1.0, 0.5]]))
     same_shape("the result", found, (1,), "one index for each vector")
+    if isinstance(found, torch.Tensor) and found.is_floating_point():
+        raise Failed("indices, whole numbers", "floating-point numbers", "min gives the distance, argmin its index")
     if int(found[0]) != 1:
-        raise Failed("code 1 = (1, 0.5) for the vector (1, 0)", f"code {int(found[0])}",
-                     "the largest dot product is not the smallest distance: |e|^2 belongs to it")
+        raise Failed("code 1 = (1, 0.5) for the vector (1, 0)", f"code {int(found[0])}, which is (9, 0)",
+                     "the smallest sum of squares wins, and not the largest dot product")
     if int(student(torch.zeros(1, 2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))[0]) != 0:
         raise Failed("the lower index of two equal distances", "the higher", "argmin does it by itself")
     generator = torch.Generator().manual_seed(2)
     codebook = Codebook(40, 4)
     codebook.codes.copy_(torch.randn(40, 4, generator=generator))
     vectors = torch.randn(500, 4, generator=generator)
-    close("indices", student(vectors, codebook.codes), codebook.nearest(vectors), 0, "argmin over codes")
+    close("indices", student(vectors, codebook.codes), codebook.nearest(vectors), 0,
+          "sum the squares of the differences; multiplied out, |v - e|^2 = |v|^2 - 2 v.e + |e|^2")
     return "500 vectors, 40 codes, as the library chooses"
 
 
@@ -104,10 +109,12 @@ def check_quantise(student):
     if not out.requires_grad:
         raise Failed("a result with a gradient", "none", "everything was detached; detach the difference only")
     found, of_codes = torch.autograd.grad((out * above).sum(), (features, codes), allow_unused=True)
-    cause = "features + (chosen - features) has the gradient 1 - 1; the bracket needs detach"
     if found is None:
         raise Failed("a gradient for the features", "none", "the choice alone has none: add the features back")
-    close("gradient for the features", found, above, 1e-6, cause)
+    if found.abs().max() == 0:
+        raise Failed("a gradient for the features", "zero",
+                     "features + (chosen - features) has the gradient 1 - 1; the whole bracket needs detach")
+    close("gradient for the features", found, above, 1e-6, "the features, once, outside of detach; all else inside")
     if of_codes is not None and of_codes.abs().max() > 0:
         raise Failed("no gradient for the codes", "one", "the chosen codes belong inside detach")
     return "codes forwards, the identity backwards"
@@ -130,11 +137,20 @@ def check_encoder_gradient(student):
     cases = {
         "the right quantiser": (quantise, True, "its gradient is 1 for every number"),
         "the one without detach": (lambda e, c: e + (chosen(e, c) - e), False, "a gradient of zero is not 1"),
-        "one that returns the codes": (chosen, False, "ask out.requires_grad, or use allow_unused=True"),
+        "one that returns the codes": (chosen, False, "it has no gradient at all: ask out.requires_grad first"),
         "one that halves the gradient": (lambda e, c: e / 2 + (chosen(e, c) - e / 2).detach(), False, "compare with 1"),
     }
     for what, (quantiser, expected, cause) in cases.items():
-        found = student(quantiser)
+        try:
+            found = student(quantiser)
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:  # autograd's, where there is no gradient
+            raise Failed(f"{expected} for {what}", f"RuntimeError: {error}", cause) from None
+        if found is None:
+            raise Failed("True or False", "None", "the function does not return its result")
+        if isinstance(found, torch.Tensor) and found.numel() != 1:
+            raise Failed("one True or False", f"{found.numel()} of them", "add .all()")
         if bool(found) != expected:
             raise Failed(f"{expected} for {what}", found, cause)
     return "tells the right quantiser from three broken ones"
