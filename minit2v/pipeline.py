@@ -118,7 +118,8 @@ class TextToVideo:
 
     @torch.inference_mode()
     def _steps(self, context: Tensor, unconditional: Tensor | None, settings: Settings) -> Iterator[Step]:
-        unet = windowed(self.unet, settings.window) if settings.window else self.unet
+        told = self.preset.unet.frame_positions or self.preset.unet.layout  # of frame numbers
+        unet = windowed(self.unet, settings.window or settings.frames, self.preset.frames if told else None)
         model = guided(unet, context, unconditional, settings.guidance, self.batched)
         generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
         x = settings.noise

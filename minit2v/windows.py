@@ -27,19 +27,29 @@ def starts(frames: int, window: int) -> list[int]:
     return [*range(0, last, max(1, window // 2)), last]
 
 
-def windowed(unet: Callable, window: int) -> Callable:
-    """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, float32."""
+def windowed(unet: Callable, window: int, learnt: int | None = None) -> Callable:
+    """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, `window` frames at a
+    time.
+
+    `learnt`: the number of frames that the network was trained on, if it is told frame numbers (a departure). The
+    frames of a longer clip are then spread over those numbers, which makes it the same motion, slower: larger numbers
+    were never seen, and numbers that begin anew in each window make windows that disagree.
+    """
 
     def run(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         frames = x.shape[2]
+        numbers = torch.arange(frames, device=x.device)[None]  # 1 f
+        if learnt is not None and frames > learnt:
+            numbers = numbers * (learnt - 1) / (frames - 1)
+        ask = lambda part: unet(x[:, :, part], t, context, **({"positions": numbers[:, part]} if learnt else {}))
         if frames <= window:
-            return unet(x, t, context)
+            return ask(slice(None))
         tent = torch.arange(window, device=x.device)
         tent = torch.minimum(tent + 1, window - tent)[:, None, None].float()  # f 1 1
         total, weight = torch.zeros_like(x, dtype=torch.float32), torch.zeros(frames, 1, 1, device=x.device)
         for start in starts(frames, window):
             part = slice(start, start + window)
-            total[:, :, part] += tent * unet(x[:, :, part], t, context).float()
+            total[:, :, part] += tent * ask(part).float()
             weight[part] += tent
         return total / weight
 

@@ -1,6 +1,7 @@
 """TextToVideo with stand-ins for the networks: seeds, batches, guidance, bad input; loading."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_text_is_encoded_once_and_guidance_one_needs_no_negative():
     one_by_one = pipeline(batched=False)
     assert (one_by_one("a ring").pixels == pipeline()("a ring").pixels).all()
     assert len(one_by_one.unet.calls) == 10 and all(call[0] == SHAPE for call in one_by_one.unet.calls)
+
+
+def test_a_model_may_have_a_negative_prompt_of_its_own():
+    pipe = pipeline(replace(PRESET, negative="a saw"))
+    pipe("a ring")
+    pipe("a ring", negative="")
+    assert pipe.text.asked == [["a ring"], ["a saw"], ["a ring"], [""]]
 
 
 def test_streaming_is_lazy_and_leaves_inference_mode():

@@ -44,3 +44,18 @@ def test_later_noise_is_the_first_windows_in_another_order():
     assert torch.equal(shared[:, :, :16], noise[:, :, :16])
     assert torch.equal(shared[:, :, 16:32].sort(dim=2).values, noise[:, :, :16].sort(dim=2).values)
     assert not torch.equal(shared[:, :, 16:32], noise[:, :, :16])
+
+
+def test_a_network_that_is_told_frame_numbers_is_told_only_those_that_it_learnt():
+    """A clip as long as in training has the numbers 0, 1, 2, …; a longer one is spread over them, in windows too."""
+    told = []
+    unet = lambda x, t, context, positions: (told.append(positions), x)[1]
+    windowed(unet, 16, learnt=16)(torch.zeros(1, 1, 16, 1, 1), None, None)
+    assert torch.equal(told.pop(), torch.arange(16)[None])
+    for window in (32, 16):
+        told.clear()
+        windowed(unet, window, learnt=16)(torch.zeros(1, 1, 32, 1, 1), None, None)
+        numbers = {number for positions in told for number in positions.flatten().tolist()}
+        assert sorted(numbers) == torch.linspace(0, 15, 32).tolist() or torch.allclose(
+            torch.tensor(sorted(numbers)), torch.linspace(0, 15, 32))
+        assert all(positions.shape == (1, window) for positions in told)
