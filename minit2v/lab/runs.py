@@ -156,7 +156,9 @@ def training(task: VQGANTask, steps: int, stop: int | None = None) -> Iterator[t
 
 def record(task: VQGANTask, steps: int, name: str, pictures_at: list[int]) -> Run:
     """Train a task to its end and keep what a `Run` keeps: the mean of every few reports, and measurements and
-    pictures of frames it is not trained on, after the given numbers of steps."""
+    pictures of frames it is not trained on, after the given numbers of steps. A bar tells the time that is left."""
+    from tqdm import tqdm
+
     frames = unseen_frames()
     reports, measured, made = [], {}, {}
 
@@ -167,7 +169,7 @@ def record(task: VQGANTask, steps: int, name: str, pictures_at: list[int]) -> Ru
 
     if 0 in pictures_at:
         look(0)
-    for step, report in training(task, steps):
+    for step, report in tqdm(training(task, steps), total=steps, desc=name):
         reports.append(report)
         if step in pictures_at:
             look(step)

@@ -24,8 +24,8 @@ EQUATIONS = {
 
 QUIZ = [
     (
-        "An autoencoder is not sure in which of many places a small thing was. Which picture makes its L1 loss smallest?",
-        ["A sharp thing in one of the places", "A thing with soft edges in the most likely place", "The empty background"],
+        "An autoencoder is not sure in which of many places a small thing was. Which picture makes its L1 smallest?",
+        ["A sharp thing in one of the places", "A soft thing in the most likely place", "The empty background"],
         2,
         "The best answer to L1 is the median of every pixel, and each pixel is background in most of the cases.",
     ),
@@ -86,17 +86,18 @@ def perplexity(share):
 def check_perplexity(student):
     """Shares whose answer is known, one with zeros, then random ones against the library."""
     uniform = student(torch.full((64,), 1 / 64))
-    close("perplexity of 64 codes used alike", uniform, 64.0, 1e-3, "natural logarithm and exp, or log2 and 2 to the power")
+    close("perplexity of 64 codes used alike", uniform, 64.0, 1e-3, "natural logarithm and exp belong together")
     found = student(torch.tensor([0.5, 0.5, 0.0, 0.0]))
     if not math.isfinite(float(found)):
-        raise Failed("2 for the shares [0.5, 0.5, 0, 0]", f"{float(found)}", "0 times log 0 counts as 0; leave zeros out")
+        raise Failed("2 for the shares [0.5, 0.5, 0, 0]", f"{float(found)}", "0 log 0 counts as 0; leave zeros out")
     close("perplexity of [0.5, 0.5, 0, 0]", found, 2.0, 1e-4, "unused codes add nothing to the entropy")
     close("perplexity of one code", student(torch.eye(8)[3]), 1.0, 1e-4, "the entropy of a certainty is 0")
     generator = torch.Generator().manual_seed(3)
     for k in (3, 128):
         share = torch.rand(k, generator=generator) ** 4
         share /= share.sum()
-        close(f"perplexity of {k} random shares", student(share), bottleneck.perplexity(share), 1e-3 * k, "a minus sign?")
+        expected = bottleneck.perplexity(share)
+        close(f"perplexity of {k} random shares", student(share), expected, 1e-3 * k, "exp of minus the sum of p log p")
     return "between 1 and k, zeros and all"
 
 
@@ -136,7 +137,7 @@ def update(codes, usage, sums, vectors, generator):
 
 @exercise("3.B", name="update", solution=update, minutes=12, difficulty=4, importance=5)
 def check_update(student):
-    """Vectors in eight far clusters, codes in a tiny cube; later the clusters move away. Living codes must be let be."""
+    """Vectors in eight far clusters, codes in a tiny cube; later the clusters move away. Living codes must stay."""
     generator, k = torch.Generator().manual_seed(3), 32
     codes = (2 * torch.rand(k, 2, generator=generator) - 1) / k
     state = codes, torch.full((k,), 1 / k), codes / k
@@ -147,7 +148,8 @@ def check_update(student):
             vectors = (centres + moved).repeat(16, 1) + 0.1 * torch.randn(128, 2, generator=generator)
             state = student(*state, vectors, generator)
         if not isinstance(state, tuple) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
-            raise Failed("codes (k c), usage (k,) and sums (k c)", f"{type(state).__name__}", "return all three, in order")
+            found = type(state).__name__
+            raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
         index = torch.cdist(vectors, state[0]).argmin(dim=1)
         found = bottleneck.perplexity(torch.bincount(index, minlength=k) / len(vectors)).item()
         if not found > 12:

@@ -106,9 +106,9 @@ class RunReplay(LabWidget):
                 left.append(run.name if k == 0 else "")
         return stack([self._chart(), sheet(rows, top, left)])
 
-    def _chart(self, width=400, height=190):
+    def _chart(self, width=400, height=180):
         """The curve of every run that the widget began with, uint8 (H, W, 3)."""
-        left, right, top, bottom = 44, width - 10, 24, height - 34
+        left, right, top, bottom = 44, width - 10, 24, height - 24
         known = [(i, run) for i, run in enumerate(self.runs) if self.pictured in run.curves]
         lines = [(i, run.name, *run.curves[self.pictured]) for i, run in known]
         low, high = (f([f(y) for *_, y in lines]) for f in (np.min, np.max))
