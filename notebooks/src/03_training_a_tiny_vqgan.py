@@ -544,7 +544,7 @@ ways = learn(lab.yours("3.B"))
 taken = torch.cdist(data, ways[-1]).argmin(dim=1).unique()
 print("more than 100 of 128 codes are taken:", len(taken) > 100)
 lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of four numbers": ways[-1:, :, :2]},
-           alt="The same cloud of vectors; now the codes lie all over it, and none at the origin.")
+           alt="The same cloud of vectors; now codes lie all over it.")
 
 # %% [markdown]
 # The library does what you did, with two refinements. A dead code is put on a vector that is *badly served* by the

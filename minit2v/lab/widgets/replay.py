@@ -112,7 +112,7 @@ class RunReplay(LabWidget):
         known = [(i, run) for i, run in enumerate(self.runs) if self.pictured in run.curves]
         lines = [(i, run.name, *run.curves[self.pictured]) for i, run in known]
         low, high = (f([f(y) for *_, y in lines]) for f in (np.min, np.max))
-        last = max(float(x[-1]) for *_, x, _ in lines)
+        last = self.steps[-1]
         figure, axes = figures.diagram(width, height)
         figures.text(axes, left, 10, self.pictured, weight="bold")
         figures.box(axes, left, top, right - left, bottom - top)
