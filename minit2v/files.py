@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written."""
+"""Files: where those are that come with the library, and writing so that nothing is ever half-written."""
 
 import os
 from contextlib import contextmanager
@@ -25,3 +25,9 @@ def atomic(path: str | Path):
                         "free some space or choose another place") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def data_dir() -> Path:
+    """Where shipped weights and images are: inside an installed wheel, or in the clone."""
+    inside = Path(__file__).parent / "_data"
+    return inside if inside.exists() else Path(__file__).parent.parent / "data"

@@ -23,9 +23,8 @@ import numpy as np
 from einops import rearrange
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, data_dir
 from minit2v.video import check_output
-from minit2v.weights import data_dir
 
 FORMAT = "minit2v flight 1"
 LARGEST = 3_000_000  # bytes of a file

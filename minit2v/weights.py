@@ -12,16 +12,10 @@ import json
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, data_dir
 from minit2v.presets import PRESETS, Preset, get
 
 NETWORKS = ("unet", "autoencoder", "text")  # the files of a model folder
-
-
-def data_dir() -> Path:
-    """Where shipped weights and images are: inside an installed wheel, or in the clone."""
-    inside = Path(__file__).parent / "_data"
-    return inside if inside.exists() else Path(__file__).parent.parent / "data"
 
 
 def find_model(name: str | Path) -> Path:

@@ -20,7 +20,8 @@ from minit2v import weights
 from minit2v.datasets import MovingThings, caption
 from minit2v.text import TextEncoder
 from minit2v.training.latents import cached
-from minit2v.training.unet import OPPOSITE, UNetTraining, equally_loud, trained, with_wrong
+from minit2v.training.unet import UNetTraining, equally_loud, trained
+from minit2v.training.wrong_words import OPPOSITE, with_wrong
 from minit2v.unet import Layout
 
 HELD_BACK, BATCH, REPORTS = 256, 64, (150, 300, 600)

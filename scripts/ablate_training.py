@@ -21,7 +21,8 @@ from minit2v import presets, weights
 from minit2v.datasets import MovingThings, caption
 from minit2v.training import configure, defaults
 from minit2v.training.trainer import train
-from minit2v.training.unet import UNetTask, with_wrong
+from minit2v.training.unet import UNetTask
+from minit2v.training.wrong_words import with_wrong
 
 CLIPS, LEVELS = 64, (0.999, 0.8, 0.5)
 VARIANTS = {

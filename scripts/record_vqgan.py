@@ -14,8 +14,8 @@ import sys
 
 import torch
 
+from minit2v.files import data_dir
 from minit2v.lab.runs import VARIANTS, record, task_of
-from minit2v.weights import data_dir
 
 STEPS = 1500
 PICTURES_AT = [0, 10, 30, 60, 100, 150, *range(200, STEPS + 1, 100)]

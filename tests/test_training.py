@@ -10,7 +10,8 @@ from minit2v import presets, weights
 from minit2v.datasets import Spec, Thing
 from minit2v.errors import UserError
 from minit2v.training import run
-from minit2v.training.unet import UNetTask, UNetTraining, equally_loud, with_wrong
+from minit2v.training.unet import UNetTask, UNetTraining, equally_loud
+from minit2v.training.wrong_words import with_wrong
 
 SMALL = {
     "vqgan": {"steps": "2", "batch": "4"},

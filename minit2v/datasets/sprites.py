@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from minit2v.weights import data_dir
+from minit2v.files import data_dir
 
 CLASSES = (  # label 0 to 9
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 
 from minit2v.bottleneck import Codebook, perplexity
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, data_dir
 from minit2v.lab.widgets.base import atlas
 from minit2v.presets import get
 from minit2v.training.trainer import learning_rate, step_generator
 from minit2v.training.vqgan import VQGANConfig, VQGANTask, to_signed
 from minit2v.video import check_output
-from minit2v.weights import data_dir
 
 BATCH, RATE, SEED = 16, 2e-3, 0  # of every training here
 CODES = 128  # of the codebook

@@ -14,7 +14,7 @@ References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame trai
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from minit2v.pipeline import TextToVideo
 from minit2v.presets import Preset
 from minit2v.text import TextEncoder
 from minit2v.training.latents import cached
+from minit2v.training.wrong_words import with_wrong
 from minit2v.unet import UNet
 
 LOG_ERROR_RATE = 10.0  # learning rate of `UNetTask.log_error` over that of the others: 40 numbers, soon known
@@ -247,16 +248,3 @@ def equally_loud(layer: nn.Linear, features: Tensor) -> None:
     nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
     layer.weight.copy_(layer.weight @ (axes * scales) @ axes.T)
     layer.bias.copy_(-layer.weight @ mean)
-
-
-PAIRS = (("left", "right"), ("up", "down"), ("small", "large"), ("slowly", "quickly"))
-OPPOSITE = dict(PAIRS) | {b: a for a, b in PAIRS}
-OTHERS = {"shape": ("circle", "cross"), "colour": ("red", "blue")}
-
-
-def with_wrong(spec, name: str):
-    """The spec with one attribute of its thing changed: to the opposite, or to another shape or colour."""
-    thing = spec.things[0]
-    value = getattr(thing, name)
-    wrong = OPPOSITE.get(value) or next(other for other in OTHERS[name] if other != value)
-    return replace(spec, things=(replace(thing, **{name: wrong}),))
