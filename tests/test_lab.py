@@ -341,7 +341,9 @@ def test_functions_and_samplers_are_swapped(pipe, reference):
         assert abs(swapped(**PROMPT).pixels.astype(int) - reference).max() <= 2
     assert set(calls) == {"ddim", "attend"} and samplers.SAMPLERS["ddim"] is library is samplers.ddim
 
-    class Other(library_process := diffusion.Diffusion):
+    library_process = diffusion.Diffusion
+
+    class Other(library_process):
         pass
 
     with lab.swap(pipe, Diffusion=Other) as swapped:

@@ -55,7 +55,6 @@ def outputs(nb, mime):
     return [(cell, output) for cell in code(nb) for output in cell.outputs if mime in output.get("data", ())]
 
 
-@pytest.mark.xfail(strict=True, reason="some are still being written; take this mark away with the last one")
 def test_the_course_is_whole():
     assert set(COURSE) <= set(BUILT)
 

@@ -18,7 +18,15 @@ from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files
 from minit2v.lab.widgets.fold_arithmetic import (
-    Axes, arithmetic, axis_lengths, axis_sizes, drawing, elements, name_of, order, parse,
+    Axes,
+    arithmetic,
+    axis_lengths,
+    axis_sizes,
+    drawing,
+    elements,
+    name_of,
+    order,
+    parse,
 )
 
 HUES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")  # Okabe and Ito: safe for colour-blind eyes

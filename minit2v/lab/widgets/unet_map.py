@@ -14,7 +14,6 @@ References: ModelScopeT2V, arXiv 2308.06571, section 3.3; https://docs.pytorch.o
 import re
 
 import torch
-from torch import nn
 
 from minit2v.errors import UserError
 from minit2v.lab.widgets.boxes import Box, BoxMap, count, parts_of, shape_text
