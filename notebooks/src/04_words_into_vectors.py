@@ -21,11 +21,9 @@
 # **You need** [00 · Take-off](00_take_off.ipynb). Softmax and matrix products should be old friends; attention need
 # not be.
 #
-# **Time** reading 15 minutes · running 20 to 90 seconds (fast mode 20 to 90 seconds) · exercises 30 minutes
+# **Time** reading 15 minutes · running 10 to 60 seconds (fast mode 10 to 60 seconds) · exercises 30 minutes
 
 # %%
-import torch
-
 from minit2v import lab
 
 ctx = lab.setup(4)
@@ -46,9 +44,8 @@ print("words in the prompt:", len(prompt.split()))
 
 # %% [markdown]
 # Six words, but twenty rows. Which row belongs to which word, and what are the others? The next widget answers it.
-# Select a
-# token with the arrow keys or the mouse: you see its number in the vocabulary and which tokens it can see. On the right
-# stands how alike the prompts are as a whole.
+# Select a token with the arrow keys or the mouse: you see its number in the vocabulary and which tokens it can see. On
+# the right stands how alike the prompts are as a whole.
 
 # %%
 others = ["a large red circle moves right", "a large blue circle moves left", "a small red circle moves left", ""]
@@ -168,10 +165,10 @@ except UserError as error:
 # %% [markdown]
 # ## 3 · Who may look at whom?
 #
-# A token number becomes a vector by looking it up in a table, and a second vector says at which place it stands. At
-# that point "left" is the same in every sentence. To mean something together, words must look at one another. They do
-# that by **attention**: each token asks a question (query q), each offers a label (key k) and a content (value v),
-# and each takes the average of all contents, weighted by how well the labels fit the question.
+# A token number becomes a vector by looking it up in a table, and a second vector says at which place it stands. So
+# far, no word knows of any other. To mean something together, words must look at one another. They do that by
+# **attention**: each token asks a question (query q), each offers a label (key k) and a content (value v), and each
+# takes the average of all contents, weighted by how well the labels fit the question.
 #
 # $$\mathrm{attention}(q, k, v) = \mathrm{softmax}\!\left(\frac{q k^\top}{\sqrt{d}}\right) v$$
 #
@@ -180,6 +177,8 @@ except UserError as error:
 # Forbidden means minus infinity before the softmax, because e to the minus infinity is 0.
 
 # %%
+import torch
+
 n = 5
 mask = torch.full((n, n), float("-inf")).triu(1)
 weights = torch.softmax(torch.zeros(n, n) + mask, dim=-1)
@@ -192,7 +191,7 @@ lab.matrix(
 
 # %% [markdown]
 # What to see: all scores are equal here, so each token takes the plain mean of what it may see. The start token sees
-# only itself. The end token sees everything.
+# only itself. The end token sees the whole prompt.
 #
 # Before you go on: the features of which token can depend on *every* word of the prompt? Do not be ashamed of a wrong
 # guess. A well-known paper had it wrong too, until a reader pointed at the mask
@@ -364,7 +363,7 @@ print("the loudest word moves the mean more than twice as far as the quietest:",
 # learns early *what* to draw and late *where to* it moves (`scripts/ablate_layout.py` in the repository measures it).
 # The released model of 1.7 billion parameters has trouble with directions too: in an independent test things moved as
 # asked 30.5 % of the time, where guessing gives 25 % ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1).
-# Whether its text encoder is to blame nobody has measured. In `mini`, what helps is a layer that begins *whitened*:
+# Whether its text encoder is to blame, the test does not say. In `mini`, what helps is a layer that begins *whitened*:
 # it turns up the quiet directions of feature space and turns down the loud ones.
 #
 # Here it is, on the means of the 576 captions that six shapes, six colours, two sizes, four directions and two speeds
@@ -409,7 +408,7 @@ motion = fields.index("motion")
 print("the direction of motion is at least twice as loud as before:", after[motion] > 2 * before[motion])
 
 # %% [markdown]
-# What to see: each row adds up to 1. In the upper one, motion has next to nothing; in the lower one it has come up.
+# What to see: each row shares out 1. In the upper one, little of it is motion's; in the lower one motion has come up.
 # (Whitening makes each *direction* of feature space equally loud, so an attribute of six values, which needs five
 # directions, gets more than one of two.) No information was added; a change of coordinates can be undone. But a
 # network learns from large differences first, and now "left" and "right" are a large difference.

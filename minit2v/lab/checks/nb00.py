@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from minit2v.lab.exercises import Failed, close, exercise
+from minit2v.lab.exercises import Failed, close, exercise, same_shape
 from minit2v.samplers import SAMPLERS, gaussian, guided
 
 EQUATIONS = {}  # this notebook looks from the outside; the equations begin in 01
@@ -61,8 +61,13 @@ def check_shapes(student):
             keys = sorted(found) if isinstance(found, dict) else type(found).__name__
             raise Failed(f"a dictionary with the keys {sorted(expected)}", keys, "a key is missing or misspelt")
         for key, shape in expected.items():
-            if tuple(found[key]) != shape:
-                raise Failed(f"{key} {shape} for {name}, b=3, frames=5, 64x128", tuple(found[key]), causes[key])
+            wanted = f"{key} {shape} for {name}, b=3, frames=5, 64x128"
+            if not isinstance(found[key], tuple):
+                raise Failed(wanted, found[key], "each shape is a tuple")
+            if found[key] != shape:
+                raise Failed(wanted, found[key], causes[key])
+            if not all(isinstance(size, int) for size in found[key]):
+                raise Failed(wanted, found[key], "/ gives a number with a point, // a whole one")
     return "all four shapes, for mini and for the released size"
 
 
@@ -80,7 +85,7 @@ def first_close(videos, share):
 def check_first_close(student):
     """On made-up runs whose distances are known: falling, falling and rising again, and standing still."""
     runs = {
-        "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3, "compare with share * distance of step 0"),
+        "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3, "compare with share * the distance of step 0"),
         "a run that comes near and leaves again": (
             [100, 10, 90, 30, 10, 0], 0.5, 3, "all later steps must be close too, not only this one",
         ),
@@ -90,8 +95,12 @@ def check_first_close(student):
         videos = 250 - np.array(levels, np.uint8)[:, None, None, None, None] * np.ones((1, 2, 4, 4, 3), np.uint8)
         videos[-1, 0, 0, 0, 0] -= videos[-1, 0, 0, 0, 0] > 249  # one number that wraps around if uint8 is subtracted
         found = student(videos, share)
+        if found is None:
+            cause = "the function does not return its result"
+        elif found != expected and student(videos.astype(float), share) == expected:
+            cause = "uint8 numbers were subtracted: 3 - 5 is 254 there"
         if found != expected:
-            raise Failed(f"step {expected} for {what}", found, cause + "; or uint8 numbers were subtracted")
+            raise Failed(f"step {expected} for {what}", found, cause)
     return "right on three made-up runs, one of which leaves again"
 
 
@@ -121,10 +130,15 @@ def check_generate(student):
                 raise Failed("the parts put together", "pipe.stream", "use text.encode, gaussian, guided and SAMPLERS")
             return getattr(pipe, name)
 
+        def __call__(self, *_, **__):
+            raise Failed("the parts put together", "pipe(…)", "use text.encode, gaussian, guided and SAMPLERS")
+
     found = student(Parts(), prompt, seed)
-    if getattr(found, "shape", None) == (1, *expected.shape):
-        raise Failed(f"pixels {expected.shape}", tuple(found.shape), "decode returns a batch; take its only clip")
-    close("pixels", found, expected, 1, "is the noise seeded with `seed`; are guidance and steps the preset's?")
+    causes = {(1, *expected.shape): "decode returns a batch; take its only clip",
+              (1, 4, 16, 8, 8): "these are latents; pipe.decode makes pixels of them"}
+    shape = tuple(getattr(found, "shape", ()))
+    cause = "is the noise seeded with `seed`, are guidance and steps the preset's, does guided get the prompt first?"
+    close("pixels", found, expected, 1, causes.get(shape, cause))
     return f"{expected.size:,} numbers as the library makes them"
 
 
@@ -136,15 +150,19 @@ def noises(prompts, seed):
 
 @exercise("0.B", name="noises", solution=noises, minutes=5, difficulty=2, importance=4)
 def check_noises(student):
-    """Number i of a list is what a list of one gives for seed + i, and no two are alike."""
-    together = student(["a", "b", "c"], 7)
-    close("the noise of the first of three", together[:1], student(["a"], 7), 0, "all prompts share one generator")
-    for i in (1, 2):
-        close(
-            f"the noise of prompt {i} of three, seed 7", together[i : i + 1], student(["x"], 7 + i), 0,
-            f"it must be seeded with seed + {i}, and with nothing else",
-        )  # fmt: skip
-    if torch.equal(together[0], together[1]):
-        raise Failed("another noise for each prompt", "twice the same", "every generator has the same seed")
-    close("the noise", together, noises("abc", 7), 0, "draw (1, 4, 16, 8, 8) numbers with torch.randn")
+    """Against noise made as asked; the three usual mistakes are told by what they give."""
+    together, expected = student(["a", "b", "c"], 7), noises("abc", 7)
+    same_shape("the noise of three prompts", together, expected.shape,
+               "torch.cat joins parts of shape (1, 4, 16, 8, 8), one for each prompt")
+    shared = torch.Generator().manual_seed(7)
+    mistakes = {
+        "all prompts share one generator": torch.cat([torch.randn(1, 4, 16, 8, 8, generator=shared) for _ in "abc"]),
+        "every generator has the same seed": expected[:1].expand_as(expected),
+        "prompts are counted from 0: the first one has the seed itself": noises("abc", 8),
+    }
+    for cause, noise in mistakes.items():
+        if torch.equal(together, noise):
+            raise Failed("noise of prompt i from the seed seed + i", "other noise", cause)
+    close("the noise", together, expected, 0, "prompt i has a generator of its own, seeded with seed + i")
+    close("the noise of one prompt", student(["x"], 8), expected[1:2], 0, "nothing but seed + i may matter")
     return "the same noise alone and in company, and another for each prompt"

@@ -55,10 +55,8 @@ def check_encode_word(student):
     ranks = {("b", "c"): 0, ("a", "b"): 1, ("bc", "d</w>"): 2}
     found = student("abcd", ranks)
     if found != ["a", "bcd</w>"]:
-        cause = "the pair of lowest rank is merged first, wherever it stands"
-        if "".join(map(str, found or [])) == "abcd":
-            cause = "the last letter carries </w> from the start"
-        raise Failed("['a', 'bcd</w>'] for abcd with (b, c) before (a, b) before (bc, d</w>)", found, cause)
+        expected = "['a', 'bcd</w>'] for abcd with (b, c) before (a, b) before (bc, d</w>)"
+        raise Failed(expected, found, _cause_for_abcd(found))
     found = student("abab", {("a", "b"): 0})
     if found != ["ab", "a", "b</w>"]:
         raise Failed("['ab', 'a', 'b</w>'] for abab with the merge (a, b)", found, "b and b</w> are different pieces")
@@ -73,6 +71,19 @@ def check_encode_word(student):
         if (found := list(student(word, bpe.bpe_ranks))) != expected:
             raise Failed(f"{expected} for {word!r} with CLIP's ranks", found, "stop only when no pair is in ranks")
     return f"CLIP's own pieces of {len(words)} words"
+
+
+def _cause_for_abcd(found):
+    if not isinstance(found, list):
+        return "the result is a list of texts"
+    if "</w>" in found:
+        return "</w> is no piece of its own; the last letter carries it from the start"
+    known = {
+        ("a", "bc", "d"): "the last letter carries </w> from the start",
+        ("a", "bc", "d</w>"): "go on as long as some pair is in ranks",
+        ("abcd</w>",): "stop as soon as no pair is in ranks",
+    }
+    return known.get(tuple(found), "the pair of lowest rank is merged first, wherever it stands")
 
 
 def causal_attention(q, k, v):
@@ -96,10 +107,14 @@ def check_causal_attention(student):
     leaked = ((student(q, k, later) - found).abs() > 1e-6).any(dim=1)
     if leaked[:4].any():
         row = int(leaked.nonzero()[0])
-        cause = "triu(2) lets a token see the next one" if row == 3 else "the mask is missing or transposed"
+        cause = "no mask, a transposed one, or 0 instead of -inf"
+        cause = "triu(2) lets a token see the next one" if row == 3 else cause
         raise Failed("rows 0 to 3 unchanged when value 4 changes", f"row {row} changed", cause)
     expected = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    close("the result", found, expected, 1e-5, "divide by the square root of d; softmax over keys")
+    cause = "divide by the square root of d; softmax over keys"
+    if torch.allclose(found, torch.softmax(q @ k.T / 8**0.5, dim=-1).tril() @ v, atol=1e-5):
+        cause = "mask the scores, before the softmax; weights masked after it no longer add up to 1"
+    close("the result", found, expected, 1e-5, cause)
     return "equal to PyTorch's, no leak, no NaN"
 
 
@@ -129,15 +144,29 @@ def check_encode(student):
             expected = encoder(tokens)
             encoder.forward = _refuse
             found = student(encoder, tokens)
-            unmasked = encoder.token_embedding(tokens) + encoder.positional_embedding
-            for block in encoder.blocks:
-                unmasked = block(unmasked)
-        cause = "positions first, then every block with the mask, then ln_final once"
-        unmasked = encoder.ln_final(unmasked)
-        if getattr(found, "shape", None) == expected.shape and torch.allclose(found, unmasked, atol=1e-5):
-            cause = "the blocks ran without the mask"
-        close("features", found, expected, 1e-5, cause)
+            mistakes = _mistaken(encoder, tokens)
+        causes = [cause for cause, wrong in mistakes.items()
+                  if getattr(found, "shape", None) == wrong.shape and torch.allclose(found, wrong, atol=1e-5)]
+        causes += ["positions first, then every block with the mask, then ln_final once"]
+        close("features", found, expected, 1e-5, causes[0])
     return "every number, for two vocabularies"
+
+
+def _mistaken(encoder, tokens):
+    """What the usual mistakes give, by their names."""
+
+    def through(x, mask):
+        for block in encoder.blocks:
+            x = block(x, attn_mask=mask)
+        return x
+
+    words, n = encoder.token_embedding(tokens), tokens.shape[1]
+    placed, mask = words + encoder.positional_embedding, torch.full((n, n), float("-inf")).triu(1)
+    return {
+        "the blocks ran without the mask": encoder.ln_final(through(placed, None)),
+        "the positions were left out": encoder.ln_final(through(words, mask)),
+        "ln_final was left out": through(placed, mask),
+    }
 
 
 def _refuse(*_):
@@ -171,14 +200,20 @@ def check_is_causal(student):
 
         return run
 
+    def refused(*_):
+        raise Failed("two prompts compared", "a call of the encoder itself", "use the function that is given")
+
+    encoder.forward = refused
     cases = {
-        "an encoder with the right mask": (with_mask(1), True, "early rows are equal but for rounding"),
+        "an encoder with the right mask": (with_mask(1), True, "only rows before the changed word are equal"),
         "an encoder without a mask": (with_mask(99), False, "compare the rows before the changed word"),
         "one in which each token sees the next": (with_mask(2), False, "compare the row right before the change too"),
         "one that answers NaN": (lambda *given: with_mask(1)(*given) * torch.nan, False, "NaN - NaN is not small"),
     }
     for what, (broken, expected, cause) in cases.items():
         found = student(broken, encoder)
-        if bool(found) != expected:
+        if not isinstance(found, bool):
+            raise Failed("True or False", found, "return a bool: bool(…) makes one of a tensor")
+        if found != expected:
             raise Failed(f"{expected} for {what}", found, cause)
     return "tells the right encoder from three broken ones"
