@@ -105,9 +105,9 @@ lab.strip(
 
 # %%
 lab.predict(
-    "Where is most of the change in the decoded frame?",
-    "in the cell and those around it",
-    choices=["in the 8 x 8 pixels of the cell", "in the cell and those around it", "spread over the whole frame"],
+    "Where in the decoded frame is most of the change?",
+    "3 x 3 cells around",
+    choices=["its 8 x 8 pixels", "3 x 3 cells around", "the whole frame"],
 )
 
 # %%
@@ -118,9 +118,10 @@ lab.LatentPeek(autoencoder, pixels[4], name="latent-peek")
 # channels too. (For every change this widget asks the network, so it needs a running kernel. Without one you see one
 # recorded edit, the largest.)
 #
-# What to see: a small change is a blob around the cell, larger than the cell itself. A large one can do more. In
-# channel 1, a single cell turns the whole ring yellow, as if its cells had to agree on a colour. But the ring stays
-# where it is, and the rest of the frame stays dark.
+# What to see: a small change is strongest around the cell, on more than its own pixels, and glows faintly along the
+# whole outline. A large one can do more. In channel 1 (top right), raise the cell that was selected at the start to +7:
+# the entire ring turns yellow, as if its cells had to agree on a colour. But the ring stays where it is, and the rest
+# of the frame stays dark.
 #
 # Now with numbers, and for all sixteen frames. In each we add 1 to one number of the cell that is least like the
 # background, decode, and ask how far away the change is.
