@@ -34,7 +34,7 @@ from minit2v.released import BUILD, MAPPED
 from minit2v.settings import Settings, checked, latent_shape
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
-RUNTIME = 0.8e9  # Python, PyTorch and open_clip before any weights, in the computer's memory, if not less; see `runtime`
+RUNTIME = 0.8e9  # Python, PyTorch and open_clip in the computer's memory, before any weights; see `runtime`
 CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
 KEPT = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
 KERNELS = 20e6  # oneDNN's reordered weights and scratch, for one layer at a time

@@ -103,26 +103,41 @@ def preset_of(model: str) -> Preset:
 
 def inspect(model: str) -> str:
     """A table of parameters: the UNet by kind and level, the autoencoder, the text tower. `model` is a preset, a
-    shipped name, or a folder, released ones too."""
+    shipped name, a folder or one file of any layout. Raises UserError."""
     import torch
 
-    from minit2v import released
+    from minit2v.released import built
+    from minit2v.released.layouts import networks_in
+
+    if Path(model).is_file():
+        configs = networks_in(Path(model))
+    else:
+        preset = preset_of(model)
+        configs = {name: getattr(preset, name) for name in NETWORKS}
+    with torch.device("meta"):
+        parts = {name: built(name, config, Path(model)) for name, config in configs.items()}
+    rows, notes = unet_rows(parts["unet"]) if "unet" in parts else ([], [])
+    others = {"autoencoder": "autoencoder", "text": "text tower, as run"}
+    rows += [(title, _count(parts[name])) for name, title in others.items() if name in parts]
+    return "\n".join([f"{name:<28}{number:>16,}" for name, number in rows] + notes)
+
+
+def _count(*modules) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def unet_rows(unet) -> tuple[list[tuple[str, int]], list[str]]:
+    """(rows of the table for a UNet, what is to be said of them)."""
     from minit2v.blocks import TemporalConv, TemporalTransformer
 
-    preset = preset_of(model)
-    with torch.device("meta"):
-        unet, autoencoder, text = (released.BUILD[name](getattr(preset, name)) for name in NETWORKS)
-    count = lambda *modules: sum(p.numel() for module in modules for p in module.parameters())
-    of_kind = lambda kind: count(*(module for module in unet.modules() if isinstance(module, kind)))
-    total, temporal = count(unet), sum(p.numel() for p in unet.temporal_parameters())
+    of_kind = lambda kind: _count(*(module for module in unet.modules() if isinstance(module, kind)))
+    total, temporal = _count(unet), sum(p.numel() for p in unet.temporal_parameters())
     rows = [("UNet", total), ("  spatial", total - temporal), (f"  temporal ({temporal / total:.1%})", temporal)]
     rows += [("    convolutions", of_kind(TemporalConv)), ("    attention", of_kind(TemporalTransformer))]
-    rows += [(f"  level {i}, down", count(level)) for i, level in enumerate(unet.down)]
-    rows += [("  middle", count(unet.middle))]
-    rows += [(f"  level {len(unet.up) - 1 - i}, up", count(level)) for i, level in enumerate(unet.up)]
-    rows += [("autoencoder", count(autoencoder)), ("text tower, as run", count(text))]
-    lines = [f"{name:<28}{number:>16,}" for name, number in rows]
-    return "\n".join(lines + (paper_figures(total, temporal) if total == RELEASED else []))
+    rows += [(f"  level {i}, down", _count(level)) for i, level in enumerate(unet.down)]
+    rows += [("  middle", _count(unet.middle))]
+    rows += [(f"  level {len(unet.up) - 1 - i}, up", _count(level)) for i, level in enumerate(unet.up)]
+    return rows, paper_figures(total, temporal) if total == RELEASED else []
 
 
 RELEASED, STABLE_DIFFUSION_1 = 1_411_233_860, 859_520_964  # parameters of the UNets of ModelScopeT2V, of SD 1

@@ -71,8 +71,9 @@ def test_equals_diffusers_at_full_size(capsys):
         for figures in (seconds, peaks)
     )
     with capsys.disabled():
-        print(f"\ndifference {difference:.1e}; ours / diffusers: memory beside the weights {memory_ratio:.2f}, time "
-              f"{time_ratio:.2f} (means something only on a quiet machine); peak {total:.2f} GB, foretold {foretold:.2f}")
+        print(f"\ndifference {difference:.1e}; ours / diffusers: memory beside the weights {memory_ratio:.2f}, "
+              f"time {time_ratio:.2f} (which means something only on a quiet machine); "
+              f"peak {total:.2f} GB, foretold {foretold:.2f} GB")  # fmt: skip
     assert difference < 1e-4
     if sys.platform.startswith("linux"):
         assert memory_ratio <= 1.0

@@ -311,6 +311,25 @@ def variant_sharded(folder):
     path.unlink()
 
 
+def variant_sharded_half(folder):
+    """Parts and their index as diffusers and transformers name them with variant="fp16"."""
+    for place, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        path = folder / place / f"{stem}.safetensors"
+        state, weight_map = load_file(path), {}
+        for i, keys in enumerate((sorted(state)[::2], sorted(state)[1::2]), 1):
+            name = f"{stem}.fp16-0000{i}-of-00002.safetensors"
+            save_file({key: state[key].half() for key in keys}, path.with_name(name))
+            weight_map |= {key: name for key in keys}
+        index = path.with_name(f"{stem}.safetensors.index.fp16.json")
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        path.unlink()
+
+
+def variant_no_prefix(folder):
+    path = folder / "text_encoder" / "model.safetensors"
+    save_file({layouts.bare(name): value for name, value in load_file(path).items()}, path)
+
+
 def variant_old_names(folder):
     path, old = folder / "vae" / "diffusion_pytorch_model.safetensors", {new: old for old, new in layouts.OLD.items()}
     rename = lambda name: re.sub(r"to_q|to_k|to_v|to_out\.0", lambda m: old[m[0]], name)
@@ -337,16 +356,52 @@ def variant_training_checkpoint(folder):
     torch.save({"state_dict": state, "step": 267_000}, path)
 
 
-@pytest.mark.parametrize("change", [variant_half, variant_bin, variant_sharded, variant_old_names, variant_prefix,
-                                    variant_fine_tune, variant_training_checkpoint])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    variant_half, variant_bin, variant_sharded, variant_sharded_half, variant_old_names, variant_prefix,
+    variant_no_prefix, variant_fine_tune, variant_training_checkpoint,
+])  # fmt: skip
 def test_variants_of_a_folder_load_the_same(diffusers_folder, modelscope_folder, tmp_path, change):
     original = modelscope_folder if change is variant_training_checkpoint else diffusers_folder
     changed = copied(original, tmp_path / "changed")
     change(changed)
     for network in released.BUILD:
         a, b = (released.load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
-        tolerance = 1e-3 if change is variant_half else 0
+        tolerance = 1e-3 if change in (variant_half, variant_sharded_half) else 0
         assert all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)
+
+
+def test_one_network_of_a_folder_or_file(diffusers_folder, modelscope_folder):
+    """A network's own folder, and its file with the config.json beside it, are as good as the whole folder."""
+    whole = released.load_unet(diffusers_folder).config
+    for path in ("unet", "unet/diffusion_pytorch_model.safetensors"):
+        assert released.load_unet(diffusers_folder / path).config == whole
+    text = released.load_text(diffusers_folder / "text_encoder").config
+    assert text == released.load_text(diffusers_folder).config
+    assert released.load_autoencoder(modelscope_folder / "VQGAN_autoencoder.pth").config.channels == 8
+
+
+def test_sizes_that_no_tensor_tells_are_not_guessed(diffusers_folder, tmp_path):
+    """This UNet's norms have 8 groups; without its config.json it is refused, not run with 32."""
+    shutil.copy(diffusers_folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "unet.safetensors")
+    with pytest.raises(UserError, match="put its config.json beside it"):
+        released.load_unet(tmp_path / "unet.safetensors")
+
+
+@pytest.mark.parametrize("path, expected", [
+    ("{d}", "UNet autoencoder text"), ("{m}", "UNet autoencoder text"),
+    ("{d}/unet/diffusion_pytorch_model.safetensors", "UNet"),
+    ("{d}/vae/diffusion_pytorch_model.safetensors", "autoencoder"),
+    ("{d}/text_encoder/model.safetensors", "text"),
+    ("{m}/text2video_pytorch_model.pth", "UNet"),
+    ("{m}/VQGAN_autoencoder.pth", "autoencoder"),
+    ("{m}/open_clip_pytorch_model.bin", "text"),
+])  # fmt: skip
+def test_inspect_counts_what_is_in_it(diffusers_folder, modelscope_folder, theirs, path, expected, capsys):
+    modules = {"UNet": theirs.unet, "autoencoder": theirs.vae, "text": theirs.text_encoder}
+    assert main(["weights", "inspect", path.format(d=diffusers_folder, m=modelscope_folder)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    found = {row.split()[0].rstrip(","): int(row.split()[-1].replace(",", "")) for row in rows if row[0] != " "}
+    assert found == {name: sum(p.numel() for p in modules[name].parameters()) for name in expected.split()}
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope"])
@@ -515,6 +570,12 @@ def test_only_what_is_needed_is_downloaded():
     others = {"README.md", "clip.mp4", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"}
     assert not needed & others
     assert "unet/diffusion_pytorch_model.safetensors" in released.needed(files, half=False)
+    stem, ending = "unet/diffusion_pytorch_model", "-00001-of-00002.safetensors"
+    parts = [f"{stem}{ending}", f"{stem}.fp16{ending}", f"{stem}.safetensors.index.json",
+             f"{stem}.safetensors.index.fp16.json", *(name for name in files if "unet/d" not in name)]  # fmt: skip
+    whole, halves = (set(released.needed(parts, half)) for half in (False, True))
+    assert {parts[0], parts[2]} <= whole and parts[1] not in whole
+    assert {parts[1], parts[3]} <= halves and parts[0] not in halves
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope"])

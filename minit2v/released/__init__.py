@@ -19,6 +19,7 @@ from minit2v.autoencoder import VQGAN
 from minit2v.errors import UserError
 from minit2v.presets import Preset
 from minit2v.released.layouts import (
+    FOLDERS,
     candidates,
     file_of,
     layout_of,
@@ -55,20 +56,32 @@ def load_text(path: str | Path, dtype: torch.dtype = torch.float32, device: str 
 
 def load_network(network: str, path: str | Path, dtype: torch.dtype, device: str, config=None) -> nn.Module:
     """A network filled from a folder or file; its sizes are `config`, or are told from the file."""
-    path, settings = Path(path), {}
+    path = Path(path)
+    if path.is_dir() and path.name == FOLDERS[network] and layout_of(path) is None:  # its own folder in diffusers'
+        path = path.parent
+    settings = settings_of(path, network)
     if path.is_dir():
-        path, settings = file_of(path, network, dtype in (torch.float16, torch.bfloat16)), settings_of(path, network)
+        path = file_of(path, network, dtype in (torch.float16, torch.bfloat16))
     tensors, layout = tensors_of(path, network)
     config = config or network_config(path, network, settings)
     images_only = network == "unet" and not any("temp" in name or "temopral" in name for name in tensors)
     with torch.device("cpu" if images_only else "meta"):  # what a file lacks must start as something
-        module = BUILD[network](config)
+        module = built(network, config, path)
     table = names(network, module, layout)
     if images_only:
         table = {key: parts for key, parts in table.items() if "temporal" not in key}
     if network == "text":
         tensors = tensors.renamed(lambda name: None if _block(name) >= len(module.blocks) else name)
     return fill(module, table, tensors, dtype, device).to(device, dtype).eval().requires_grad_(False)
+
+
+def built(network: str, config, path: Path) -> nn.Module:
+    """The network of these sizes. Raises UserError if there is none: then they were guessed wrongly."""
+    try:
+        return BUILD[network](config)
+    except (ValueError, ZeroDivisionError, AssertionError) as error:
+        found = f"found {error}; put its config.json beside it"
+        raise UserError(f"{path}: expected the sizes of a {network}, {found}") from None
 
 
 def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors, dtype: torch.dtype,
@@ -159,6 +172,7 @@ def needed(files: list[str], half: bool) -> list[str]:
         if best is None:
             raise UserError(f"expected a text-to-video model, found no {network} in its files; choose another")
         chosen.append(best)
-        if best.endswith(".json"):
-            chosen += [name for name in files if name.startswith(best.split("/")[0]) and "-of-" in name]
+        if best.endswith(".json"):  # its parts, of the same precision
+            parts = [name for name in files if name.startswith(best.split("/")[0] + "/") and "-of-" in name]
+            chosen += [name for name in parts if (".fp16" in name) == (".fp16" in best)]
     return chosen

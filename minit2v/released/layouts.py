@@ -1,13 +1,11 @@
-"""Which layout a folder or file of weights has, which file is which network, and the sizes of the networks.
+"""Which layout a folder or file of weights has, which file is which network, and what is said of it beside its tensors.
 
     minit2v       config.json  unet.safetensors  autoencoder.safetensors  text.safetensors
     diffusers     model_index.json  unet/  vae/  text_encoder/  each with config.json and .safetensors or .bin
     modelscope    configuration.json  text2video_pytorch_model.pth  VQGAN_autoencoder.pth  open_clip_pytorch_model.bin
                   a Stable Diffusion UNet, without temporal layers, may have either's names
 
-Sizes come from the tensors themselves, so a file without its config.json loads too; only what no tensor tells (the
-width of a head, the groups of a norm) is read from there, and else is the release's. Unknown keys are ignored:
-fine-tunes of this model carry many.
+Unknown keys of config files are ignored: fine-tunes of this model carry many. Sizes: see `sizes`.
 """
 
 import json
@@ -16,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig
+from minit2v.presets import DiffusionConfig, Preset
 from minit2v.released.reading import Tensors, inside, read
+from minit2v.released.sizes import CONFIGS
 from minit2v.weights import read_preset
 
 FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
@@ -113,91 +112,22 @@ def _as_if_temporal(name: str) -> str:
     return re.sub(r"^(output_blocks\.\d+)\.2\.conv\.", r"\1.3.conv.", name)
 
 
-def unet_config(tensors: Tensors, layout: str, settings: dict) -> UNetConfig:
-    """The sizes of a UNet. `settings`: what config.json or configuration.json says. Raises UserError, KeyError."""
-    shapes = tensors.shapes
-    if layout == "diffusers":
-        levels = 1 + _largest(shapes, r"down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
-        layers = 1 + _largest(shapes, r"down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
-        block = [f"down_blocks.{level}.resnets.0.conv2.weight" for level in range(levels)]
-        attention = [f"down_blocks.{level}.attentions.0.norm.weight" for level in range(levels)]
-        middle = "mid_block.attentions.0"
-        first = "transformer_in.proj_in.weight"
+def settings_of(path: Path, network: str) -> dict:
+    """What a folder, or the folder of a file, says of a network beside its tensors; {} if it says nothing. Raises
+    UserError if damaged."""
+    if path.is_file():
+        beside = (path.parent / "config.json", path.parent / "configuration.json")
+        found = next((file for file in beside if file.is_file()), path)
+    elif layout_of(path) == "modelscope":
+        found = path / "configuration.json"
     else:
-        halvings = sorted(int(n) for name in shapes for n in re.findall(r"^input_blocks\.(\d+)\.op\.weight", name))
-        layers = halvings[0] - 1 if halvings else _largest(shapes, r"input_blocks\.(\d+)\.0\.in_layers\.0\.weight")
-        levels = len(halvings) + 1
-        block = [f"input_blocks.{level * (layers + 1) + 1}.0.out_layers.3.weight" for level in range(levels)]
-        attention = [f"input_blocks.{level * (layers + 1) + 1}.1.norm.weight" for level in range(levels)]
-        middle = "middle_block.1"
-        first = "input_blocks.0.1.proj_in.weight"
-    head_dim = settings.get("attention_head_dim", settings.get("unet_head_dim", 64))
-    head_dim = head_dim if isinstance(head_dim, int) else 64
-    inner = shapes[first][0] if first in shapes else 8 * head_dim
-    return UNetConfig(
-        in_channels=shapes["conv_in.weight" if layout == "diffusers" else "input_blocks.0.0.weight"][1],
-        channels=tuple(shapes[name][0] for name in block),
-        attention=tuple(name in shapes for name in attention),
-        layers_per_level=layers,
-        head_dim=head_dim,
-        first_temporal_heads=inner // head_dim,
-        context_dim=shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
-        norm_groups=settings.get("norm_num_groups") or 32,
-    )
-
-
-def autoencoder_config(tensors: Tensors, layout: str, settings: dict) -> AutoencoderConfig:
-    """The sizes of an autoencoder; see `unet_config`."""
-    shapes, blocks, block = tensors.shapes, "encoder.down", "block"
-    if layout == "diffusers":
-        blocks, block = "encoder.down_blocks", "resnets"
-    levels = 1 + _largest(shapes, rf"{blocks}\.(\d+)\.{block}\.0\.conv1\.weight")
-    widths = [shapes[f"{blocks}.{level}.{block}.0.conv2.weight"][0] for level in range(levels)]
-    return AutoencoderConfig(
-        channels=shapes["encoder.conv_in.weight"][0],
-        multipliers=tuple(width // shapes["encoder.conv_in.weight"][0] for width in widths),
-        layers_per_level=1 + _largest(shapes, rf"{blocks}\.0\.{block}\.(\d+)\.conv1\.weight"),
-        latent_channels=shapes["post_quant_conv.weight"][0],
-        norm_groups=settings.get("norm_num_groups") or 32,
-        mid_attention=any(".mid_block.attentions.0." in name or ".mid.attn_1." in name for name in shapes),
-        scale_factor=settings.get("scaling_factor") or 0.18215,
-    )
-
-
-def text_config(tensors: Tensors, layout: str, settings: dict) -> TextConfig:
-    """The sizes of a text tower; see `unet_config`. All its blocks are run but the 24th of ViT-H-14, which released
-    folders of diffusers lack and files of open_clip have."""
-    shapes = tensors.shapes
-    block = "encoder.layers" if layout == "diffusers" else "transformer.resblocks"
-    positions = "embeddings.position_embedding.weight" if layout == "diffusers" else "positional_embedding"
-    length, width = shapes[positions]
-    layers = 1 + _largest(shapes, rf"{block}\.(\d+)\.")
-    skipped = int(layout == "modelscope" or layers == 24)
-    return TextConfig(
-        context_length=length,
-        width=width,
-        heads=settings.get("num_attention_heads") or max(1, width // 64),
-        layers=layers,
-        skip_last=skipped,
-        embed_dim=settings.get("projection_dim") or width,
-    )
-
-
-def _largest(names, pattern: str) -> int:
-    return max(int(n) for name in names for n in re.findall(f"^{pattern}", name))
-
-
-def settings_of(folder: Path, network: str) -> dict:
-    """What the folder says of a network beside its tensors; {} if it says nothing. Raises UserError if damaged."""
-    path = folder / FOLDERS[network] / "config.json"
-    if layout_of(folder) == "modelscope":
-        path = folder / "configuration.json"
+        found = path / FOLDERS[network] / "config.json"
     try:
-        found = json.loads(path.read_text()) if path.is_file() else {}
-        found = found.get("model", {}).get("model_cfg", found) if path.name == "configuration.json" else found
+        content = json.loads(found.read_text()) if found.is_file() and found != path else {}
+        content = content.get("model", {}).get("model_cfg", content) if found.name == "configuration.json" else content
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({str(error)[:80]}); get it again") from None
-    return found if isinstance(found, dict) else {}
+        raise UserError(f"{found} is damaged ({str(error)[:80]}); get it again") from None
+    return content if isinstance(content, dict) else {}
 
 
 def diffusion_config(folder: Path) -> DiffusionConfig:
@@ -222,9 +152,6 @@ def diffusion_config(folder: Path) -> DiffusionConfig:
     )
 
 
-CONFIGS = {"unet": unet_config, "autoencoder": autoencoder_config, "text": text_config}
-
-
 def preset_of(folder: Path) -> Preset:
     """The settings of a folder: ours says all; of a released one the sizes come from its tensors, the rest from its
     config files or the release."""
@@ -237,6 +164,19 @@ def preset_of(folder: Path) -> Preset:
     sample = settings_of(folder, "unet").get("sample_size") if layout_of(folder) == "diffusers" else None
     size = sample * configs["autoencoder"].factor if isinstance(sample, int) else 256
     return Preset(name=folder.name, diffusion=diffusion_config(folder), height=size, width=size, **configs)
+
+
+def networks_in(path: Path) -> dict:
+    """The sizes of each network that is in a file. Raises UserError if there is none, or the file is damaged."""
+    names, found = list(read(path)), {}
+    for network in CONFIGS:
+        inside_root = [name.split(ROOTS[network], 1)[1] for name in names if ROOTS[network] in name]
+        bares = [bare(name) for name in inside_root or names]
+        if any(name.startswith(beginning) for name in bares for beginning in MARKS[network].values()):
+            found[network] = network_config(path, network, settings_of(path, network))
+    if not found:
+        raise UserError(f"{path}: expected a UNet, an autoencoder or a text tower, found {', '.join(names[:3])}")
+    return found
 
 
 def network_config(path: Path, network: str, settings: dict):

@@ -4,33 +4,28 @@
     .bin .pth .pt .ckpt      a zip of numbers and a pickle that says how they belong together
 
 A pickle is a program: reading it the usual way runs it. Here it may build tensors and plain containers, by PyTorch's
-own `weights_only` reader; a whole training checkpoint, which that reader refuses, is read by an unpickler that puts an
-`Inert` object in the place of everything else. Tensors are mapped from the file: nothing is in memory until it is used.
+own `weights_only` reader; a whole training checkpoint, which that reader refuses, is read by an unpickler of our own
+(see `inert`). Tensors are mapped from the file: nothing is in memory until it is used.
 """
 
 import hashlib
 import json
 import pickle
-import sys
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from minit2v.errors import UserError
+from minit2v.released.inert import InertPickle
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
     "VQGAN_autoencoder.pth": {5_214_865_159: "88ecb782", 2_607_657_443: "930e9865"},
 }
-HARMLESS = {  # what checkpoints of training programs name of the standard library
-    "OrderedDict", "defaultdict", "Counter", "deque", "set", "frozenset", "dict", "list", "tuple", "int", "float",
-    "complex", "bool", "str", "bytes", "bytearray", "slice", "range", "object", "encode", "_reconstructor", "Namespace",
-    "PosixPath", "WindowsPath", "PurePosixPath", "datetime", "timedelta", "Any", "Decimal", "Fraction",
-}  # fmt: skip
 LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim anything
 
 
@@ -77,14 +72,14 @@ def reopened(open_file: Callable[[], Callable[[str], Tensor]]) -> tuple[Callable
 
 
 def read(path: str | Path) -> Tensors:
-    """The tensors of a file, or of all the files that an index (`….index.json`) names.
+    """The tensors of a file, or of all the files that an index (`….index.json`, `….index.fp16.json`) names.
 
     Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, or that
     holds anything but tensors.
     """
     path = Path(path)
     try:
-        if path.name.endswith(".index.json"):
+        if path.suffix == ".json" and ".index." in path.name:
             return _sharded(path)
         if not path.is_file():
             raise UserError(f"{path} does not exist; expected a file of weights there")
@@ -149,56 +144,6 @@ def _check_zip(path: Path) -> None:
         raise UserError(f"{path} is no file of PyTorch's: it claims to hold more than its {size:,} bytes; get it again")
 
 
-class Inert:
-    """What stands in for everything that a pickle wants to make: it takes any call and does nothing."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-    def append(self, item):
-        pass
-
-    def extend(self, items):
-        pass
-
-    def add(self, item):
-        pass
-
-    def __hash__(self):
-        return id(self)
-
-
-class InertPickle:
-    """Stands in for the module `pickle` in `torch.load`."""
-
-    class Unpickler(pickle.Unpickler):
-        TRUSTED = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-            ("torch._utils", "_rebuild_parameter"): lambda data, requires_grad, hooks: data,
-            ("torch", "Size"): torch.Size,
-        }
-
-        def find_class(self, module: str, name: str):
-            """Never imports anything. Refuses what a training leaves behind by no honest means."""
-            if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
-                return dtype
-            root = module.split(".")[0]
-            if (root in sys.stdlib_module_names or root == "__builtin__") and name not in HARMLESS:
-                raise UserError(f"the file wants to run {module}.{name}, which no model needs; do not trust its source")
-            return self.TRUSTED.get((module, name), Inert)
-
-    @staticmethod
-    def load(*_, **__):
-        raise pickle.UnpicklingError("older than PyTorch 1.6")
-
-
 def _sharded(path: Path) -> Tensors:
     """The files that an index names, each in the index's own folder."""
     weight_map = json.loads(path.read_text())["weight_map"]
@@ -233,12 +178,19 @@ def inside(folder: Path, path: Path) -> Path:
 
 def _check_known(path: Path) -> None:
     """Compare the checksum of a file of which it has been published. Raises UserError if it differs."""
-    published = KNOWN.get(path.name, {}).get(path.stat().st_size)
+    status = path.stat()
+    published = KNOWN.get(path.name, {}).get(status.st_size)
     if published:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while part := file.read(1 << 24):
-                digest.update(part)
-        found = digest.hexdigest()
+        found = _sha256(path, status.st_size, status.st_mtime)
         if not found.startswith(published):
             raise UserError(f"{path} is damaged: its sha256 is {found[:8]}…, published is {published}…; get it again")
+
+
+@cache
+def _sha256(path: Path, size: int, changed: float) -> str:
+    """Of a file; read again only if it has changed."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            digest.update(part)
+    return digest.hexdigest()
