@@ -21,7 +21,7 @@
 #
 # **You need** Python and the idea of an array with a shape. No GPU, no download, no account.
 #
-# **Time** reading 12 minutes · running 20 to 90 seconds (fast mode 20 to 90 seconds) · exercises 20 minutes
+# **Time** reading 15 minutes · running 20 to 60 seconds (fast mode 20 to 60 seconds) · exercises 25 minutes
 
 # %%
 from minit2v import lab
@@ -257,7 +257,7 @@ lab.LatentScrubber(flight, name="take-off-scrubber")
 #
 # Without a kernel (on GitHub, or in print) you see a few of the steps instead: above `x`, below `x0`.
 #
-# Now a question to which you should commit yourself before you scrub. The run has 12 steps, 0 to 11. At which of them
+# A question to answer before you scrub. The run has 12 steps, 0 to 11 (the slider says 1 to 12). At which of them
 # does the belief `x0` first show *something red* in most of the frames? A pixel counts as red if its red is at least
 # 80 above its green, and a frame if it has one.
 

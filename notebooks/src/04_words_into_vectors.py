@@ -21,7 +21,7 @@
 # **You need** [00 · Take-off](00_take_off.ipynb). Softmax and matrix products should be old friends; attention need
 # not be.
 #
-# **Time** reading 15 minutes · running 10 to 60 seconds (fast mode 10 to 60 seconds) · exercises 30 minutes
+# **Time** reading 15 minutes · running 10 to 40 seconds (fast mode 10 to 40 seconds) · exercises 32 minutes
 
 # %%
 from minit2v import lab
@@ -262,7 +262,7 @@ lab.check("4.2", causal_attention)
 # *What if?* CLIP has no need to predict the next word, so why is it causal at all? Its authors say: to be able to
 # start from a language model, or to add language modelling later ([CLIP](https://arxiv.org/abs/2103.00020), section
 # 2.4). They left both for the future, and many image and video models live with the mask to this day. Take it out of
-# your function: which line of the check notices first?
+# your function: what does the check notice first?
 #
 # ## 4 · Penultimate: one floor below the top
 #
@@ -287,8 +287,8 @@ print("blocks that are run:", len(encoder.blocks), "of", encoder.config.layers)
 #
 # Write `encode(encoder, tokens)`: ids (b, n) in, features (b, n, d) out, from `token_embedding`,
 # `positional_embedding`, `blocks` (each is called as `block(x, attn_mask=mask)`) and `ln_final`, without calling the
-# encoder itself. The check compares every number, on the small encoder that is shipped and on one with the full
-# vocabulary.
+# encoder itself. The check compares every number, on two small encoders of random weights: one with five words, one
+# with the full vocabulary.
 #
 # <details><summary>Hint 1</summary>The two lines above are the beginning.</details>
 # <details><summary>Hint 2</summary>The mask is (n, n) and the same for all blocks. Normalise once, after the last
