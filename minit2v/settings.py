@@ -4,6 +4,7 @@ Everything that nobody chose is the preset's. A setting out of range is refused 
 """
 
 import math
+import numbers
 import operator
 import string
 from dataclasses import dataclass, replace
@@ -52,16 +53,20 @@ def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
     own |= {name: value for name in OWN if (value := getattr(settings, name)) is not None}
     factor = preset.autoencoder.factor
     for name in ("height", "width"):
-        if excess := _integer(name, own[name], 1, 4096) % factor:
+        own[name] = _integer(name, own[name], 1, 4096)
+        if excess := own[name] % factor:
             near = own[name] - excess + factor
             raise UserError(f"{name}: expected a multiple of {factor} pixels, found {own[name]}; try {near}")
-    _integer("frames", own["frames"], 1, 256)
-    _integer("steps", own["steps"], 1, preset.diffusion.steps)
-    _integer("window", settings.window, 0, 256)
-    _integer("seed", settings.seed, 0, 2**63 - 1)
-    _number("guidance", own["guidance"], -math.inf, math.inf)
-    _number("eta", settings.eta, 0, 1)
-    _number("strength", settings.strength, 0, 1)
+    own["frames"] = _integer("frames", own["frames"], 1, 256)
+    own["steps"] = _integer("steps", own["steps"], 1, preset.diffusion.steps)
+    own["guidance"] = _number("guidance", own["guidance"], -math.inf, math.inf)
+    settings = replace(
+        settings,  # numpy's numbers become Python's, the only ones that torch takes for a seed
+        window=_integer("window", settings.window, 0, 256),
+        seed=_integer("seed", settings.seed, 0, 2**63 - 1),
+        eta=_number("eta", settings.eta, 0, 1),
+        strength=_number("strength", settings.strength, 0, 1),
+    )
     if not isinstance(own["negative"], str):
         raise UserError(f"negative: expected a text, found {own['negative']!r}")
     if settings.sampler not in SAMPLERS:
@@ -88,10 +93,11 @@ def _integer(name: str, value, low: int, high: int) -> int:
     return found
 
 
-def _number(name: str, value, low: float, high: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+def _number(name: str, value, low: float, high: float) -> float:
+    if not (isinstance(value, numbers.Real) and math.isfinite(value) and low <= value <= high):
         limits = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
         raise UserError(f"{name}: expected {limits}, found {value!r}")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _of_clip(settings: Settings, own: dict, factor: int) -> dict:

@@ -78,6 +78,13 @@ def test_a_clip_depends_on_its_seed_and_prompt_only(sampler, eta):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_numbers_may_be_numpy_s():
+    pipe, plain = pipeline(), dict(seed=3, frames=2, height=16, steps=4, guidance=2.0, eta=0.5)
+    own = {name: np.array(value)[()] for name, value in plain.items()} | {"eta": np.float32(0.5)}
+    assert all(isinstance(value, np.generic) for value in own.values())
+    assert (pipe("a ring", **own).pixels == pipe("a ring", **plain).pixels).all()
+
+
 def test_it_is_the_sampler_on_the_seeds_noise_with_guidance():
     pipe = pipeline()
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(4))
