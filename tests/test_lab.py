@@ -117,6 +117,15 @@ def test_show_source_refuses(thing, lines):
 
 # --- exercises
 
+def test_show_source_works_in_a_folder_that_is_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(ROOT, target_is_directory=True)
+    code = ("from minit2v import files; from minit2v.lab.source import Source; "
+            "print(files.__file__, Source(files.atomic).title)")
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "link"},
+                           capture_output=True, text=True, check=True).stdout
+    assert "link" in found.split()[0] and "minit2v/files.py, lines" in found
+
+
 @pytest.fixture
 def course(monkeypatch):
     """A notebook 98 with two exercises."""
@@ -168,6 +177,8 @@ def broken(x):
     (lambda x: "six", False, r"✗ 98.1 double: expected double\(3\) as numbers, found str 'six'.*"),
     (broken, False, r"✗ 98.1 double: expected a result, found NameError: name 'undefined_name' is not defined; "
                     r"it comes from the line: missing = undefined_name \+ 1.*"),
+    (lambda x: torch.softmax(x.long(), 0), False,
+     r"✗ 98.1 double: expected a result, found NotImplementedError: .* not implemented for 'Long'.*"),
     (7, False, r"✗ 98.1 double: expected a result, found TypeError: .*"),
 ])  # fmt: skip
 def test_checks_tell_what_is_wrong(course, capsys, student, passed, message):
@@ -281,6 +292,14 @@ def test_pictures_keep_every_pixel(clip):
     signed = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1).expand(3, 2, 2)
     assert pictures.pixels(signed)[0, 0].tolist() == [0, 127, 255]
     assert np.array_equal(pictures.pixels(clip), clip.pixels)
+
+
+def test_pictures_leave_the_notebook_s_matplotlib_as_it_is():
+    code = ("import matplotlib; matplotlib.use('svg'); matplotlib.rcParams['lines.linewidth'] = 7; "
+            "from minit2v import lab; lab.curves({'a': ([0, 1], [0, 1])}, 'x', 'y', alt='a line'); "
+            "print(matplotlib.get_backend(), matplotlib.rcParams['lines.linewidth'])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["svg", "7.0"]
 
 
 # --- swap

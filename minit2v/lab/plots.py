@@ -184,7 +184,8 @@ def _figure(width, height, panels=1):
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(matplotlib.rcParamsDefault | {"font.size": 10.5, "svg.hashsalt": "", "backend": "agg"}):
+    own = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # it would stay changed
+    with matplotlib.rc_context(own | {"font.size": 10.5, "svg.hashsalt": ""}):
         figure = Figure((width, height), dpi=DOTS, layout="constrained")
         yield figure, list(figure.subplots(1, panels, squeeze=False).flat)
 

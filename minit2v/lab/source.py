@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent  # as a source file is resolved: a home may be a link
 COLOURS = "friendly"  # Pygments' style; on a ground of our own it is readable in a dark notebook as well
 
 
@@ -22,7 +22,8 @@ class Source:
             path = Path(inspect.getsourcefile(obj)).resolve()
             text, first = inspect.getsourcelines(obj)
         except (TypeError, OSError):
-            raise UserError(f"show_source: expected a function, class or module of minit2v, found {obj!r}") from None
+            raise UserError(f"show_source: expected a function, class or module of minit2v, "
+                            f"found {str(obj).partition(chr(10))[0]:.80}") from None
         if not path.is_relative_to(PACKAGE):
             name = getattr(obj, "__name__", repr(obj))
             raise UserError(f"show_source: expected something of minit2v, found {name}, which is not part of it")
