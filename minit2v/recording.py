@@ -175,11 +175,11 @@ class Recorder:
             words = [self.maps.words[i][k] for k in looked_at]
             arrays["cross"], ranges["cross"] = packed(cross[:, looked_at])
             arrays["temporal"], ranges["temporal"] = packed(np.stack([step[i] for step in self.kept["temporal"]]))
-        steps, timesteps = np.array(self.plan.steps), np.array(self.timesteps)
+        steps, timesteps = np.array(self.plan.steps, np.int64), np.array(self.timesteps, np.int64)  # not Windows' int32
         return Flight(
             prompt=self.prompts[i][:LONGEST_TEXT], model=pipe.preset.name, settings=self._settings(i),
             fps=pipe.preset.fps / self.plan.frame, timesteps=timesteps, steps=steps,
-            frames=np.arange(0, settings.frames, self.plan.frame),
+            frames=np.arange(0, settings.frames, self.plan.frame, dtype=np.int64),
             alpha_bar=pipe.diffusion.alpha_bar[timesteps[steps]].numpy().astype(np.float32),
             norms={name: np.array([norm[i] for norm in values]) for name, values in self.norms.items()},
             preview=preview, words=words, ranges=ranges, **arrays,
