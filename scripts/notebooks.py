@@ -176,7 +176,9 @@ def archive(folder, target):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in files.items():
-            out.writestr(zipfile.ZipInfo(f"minit2v-lab/{name}"), data, zipfile.ZIP_DEFLATED)  # dated 1980: reproducible
+            entry = zipfile.ZipInfo(f"minit2v-lab/{name}")  # dated 1980: reproducible
+            entry.external_attr = 0o644 << 16  # whoever unpacks it for a room, all may read it
+            out.writestr(entry, data, zipfile.ZIP_DEFLATED)
     with atomic(target) as unfinished:
         unfinished.write_bytes(buffer.getvalue())
     return target

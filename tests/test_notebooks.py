@@ -218,7 +218,7 @@ def test_what_nbval_does_not_compare():
     from minit2v.lab.equation_table import EquationTable, Tag
     from minit2v.lab.source import Source
 
-    patterns = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text())
+    patterns = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text(encoding="utf-8"))
 
     def clean(shown):
         for pattern, replacement in patterns:
@@ -332,6 +332,7 @@ def test_the_zip_for_a_room(trial):
     assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 40e6
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
+        assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}  # not only for who unpacks it
         notebook = archive.read("minit2v-lab/notebooks/01_trial.ipynb").decode()
     assert "return 2 * y" not in notebook and "secret" not in notebook and "exercise 9.1: your code here" in notebook
     wanted = ("START.md", "pyproject.toml", "minit2v/lab/session.py", "data/mini/unet.safetensors")
