@@ -41,6 +41,7 @@ def measured(network) -> tuple[torch.Tensor, float, float]:
 def test_equals_diffusers_at_full_size(capsys):
     from diffusers import UNet3DConditionModel
 
+    quiet = hasattr(os, "getloadavg") and os.getloadavg()[0] < 0.5  # else other work is measured too
     torch.manual_seed(0)
     theirs = UNet3DConditionModel(cross_attention_dim=1024).eval()  # its other defaults are the release
     with torch.no_grad():
@@ -75,6 +76,8 @@ def test_equals_diffusers_at_full_size(capsys):
               f"time {time_ratio:.2f} (which means something only on a quiet machine); "
               f"peak {total:.2f} GB, foretold {foretold:.2f} GB")  # fmt: skip
     assert difference < 1e-4
+    if quiet:
+        assert time_ratio <= 1.0
     if sys.platform.startswith("linux"):
         assert memory_ratio <= 1.0
         assert foretold == pytest.approx(total, rel=0.15)

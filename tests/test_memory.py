@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,6 +137,18 @@ def test_the_plan_says_which_options_fit():
         at = replace(of, memory=peak + 1e6)
         assert at.fits is not None and of.ways[at.fits] <= peak + 1e6 and (at.fits or "it fits") in at.line()
     assert "half precision" in replace(of, memory=1e9).line() and replace(of, memory=1e9).fits is None
+
+
+def test_the_readme_says_what_the_plan_says():
+    """Each row of its table, within a twentieth: another PyTorch may need a little more or less."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    rows = re.findall(r"^\| (as it is|`--.*`).* \| ([\d.]+) GB \|(?: ([\d.]+) GB)? \|$", text, re.M)
+    assert len(rows) == len(WAYS)
+    for device, column in (("cuda", 1), ("cpu", 2)):
+        ways = plan("modelscope-1.7b", device=device).ways
+        told = {options: row[column] for options, row in zip(WAYS, rows) if row[column]}
+        assert {options: float(size) for options, size in told.items()} == {
+            options: pytest.approx(size / 1e9, rel=0.05) for options, size in ways.items()}
 
 
 def test_more_frames_take_more_and_windows_bound_the_network():

@@ -1,9 +1,11 @@
 """Released weights: every layout loads, equals the public implementations, goes back bit for bit, and nothing runs."""
 
+import hashlib
 import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import zipfile
 from collections import OrderedDict
@@ -19,7 +21,7 @@ from minit2v import presets, released
 from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
-from minit2v.released import export, layouts
+from minit2v.released import export, layouts, reading
 from minit2v.released.names import names
 from minit2v.text import TextEncoder
 
@@ -208,12 +210,13 @@ def test_autoencoder_equals_diffusers(folder, theirs):
 
 
 def test_text_equals_transformers(folder, theirs):
-    ours = released.load_text(folder)
+    ours, reference = released.load_text(folder, torch.float64), theirs.text_encoder.double()
     prompts = ["A panda, eating bamboo on a rock.", ""]
     ids = theirs.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     assert (ours.tokens(prompts) == ids).all()
     with torch.no_grad():
-        assert (ours.encode(prompts) - theirs.text_encoder(ids)[0]).abs().max() < 1e-5
+        assert (ours.encode(prompts) - reference(ids)[0]).abs().max() < 1e-6
+    theirs.text_encoder.float()
 
 
 def test_pipeline_equals_diffusers(folder, theirs):
@@ -535,6 +538,55 @@ def test_hostile_files_are_refused(diffusers_folder, tmp_path, kind):
     message = str(caught.value)
     assert "\n" not in message and (str(place) in message or "wants to run" in message)
     assert not mark.exists() and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_is_published_is_compared_with_its_checksum(modelscope_folder, tmp_path, monkeypatch):
+    path, digest = modelscope_folder / "VQGAN_autoencoder.pth", hashlib.sha256()
+    digest.update(path.read_bytes())
+    size = path.stat().st_size
+    monkeypatch.setitem(reading.KNOWN, path.name, {size: digest.hexdigest()[:8]})
+    assert released.load_autoencoder(path)
+    changed = tmp_path / path.name
+    changed.write_bytes(path.read_bytes()[:-1] + b"?")
+    shutil.copy(modelscope_folder / "configuration.json", tmp_path)
+    with pytest.raises(UserError, match="sha256"):
+        released.load_autoencoder(changed)
+
+
+def readme_commands() -> list[str]:
+    """The commands of the README's section on the released weights, those in a sentence too."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    section = text.split("## Use the released 1.7B weights")[1].split("\n## ")[0]
+    blocks = re.findall(r"^minit2v [^#\n]*", section, re.M) + re.findall(r"`(minit2v [^`]* ms17[^`]*)`", section)
+    return [" ".join(command.split()) for command in blocks]
+
+
+def test_the_readme_can_be_followed(diffusers_folder, modelscope_folder, tmp_path, monkeypatch, capsys):
+    """Word for word, with these small weights in the place of what the hub sends, and a small clip."""
+    monkeypatch.setattr(released, "download", lambda name, half: diffusers_folder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "path/to").mkdir(parents=True)
+    (tmp_path / "path/to/folder").symlink_to(modelscope_folder)
+    small, done = ["--frames", "2", "--steps", "2", "--height", "16", "--width", "16"], []
+    for command in readme_commands():
+        arguments = shlex.split(command)[1:]
+        assert main(arguments + (small if arguments[0] == "sample" else [])) == 0, capsys.readouterr().err
+        done.append(" ".join(arguments[:2]))
+        if arguments[0] == "sample":
+            assert minit2v.video.Clip.load("panda.mp4").pixels.shape == (2, 16, 16, 3)
+            Path("panda.mp4").unlink()
+    assert {"weights plan", "weights convert", "weights inspect"} <= set(done) and len(done) == 5
+    assert minit2v.load("ms17", device="cpu").preset.unet == minit2v.load(diffusers_folder, device="cpu").preset.unet
+
+
+@pytest.mark.parametrize("to", ["minit2v", "diffusers", "modelscope"])
+def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
+    assert main(["weights", "convert", str(diffusers_folder), str(tmp_path / "out"), "--to", to]) == 0
+    assert layouts.layout_of(tmp_path / "out") == to
+    before, after = (minit2v.load(folder, device="cpu") for folder in (diffusers_folder, tmp_path / "out"))
+    for name in released.BUILD:
+        state, returned = getattr(before, name).state_dict(), getattr(after, name).state_dict()
+        assert state.keys() == returned.keys() and all(torch.equal(state[key], returned[key]) for key in state)
 
 
 def test_links_out_of_the_folder_are_refused_but_for_the_hubs_cache(diffusers_folder, tmp_path):
