@@ -204,6 +204,7 @@ def check_noise_table(student):
         a = torch.tensor(levels, dtype=torch.float64)
         found = student(a.clone())
         same_shape(f"the table for a of shape ({len(a)},)", found, (len(a) - 1,), "one number for each step")
+        found = torch.as_tensor(found)  # a list is as good
         miss = _miss_of_one_point(levels, found.tolist())
         if not miss < 1e-6:
             raise Failed(f"a world of one single point to be hit in {len(a) - 1} steps", f"it is missed by {miss:.2f}",
