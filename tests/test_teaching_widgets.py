@@ -175,6 +175,11 @@ def test_latent_peek_decodes_as_the_autoencoder_and_an_edit_stays_near_its_cell(
     for place in ("0,0", "0,0,8", "4,0,0", "a,b,c", "-1,0,0"):
         with pytest.raises(UserError, match="channel,row,column"):
             widget.peek.decode([{place: 0.0}])
+    for edits in ({"4,0,0": 1.0}, {"0,0,0": "one"}):  # refused, not kept: the next edit would carry it along
+        before = widget.edits
+        with pytest.raises(UserError, match="edits: expected"):
+            widget.edits = edits
+        assert widget.edits == before
     with pytest.raises(UserError, match="one frame"):
         LatentPeek(pipe.autoencoder, frames[0].astype(float))
 

@@ -219,6 +219,8 @@ def test_traits_of_a_scrubber_can_be_set_and_wrong_ones_are_refused():
             setattr(scrubber, name, value)
     with pytest.raises(UserError, match="step: expected 0 to 11, found 12"):
         LatentScrubber(make_flight(), step=12)
+    with pytest.raises(UserError, match="expected a Flight, found 'left'"):
+        LatentScrubber("left")
     assert numbered(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
 
 
@@ -346,6 +348,11 @@ def test_the_stepper_refuses_what_it_cannot_show():
         SamplerStepper(diffusion, start, {})
     with pytest.raises(UserError, match="runs: expected keys of 2 texts"):
         SamplerStepper(diffusion, start, runs, axes=("eta", "steps"))
+    gone = {"nan": samplers.ddim(lambda x, t: x * torch.nan, start, diffusion, 3)}
+    with pytest.raises(UserError, match="runs: expected finite numbers"):
+        SamplerStepper(diffusion, start, gone)
+    with pytest.raises(UserError, match="runs: expected steps"):
+        SamplerStepper(diffusion, start, gone)  # used up
     stepper = SamplerStepper(diffusion, start, runs, point=39)
     for name, value in {"step": 3, "point": 40, "run": ["two"]}.items():
         with pytest.raises(UserError, match=f"{name}: expected"):

@@ -175,7 +175,7 @@ def _named(clips):
 
 
 def _numbers(values):
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
 
 
 @contextmanager

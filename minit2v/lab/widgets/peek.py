@@ -136,6 +136,14 @@ class LatentPeek(LabWidget):
         super().__init__(name, facts=facts, recordings=recordings, row=row, column=column)
         self.numbers, self.cell = numbers, (row, column)
 
+    @traitlets.validate("edits")
+    def _possible(self, proposal):
+        for place, value in proposal.value.items():
+            self.peek.place(place)
+            if not isinstance(value, (int, float)):
+                raise UserError(f"edits: expected a number for {place}, found {value!r}")
+        return proposal.value
+
     @traitlets.observe("edits")
     def _decode(self, change):
         data, tiles = atlas(self.peek.pictures([change.new]))

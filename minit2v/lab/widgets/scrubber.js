@@ -172,7 +172,7 @@ async function render({ model, el }) {
   };
   const views = {};
   const viewOf = (name) => (views[name] = views[name] || makeView(name, flight, compact, set("frame")));
-    const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen, `a ${name} …`)
+  const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen, `a ${name} …`)
     : choice(name, options.map((option) => [option, option]), model.get(name), chosen));
   const viewChoice = oneOf("view", flight.views, set("view"));
   const wordChoice = oneOf("word", flight.words, (word) => {

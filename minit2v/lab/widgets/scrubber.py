@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
+from minit2v.flight import Flight
 from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
 from minit2v.lab.widgets.pictures import enlarge, moving, sheet, spread
 
@@ -51,6 +52,8 @@ class LatentScrubber(LabWidget):
     pictures_layout = traitlets.Dict().tag(sync=True)
 
     def __init__(self, flight, name=None, **traits):
+        if not isinstance(flight, Flight):
+            raise UserError(f"LatentScrubber: expected a Flight, found {flight!r:.80}; Flight.load reads one from a file")
         self.flight, self.words = flight, numbered(flight.words)
         self.projection = colour_projection(flight.latents("x0"), flight.preview)
         missing = {"cross-attention": flight.cross is None, "temporal attention": flight.temporal is None}

@@ -138,6 +138,8 @@ class Run:
 
     def __init__(self, diffusion, start, steps, plane):
         steps = list(steps)
+        if not steps:
+            raise UserError("runs: expected steps, found a run without any; a sampler gives its steps only once")
         self.total, self.kept = len(steps), spread(len(steps), MOST_STEPS)
         states = [start, *(step.x for step in steps)]
         shown = [steps[i] for i in self.kept]
@@ -147,6 +149,8 @@ class Run:
         self.after = _numbers([step.x for step in shown], plane)
         self.noise = _numbers([step.eps for step in shown], plane)
         self.x0 = _numbers([step.x0 for step in shown], plane)
+        if not all(np.isfinite(getattr(self, name)).all() for name in KINDS):  # the browser cannot read NaN
+            raise UserError("runs: expected finite numbers, found NaN or inf in a step")
 
 
 def _plane(start):
