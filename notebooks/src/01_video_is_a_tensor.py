@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 01 · Video is a tensor
 #
-# **A clip is a block of numbers with five axes: here you cut it, fold it and measure it, until no riddle is left.**
+# **Clips are a block of numbers with five axes. Here you cut it, fold it and measure it.**
 #
 # **You will**
 # - read the shape `b c f h w` at sight, and recognise numbers of the wrong range by their look
@@ -54,7 +54,7 @@ lab.play(clip, alt="A red disc on a dark grey ground moves from the right edge t
 
 # %% [markdown]
 # What to see: sixteen still pictures, again and again. There is no motion in any of them. Your eye makes it from the
-# *differences* between them, and in this notebook we do on purpose what your eye does unasked.
+# *differences* between them, and this notebook will do the same with numbers.
 
 # %%
 pixels = clip.pixels
@@ -67,7 +67,7 @@ lab.predict("How many numbers does this clip hold?", 16 * 64 * 64 * 3)
 # channels), each from 0 to 255. That is all there is in a video. No object, no motion, no caption.
 #
 # The product is 196,608. Seven words have to become that many numbers; with 256 x 256 pixels it would be three million.
-# How free are they, really? Section 6 has the answer.
+# How many of them are free to vary? Section 6 comes back to that.
 #
 # A block can be cut in more than one direction. Let us take row 32 of *every* frame and put these rows under one
 # another. Downwards is now time.
@@ -104,8 +104,8 @@ print("b c f H W =", tuple(x.shape))
 print("the same number in both orders:", int(x[0, 0, 8, 32, 20]), "=", int(pixels[8, 32, 20, 0]))
 
 # %% [markdown]
-# Capital `H W` are pixels, small `h w` the eight times smaller latents. Nothing was computed; every number only has a
-# new address. Getting addresses right is half of all video programming.
+# Nothing was computed; every number only has a new address. Capital `H W` are always pixels. Small `h w` are the eight
+# times smaller latents, or frames of any kind, as in the exercises below.
 #
 # ## 2 · Which numbers? The trap of the range
 #
@@ -131,8 +131,8 @@ lab.sheet(
 )
 
 # %% [markdown]
-# What to see: the second loses its darker half to black. The third lies in fog, because its black is only half-way
-# down. The fourth is black, since 1 is almost nothing in 255 (the other way round, all is white). When a video model
+# What to see: the second loses its darker half to black. The third lies in fog, because its black, 0, is the middle of
+# −1 to 1. The fourth is black, since 1 is almost nothing in 255 (the other way round, all is white). When a video model
 # shows you fog, suspect the range before you suspect the weights.
 #
 # There is a smaller trap in (1.2). The released model cuts fractions off instead of rounding, and our pipeline does as
@@ -150,9 +150,9 @@ print("changed when cut off:", len(changed), "of 256, the levels", changed.min()
 print("changed when rounded:", int((back.round().astype(np.uint8) != levels).sum()), "of 256")
 
 # %% [markdown]
-# All dark levels come back one step darker. Near −1, float32 has too few digits to tell 24 from 23.999999, and that is
-# cut down to 23. Nobody sees one step. But whoever feeds a model its own output again and again now knows one reason
-# why it gets darker.
+# All levels below a quarter, but 0, come back one step darker. Near −1, float32 has too few digits to tell 24 from
+# 23.999999, and that is cut down to 23. Nobody sees one step. But it adds up if a model is fed its own output again and
+# again.
 #
 # ## 3 · How fast? Frames are not seconds
 #
@@ -197,7 +197,7 @@ lab.strip(
 # What to see: three clips of a million. `MovingThings("train")[i]` draws number i when you ask for it, the same on
 # every computer. Some captions leave out the size or the speed, on purpose: people do so too.
 #
-# ### What is missing is the best part
+# ### What the training set leaves out
 #
 # Has a model that draws a red circle understood *red* and *circle*, or has it seen that picture before? To tell, some
 # combinations must never be in the training set. Let us find out which, by counting.
@@ -247,11 +247,12 @@ lab.FoldViz(
 # %% [markdown]
 # What to see: the hue tells the clip, the lightness the frame. In `(b f) c h w` every picture has a single shade, so a
 # layer cannot mix frames. In `(b h w) f c` every block has all shades of one hue: one pixel through the whole of time.
-# No block ever has two hues. That is what a batch is.
+# No block has two hues: the members of a batch do not meet.
 #
-# By hand, the index of a bracket is a small sum. In the library two functions go there (1.3) and back (1.4). A temporal
-# layer is told `f`, because `b f` alone does not say how many clips there are. `(h w)` stays one axis: a layer along
-# time does not care where a pixel lies.
+# Two kinds of layers look along time; we call them *temporal*. *Attention* compares all frames of a pixel and wants
+# `(b h w) f c`. A *convolution* mixes each frame with its neighbours and wants `b c f (h w)`, where `(h w)` is one axis
+# because it does not matter where a pixel lies. The library goes from frames to that order and back by two functions,
+# (1.3) and (1.4). The first is told `f`, because `b f` alone does not say how many clips there are.
 
 # %%
 from minit2v.blocks import clip_view, frame_view
@@ -286,10 +287,10 @@ for name, layout in (("contiguous", torch.contiguous_format), ("channels_last", 
 
 # %% [markdown]
 # The first line says: one step along w is 1 in memory, along h it is 6 (a row), along c 24 (a channel), and 72 to the
-# next frame. The fold for temporal attention has to copy, because between `b` and `h` lie the frames. The view for
-# temporal convolutions is free, but a view can be in an order that the next layer cannot use. Convolutions on a CPU are
-# fast if the channels of a pixel lie side by side, which PyTorch calls `channels_last`. So on a CPU our network keeps
-# its frames that way from end to end, and the view for time has the right order at once.
+# next frame. The fold for temporal attention has to copy, because in memory frames and channels lie between `b` and
+# `h`. The view for temporal convolutions is free, but a view can be in an order that the next layer cannot use.
+# Convolutions on a CPU are fast if the channels of a pixel lie side by side, which PyTorch calls `channels_last`. So on
+# a CPU our network keeps its frames that way from end to end, and the view for time has the right order at once.
 #
 # ### Exercise 1.1 · to_time
 #
@@ -456,7 +457,7 @@ lab.sheet(
 #
 # <details><summary>Hint 1</summary>All frames but the first, minus all frames but the last.</details>
 # <details><summary>Hint 2</summary>Convert before you subtract, not after. Frames are axis 2, so a slice of them is
-# written `clips[:, :, 1:]`.</details>
+# written <code>clips[:, :, 1:]</code>.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -509,9 +510,9 @@ lab.curves(
 
 # %% [markdown]
 # What to see: the simplest guess about the next frame is that nothing happens. It gets more than nine numbers in ten
-# exactly right. But it gets worse with every frame, and some frames later it is worse than a uniform grey. Both sides
-# matter. The redundancy is why a video can be squeezed into latents. And the few numbers that change are what the video
-# is *about*: a model that repeats its first frame is right almost everywhere, and shows nothing of "moves left".
+# exactly right. But it gets worse with every frame, and for the quick clip, from the fifth on, it is worse than a
+# uniform grey. The redundancy is why a video can be squeezed into latents. And the few numbers that change are what the
+# video is *about*: a model that repeats its first frame is right almost everywhere, and shows nothing of "moves left".
 #
 # ## 7 · Flicker
 #
@@ -540,8 +541,9 @@ lab.curves(
 #
 # <details><summary>Hint 1</summary>First all differences. Then two slices of them: all but the last, and all but the
 # first.</details>
-# <details><summary>Hint 2</summary>An `if` over a whole tensor is a product with truth values: `value * (a * d < 0)`.
-# The smaller of two tensors is `torch.minimum`. `mean` takes a tuple of axes.</details>
+# <details><summary>Hint 2</summary>An <code>if</code> over a whole tensor is a product with truth values:
+# <code>value * (a * d &lt; 0)</code>. The smaller of two tensors is <code>torch.minimum</code>; <code>mean</code> takes
+# a tuple of axes.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -640,15 +642,15 @@ for name, p in damaged.items():
     print(f"{name:12} {change:10.1f} {nervous:8.1f}   {seen}")
 
 # %% [markdown]
-# - **Frozen**: for both measures the *best* clip of all. Only the judge sees that nothing moves.
+# - **Frozen**: no clip can do better in either measure. Only the judge finds no motion in it. (It says None both when
+#   nothing moves and when it is not sure.)
 # - **Reversed**: difference and flicker do not know the direction of time. The judge reads "right".
 # - **Shuffled**: every single frame is perfect, so a measure that looks at frames one by one cannot see it. The flicker
 #   can, and the judge abstains from motion.
 # - **Bad lamp** and **noisy**: the flicker jumps up, and the judge is not disturbed at all. It was built to read
 #   through such things, so it is no measure of how a clip *looks*.
 #
-# Every measure is blind to something; that is what measures are. Use two that are blind to different things, and try
-# them on a frozen clip first.
+# Every measure is blind to something. Use two that are blind to different things, and try them on a frozen clip first.
 #
 # ## 10 · The same instruments on a generated clip
 #
@@ -671,11 +673,11 @@ lab.strip(
 # What to see: in the drawn clip two crescents change and all else is still. In the generated one the edge wobbles, and
 # around it lies a shimmer that your eye, without the enlargement, forgives: the model paints every frame a little
 # differently. It has learnt that the circle moves left and almost, but not quite, that a ground stays what it is.
-# Layers that look along time hold the clip together; notebook 08 takes them out.
+# To hold the frames together is the work of its temporal layers.
 #
 # ## Takeaways
 #
-# 1. A clip is `b c f h w`. Nothing in it tells the range or the frame rate; you have to know both.
+# 1. A batch of clips is `b c f h w`. Nothing in it tells the range or the frame rate; you have to know both.
 # 2. A layer looks along some axes and takes the others for a batch: `(b f) c h w` within frames, `(b h w) f c` along
 #    time. The order of the names in a bracket matters, and a batch of one hides it.
 # 3. Frames are almost copies of each other, and the small rest is the motion. Every measure of it is blind to
@@ -702,4 +704,5 @@ lab.equations(1)
 # - [Tensor Puzzles](https://github.com/srush/Tensor-Puzzles), Sasha Rush: if you liked exercises with loops, here are
 #   twenty-one more.
 #
-# **Next:** [02 · Squeezing frames](02_squeezing_frames.ipynb): 48 of these numbers become one, and the picture survives.
+# **Next:** [02 · Squeezing frames](02_squeezing_frames.ipynb): 48 of these numbers become one, and the picture
+# survives.

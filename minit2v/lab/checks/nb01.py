@@ -154,7 +154,8 @@ def check_flicker(student):
     known = {
         "a still clip": (still, 0.0, "nothing changes, so nothing is taken back"),
         "a clip that gets steadily brighter": (up, 0.0, "a change counts only if the next one has the other sign"),
-        "a lamp, on and off, 0 1 0 1 0 1": (lamp, 1.0, "every change is taken back in full; the mean is over f - 2"),
+        "a lamp, on and off, 0 1 0 1 0 1": (lamp, 1.0,
+                                            "every change is taken back: its size counts, and the mean is over f - 2"),
         "0 3 1 3 0 0": (torch.tensor([0.0, 3, 1, 3, 0, 0]).reshape(1, 1, 6, 1, 1), 1.5,
                         "of +3 -2 +2 -3 0 the parts 2, 2, 2 and 0 are taken back: the smaller of two neighbours"),
     }  # fmt: skip
