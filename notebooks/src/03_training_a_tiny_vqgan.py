@@ -10,7 +10,7 @@
 # # 03 · Training a tiny VQGAN
 #
 # **An encoder, a codebook and a decoder know nothing at first. Here you choose what they are rewarded for, train
-# them, and watch 128 codes share out the work among themselves, or refuse to.**
+# them, and watch how many of 128 codes come into use.**
 #
 # **You will**
 # - scrub through a recorded training and see what a network learns first, and what last
@@ -32,7 +32,7 @@ ctx = lab.setup(3)
 # %% [markdown]
 # ## 1 · What does learning look like?
 #
-# Our pupil is `nano`, the smallest autoencoder of this library, with a codebook of 128 codes. Frames have 32 x 32
+# We train `nano`, the smallest autoencoder of this library, with a codebook of 128 codes. Frames have 32 x 32
 # pixels, latents 8 x 8 cells, and each cell holds one of the codes.
 
 # %%
@@ -90,14 +90,14 @@ lab.sheet(list(answers.values()), list(answers), columns=4, alt="Four answers: a
           "bright blob, and an empty frame.")
 
 # %% [markdown]
-# What to see: under doubt, squared error pays for the mean of all possibilities, which is a smear, and L1 pays for
-# their median. Near the middle the median is a soft blob; when the doubt is large it is *nothing*, because every
-# single pixel is background in most of the cases. A sharp ring in the wrong place costs more than no ring. The empty
-# frames of the recording are no failure to learn. They are the right answer to the wrong question.
+# What to see: under doubt, the cheapest picture for squared error is the mean of all possibilities, a smear. For L1 it
+# is their median. With 25 places that is a small blob; when the doubt is large it is *nothing*, because every single
+# pixel is background in most of the cases. A sharp ring in the wrong place costs more than no ring. Empty frames are
+# what this loss asks for.
 #
-# The library asks two better ones. First, a thing of 3 % of the frame must not be outvoted by 97 % background, so a
-# pixel on a thing counts up to nine times as much as one of the background (`pixel_weights`). Second, edges are
-# compared as edges. Halve a picture and double it again: what got lost is its finest edges.
+# The library changes the question in two ways. First, a thing of 3 % of the frame must not be outvoted by 97 %
+# background, so pixels on and around a thing count up to nine times as much as the others (`pixel_weights`). Second,
+# edges are compared as edges. Halve a picture and double it again: what got lost is its finest edges.
 
 # %%
 import torch.nn.functional as F
@@ -112,23 +112,28 @@ lab.sheet(shown, ["frame", "edges of 1 pixel", "of 2 pixels", "of 4 pixels", "wh
           alt="A ring, its fine, middle and coarse edges on grey, and a rest of four by four squares.")
 
 # %% [markdown]
-# What to see: grey means 0, no edge. A sharp ring has strong edges at every size; a blurred one has none in the first
-# picture. This is a Laplacian pyramid, and the loss is the L1 distance of two pyramids, level by level. How does it
-# judge two mistakes that are *equal* for L1: a blurred ring, and a sharp one in a slightly wrong shade?
+# What to see: grey means 0, no edge. A sharp ring has strong edges at every size; a blurred one would have hardly any
+# of the finest. This is a Laplacian pyramid, and the loss is the L1 distance of two pyramids, level by level. How does
+# it judge two mistakes that are *equal* for L1: a blurred ring, and a sharp one in a slightly wrong shade?
 
 # %%
-from minit2v.training.vqgan import pyramid_loss
+from minit2v.training.vqgan import pixel_weights, pyramid_loss
 
 blurred = F.avg_pool2d(ring, 5, stride=1, padding=2, count_include_pad=False)
 shaded = ring + (blurred - ring).abs().mean()
 for name, picture in (("blurred", blurred), ("wrong shade", shaded)):
     print(f"{name}: L1 {(ring - picture).abs().mean():.3f}, pyramid {pyramid_loss(ring, picture, 3):.3f}")
 lab.show_source(pyramid_loss, lines=(8, 13))
+weights = pixel_weights(anywhere, 8.0)
+both = {name: (weights * (anywhere - answer).abs()).mean() + pyramid_loss(anywhere, answer.expand_as(anywhere), 3)
+        for name, answer in answers.items()}
+print("a ring anywhere, weights and pyramid; the cheapest answer is still:", min(both, key=both.get))
 
 # %% [markdown]
-# For L1 the two are alike. The pyramid makes the blur cost more, and our eyes agree. The papers use a *perceptual*
-# loss here (LPIPS): two pictures are compared as a large network sees them that was trained on photographs. That
-# network is a download of half a gigabyte, and it has never seen a moon of twelve pixels. Our loss does without it.
+# For L1 the two are alike. The pyramid makes the blur cost more, and our eyes agree. The recording was made with both
+# changes and began with empty frames all the same. The last line says why: as long as the place is unknown, neither
+# helps. As soon as it is roughly known, both do. (The papers use a *perceptual* loss here, LPIPS, which compares what a
+# large network sees that was trained on photographs. It is a download of half a gigabyte.)
 #
 # ## 3 · How a codebook learns
 #
@@ -136,8 +141,12 @@ lab.show_source(pyramid_loss, lines=(8, 13))
 # gradient went straight through. But who moves the codes? Three things have to happen.
 #
 # **Vectors come to their codes.** The *commitment loss* draws each vector towards the code that it got, so that the
-# encoder does not wander off: $\beta\,\lVert e - \mathrm{sg}(q)\rVert^2$, with the letters of notebook 02: e the
-# encoder's vector, q its code, sg *stop gradient*. For this term the code is a fixed number.
+# encoder does not wander off:
+#
+# $$\beta\,\lVert e - \mathrm{sg}(q)\rVert^2 \qquad (3.1)$$
+#
+# The letters are those of notebook 02: $e$ is the encoder's vector, $q$ its code, sg *stop gradient*. For this term the
+# code is constant. $\beta$ says how much the term counts.
 #
 # ### Exercise 3.1 · commitment_loss
 #
@@ -148,9 +157,10 @@ lab.show_source(pyramid_loss, lines=(8, 13))
 # the codes. The check tests both.
 #
 # <details><summary>Hint 1</summary>The mean runs over all four axes; the result is one number.</details>
-# <details><summary>Hint 2</summary>`tensor.detach()` is PyTorch's sg. Which of the two must be detached?</details>
+# <details><summary>Hint 2</summary><code>tensor.detach()</code> is PyTorch's sg. Which of the two must be
+# detached?</details>
 # <!-- BEGIN SOLUTION -->
-# <details><summary>Solution</summary>`return beta * ((features - codes.detach()) ** 2).mean()`</details>
+# <details><summary>Solution</summary><code>return beta * ((features - codes.detach()) ** 2).mean()</code></details>
 # <!-- END SOLUTION -->
 
 
@@ -173,7 +183,8 @@ lab.check("3.1", commitment_loss)
 # of the two is too weak then? (The one that moves the codes.)
 #
 # **Codes come to their vectors.** A code is to be the mean of the vectors that chose it. A batch is too small for a
-# good mean, so the codebook keeps a running one. No gradient is needed. With a decay of 0.99, in each step:
+# good mean, so the codebook keeps a running one (3.2): each step keeps 99 % of the old and takes 1 % of the new. No
+# gradient is needed.
 
 # %%
 book = task.autoencoder.bottleneck
@@ -193,9 +204,9 @@ print("the others:", codes[~used][0].tolist())
 # NaN: a code that nobody chose is nothing divided by nothing. Who looks after such codes is the question of the bug
 # hunt.
 #
-# **And somebody has to count.** *Usage* is the share of codes that are chosen at all. It has a weakness: a code that
+# **We have to count.** *Usage* is the share of codes that are chosen at all. It has a weakness: a code that
 # is chosen once counts as much as one that is chosen always. *Perplexity* is finer. Take the shares $p_i$ with which
-# the codes are chosen, and compute $\exp(-\sum_i p_i \log p_i)$. If k codes are used alike, it is k; if one code
+# the codes are chosen, and compute $\exp(-\sum_i p_i \log p_i)$ (3.3). If k codes are used alike, it is k; if one code
 # takes everything, 1. It is the number of codes that are in use *in effect*.
 #
 # ### Exercise 3.2 · perplexity
@@ -205,9 +216,10 @@ print("the others:", codes[~used][0].tolist())
 # Write `perplexity(share)`: shares (k,) that add up to 1 in, a number between 1 and k out. Some of the shares will be
 # 0.
 #
-# <details><summary>Hint 1</summary>`-(share * share.log()).sum()` is the entropy, if no share is 0.</details>
+# <details><summary>Hint 1</summary><code>-(share * share.log()).sum()</code> is the entropy, if no share is
+# 0.</details>
 # <details><summary>Hint 2</summary>log 0 is minus infinity, and 0 times that is NaN. Leave the zeros out first, or use
-# `torch.special.entr`, which knows that 0 log 0 counts as 0.</details>
+# <code>torch.special.entr</code>, which knows that 0 log 0 counts as 0.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -233,8 +245,8 @@ lab.check("3.2", perplexity)
 
 # %% [markdown]
 # *What if?* The number depends on how many vectors you count; a batch has 1,024 and may miss a rare code ([a good
-# discussion](https://github.com/bshall/VectorQuantizedVAE/issues/3)). And three quarters of our cells are plain
-# background. If they all shared one code, and the others were used alike, the perplexity would be about 6. (Try it.)
+# discussion](https://github.com/bshall/VectorQuantizedVAE/issues/3)). And more than four in five of our cells show
+# nothing but background. If they all shared one code, and the others were used alike, the perplexity would be about 4.
 # The recording ends at 52. What does that say about its background cells?
 #
 # ## 4 · A critic for sharpness
@@ -245,16 +257,17 @@ lab.check("3.2", perplexity)
 # could be real.
 #
 # That is the **discriminator**: a small network which gets frames and reconstructions, and is trained to tell them
-# apart. It does not give a picture one mark but a grid of scores, and each score sees a window of 38 pixels only. In
-# the papers' frames of 256 pixels that is a patch: it judges texture and edges, and leaves the content to L1. In our
-# tiny frames it is nearly everything.
+# apart. (Two networks against each other are a *generative adversarial network*, the GAN in VQGAN.) It gives a
+# picture a grid of scores, and each score sees a window of 38 pixels only. In the papers' frames of 256
+# pixels that is a patch: it judges texture and edges, and leaves the content to L1. In our tiny frames it is nearly
+# everything.
 #
 # Two losses pull in opposite directions. The discriminator wants scores above 1 for frames and below -1 for
 # reconstructions. What is beyond these marks costs nothing: that is the *hinge*. The decoder wants high scores for
 # what it has made.
 #
-# $$\mathcal{L}_D = \mathrm{E}\left[\max(0, 1 - D(x))\right] + \mathrm{E}\left[\max(0, 1 + D(\hat x))\right]
-# \qquad \mathcal{L}_{adv} = -\,\mathrm{E}\left[D(\hat x)\right]$$
+# $$\mathcal{L}_D = \mathrm{E}\left[\max(0, 1 - D(x))\right] + \mathrm{E}\left[\max(0, 1 + D(\hat x))\right] \quad (3.5)
+# \qquad\qquad \mathcal{L}_{adv} = -\,\mathrm{E}\left[D(\hat x)\right] \quad (3.6)$$
 
 # %%
 print("frames", tuple(frames.shape), "-> scores", tuple(task.discriminator(frames).shape))
@@ -265,8 +278,9 @@ lab.curves(lines, "score", "loss", alt="The loss for frames falls to zero at sco
            "from zero at score -1, the decoder's falls all the way.")
 
 # %% [markdown]
-# What to see: where both of the discriminator's lines are sloped, between -1 and 1, it is learning. A discriminator
-# that cannot tell anything apart gives 0 to everything and pays 2. Keep the number 2 in mind for the curve *hinge*.
+# What to see: beyond its mark each of the discriminator's lines is flat, and what it is sure of teaches it nothing
+# more. A discriminator that cannot tell anything apart gives 0 to everything and pays 2. Keep the number 2 in mind for
+# the curve *hinge*.
 #
 # In the library one optimiser trains both networks on one sum. That works because each term reaches only one of them.
 # Look for what is detached:
@@ -284,8 +298,8 @@ lab.show_source(VQGANTask.hinge)
 # to choose it ([issue 129](https://github.com/CompVis/taming-transformers/issues/129): should it not be a *share* of
 # the training? In our library it is, 0.7). Others saw good reconstructions ruined when the critic came in ([issue
 # 44](https://github.com/CompVis/taming-transformers/issues/44)). Let us look. Three trainings, alike in all but the
-# critic: it starts at 70 % of the steps, at once, or never. (In all recordings its voice counts ten times what is the
-# library's default, so that 1,500 steps are enough to hear it.)
+# critic: it starts at 70 % of the steps, at once, or never. (In all recordings its weight is ten times the library's
+# default, so that 1,500 steps are enough to see its effect.)
 
 # %%
 early, never = Run.load("nano-vqgan-early"), Run.load("nano-vqgan-never")
@@ -297,14 +311,15 @@ lab.RunReplay([late, early, never], name="replay-start", curve="unseen: psnr")
 # %% [markdown]
 # What to see: until step 1,050 `late` and `never` are the same training. Then the critic makes the edges of `late` a
 # tenth stronger, and PSNR does not mind. (*Sharpness* is the mean size of the finest edges, in units of those of the
-# true frames: below 1 is soft, above 1 is more than there should be.) Choose the curve *hinge*: for `late` it stays
-# close to 2, so the critic can hardly tell reconstructions from frames. Our world hardly needs it: a flat shape on a
-# plain ground leaves little doubt. In photographs, with hair and grass, doubt is everywhere.
+# true frames: below 1 is soft, above 1 is more than there should be, and here both are above.) Choose the curve
+# *hinge*: for `late` it stays close to 2, so the critic can hardly tell reconstructions from frames. Our world hardly
+# needs it: a flat shape on a plain ground leaves little doubt. In photographs, with hair and grass, doubt is
+# everywhere.
 #
 # `early` never gets anywhere. Play it: the frames turn green, black, green, red. It looks like a chase. About the
-# output of an untrained network the critic can say something quite simple, "this colour is a fake"; the decoder runs
-# to another colour, and is caught there. Both are busy with each other, and the frame is forgotten. A critic can
-# teach edges only when edges are all that is wrong.
+# output of an untrained network the critic can say something quite simple, "this colour is a fake"; the decoder changes
+# the colour, and the critic follows. Neither has to attend to the frame. A critic can teach edges only when edges are
+# all that is wrong.
 #
 # ### Exercise 3.3 · warm_up
 #
@@ -312,12 +327,12 @@ lab.RunReplay([late, early, never], name="replay-start", curve="unseen: psnr")
 #
 # The critic of `late` does not enter at full strength either. Write `warm_up(progress, start, ramp)`, the factor on
 # the adversarial term. `progress` is the share of the training that is done. The factor is 0 until `start`, then
-# rises in a straight line, reaches 1 at `start + ramp` and stays there.
+# rises in a straight line, reaches 1 at `start + ramp` and stays there (3.7).
 #
 # <details><summary>Hint 1</summary>Which share of the ramp is done? It may come out below 0 or above 1.</details>
-# <details><summary>Hint 2</summary>`min` with 1 and `max` with 0.</details>
+# <details><summary>Hint 2</summary><code>min</code> with 1 and <code>max</code> with 0.</details>
 # <!-- BEGIN SOLUTION -->
-# <details><summary>Solution</summary>`return min(1.0, max(0.0, (progress - start) / ramp))`</details>
+# <details><summary>Solution</summary><code>return min(1.0, max(0.0, (progress - start) / ramp))</code></details>
 # <!-- END SOLUTION -->
 
 
@@ -334,12 +349,12 @@ lab.check("3.3", warm_up)
 
 # %% [markdown]
 # *What if?* The ramp is for the decoder's term only; the discriminator learns at full rate from `start` on. So it
-# learns its trade while its voice is still faint. What would the decoder learn from a critic who knows nothing yet?
+# has learnt something before it counts for much. What would the decoder learn from a critic who knows nothing yet?
 #
 # ## 6 · Train it
 #
-# Enough recordings. A training step by hand is in the next cell; the loop of the lab, below it, adds a learning rate
-# that rises and falls, and a limit for the length of the gradient.
+# A training step by hand is in the next cell; the loop of the lab, below it, adds a learning rate that rises and falls,
+# and a limit for the length of the gradient.
 
 # %%
 optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
@@ -388,10 +403,10 @@ if RUN:
 else:
     mine = late
 print(f"{mine.curves['unseen: codes in use'][1][-1]:.0f} codes in use, perplexity "
-      f"{mine.curves['unseen: perplexity'][1][-1]:.0f}, {mine.curves['unseen: psnr'][1][-1]:.0f} dB")
+      f"{mine.curves['unseen: perplexity'][1][-1]:.0f}, {mine.curves['unseen: psnr'][1][-1]:.1f} dB")
 
 # %% [markdown]
-# What to see: nearly all codes have found work, and the latents say in 448 bits where a thing is, which shape it has
+# What to see: nearly all codes are in use, and the latents say in 448 bits where a thing is, which shape it has
 # and which colour. Not everything fits. Go back to the first widget and look at the star: its points are two pixels
 # wide, and it comes back as a pentagon. The cross was green, then blue, and is not quite cyan at the end.
 #
@@ -435,10 +450,10 @@ for step in (900, 1500):
 lab.RunReplay([late, collapsed], name="replay-collapsed", curve="unseen: codes in use")
 
 # %% [markdown]
-# What to see: for nine hundred steps the collapsed network is level with the healthy one, even a little ahead. With a
-# handful of codes one is quickly settled. Then it falls behind and ends three decibels lower. It has 21 codes at the
-# end, and in effect nine: three bits in each cell, where the healthy one has nearly six. Nothing crashed and no loss
-# rose. Whoever logs only losses sees a training that works, and is a little disappointed by it.
+# What to see: for nine hundred steps the collapsed network is level with the healthy one, even a little ahead. Then it
+# falls behind and ends three decibels lower. It has 21 codes at the end, and in effect nine: three bits in each cell
+# ($2^3 = 8$), where the healthy one has nearly six. Nothing crashed, and the curve of L1 fell as it should.
+# Whoever logs only losses sees a training that works, with a somewhat poor result.
 #
 # To find the cause we can keep the encoder still. Take the vectors that an untrained one makes of our frames, and let
 # only the codebook learn. This is its step, all of it:
@@ -489,14 +504,14 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
 #
 # Mend `update`, which is `broken_update` under another name. `usage` (k,) is the running share of every code, `sums`
 # (k, c) the running sum of its vectors, and a code is their quotient. The start in the tiny cube must stay as it is.
-# The check begins in such a cube, and later moves all vectors somewhere else, as a learning encoder does; codes in
-# use must not be touched. Draw random numbers from `generator`.
+# The check begins in such a cube, and later moves all vectors somewhere else, as a learning encoder does. Codes in use
+# must not be touched, nor those that only this batch has missed. Draw random numbers from `generator`.
 #
 # <details><summary>Hint 1</summary>Which codes are dead? A fair share is 1 / k. A code whose running usage has sunk
 # below a hundredth of that has not been chosen for a long time.</details>
-# <details><summary>Hint 2</summary>Put every dead code on a vector of the batch: `vectors[torch.randint(len(vectors), (n,),
-# generator=generator)]`. A code is a quotient, so both of its parts must be set; give it a fair usage, or it is dead again
-# in the next step.</details>
+# <details><summary>Hint 2</summary>Put every dead code on a vector of the batch:
+# <code>vectors[torch.randint(len(vectors), (n,), generator=generator)]</code>. A code is a quotient, so both of its
+# parts must be set; give it a fair usage, or it is dead again in the next step.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -548,14 +563,14 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
 
 # %% [markdown]
 # The library does what you did, with two refinements. A dead code is put on a vector that is *badly served* by the
-# present codes, with a probability in proportion to its squared error. And the dice are seeded by the number of
-# updates, so that a resumed training throws the same. `usage` begins at zero, so the first batch replaces all codes.
-# Where a codebook begins hardly matters when the dead are brought back.
+# present codes, with a probability in proportion to its squared error. And the random choice is seeded by the number of
+# updates, so that a resumed training repeats it. `usage` begins at zero, so the first batch replaces all codes. Where a
+# codebook begins hardly matters when the dead are brought back.
 #
 # ## Takeaways
 #
-# 1. A loss that measures the distance to one picture pays, under doubt, for blur or for nothing at all. Edges need a
-#    reward of their own, and sharpness under doubt needs a critic, who comes when there is something to criticise.
+# 1. Under doubt, a loss that measures the distance to one picture asks for blur, or for nothing at all. Edges need a
+#    term of their own, and sharpness under doubt needs a critic, which has to wait until only edges are wrong.
 # 2. A codebook learns without a gradient: vectors commit to codes, codes follow their vectors by a running mean, and
 #    the dead are restarted.
 # 3. A good reconstruction proves nothing about the codebook. Log usage and perplexity from the first step.
@@ -574,11 +589,10 @@ lab.equations(3)
 # %% [markdown]
 # ## Further reading
 #
-# - [VQGAN](https://arxiv.org/abs/2012.09841), section 3.1: its adversarial term has a weight that adapts to the gradients;
-#   compare it with our plain ramp.
+# - [VQGAN](https://arxiv.org/abs/2012.09841), section 3.1: its adversarial term has a weight that adapts to the
+#   gradients; compare it with our plain ramp.
 # - [VQ-VAE](https://arxiv.org/abs/1711.00937), section 3.2 and appendix A.1: the three terms, and the moving averages.
 # - [VideoGPT, issue 18](https://github.com/wilson1yan/VideoGPT/issues/18): an author on which
 #   of two remedies keeps a codebook alive.
 #
-# **Next:** [04 · Words into vectors](04_words_into_vectors.ipynb). Frames have become small numbers; now sentences
-# do.
+# **Next:** [04 · Words into vectors](04_words_into_vectors.ipynb): the same for sentences.

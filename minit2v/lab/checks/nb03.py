@@ -86,7 +86,12 @@ def perplexity(share):
 def check_perplexity(student):
     """Shares whose answer is known, one with zeros, then random ones against the library."""
     uniform = student(torch.full((64,), 1 / 64))
-    close("perplexity of 64 codes used alike", uniform, 64.0, 1e-3, "natural logarithm and exp belong together")
+    cause = "natural logarithm and exp belong together"
+    mistakes = {math.log(64): "this is the entropy; exp of it is missing", 1 / 64: "a minus sign is missing"}
+    for value, mistake in mistakes.items():
+        if uniform is not None and math.isclose(float(uniform), value, rel_tol=1e-3):
+            cause = mistake
+    close("perplexity of 64 codes used alike", uniform, 64.0, 1e-3, cause)
     found = student(torch.tensor([0.5, 0.5, 0.0, 0.0]))
     if not math.isfinite(float(found)):
         raise Failed("2 for the shares [0.5, 0.5, 0, 0]", f"{float(found)}", "0 log 0 counts as 0; leave zeros out")
@@ -147,18 +152,19 @@ def check_update(student):
         for _ in range(1000):
             vectors = (centres + moved).repeat(16, 1) + 0.1 * torch.randn(128, 2, generator=generator)
             state = student(*state, vectors, generator)
-        if not isinstance(state, tuple) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
-            found = type(state).__name__
-            raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
+            if not isinstance(state, tuple) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
+                found = type(state).__name__
+                raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
         index = torch.cdist(vectors, state[0]).argmin(dim=1)
         found = bottleneck.perplexity(torch.bincount(index, minlength=k) / len(vectors)).item()
         if not found > 12:
-            cause = "a code that nobody takes must be put where vectors are"
+            cause = "a dead code must be put on one of the vectors, each on another: sums / usage is its place"
             if moved:
                 cause = "a good start is not enough: look for dead codes at every step, by their running usage"
             raise Failed(f"a perplexity above 12 of 32 {place}", f"{found:.1f}", cause)
-    alive = torch.tensor([[5.0, 0.0], [-5.0, 0.0]])
-    vectors = alive.repeat(8, 1) + 0.1 * torch.randn(16, 2, generator=generator)
-    found = student(alive, torch.full((2,), 0.5), 0.5 * alive, vectors, generator)[0]
-    close("codes that are in use", found, alive, 0.05, "only codes with usage * k below a hundredth are dead")
+    alive, usage = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 9.0]]), torch.tensor([0.45, 0.45, 0.1])
+    vectors = alive[:2].repeat(8, 1) + 0.1 * torch.randn(16, 2, generator=generator)  # the third misses this batch
+    found = student(alive, usage, usage[:, None] * alive, vectors, generator)[0]
+    cause = "dead is a code whose running usage * k is below a hundredth, not one that this batch has missed"
+    close("codes that are in use", found, alive, 0.05, cause)
     return "dead codes come back, also when the features move away, and living ones stay"
