@@ -35,7 +35,7 @@ def read_preset(folder: Path) -> Preset:
     """The settings of a model folder. Raises UserError if config.json is none."""
     path = Path(folder) / "config.json"
     try:
-        return Preset.from_dict(json.loads(path.read_text()))
+        return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -84,7 +84,7 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     if out:
         for path, text in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), table)):
             with atomic(path) as unfinished:
-                unfinished.write_text(text)
+                unfinished.write_text(text, encoding="utf-8")
     return report
 
 
