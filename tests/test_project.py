@@ -91,6 +91,7 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     source = {p.relative_to(ROOT).as_posix() for kind in ("py", "js", "css") for p in (ROOT / "minit2v").rglob(f"*.{kind}")}
     files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
     shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
+    shipped |= {"minit2v/_data/flights/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
     assert source | shipped <= names
     assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
 
