@@ -28,7 +28,8 @@ def find_model(name: str | Path) -> Path:
             return folder
     shipped = sorted(path.parent.name for path in data_dir().glob("*/config.json"))
     known = f"shipped are {', '.join(shipped) or 'none'}"
-    raise UserError(f"unknown model {str(name)!r}; {known}; else give a folder of minit2v, diffusers or ModelScope")
+    folders = "a folder with a config.json, or of diffusers or ModelScope"
+    raise UserError(f"unknown model {str(name)!r}; {known}; else give {folders}")
 
 
 def read_preset(folder: Path) -> Preset:
