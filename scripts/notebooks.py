@@ -171,8 +171,9 @@ def archive(folder, target):
         files[f"notebooks/{source.stem}.ipynb"] = text.encode()
     for name in SHIPPED:
         for path in sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]:
-            if path.is_file() and "__pycache__" not in path.parts:
-                files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+            place = path.relative_to(ROOT)
+            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in place.parts):
+                files[place.as_posix()] = path.read_bytes()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in files.items():
@@ -233,6 +234,8 @@ def main(argv=None):
                 path = build(source, folder)
             elif args.command == "student":
                 path = write(deeper(student(read(source))), folder / "student" / built.name)
+            elif not built.exists():
+                raise UserError(f"expected {built}, found none; build {source.stem[:2]} first")
             else:
                 path = write(deeper(solution(nbformat.read(built, 4))), folder / "solutions" / built.name)
             print(f"{path}  {path.stat().st_size / 1e6:.2f} MB  {time.monotonic() - start:.0f} s", flush=True)

@@ -175,6 +175,7 @@ def broken(x):
     (lambda x: x * float("nan"), False, r"✗ 98.1 double: expected double\(3\) 6 .*, found nan.*"),
     (lambda x: None, False, r"✗ 98.1 double: expected double\(3\), found None. Likely cause: .* return .*"),
     (lambda x: "six", False, r"✗ 98.1 double: expected double\(3\) as numbers, found str 'six'.*"),
+    (lambda x: [torch.ones(2, 2), torch.ones(3, 3)], False, r"✗ 98.1 double: .* as numbers, found list \[tensor.*"),
     (broken, False, r"✗ 98.1 double: expected a result, found NameError: name 'undefined_name' is not defined; "
                     r"it comes from the line: missing = undefined_name \+ 1.*"),
     (lambda x: torch.softmax(x.long(), 0), False,

@@ -311,6 +311,8 @@ def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     error = capsys.readouterr().err
     assert error == "notebooks: 01_trial.py: cell 1 raised ZeroDivisionError: division by zero; nothing was written\n"
     assert not (trial / "01_trial.ipynb").exists()
+    assert notebooks.main(["solutions", "--folder", str(trial)]) == 2
+    assert capsys.readouterr().err.endswith("01_trial.ipynb, found none; build 01 first\n")
     assert notebooks.main(["build", "07", "--folder", str(trial)]) == 2
     assert capsys.readouterr().err == "notebooks: expected the numbers of notebooks (01), found '07'\n"
 

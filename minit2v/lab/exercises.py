@@ -100,7 +100,7 @@ def run(number, student):
         praise = one.check(student)
         return Outcome(True, f"✓ {label}: {praise or 'right'}")
     except Failed as failed:
-        return Outcome(False, f"✗ {label}: {failed}")
+        return Outcome(False, f"✗ {label}: {' '.join(str(failed).split())}")  # a tensor's repr has many lines
     except Exception as error:  # the student's code may raise anything, and so may a check that is given nonsense
         if _is_a_stub(error):
             return Outcome(False, f"✗ {label}: not written yet; hint 1 is above")
