@@ -233,7 +233,10 @@ def test_doctor_checks_and_writes_nothing(here, capsys, monkeypatch, model):
     assert "WRONG" in capsys.readouterr().out and not list(here.iterdir())
 
 
-@pytest.mark.parametrize("command", ["sample", "train", "evaluate", "weights", "weights inspect", "weights plan", "doctor"])
+COMMANDS = ("sample", "train", "evaluate", "weights", "weights inspect", "weights plan", "doctor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])

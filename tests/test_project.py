@@ -88,7 +88,8 @@ def test_the_wheel_carries_the_shipped_model(wheel):
         names = set(archive.namelist())
         entry = next(name for name in names if name.endswith("entry_points.txt"))
         assert b"minit2v = minit2v.cli:main" in archive.read(entry)
-    source = {p.relative_to(ROOT).as_posix() for kind in ("py", "js", "css") for p in (ROOT / "minit2v").rglob(f"*.{kind}")}
+    paths = [path for kind in ("py", "js", "css") for path in (ROOT / "minit2v").rglob(f"*.{kind}")]
+    source = {path.relative_to(ROOT).as_posix() for path in paths}
     files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
     shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
     shipped |= {"minit2v/_data/flights/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}

@@ -129,7 +129,8 @@ def test_seeds_prompts_and_given_clips(pipe):
     settings = checked([PROMPT, "a ring moves"], Settings(seed=5), TINY)
     recorder = Recorder(pipe, [PROMPT, "a ring moves"], settings)
     assert len(list(recorder.follow(pipe.stream([PROMPT, "a ring moves"], seed=5)))) == 4
-    for together, alone in zip(recorder.flights(), (flight_of(pipe, PROMPT, seed=5), flight_of(pipe, "a ring moves", seed=6))):
+    separate = flight_of(pipe, PROMPT, seed=5), flight_of(pipe, "a ring moves", seed=6)
+    for together, alone in zip(recorder.flights(), separate):
         assert together.settings == alone.settings and together.words == alone.words
         for name in LATENTS:
             np.testing.assert_allclose(together.latents(name), alone.latents(name), atol=0.05)

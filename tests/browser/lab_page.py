@@ -147,7 +147,7 @@ class Notebook:
 
     @contextmanager
     def silent_kernel(self):
-        """The kernel's process stands still: busier than by any cell, as recent kernels answer widgets beside a cell."""
+        """The kernel's process stands still: busier than any cell, as recent kernels answer widgets beside a cell."""
         pid = int(self.evaluate("__import__('os').getpid()"))
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -53,7 +53,7 @@ class LatentScrubber(LabWidget):
 
     def __init__(self, flight, name=None, **traits):
         if not isinstance(flight, Flight):
-            raise UserError(f"LatentScrubber: expected a Flight, found {flight!r:.80}; Flight.load reads one from a file")
+            raise UserError(f"LatentScrubber: expected a Flight, found {flight!r:.80}; Flight.load reads a file")
         self.flight, self.words = flight, numbered(flight.words)
         self.projection = colour_projection(flight.latents("x0"), flight.preview)
         missing = {"cross-attention": flight.cross is None, "temporal attention": flight.temporal is None}
