@@ -589,6 +589,15 @@ def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
         assert state.keys() == returned.keys() and all(torch.equal(state[key], returned[key]) for key in state)
 
 
+def test_a_small_model_outlives_its_file(diffusers_folder, tmp_path):
+    """Training writes over the files of a model that a notebook may have open."""
+    path = Path(shutil.copytree(diffusers_folder / "unet", tmp_path / "unet")) / "diffusion_pytorch_model.safetensors"
+    unet = released.load_unet(path)
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(before[key], value) for key, value in unet.state_dict().items())
+
+
 def test_links_out_of_the_folder_are_refused_but_for_the_hubs_cache(diffusers_folder, tmp_path):
     def linked(folder: Path, target: Path) -> Path:
         copied(diffusers_folder, folder)

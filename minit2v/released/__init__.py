@@ -90,8 +90,9 @@ def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors,
     Raises UserError for a tensor that is missing, left over, of another shape or not finite; then the module is of no
     use."""
     state, copied = {}, 0
+    small = sum(p.nbytes for p in module.state_dict().values()) < MAPPED  # copied: its file may be replaced meanwhile
     for key, value in matched(module, table, tensors):
-        state[key] = value.to(device, dtype if value.is_floating_point() else None)
+        state[key] = value.to(device, dtype if value.is_floating_point() else None, copy=small)
         copied += value.nbytes if state[key] is not value or len(table[key]) > 1 else 0
         if copied > MAPPED:
             copied = tensors.forget() or 0
