@@ -62,8 +62,8 @@ print(sample.caption, "· b c f H W =", tuple(x0.shape), "· variance 1:", abs(x
 lab.play({"the victim": sample.frames}, alt="A large yellow square moves quickly to the right over a dark ground.")
 
 # %% [markdown]
-# Now turn the dial. It has two knobs: the *timestep* `t`, a whole number from 0 (the clip) to 999 (noise), and the
-# *schedule*, which says how fast the clip disappears on the way.
+# Now turn the dial. It has two knobs: the *timestep* `t`, a whole number from 0 (almost the clip) to 999 (noise), and
+# the *schedule*, which says how fast the clip disappears on the way.
 
 # %%
 from dataclasses import replace
@@ -186,8 +186,12 @@ lab.curves(lines, "value of the number that was 2", "how often", alt="Three pair
 # $$\alpha_2(1 - \alpha_1) + (1 - \alpha_2) = 1 - \alpha_2\alpha_1$$
 #
 # So two steps are one step with $\alpha_2\alpha_1$ in the place of $\alpha_1$. Repeat the argument, and `t` steps
-# are one jump with the *product* of all the alphas. That product is $\bar\alpha_t$; the bar says "all of them so
-# far".
+# are one jump with the *product* of all the alphas; the bar says "all of them so far":
+#
+# $$\bar\alpha_t = \alpha_1\,\alpha_2 \cdots \alpha_t \qquad (5.2)$$
+#
+# (A trap: papers count steps from 1, and $x_0$ is the clip. Code counts from 0, and `t = 0` is the clip *after* the
+# first step.)
 #
 # Training asks about one timestep of one clip at a time. Only the distribution at `t` matters then, and a jump costs
 # one line instead of a thousand. Before you compute the product yourself, a guess.
@@ -315,11 +319,11 @@ lab.check("5.3", variance_along)
 #
 # ## 4 · Three schedules, one ratio
 #
-# A schedule is a list of betas. The library knows three; two are straight lines, the third is not even given by its
-# betas. To compare them, compare what a network meets: how much clip there is for each bit of noise. Both are
-# variances, so their ratio is the **signal-to-noise ratio**, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$.
-# At SNR 1, clip and noise are equally strong. (The dial shows it in decibels, ten times its logarithm: 0 dB is SNR
-# 1.)
+# A schedule is a list of betas. The library knows three: in *linear* the betas lie on a straight line, in
+# *scaled_linear* their square roots do, and *cosine* prescribes $\bar\alpha$ instead. To compare them, compare what
+# a network meets: how much clip there is for each bit of noise. Both are variances, so their ratio is the
+# **signal-to-noise ratio**, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$. At SNR 1, clip and noise are
+# equally strong. (The dial shows it in decibels, ten times its logarithm: 0 dB is SNR 1.)
 
 # %%
 lab.show_source(betas)
@@ -347,12 +351,13 @@ lab.strip({name: descent(process) for name, process in schedules.items()}, n=6,
           alt="A yellow square at six timesteps: with cosine it is clear the longest, and gone at the end.")
 
 # %% [markdown]
-# What to see: at the same `t` the three rows are destroyed to different degrees; "t = 500" says nothing until you
-# know the schedule. *linear* was DDPM's choice, with other ends, and spends many steps where hardly anything is
-# left. *cosine* was made to spread the work evenly. *scaled_linear*, whose square roots are straight, lies between
-# them; Stable Diffusion took it, and ModelScopeT2V after it.
+# What to see: *cosine* keeps the most, and shortly before the end it drops to almost nothing; the other two stay
+# above 0.001. So at the same `t` the three rows are destroyed to different degrees; "t = 500" says nothing until you know
+# the schedule. *linear* was DDPM's choice, with other ends, and spends many steps where hardly anything is
+# left. *cosine* was made to spread the work evenly. *scaled_linear* lies between them; Stable Diffusion took it, and
+# ModelScopeT2V after it.
 #
-# Look at the last column. In the first row the square is still there, and a trace of it in the second.
+# Look at the last column from a little distance. In the first row a shadow of the square is left.
 #
 # ## 5 · The last seven per cent
 #
@@ -545,7 +550,8 @@ lab.curves(lines, "t", "directions read correctly", alt="The smaller the clip, t
 #
 # And our `mini`? Its latents are 8 x 8. By size alone it would need *less* noise than a large model. Yet its preset
 # has `snr_shift=2`, which is more. The reason is section 6: its clips are one flat shape on flat ground, sixteen
-# times over, far more alike than real videos. Read directions from latents: average the halves, decode, look.
+# times over, far more alike than real videos. To measure it we read directions again, now from latents: average the
+# halves, decode, compare.
 
 
 # %%
@@ -565,9 +571,9 @@ print("shift of mini:", ctx.pipe.preset.diffusion.snr_shift)
 lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1; that of shift 2 falls earlier.")
 
 # %% [markdown]
-# What to see: without a shift, a simple average reads the direction at most timesteps. There a network has no use
-# for the words "moves left", and does not learn them. With shift 2, more of the training is spent where only the
-# prompt can know. **A schedule decides what a network must get from the text.**
+# What to see: without a shift, a simple average reads the direction at most timesteps. There a network hardly needs
+# the words "moves left", and the loss does not make it learn them. With shift 2, more of the training is spent where
+# only the prompt can know. **A schedule decides what a network must get from the text.**
 #
 # ## 8 · Noise, clip, or v: one thing from three sides
 #
@@ -576,7 +582,7 @@ lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1
 # the factors are the cosine and the sine of an angle, and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns
 # from clip to noise like the hand of a clock. Its velocity is
 #
-# $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0.$$
+# $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0 \qquad (5.8)$$
 #
 # The library's `split` turns any of the three into clip and noise. No view has more information than another. But
 # *errors* do not cost the same: let a network be wrong by 0.1 everywhere, and ask how wrong the clip is that its
@@ -625,7 +631,7 @@ lab.strip({name: descent(process) for name, process in processes.items()}, n=6, 
           "noise. Broken: full of snow at once, then square and noise fade together into flat grey.")
 
 # %% [markdown]
-# The symptom: at `t = 0`, where nothing should have happened, the clip is full of snow. At `t = 999`, where all
+# The symptom: at `t = 0`, where hardly anything should have happened, the clip is full of snow. At `t = 999`, where all
 # should be snow, it is almost flat grey. The comment says the right thing, and the code beside it does another.
 #
 # Why did nobody see it? Sampling from a prompt starts from noise and never calls this function; only sampling from a
@@ -634,9 +640,10 @@ lab.strip({name: descent(process) for name, process in processes.items()}, n=6, 
 # %%
 import copy
 
+measure = lab.yours("5.3")
 for name, process in processes.items():
-    noisy = (process.add_noise(x0, noise, torch.tensor([t])).var().item() for t in (0, 500, 999))
-    print(f"{name}: variance at t = 0, 500, 999:", *(f"{variance:.1f}" for variance in noisy))
+    variances = measure(process.add_noise, x0, [0, 500, 999], ctx.generator())
+    print(f"{name}: variance at t = 0, 500, 999:", *(f"{variance:.1f}" for variance in variances))
 crippled = copy.copy(ctx.pipe)
 crippled.diffusion = Broken(ctx.pipe.preset.diffusion)
 results = {name: pipe(sample.caption, clip=sample.frames, strength=0.5, seed=0)

@@ -33,9 +33,8 @@ ctx = lab.setup(6)
 # %% [markdown]
 # ## 1 · A world with two numbers
 #
-# Notebook 05 ended with noise: at the last timestep nothing of the clip was left. Now we go back. For one particular
-# clip that is impossible, what is gone is gone. But we do not want that clip again. We want *a* clip, any one that
-# could have been there.
+# Notebook 05 ended with noise: at the last timestep nothing of the clip was left. Now we go back. To that particular
+# clip there is no way. But we want *a* clip, any one that could have been there.
 #
 # A latent clip of the mini model has 4,096 numbers, and nobody can look at a cloud of such clips. So for most of this
 # notebook we live in a smaller world, in which a "clip" has two numbers and is a point on paper. All its clips
@@ -143,7 +142,7 @@ print(f"squared error of some real point:        {((truth - other) ** 2).sum(1).
 # %% [markdown]
 # Twice as large. A blurred average is what a network *must* say while it cannot know. The real model does the same. We
 # give it a vague prompt and three different noises, and look at its $x_0$ in the first step and in the last.
-# (`guidance=1` switches off an amplifier that notebook 10 explains.)
+# (`guidance=1` asks with the prompt alone; section 8 says what else there is.)
 
 # %%
 prompts = ["a circle moves"] * 3
@@ -156,10 +155,11 @@ lab.strip(rows, alt="In the first step the model believes in the same coloured s
           "step in three different clips of a disc.")
 
 # %% [markdown]
-# What to see: three noises, one and the same smear: the circles that the model knows, all on top of one another. In the
-# last step they are three clips. In between the model made up its mind, three times differently. That is the whole
-# secret: **do not jump to the average; take a small step towards it, and ask again.** The next question contains a
-# little less noise, so the next answer is a little less of an average.
+# What to see: three noises, one and the same smear: an average of the circles that the model expects. In the last step
+# they are three clips, which differ in place, size and colour. (All three move up, which nobody asked for: a small
+# model has habits.) In between it made up its mind, three times differently. That is the whole secret: **do not jump to
+# the average; take a small step towards it, and ask again.** The next question contains a little less noise, so the
+# next answer is a little less of an average.
 #
 # How large a step, and in what manner? There are two classical answers.
 #
@@ -187,18 +187,19 @@ lab.curves({"what x0 says": (grid, says_x0), "what x says": (grid, says_x), "bot
 # variance that the forward step adds,
 #
 # $$x' \sim \mathcal N\!\left(\frac{\sqrt{\bar\alpha'}\,\beta}{1-\bar\alpha}\,x_0 + \frac{\sqrt{1-\beta}\,(1-\bar\alpha')}{1-\bar\alpha}\,x,\;\;
-# \frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta\right) \qquad \text{DDPM (7)}$$
+# \frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta\right) \qquad (6.1), (6.2)$$
 #
-# DDPM does this at every step, with one brazen substitution: nobody tells it $x_0$, so it takes the network's guess.
-# In a small step that does little harm, because $\beta$ is small and the guess has little weight.
+# DDPM does this at every step, but nobody tells it $x_0$, so it takes the network's guess. While there is much noise,
+# the guess is poor; but $\beta$ is small beside $1-\bar\alpha$, and the guess has little weight. Towards the end it
+# has much, and by then it is good.
 #
 # ### Exercise 6.1 · ddpm_step
 #
 # Difficulty 3/5 · importance 5/5 · 10 minutes
 #
-# Draw $x'$. `x`, `x0` and `noise` (standard normal) have one shape, whichever; `a` and `a_next` are plain numbers,
-# $\bar\alpha$ and $\bar\alpha'$. The check does not know the formula: it multiplies bells on a grid, as you have just
-# done.
+# Draw $x'$. `x`, `x0` and `noise` (standard normal) are tensors of one shape, any shape; `a` and `a_next` are plain
+# numbers, $\bar\alpha$ and $\bar\alpha'$. The check does not know the formula: it multiplies bells on a grid, as you
+# have just done.
 #
 # <details><summary>Hint 1</summary>A draw from a bell is its mean plus its standard deviation times <code>noise</code>.
 # The formula gives the variance.</details>
@@ -236,8 +237,7 @@ lab.check("6.1", ddpm_step)
 # ends at $x_0$, without noise. Keep this in mind for the bug hunt.
 #
 # Here is the same step in the library, with the loop around it. Each round asks the model, moves `x`, and yields a
-# `Step` with everything you may want to look at. We let it loose on our two thousand noises, twice, with different
-# dice.
+# `Step` with everything you may want to look at. We run it on our two thousand noises, twice, with different dice.
 
 # %%
 lab.show_source(samplers.ddpm)
@@ -274,7 +274,7 @@ print("less than a third end in the same blob with other dice:", same.double().m
 # of that and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in
 # general, keep as much as leaves room for fresh noise of variance $\sigma^2$, of any size we like:
 #
-# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\epsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad \text{DDIM (12), (16)}$$
+# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\epsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad (6.4), (6.3)$$
 #
 # Variances of independent noises add up, $(1-\bar\alpha'-\sigma^2) + \sigma^2$, so the total is right for every $\eta$.
 # With $\eta = 1$, $\sigma^2$ is the posterior's variance, and the step *is* DDPM's. With $\eta = 0$ nothing is random
@@ -285,7 +285,7 @@ print("less than a third end in the same blob with other dice:", same.double().m
 # Difficulty 3/5 · importance 5/5 · 12 minutes
 #
 # `x0`, `eps` and `noise` ($z$, standard normal) have one shape; `a`, `a_next`, `eta` are numbers; `noise` is None if
-# `eta` is 0. The check looks where you aim, compares $\eta = 1$ with DDPM and $\eta = 0$ with the library, and lets
+# `eta` is 0. The check tests each factor, compares $\eta = 1$ with DDPM and $\eta = 0$ with the library, and lets
 # your step sample a single Gaussian, whose mean and spread must come out.
 #
 # <details><summary>Hint 1</summary>Begin with <code>eta = 0</code>, where it is one line: two terms, each a square root
@@ -356,13 +356,13 @@ lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls i
 
 # %% [markdown]
 # What to see: the noise is cut like a cake, and DDIM carries each slice to one blob. With DDPM the colours are
-# shuffled. So under DDIM a noise is an **address**: it alone decides the clip, and a small change of it is, as a rule, a
-# small change of the clip. (A seed repeats a DDPM clip, too, but only because it repeats every throw of the dice.) That
-# is why the pipeline's default is DDIM.
+# shuffled. So under DDIM a noise is an **address**: it alone decides the clip, and a small change of it is, as a rule,
+# a small change of the clip. (A seed repeats a DDPM clip, too, but only because it repeats every throw of the dice.)
+# That is why the pipeline's default is DDIM.
 #
 # Now step by step. In the widget blue is $x$, orange the $x_0$ that the oracle sees in it, a grey line the noise, and
 # green the way to the next $x$. Move the step, click a point to follow it, turn $\eta$ from 0 to 1, and change the
-# number of steps.
+# number of steps. (Without a kernel you see $x$ only, at five steps.)
 
 # %%
 few = noise[:200]
@@ -525,8 +525,12 @@ lab.curves({name: (COUNTS, d) for name, d in distances.items()} | {"two true clo
 #
 # ## 8 · The real thing
 #
-# The network is now the mini model's UNet, asked with and without the prompt (`guided` does that; notebook 10 is about
-# why). It answers with $v$, and the library turns $v$ into $(x_0, \epsilon)$. The loop is yours.
+# The network is now the mini model's UNet. `guided` asks it twice at every step, with the prompt and with the empty
+# prompt as in notebook 00, and exaggerates the difference $s$ times. This is *guidance*:
+#
+# $$\text{answer} = \text{without} + s\,(\text{with} - \text{without}) \qquad (6.6)$$
+#
+# For `mini`, $s$ is 1.5. The answer is a $v$, and the library turns it into $(x_0, \epsilon)$. The loop is yours.
 
 # %%
 from minit2v.video import Clip
@@ -552,12 +556,14 @@ lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by sid
 
 # %% [markdown]
 # What to see: the same clip twice. The left one was made by a loop that you can explain line by line. It was written
-# for points in a plane, and has just denoised 4,096 numbers without noticing the difference.
+# for points in a plane, and has just denoised 4,096 numbers.
+#
+# *What if?* Try $s$ = 0, 3 and 12: `ctx.pipe(prompt, guidance=3, seed=7)`. With 0 the prompt has no say. What does too
+# much do?
 #
 # ## 9 · Watching it make up its mind
 #
-# Now record a run of the vague prompt and take it apart. The scrubber shows, for every step, the latents $x$ and what
-# the network believes: the clip $x_0$, decoded, and the noise. Use the arrow keys.
+# Now record a run of the vague prompt, and scrub through it as in notebook 00.
 
 # %%
 flight = lab.record(pipe, "a circle moves", seed=1)
@@ -573,8 +579,8 @@ lab.LatentScrubber(flight, name="scrubber-06", view="decoded")
 #
 # ## 10 · Bug hunt: crumbs
 #
-# A colleague's DDPM keeps the noise of each step in a table, as logarithms, for those do not underflow. She ran it on
-# the mini model.
+# A colleague's DDPM keeps the size of each step's noise in a table, as logarithms, because those do not underflow. She
+# ran it on the mini model.
 
 # %%
 def broken_table(a):
@@ -663,8 +669,11 @@ cosine = torch.cat([alpha_bar[samplers.timesteps(diffusion, 100)], torch.ones(1,
 print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[-1]:.2f}, beside blobs of {SPREAD}")
 
 # %% [markdown]
-# That is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one single point
-# nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in `tests/test_samplers.py`.
+# *What if?* Decode what `ddpm_by_table(noise_table, 24)` returns, as above.
+#
+# The last number is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one
+# single point nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in
+# `tests/test_samplers.py`.
 #
 # The family is real. The
 # [code published with DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py)
@@ -705,4 +714,5 @@ lab.equations(6)
 # - Karras and others, [Elucidating the design space](https://arxiv.org/abs/2206.00364), section 2 and figure 3:
 #   samplers as solvers of one equation, and why its curves are so nearly straight.
 #
-# **Next:** 07 opens the network that has been an oracle until now: a UNet for pictures, block by block.
+# **Next:** you have seen every part of the pipeline but the inside of the UNet. `lab.UNetMap(ctx.pipe.unet)` opens it:
+# click a block for its shapes, its parameters and its source.
