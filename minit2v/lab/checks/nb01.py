@@ -114,6 +114,7 @@ def check_temporal_difference(student):
         found = student(clips)
         what = f"differences of {'uint8' if clips.dtype == torch.uint8 else 'float'} clips"
         same_shape(what, found, wanted.shape, "f frames have f - 1 differences, and f is axis 2 of b c f h w")
+        found = torch.as_tensor(found)
         if clips.dtype == torch.uint8 and not found.is_floating_point():
             cause = "uint8 has no negative numbers: 24 - 235 is 45 there; convert to float before you subtract"
             raise Failed(f"{what} as float", str(found.dtype).removeprefix("torch."), cause)
@@ -188,7 +189,8 @@ def check_unfold(student):
         swapped = frames.reshape(f, b, 3, 2, 2).permute(1, 2, 0, 3, 4)
         mistakes = {"where does frame t of clip i lie in (b f), and where does the reshape look for it?": swapped}
         cause = _cause(found, mistakes, "first cut the axis (b f) in two, then move c before f")
-        if not torch.equal(found, wanted):
+        found = torch.as_tensor(found)
+        if not torch.equal(found.to(wanted), wanted):
             sequence = [f"clip {int(n) // 100} frame {int(n) % 100}" for n in found[0, 0, :3, 0, 0].tolist()]
             raise Failed(f"clip 0 of {b} to begin with its frames 0, 1, 2", ", ".join(sequence), cause)
     return "every frame in its own clip, for batches of 1, 2 and 3"

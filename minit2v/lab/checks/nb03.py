@@ -152,7 +152,7 @@ def check_update(student):
         for _ in range(1000):
             vectors = (centres + moved).repeat(16, 1) + 0.1 * torch.randn(128, 2, generator=generator)
             state = student(*state, vectors, generator)
-            if not isinstance(state, tuple) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
+            if not isinstance(state, (tuple, list)) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
                 found = type(state).__name__
                 raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
         index = torch.cdist(vectors, state[0]).argmin(dim=1)

@@ -1,5 +1,6 @@
 """Checks of notebook 04, Words into vectors: byte pairs, causal attention, the encoder from parts, a test for it."""
 
+import numpy as np
 import torch
 
 from minit2v.lab.exercises import Failed, close, exercise, same_shape
@@ -100,11 +101,12 @@ def check_causal_attention(student):
     q, k, v = (torch.randn(6, 8, generator=generator) for _ in range(3))
     found = student(q, k, v)
     same_shape("the result", found, (6, 8), "the result has one row for each query, as wide as a value")
+    found = torch.as_tensor(found).to(q)
     if not torch.isfinite(found).all():
         raise Failed("finite numbers", "NaN", "triu(0) forbids the diagonal as well: the first token sees nothing")
     later = v.clone()
     later[4] += 10
-    leaked = ((student(q, k, later) - found).abs() > 1e-6).any(dim=1)
+    leaked = ((torch.as_tensor(student(q, k, later)).to(q) - found).abs() > 1e-6).any(dim=1)
     if leaked[:4].any():
         row = int(leaked.nonzero()[0])
         cause = "no mask, a transposed one, or 0 instead of -inf"
@@ -163,6 +165,7 @@ def _mistaken(encoder, tokens):
     words, n = encoder.token_embedding(tokens), tokens.shape[1]
     placed, mask = words + encoder.positional_embedding, torch.full((n, n), float("-inf")).triu(1)
     return {
+        "a mask of True and False is added as 1 and 0; it wants -inf and 0": encoder.ln_final(through(placed, mask < 0)),
         "the blocks ran without the mask": encoder.ln_final(through(placed, None)),
         "the positions were left out": encoder.ln_final(through(words, mask)),
         "ln_final was left out": through(placed, mask),
@@ -212,7 +215,7 @@ def check_is_causal(student):
     }
     for what, (broken, expected, cause) in cases.items():
         found = student(broken, encoder)
-        if not isinstance(found, bool):
+        if not isinstance(found, (bool, np.bool_)):
             raise Failed("True or False", found, "return a bool: bool(…) makes one of a tensor")
         if found != expected:
             raise Failed(f"{expected} for {what}", found, cause)
