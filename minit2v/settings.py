@@ -77,9 +77,10 @@ def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
         settings = replace(settings, clip=getattr(settings.clip, "pixels", settings.clip))
         own |= _of_clip(settings, own, factor)
     settings = replace(settings, **own)
-    expected, found = latent_shape(len(prompts), settings, preset), getattr(settings.noise, "shape", None)
-    if settings.noise is not None and (found is None or tuple(found) != expected):
-        raise UserError(f"noise: expected (b, c, f, h, w) = {expected}, found {found and tuple(found)}")
+    expected, noise = latent_shape(len(prompts), settings, preset), settings.noise
+    if noise is not None and not (isinstance(noise, Tensor) and tuple(noise.shape) == expected):
+        found = f"{type(noise).__name__} {tuple(getattr(noise, 'shape', ()))}"
+        raise UserError(f"noise: expected a tensor (b, c, f, h, w) = {expected}, found {found}")
     return settings
 
 

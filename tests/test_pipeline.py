@@ -162,7 +162,8 @@ BAD = {
     "sampler": [dict(sampler="euler"), dict(sampler=None)],
     "seed": [dict(seed=-1), dict(seed=2**63), dict(seed=0.5), dict(seed=None)],
     "negative": [dict(negative=3)],
-    "noise": [dict(noise=torch.zeros(SHAPE[1:])), dict(noise=torch.zeros(SHAPE), frames=4), dict(noise=3)],
+    "noise": [dict(noise=torch.zeros(SHAPE[1:])), dict(noise=torch.zeros(SHAPE), frames=4), dict(noise=3),
+              dict(noise=np.zeros(SHAPE))],
 }
 
 
