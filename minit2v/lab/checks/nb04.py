@@ -165,7 +165,7 @@ def _mistaken(encoder, tokens):
     words, n = encoder.token_embedding(tokens), tokens.shape[1]
     placed, mask = words + encoder.positional_embedding, torch.full((n, n), float("-inf")).triu(1)
     return {
-        "a mask of True and False is added as 1 and 0; it wants -inf and 0": encoder.ln_final(through(placed, mask < 0)),
+        "a mask of True and False is added as 1 and 0; use -inf and 0": encoder.ln_final(through(placed, mask < 0)),
         "the blocks ran without the mask": encoder.ln_final(through(placed, None)),
         "the positions were left out": encoder.ln_final(through(words, mask)),
         "ln_final was left out": through(placed, mask),
