@@ -46,7 +46,8 @@ Once, with a network and Python 3.10 or newer, in this folder:
     python3 -m venv .venv
     .venv/bin/pip install -e ".[lab]"
 
-From then on nothing needs a network. Is this machine ready?
+That takes some minutes and, on Linux, 6 GB of disk, most of them for PyTorch. From then on nothing needs a network.
+Is this machine ready?
 
     .venv/bin/minit2v doctor --lab A
 
