@@ -237,3 +237,16 @@ def runtime() -> float:
 
 def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
+
+
+def peak() -> int:
+    """The most memory that this process has held so far, in bytes.
+
+    Linux's /proc counts from the start of the program; its `ru_maxrss` begins with what the parent process held.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac

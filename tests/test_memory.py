@@ -34,9 +34,9 @@ CASES = {
 }  # fmt: skip
 # one process that samples one step with random weights, and says what it took at most
 RUN = """
-import json, resource, sys
+import json, sys
 import torch
-from minit2v.memory import plan
+from minit2v.memory import peak, plan
 from minit2v.pipeline import TextToVideo
 from minit2v.presets import Preset
 from minit2v.released import BUILD
@@ -54,7 +54,7 @@ for name, build in BUILD.items():
                                  for key, value in parts[name].state_dict().items()}, assign=True)
     parts[name].requires_grad_(False)
 TextToVideo(preset, **parts, batched=batched)("a red circle", steps=1)
-print(json.dumps([foretold, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([foretold, peak()]))
 """
 
 

@@ -99,7 +99,7 @@ def test_refuses_what_it_cannot_resume(tmp_path):
         train(Regression(), tmp_path, replace(CONFIG, lr=0.2), resume=True)
     with pytest.raises(UserError, match="other settings .*image_share"):
         train(Regression(), tmp_path, CONFIG, resume=True, settings={"image_share": 0.5})
-    with pytest.raises(UserError, match="another model"):
+    with pytest.raises(UserError, match="another preset"):
         train(Regression(width=4), tmp_path, CONFIG, resume=True)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])

@@ -190,13 +190,13 @@ def _seconds(pipe, settings: dict, steps: int | None = None) -> float:
 
 def _peak_memory(model: str) -> float:
     """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip."""
-    import resource
     import subprocess
     import sys
     import tempfile
 
+    code = "import sys; from minit2v import cli, memory; cli.main(sys.argv[1:]); print(memory.peak())"
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["a red circle moves left", "--model", str(model), "--steps", "50", "--out", f"{folder}/clip.mp4"]
-        subprocess.run([sys.executable, "-m", "minit2v", "sample", *arguments], check=True, capture_output=True)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9
+        command = [sys.executable, "-c", code, "sample", *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) / 1e9
