@@ -22,7 +22,7 @@ from minit2v.video import Clip
 
 NOTEBOOKS = {
     "prompt": "04 Words into vectors", "text encoder": "04 Words into vectors", "noise": "05 Destroying a video",
-    "UNet": "07 A UNet for pictures, 08 Teaching it time", "sampler": "06 Un-destroying it",
+    "UNet": "06 Un-destroying it (from the outside)", "sampler": "06 Un-destroying it",
     "autoencoder": "02 Squeezing frames, 03 Training a tiny VQGAN", "clip": "01 Video is a tensor",
 }  # fmt: skip
 
