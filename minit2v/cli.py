@@ -139,7 +139,7 @@ def parser():
     add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
 
     add = command("doctor", commands.doctor, "check this installation", DOCTOR)
-    add("--lab", metavar="NAME", help="is this machine ready for lab A, B, C or D? needs no network")
+    add("--lab", metavar="NAME", help="is this machine ready for lab A or C? needs no network")
     return top
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from minit2v.errors import UserError
 
 LABS = {  # name: its title, the numbers of its notebooks
-    "A": ("From noise to motion", (5, 6)),  # 10 (steering) will join them
-    "B": ("Teaching a UNet about time", (1, 8, 11)),
+    "A": ("From noise to motion", (5, 6)),
     "C": ("Latents", (2, 3, 4)),
-    "D": ("Loading someone else's model", (11, 12)),
 }
 PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib")
 

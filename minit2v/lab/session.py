@@ -58,14 +58,14 @@ def setup(notebook):
     """Seed everything, choose mode and device, and print them with the versions in one line.
 
     Args:
-        notebook: its number, 0 to 13.
+        notebook: its number.
     Returns:
         the notebook's `Session`. Nothing is put into the notebook's own names.
 
     In fast mode there is one thread and no progress bar, so that two runs print the same.
     """
     if not isinstance(notebook, int) or not 0 <= notebook <= 99:
-        raise UserError(f"setup: expected the number of a notebook, 0 to 13, found {notebook!r}")
+        raise UserError(f"setup: expected the number of a notebook, like 5, found {notebook!r}")
     chosen = mode()
     if chosen == "fast":
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: before torch, which imports it
