@@ -131,7 +131,7 @@ print("context (b, n, d):", tuple(context.shape))
 # Twenty tokens, 128 numbers each. Twenty, although the sentence has seven words: the list is always filled up to the
 # same length (notebook 04 shows with what). We encode the empty prompt as well. The sampler will ask the UNet
 # twice at each step, once with the prompt and once without, and go a little further in the direction in which the
-# two answers differ. That is *guidance*; notebook 06 ends with it, and here it is one argument.
+# two answers differ. That is *guidance*; notebook 06 has its formula, and here it is one argument.
 #
 # Next the noise: a latent video in which every number is drawn from the normal distribution. It is drawn on the CPU
 # from a seeded generator, so that seed 0 means the same noise on your machine and on mine.
