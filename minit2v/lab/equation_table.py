@@ -69,7 +69,10 @@ class EquationTable:
 def _cell(numbered):
     i, text = numbered
     text = html.escape(text)
-    return f"<td style=\"text-align: left\">{f'<code>{text}</code>' if i >= 3 else text}</td>"
+    if i < 3:
+        return f'<td style="text-align: left">{text}</td>'
+    wrapped = "text-align: left; max-width: 20em; overflow-wrap: anywhere"  # names of tests are long
+    return f'<td style="{wrapped}"><code>{text}</code></td>'
 
 
 def equations(notebook):
