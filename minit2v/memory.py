@@ -127,7 +127,7 @@ class Plan:
         """All figures, a row each, and the line."""
         total = sum(self.weights.values())
         rows = [(f"weights of the {name}", size) for name, size in self.weights.items()] + [("weights", total)]
-        rows += [("peak of loading", self.loading)]
+        rows += [("peak of loading" + ", without --offload" * bool(self.host), self.loading)]
         for options, peak in self.ways.items():
             rows.append((f"peak of sampling {options}".rstrip(), peak))
             if options in self.host:
@@ -220,11 +220,9 @@ def available(device: str) -> float | None:
     if device == "cuda":
         return None
     path = Path("/proc/meminfo")
-    if path.is_file():
-        return next(float(line.split()[1]) * 1024 for line in path.read_text().splitlines() if "MemAvailable" in line)
-    if hasattr(os, "sysconf"):  # the whole, where only that is told
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return None
+    if not path.is_file():
+        return None
+    return next(float(line.split()[1]) * 1024 for line in path.read_text().splitlines() if "MemAvailable" in line)
 
 
 def runtime() -> float:
