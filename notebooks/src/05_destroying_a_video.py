@@ -22,7 +22,7 @@
 # **You need** [01](01_video_is_a_tensor.ipynb) for `b c f h w` and ranges, [02](02_squeezing_frames.ipynb) for
 # latents; the mean and the variance of random numbers.
 #
-# **Time** reading 16 minutes · running 30 seconds to 2 minutes (fast mode 15 to 60 seconds) · exercises 27 minutes
+# **Time** reading 16 minutes · running 20 seconds to 2 minutes (fast mode 10 to 60 seconds) · exercises 27 minutes
 
 # %%
 from minit2v import lab
@@ -323,7 +323,8 @@ lab.check("5.3", variance_along)
 # *scaled_linear* their square roots do, and *cosine* prescribes $\bar\alpha$ instead. To compare them, compare what
 # a network meets: how much clip there is for each bit of noise. Both are variances, so their ratio is the
 # **signal-to-noise ratio**, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$. At SNR 1, clip and noise are
-# equally strong. (The dial shows it in decibels, ten times its logarithm: 0 dB is SNR 1.)
+# equally strong. (The dial shows it in decibels, ten times its logarithm: 0 dB is SNR 1.) Notebook 02 asked which of
+# two channels drowns first: the smaller one, for half the size is a quarter of the SNR.
 
 # %%
 lab.show_source(betas)
