@@ -123,7 +123,7 @@ def settings_of(path: Path, network: str) -> dict:
     else:
         found = path / FOLDERS[network] / "config.json"
     try:
-        content = json.loads(found.read_text()) if found.is_file() and found != path else {}
+        content = json.loads(found.read_text(encoding="utf-8")) if found.is_file() and found != path else {}
         content = content.get("model", {}).get("model_cfg", content) if found.name == "configuration.json" else content
     except (ValueError, AttributeError) as error:
         raise UserError(f"{found} is damaged ({str(error)[:80]}); get it again") from None
@@ -136,7 +136,7 @@ def diffusion_config(folder: Path) -> DiffusionConfig:
     if not path.is_file():
         return released
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); get it again") from None
     predictions = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}

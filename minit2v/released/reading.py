@@ -146,7 +146,7 @@ def _check_zip(path: Path) -> None:
 
 def _sharded(path: Path) -> Tensors:
     """The files that an index names, each in the index's own folder."""
-    weight_map = json.loads(path.read_text())["weight_map"]
+    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     for name in set(weight_map.values()):
         if Path(name).name != name or "\\" in name or Path(name).suffix not in SUFFIXES:
             raise UserError(f"{path} is damaged: expected files in its own folder, found {name!r}; get it again")
