@@ -21,7 +21,7 @@
 #
 # **You need** Python and the idea of an array with a shape. No GPU, no download, no account.
 #
-# **Time** reading 15 minutes · running 20 to 60 seconds (fast mode 20 to 60 seconds) · exercises 25 minutes
+# **Time** reading 15 minutes · running 10 to 60 seconds (fast mode the same) · exercises 25 minutes
 
 # %%
 from minit2v import lab

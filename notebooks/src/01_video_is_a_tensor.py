@@ -20,7 +20,7 @@
 #
 # **You need** [00 · Take-off](00_take_off.ipynb), and arrays: indexing, slices, `reshape`. No neural networks.
 #
-# **Time** reading 14 minutes · running 10 to 60 seconds (fast mode 10 to 60 seconds) · exercises 28 minutes
+# **Time** reading 14 minutes · running 5 to 60 seconds (fast mode the same) · exercises 28 minutes
 
 # %%
 from minit2v import lab

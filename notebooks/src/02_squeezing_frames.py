@@ -21,7 +21,7 @@
 # **You need** [01 · Video is a tensor](01_video_is_a_tensor.ipynb): folds, and the range [-1, 1]. From PyTorch:
 # `requires_grad`, `backward`, and what a convolution does.
 #
-# **Time** reading 15 minutes · running 10 to 60 seconds (fast mode 10 to 60 seconds) · exercises 25 minutes
+# **Time** reading 15 minutes · running 5 to 60 seconds (fast mode the same) · exercises 25 minutes
 
 # %%
 from minit2v import lab

@@ -22,7 +22,7 @@
 # **You need** [02 · Squeezing frames](02_squeezing_frames.ipynb): encoder, decoder, latents, the nearest code and the
 # straight-through gradient. How an optimiser uses a gradient should be familiar.
 #
-# **Time** reading 15 minutes · running 15 to 60 seconds (fast mode 15 to 60 seconds) · exercises 30 minutes
+# **Time** reading 15 minutes · running 5 to 60 seconds (fast mode the same) · exercises 30 minutes
 
 # %%
 from minit2v import lab

@@ -21,7 +21,7 @@
 # **You need** [00 · Take-off](00_take_off.ipynb). Softmax and matrix products should be old friends; attention need
 # not be.
 #
-# **Time** reading 15 minutes · running 10 to 40 seconds (fast mode 10 to 40 seconds) · exercises 32 minutes
+# **Time** reading 15 minutes · running 5 to 40 seconds (fast mode the same) · exercises 32 minutes
 
 # %%
 from minit2v import lab

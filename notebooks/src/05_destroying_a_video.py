@@ -22,7 +22,7 @@
 # **You need** [01](01_video_is_a_tensor.ipynb) for `b c f h w` and ranges, [02](02_squeezing_frames.ipynb) for
 # latents; the mean and the variance of random numbers.
 #
-# **Time** reading 16 minutes · running 20 seconds to 2 minutes (fast mode 10 to 60 seconds) · exercises 27 minutes
+# **Time** reading 16 minutes · running 10 seconds to 2 minutes (fast mode 5 to 60 seconds) · exercises 27 minutes
 
 # %%
 from minit2v import lab

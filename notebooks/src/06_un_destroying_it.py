@@ -23,7 +23,7 @@
 # **You need** [05 · Destroying a video](05_destroying_a_video.ipynb): $\bar\alpha_t$, schedules, and how $x_0$,
 # $\epsilon$ and $v$ give one another.
 #
-# **Time** reading 20 minutes · running 15 to 90 seconds (fast mode 15 to 90 seconds) · exercises 40 minutes
+# **Time** reading 20 minutes · running 10 to 90 seconds (fast mode 5 to 90 seconds) · exercises 40 minutes
 
 # %%
 from minit2v import lab
