@@ -144,6 +144,34 @@ def keep_picture(notebook, widget, name):
     widget.screenshot(path=OUTPUT / f"{name}-{notebook.theme}.png")
 
 
+# first, as the browser of `notebook` is open from its first test to its last, and one process has one playwright
+@pytest.mark.skipif(not TAKE_OFF.exists(), reason="make notebooks writes it")
+def test_take_off(folder):
+    """Notebook 00 as a reader sees it: opened, looked at, run, scrubbed."""
+    shutil.copy(TAKE_OFF, folder)
+    with Browser(folder) as browser:
+        notebook = browser.open(TAKE_OFF.name)
+        notebook.theme = "light"
+        assert notebook.page.get_by_text("Error displaying widget").count() == 0  # pictures before it is run
+        notebook.run_all()
+        scrubbers = notebook.page.get_by_role("group", name="latent scrubber")
+        wait_for("three scrubbers", lambda: scrubbers.count() >= 3)
+        scrubber = widget(notebook, "latent scrubber")
+        before, words = look(scrubber), readouts(scrubber)
+        left, right = (notebook.page.locator(".mt-pair .minit2v").nth(i) for i in (0, 1))
+        with notebook.silent_kernel():
+            scrubber.get_by_role("slider", name="step").focus()
+            press(notebook, "ArrowRight", 4)
+            assert look(scrubber) != before and readouts(scrubber) != words
+            left.get_by_role("slider", name="step").focus()
+            press(notebook, "ArrowRight", 3)
+            assert readouts(left)[0] == readouts(right)[0]
+        for i, output in enumerate(notebook.page.locator(".jp-OutputArea").all()):
+            if output.is_visible() and output.bounding_box()["height"] > 40:
+                output.screenshot(path=OUTPUT / f"take-off-{i:02}.png")
+        check_page(notebook)
+
+
 def test_keys_move_the_scrubber_and_python_hears_of_it(notebook):
     scrubber = widget(notebook, "latent scrubber")
     before = look(scrubber)
@@ -262,30 +290,3 @@ def test_cells_can_be_run_again_under_the_same_names(notebook):
     press(notebook, "ArrowRight", 2)
     assert readouts(scrubber)[0].startswith("3 of 12")
     wait_for("Python to hear", lambda: notebook.evaluate("scrubber.step") == "2")
-
-
-@pytest.mark.skipif(not TAKE_OFF.exists(), reason="make notebooks writes it")
-def test_take_off(folder):
-    """Notebook 00 as a reader sees it: opened, looked at, run, scrubbed."""
-    shutil.copy(TAKE_OFF, folder)
-    with Browser(folder) as browser:
-        notebook = browser.open(TAKE_OFF.name)
-        notebook.theme = "light"
-        assert notebook.page.get_by_text("Error displaying widget").count() == 0  # pictures before it is run
-        notebook.run_all()
-        scrubbers = notebook.page.get_by_role("group", name="latent scrubber")
-        wait_for("three scrubbers", lambda: scrubbers.count() >= 3)
-        scrubber = widget(notebook, "latent scrubber")
-        before, words = look(scrubber), readouts(scrubber)
-        left, right = (notebook.page.locator(".mt-pair .minit2v").nth(i) for i in (0, 1))
-        with notebook.silent_kernel():
-            scrubber.get_by_role("slider", name="step").focus()
-            press(notebook, "ArrowRight", 4)
-            assert look(scrubber) != before and readouts(scrubber) != words
-            left.get_by_role("slider", name="step").focus()
-            press(notebook, "ArrowRight", 3)
-            assert readouts(left)[0] == readouts(right)[0]
-        for i, output in enumerate(notebook.page.locator(".jp-OutputArea").all()):
-            if output.is_visible() and output.bounding_box()["height"] > 40:
-                output.screenshot(path=OUTPUT / f"take-off-{i:02}.png")
-        check_page(notebook)
