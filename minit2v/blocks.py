@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from minit2v.presets import UNetConfig
 
+PART = 2**21  # numbers that a feed-forward layer holds at a time between its two products
 MOST_SEQUENCES = 65_535  # GPU kernels fail beyond (pytorch issue 142228); a temporal layer has one for each pixel
 
 
@@ -144,6 +145,12 @@ class GEGLU(nn.Module):
         self.proj_out = nn.Linear(4 * d, d)
 
     def forward(self, x: Tensor) -> Tensor:
+        # a part of the tokens at a time: what is between the products is twelve times as wide as x, and blocks of
+        # memory beyond 32 MB go back to the system each time, which then has to clear every page anew
+        parts = x.flatten(0, -2).split(max(1, PART // self.proj_out.in_features))
+        return torch.cat([self.part(part) for part in parts]).view(x.shape) if len(parts) > 1 else self.part(x)
+
+    def part(self, x: Tensor) -> Tensor:
         # two products instead of one that is cut in half: the halves of a row would not lie together in memory
         halves = zip(self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2))
         value, gate = (F.linear(x, weight, bias) for weight, bias in halves)

@@ -181,3 +181,10 @@ def test_many_sequences_are_attended_in_parts(monkeypatch):
     whole = blocks.attend(q, k, v)
     monkeypatch.setattr(blocks, "MOST_SEQUENCES", 6)
     assert torch.allclose(blocks.attend(q, k, v), whole, atol=1e-12)
+
+
+def test_feed_forward_in_parts_is_the_same(monkeypatch):
+    layer, x = blocks.GEGLU(8).double(), torch.randn(3, 50, 8, dtype=torch.float64)
+    whole = layer(x)
+    monkeypatch.setattr(blocks, "PART", 7 * 4 * 8)  # seven tokens at a time, and three at the end
+    torch.testing.assert_close(layer(x), whole, rtol=0, atol=1e-12)
