@@ -31,3 +31,13 @@ def data_dir() -> Path:
     """Where shipped weights and images are: inside an installed wheel, or in the clone."""
     inside = Path(__file__).parent / "_data"
     return inside if inside.exists() else Path(__file__).parent.parent / "data"
+
+
+def find_recording(path: str | Path, what: str) -> Path:
+    """The .npz file at `path`, or the shipped one of that name in data/`what`s. Raises UserError that lists those."""
+    folder = data_dir() / f"{what}s"
+    found = next((place for place in (folder / f"{path}.npz", Path(path)) if place.is_file()), None)
+    if found is None:
+        shipped = ", ".join(sorted(place.stem for place in folder.glob("*.npz")))
+        raise UserError(f"expected an existing {what} (.npz) or one of {shipped}, found {path}")
+    return found

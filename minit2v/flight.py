@@ -23,7 +23,7 @@ import numpy as np
 from einops import rearrange
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, data_dir
+from minit2v.files import atomic, find_recording
 from minit2v.video import check_output
 
 FORMAT = "minit2v flight 1"
@@ -133,11 +133,7 @@ class Flight:
         >>> Flight.load("left").prompt
         'a large red circle moves left'
         """
-        folder = data_dir() / "flights"
-        found = next((place for place in (folder / f"{path}.npz", Path(path)) if place.is_file()), None)
-        if found is None:
-            shipped = ", ".join(sorted(place.stem for place in folder.glob("*.npz")))
-            raise UserError(f"expected an existing flight (.npz) or one of {shipped}, found {path}")
+        found = find_recording(path, "flight")
         try:
             return _read(found)
         except Exception as error:  # a damaged archive fails in a dozen ways

@@ -159,7 +159,7 @@ def by_loops(unet, x, t, context):
         unet(x, torch.tensor([t]), context)
     for hook in hooks:
         hook.remove()
-    f, h, w = x.shape[2], *(side // 2 ** unet.config.attention.index(True) for side in x.shape[3:])
+    f, h, _ = x.shape[2], *(side // 2 ** unet.config.attention.index(True) for side in x.shape[3:])
 
     def attention(layer, rows, columns):
         q, k = layer.to_q(rows), layer.to_k(columns)

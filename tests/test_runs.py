@@ -14,6 +14,7 @@ from PIL import Image
 
 from minit2v import lab
 from minit2v.errors import UserError
+from minit2v.files import data_dir
 from minit2v.lab import runs
 from minit2v.lab.runs import Run
 from minit2v.lab.widgets.base import png
@@ -62,7 +63,7 @@ def test_the_shipped_runs_are_trainings_of_this_code():
     """A few steps made anew give the points and pictures that are shipped; all of it takes minutes."""
     for name, variant in zip(SHIPPED, runs.VARIANTS):
         shipped, task = Run.load(name), runs.task_of(variant)
-        assert shipped.name == variant and (runs.data_dir() / f"runs/{name}.npz").stat().st_size < 100_000
+        assert shipped.name == variant and (data_dir() / f"runs/{name}.npz").stat().st_size < 100_000
         pictures, figures = runs.examine(task, runs.unseen_frames())
         assert abs(pictures.astype(int) - shipped.pictures[0]).max() <= 2
         for key, value in figures.items():

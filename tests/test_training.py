@@ -102,6 +102,8 @@ def test_trained_further(tmp_path, folder):
         run("unet", "nano", folder, start=folder)
     with pytest.raises(UserError, match="unknown model"):
         run("unet", "nano", tmp_path / "other", start=tmp_path / "nothing")
+    with pytest.raises(UserError, match="mini is a run of preset 'mini', not 'nano'"):
+        run("unet", "nano", tmp_path / "other", start="mini")
     assert not (tmp_path / "other").exists() and not (tmp_path / "clip").exists()
 
 

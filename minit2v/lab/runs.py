@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minit2v.bottleneck import Codebook, perplexity
 from minit2v.errors import UserError
-from minit2v.files import atomic, data_dir
+from minit2v.files import atomic, find_recording
 from minit2v.lab.widgets.base import atlas
 from minit2v.presets import get
 from minit2v.training.trainer import learning_rate, step_generator
@@ -75,11 +75,7 @@ class Run:
     @classmethod
     def load(cls, path: str | Path) -> "Run":
         """The run in an .npz file, or a shipped one by its name. Raises UserError for a missing or damaged file."""
-        folder = data_dir() / "runs"
-        found = next((place for place in (folder / f"{path}.npz", Path(path)) if place.is_file()), None)
-        if found is None:
-            shipped = ", ".join(sorted(place.stem for place in folder.glob("*.npz")))
-            raise UserError(f"expected an existing run (.npz) or one of {shipped}, found {path}")
+        found = find_recording(path, "run")
         try:
             with np.load(found, allow_pickle=False) as file:
                 texts, steps = json.loads(str(file["texts"])), file["steps"]

@@ -47,10 +47,11 @@ def run(
     if start is not None:
         check_start(part, start, out)
         start = weights.find_model(start)
-    known = next((weights.read_preset(at) for at in (out, start) if at and (at / "config.json").is_file()), None)
+    stands_on = out if (out / "config.json").is_file() else start
+    known = stands_on and weights.read_preset(stands_on)
     chosen = get(preset)
     if known is not None and known.name != preset:
-        raise UserError(f"{out} is a run of preset {known.name!r}, not {preset!r}; choose another --out")
+        raise UserError(f"{stands_on} is a run of preset {known.name!r}, not {preset!r}; choose another folder or preset")
     if known is not None and part == "unet":  # stand on what was trained, with its own settings
         chosen = replace(chosen, autoencoder=known.autoencoder, text=known.text)
     task_config, train_config = defaults(part, preset)
