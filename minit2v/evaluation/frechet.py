@@ -1,0 +1,122 @@
+"""How far two sets of clips are apart: the Fréchet distance of their features, with everything that qualifies it.
+
+    clips ─ network ─> features (n d) ─> mean m, covariance C        d² = |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)
+    real  ─ network ─> features (N d) ─> mean m, covariance C
+
+It is a distance between two Gaussians, so it is 0 only for equal means and covariances, and it is *biased*: estimated
+from n clips it is too large by about a constant over n. So a value never stands alone here. `frechet_estimate` gives
+beside it its 95 % interval, the *floor* (real against real, with as many clips) and the *limit* (n -> infinity).
+
+References: FID, arXiv 1706.08500, equation 6; FVD, arXiv 1812.01717, section 2; the bias and the extrapolation,
+arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, section 4; bootstrap intervals, Efron and
+Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minit2v.errors import UserError
+
+ROUNDS = 100  # resamplings of the bootstrap
+SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, for the extrapolation
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with what is needed to read it; None where it does not apply."""
+
+    value: float
+    low: float  # 95 % interval over the clips
+    high: float
+    n: int  # clips
+    floor: float | None = None  # real against real with as many clips
+    limit: float | None = None  # for n -> infinity
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Fréchet distance (squared, as FID and FVD are) of features (n, d), or (n, f, d) of which all frames make one set.
+
+    Computed in float64. Raises UserError for sets of other shapes, of fewer than two rows, or with NaN.
+
+    >>> frechet_distance(np.eye(3), np.eye(3) + 2)
+    12.0
+    """
+    x, y = _rows(x), _rows(y)
+    if x.shape[1] != y.shape[1]:
+        raise UserError(f"expected features of one width, found {x.shape[1]} and {y.shape[1]}; use one network for both")
+    return float(round(_distance(*_moments(x), *_moments(y)), 10))
+
+
+def polynomial_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Squared maximum mean discrepancy with the kernel (x·y/d + 1)³, unbiased (KID): 0 on average for equal sets.
+
+    Assumes nothing about the shape of the distributions, so it cross-checks the Fréchet distance. Features (n, d) or
+    (n, f, d).
+    """
+    x, y = _rows(x), _rows(y)
+    kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
+    apart = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))  # pairs of two different rows
+    return float(apart(kernel(x, x)) + apart(kernel(y, y)) - 2 * kernel(x, y).mean())
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of a figure that each clip has on its own, (n,), with ± 1.96 standard errors."""
+    values = np.asarray(values, np.float64)
+    half = 1.959964 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.inf
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+
+
+def frechet_estimate(
+    x: np.ndarray, reference: np.ndarray, other_reference: np.ndarray | None = None, seed: int = 0
+) -> Estimate:
+    """Distance of features x (n, d) or (n, f, d) from those of real clips, with interval, floor and limit.
+
+    `other_reference` are features of further real clips, n of them or more: the floor is their distance, n at a time,
+    from the reference. The interval resamples clips, not frames, as the frames of one clip are alike. A resampled set
+    has fewer different clips and so lies farther away; the interval is that of the resampled distances moved back by
+    how much they are too large on average.
+    """
+    generator, n = np.random.default_rng(seed), len(x)
+    value, real = frechet_distance(x, reference), _moments(_rows(reference))
+    again = np.array([_distance(*_moments(_rows(x[generator.integers(n, size=n)])), *real) for _ in range(ROUNDS)])
+    low, high = np.quantile(again, (0.025, 0.975)) - again.mean() + value
+    floor = None
+    if other_reference is not None:
+        if len(other_reference) < n:
+            raise UserError(f"floor: expected at least {n} real clips, found {len(other_reference)}; give more")
+        floor = frechet_distance(other_reference[:n], reference)
+    return Estimate(value, max(0.0, float(low)), float(high), n, floor, _limit(x, real, generator))
+
+
+def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float:
+    """Where the distance goes for n -> infinity: the line through distances of random parts of x, against 1 / n."""
+    sizes = [max(2, int(share * len(x))) for share in SHARES]
+    distances = [
+        np.mean([_distance(*_moments(_rows(x[generator.permutation(len(x))[:n]])), *real) for _ in range(5)])
+        for n in sizes
+    ]
+    return float(np.polyfit(1 / np.array(sizes), distances, 1)[1])
+
+
+def _rows(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float64)
+    if features.ndim not in (2, 3) or features.size == 0:
+        raise UserError(f"expected features (n, d) or (n, f, d), found {features.shape}; give those of a network")
+    rows = features.reshape(-1, features.shape[-1])  # (n f d) -> ((n f) d)
+    if len(rows) < 2 or not np.isfinite(rows).all():
+        raise UserError(f"expected two rows or more of finite features, found {len(rows)}, or NaN; check the clips")
+    return rows
+
+
+def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows.mean(0), np.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+
+
+def _distance(m1: np.ndarray, c1: np.ndarray, m2: np.ndarray, c2: np.ndarray) -> float:
+    """tr (C1 C2)^½ is the sum of the roots of the eigenvalues of A C2 A with A = C1^½, which is symmetric: no complex
+    numbers can creep in, as they do from the general matrix root."""
+    values, axes = np.linalg.eigh(c1)
+    root = (axes * np.sqrt(values.clip(0))) @ axes.T
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()
+    return max(0.0, float((m1 - m2) @ (m1 - m2) + np.trace(c1) + np.trace(c2) - 2 * overlap))
