@@ -166,7 +166,7 @@ def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
     Bilinear sampling is a product with tent functions, one matrix for the rows and one for the columns.
     """
-    f, h, w = cover.shape
+    _, h, w = cover.shape
     offset = np.linspace(-WINDOW, WINDOW, GRID, dtype=np.float32) * w
     columns, rows = (
         np.maximum(0, 1 - np.abs((centre[:, axis, None] + offset)[..., None] - np.arange(length, dtype=np.float32)))
