@@ -1,10 +1,10 @@
 """What each departure buys: the UNet trained for a few minutes with all of them, then without one at a time.
 
-    python scripts/ablate_training.py runs/mini 10                    all variants, ten minutes each
-    python scripts/ablate_training.py runs/mini 10 everything "no layout"
+    python scripts/ablate_training.py runs/mini 5                    all variants, five minutes each
+    python scripts/ablate_training.py runs/mini 5 everything "no layout"
 
-Needs the folder of a run whose autoencoder and text tower are trained. Each variant gets the same minutes of training
-steps with a learning rate that ends at 0, then answers for 64 validation clips of 16 frames: the loss of what it
+Needs the folder of a run whose autoencoder and text tower are trained. Each variant gets the same minutes of one core's
+time (not of the clock, so what else the machine does disturbs no comparison) with a learning rate that ends at 0, then answers for 64 validation clips of 16 frames: the loss of what it
 predicts, and by how much that grows with the opposite direction in the caption (± one standard error over the clips,
 the same noise for both). A row is written to RUN/ablation.jsonl when it is done; what is there is not trained again.
 """
@@ -12,6 +12,7 @@ the same noise for both). A row is written to RUN/ablation.jsonl when it is done
 import json
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,12 +80,13 @@ def trained(run: Path, name: str, minutes: float) -> UNetTask:
     task = UNetTask(preset, task_config, run)
     out = run / "ablation"
     shutil.rmtree(out, ignore_errors=True)
-    task.unet.load_state_dict(train(task, out, train_config)["unet"].state_dict())
+    task.unet.load_state_dict(train(task, out, train_config, clock=time.process_time)["unet"].state_dict())
     shutil.rmtree(out)
     return task.eval()
 
 
 def main(run: str, minutes: str, *chosen: str) -> None:
+    torch.set_num_threads(1)
     log = Path(run) / "ablation.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(row["variant"], row["minutes"]): row["levels"] for row in rows}

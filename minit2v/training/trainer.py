@@ -15,6 +15,7 @@ DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,13 +68,19 @@ class Task(Protocol):
 
 
 def train(
-    task: nn.Module, out: Path, config: TrainConfig, resume: bool = False, settings: dict | None = None
+    task: nn.Module,
+    out: Path,
+    config: TrainConfig,
+    resume: bool = False,
+    settings: dict | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> nn.ModuleDict:
     """Train until the budget is spent; returns the averaged modules.
 
     Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to
-    go on. `settings` are those of the task: a run is resumed with the same ones only. Raises UserError when `out`
-    holds a run and resume is False, when there is none to resume, or when it was another run.
+    go on. `settings` are those of the task: a run is resumed with the same ones only. `clock` tells the seconds that
+    the budget counts. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or
+    when it was another run.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
@@ -107,7 +114,7 @@ def train(
                 raise UserError(
                     f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on"
                 )
-            started = time.perf_counter()
+            started = clock()
             reseed_dropout(config.seed, step, accelerator)
             task.progress = progress
             for group, rate in zip(optimizer.param_groups, rates):
@@ -125,7 +132,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             averaged.update_parameters(nn.ModuleDict(task.ema_modules))
             step += 1
-            elapsed += time.perf_counter() - started
+            elapsed += clock() - started
             log(step, elapsed, progress, {"loss": loss.item(), "norm": float(norm), **metrics})
             if elapsed - saved >= config.save_every:
                 save()
