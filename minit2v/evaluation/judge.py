@@ -68,7 +68,7 @@ def read(frames: np.ndarray) -> Reading:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
     clip = _pooled(frames)
-    background = np.median(clip[:, ::2, ::2].reshape(-1, 3), axis=0)
+    background = _background(clip)
     difference = clip - background
     weight, centre, present = _locate(difference)
     if present.mean() < PRESENT:
@@ -115,15 +115,24 @@ def _pooled(frames: np.ndarray) -> np.ndarray:
     return sum(rows[:, :, i::k] for i in range(k)).astype(np.float32) / k**2
 
 
+def _background(clip: np.ndarray) -> np.ndarray:
+    """The median colour (3,) of a clip (f, h, w, 3)."""
+    return np.median(clip[:, ::2, ::2].reshape(-1, 3), axis=0)
+
+
+def _weight(difference: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from the background, zero below the threshold: (f, h, w, 3) -> (f, h, w)."""
+    distance = np.sqrt(np.square(_smoothed(difference)).sum(-1))
+    return np.where(distance > max(THRESHOLD, NOISE * np.median(distance)), distance, 0)
+
+
 def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the thing is in each frame: (f, h, w, 3) -> weight (f, h, w), centre (f, 2), x y in pixels, present (f,).
 
-    The weight of a pixel is its distance from the background, zero below the threshold and outside the window.
-    The window starts as the whole picture and closes in on the centroid, so that specks elsewhere do not pull.
+    Outside a window weights become zero; it closes in on the centroid, so that specks elsewhere do not pull.
     """
     f, h, w, _ = difference.shape
-    distance = np.sqrt(np.square(_smoothed(difference)).sum(-1))
-    weight = np.where(distance > max(THRESHOLD, NOISE * np.median(distance)), distance, 0)
+    weight = _weight(difference)
     x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)
     centre = np.array([[w / 2, h / 2]] * f, np.float32)
     for half in (1.0, 1.3 * WINDOW, WINDOW, WINDOW):
@@ -162,7 +171,14 @@ def _colour_name(direction: np.ndarray, background: np.ndarray) -> str | None:
 
 
 def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID²,), mean 0, length 1.
+    """The thing's mean look as a vector of mean 0 and length 1: (f, h, w), (f, 2) -> (GRID²,)."""
+    look = _mean_look(cover, centre)
+    look -= look.mean()
+    return look / (np.sqrt(look @ look) + 1e-6)
+
+
+def _mean_look(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID²,).
 
     Bilinear sampling is a product with tent functions, one matrix for the rows and one for the columns.
     """
@@ -172,9 +188,7 @@ def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
         np.maximum(0, 1 - np.abs((centre[:, axis, None] + offset)[..., None] - np.arange(length, dtype=np.float32)))
         for axis, length in ((0, w), (1, h))
     )
-    mean = (rows @ cover @ columns.transpose(0, 2, 1)).mean(0).reshape(-1)
-    mean -= mean.mean()
-    return mean / (np.sqrt(mean @ mean) + 1e-6)
+    return (rows @ cover @ columns.transpose(0, 2, 1)).mean(0).reshape(-1)
 
 
 def _form(look: np.ndarray) -> tuple[str | None, str | None]:
