@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from minit2v import released, weights
+from minit2v.allocator import keep_freed_memory
 from minit2v.errors import UserError
 from minit2v.pipeline import TextToVideo
 
@@ -30,6 +31,8 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
     else:
         folder = weights.find_model(name)
     preset, parts = released.load_parts(folder, dtype, torch.device("cpu") if offload else works)
+    if works.type == "cpu":
+        keep_freed_memory()  # after the weights came, whose memory goes back to the system with them
     return TextToVideo(preset, **parts, batched=batched, visit=works if offload else None)
 
 

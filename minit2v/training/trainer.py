@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from minit2v.allocator import keep_freed_memory
 from minit2v.errors import UserError
 from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
@@ -211,16 +212,3 @@ def share(batch: dict, accelerator) -> dict:
     part = slice(accelerator.process_index, None, accelerator.num_processes)
     cut = {key: value[part] for key, value in batch.items()}
     return {key: value.to(accelerator.device) if isinstance(value, Tensor) else value for key, value in cut.items()}
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: a training step frees and asks for the same gigabytes every time, and returning
-    them to the system makes each first touch a page fault. No effect elsewhere."""
-    import ctypes
-
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: serve large blocks from the heap
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: and do not give the heap back
-    except OSError:
-        pass  # not glibc

@@ -1,0 +1,39 @@
+"""Freed memory is kept: the second time that a process works with it, the system has no pages to clear."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minit2v.allocator import OWN
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+# page faults of 64 MB that are written to for the second time, after they were freed
+RUN = """
+import resource, sys
+import torch
+{before}
+faults = []
+for _ in range(2):
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2**22) for _ in range(4)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
+print(faults[1])
+"""
+LOAD = "import minit2v; minit2v.load('mini', device='cpu')"
+
+
+def faults(before: str, **environment: str) -> int:
+    kept = {name: value for name, value in os.environ.items() if name not in OWN}
+    done = subprocess.run([sys.executable, "-c", RUN.format(before=before)], capture_output=True, text=True, check=True,
+                          env=kept | {"OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
+    return int(done.stdout)
+
+
+@linux
+def test_a_loaded_model_works_in_memory_that_it_has_touched_before():
+    usual, loaded = faults(""), faults(LOAD)
+    assert loaded < usual / 10
+    assert faults(LOAD, MALLOC_TRIM_THRESHOLD_="131072") > usual / 2, "who chooses for themselves is left alone"
