@@ -28,6 +28,7 @@ examples:
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
   the same and --resume                                        goes on after a stop of any kind
+  minit2v train metrics --out data/metrics --budget 20m        the networks that the metrics look through
   torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
 EVALUATE = """examples:
@@ -95,10 +96,10 @@ def parser():
     add("--record", metavar="DIR",
         help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
-    add = command("train", commands.train, "train one part of a model", TRAIN)
-    add("part", choices=("vqgan", "clip", "unet"), help="autoencoder, text encoder or denoiser")
+    add = command("train", commands.train, "train one part of a model, or the networks of the metrics", TRAIN)
+    add("part", choices=("vqgan", "clip", "unet", "metrics"), help="autoencoder, text encoder, denoiser; or metrics")
     add("--preset", default="mini", help="nano, mini or modelscope-1.7b (mini)")
-    add("--out", metavar="DIR", help="folder of the run (runs/PRESET)")
+    add("--out", metavar="DIR", help="folder of the run (runs/PRESET; runs/metrics)")
     add("--budget", type=_seconds, default=3600.0, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m)")
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")

@@ -45,12 +45,12 @@ def _before_a_download(args):
 
 
 def train(args):
-    """One part of a model, into a folder that holds the run and, at the end, the weights."""
+    """One part of a model, or the networks of the metrics, into a folder for the run and, at the end, the weights."""
     from minit2v import training
 
     if not find_spec("accelerate"):
         raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
-    out = args.out or f"runs/{args.preset}"
+    out = args.out or ("runs/metrics" if args.part == "metrics" else f"runs/{args.preset}")
     settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
     print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
 

@@ -4,6 +4,8 @@ All three write into one folder, which is a model that `minit2v.load` reads once
 
     OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors
     OUT/vqgan/  OUT/clip/  OUT/unet/          checkpoint.pt, log.jsonl, picture.png of each
+
+``minit2v train metrics`` trains the networks that the metrics look through, into a folder of their own; see `metrics`.
 """
 
 import shutil
@@ -42,10 +44,13 @@ def run(
     from minit2v.training.trainer import train
 
     out = Path(out)
-    if part not in PARTS:
-        raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
+    if part not in (*PARTS, "metrics"):
+        raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)} and metrics")
     if start is not None:
         check_start(part, start, out)
+    if part == "metrics":
+        return train_metrics(preset, out, budget, resume, settings)
+    if start is not None:
         start = weights.find_model(start)
     stands_on = out if (out / "config.json").is_file() else start
     known = stands_on and weights.read_preset(stands_on)
@@ -70,6 +75,15 @@ def run(
     if PartialState().is_main_process:
         export(part, chosen, task, averaged, out)
     return out
+
+
+def train_metrics(preset: str, out: Path, budget: float, resume: bool, settings: dict[str, str] | None) -> Path:
+    """The networks of the metrics are one set, whatever they measure: UserError for another preset than the default."""
+    from minit2v.training import metrics
+
+    if preset != "mini":
+        raise UserError(f"--preset: expected none with metrics, whose networks serve every model, found {preset!r}")
+    return metrics.run(out, budget, resume, settings)
 
 
 FAITHFUL = {  # of UNetTraining
