@@ -1,4 +1,4 @@
-"""The command line: `minit2v sample | train | evaluate | weights | doctor`, the same as `python -m minit2v`.
+"""The command line: `minit2v sample | train | evaluate | fetch | weights | doctor`, the same as `python -m minit2v`.
 
 Here is what can be asked for; `commands` holds what is done.
 
@@ -34,6 +34,11 @@ examples:
 EVALUATE = """examples:
   minit2v evaluate --model mini                                              all test splits, 512 prompts each
   minit2v evaluate --model runs/first --split test_seen --n 64 --steps 20 --out report.json
+"""
+FETCH = """The digest is what proves the file: take it from whoever publishes it. Nothing is kept if it is another one.
+
+examples:
+  minit2v fetch https://example.org/i3d_torchscript.pt weights/i3d_torchscript.pt --sha256 HEX    HEX: 64 digits
 """
 WEIGHTS = """examples:
   minit2v weights inspect mini                     parameters of every part: total, spatial, temporal
@@ -118,6 +123,11 @@ def parser():
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--batch", type=int, default=16, help="clips at a time (16)")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+
+    add = command("fetch", commands.fetch, "download a file and check its sha256", FETCH)
+    add("url", metavar="URL", help="https://…, http://… or file://…")
+    add("file", metavar="FILE", help="where to; its folder is made")
+    add("--sha256", required=True, metavar="HEX", help="the file's digest, 64 hexadecimal digits")
 
     command("weights", None, "look into weights", WEIGHTS)
     within = known.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)

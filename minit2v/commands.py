@@ -63,6 +63,13 @@ def evaluate(args):
                     args.sampler, args.batch, args.dtype)
 
 
+def fetch(args):
+    """A file from a place that the user names, if it is the one that was meant."""
+    from minit2v.fetching import fetch
+
+    print(fetch(args.url, args.file, args.sha256))
+
+
 def inspect(args):
     """The table of parameters of a model or a preset."""
     from minit2v import weights
