@@ -6,6 +6,7 @@ JOBS   ?= 2
 VQGAN_MINUTES ?= 9
 CLIP_MINUTES  ?= 13
 UNET_MINUTES  ?= 88
+METRICS_MINUTES ?= 20
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -13,14 +14,15 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/mini/$(1)/checkpoint.pt),--resume)
+resume_metrics = $(if $(wildcard runs/metrics/*/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab notebooks student student-zip browser train flights
+.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics flights validity
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
-	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES'
+	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES METRICS_MINUTES'
 
 env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
 
@@ -69,5 +71,13 @@ train: env  ## the shipped mini model from nothing, in about two hours on two co
 	cp runs/mini/config.json runs/mini/*.safetensors data/mini/
 	@echo 'the trained model is in data/mini; measure it: $(BIN)/minit2v evaluate --model mini'
 
+metrics: env  ## the networks that the metrics look through, anew; again after a stop: goes on
+	$(BIN)/minit2v train metrics --out runs/metrics --budget $(METRICS_MINUTES)m $(resume_metrics)
+	mkdir -p data/metrics
+	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
+
 flights: env  ## the recorded runs of data/flights anew, after another model came into data/mini: ten seconds
 	$(BIN)/python scripts/record_flights.py
+
+validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about twenty minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
