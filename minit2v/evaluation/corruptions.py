@@ -21,11 +21,11 @@ from minit2v.errors import UserError
 
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the six severities of the validity table
 NOISE = 60  # standard deviation at severity 1, grey levels
-BLUR = 0.06  # of a Gaussian, standard deviation, widths
+BLUR = 0.12  # of a Gaussian, standard deviation, widths
 SHIFT = 0.5  # of each colour channel that comes from the next one
 BOX = 0.6  # side of what hides the picture, widths
-WARP, KNOTS = 0.06, 4  # standard deviation of the displacements, widths, of so many knots along each side
-GAIN = 0.5  # standard deviation of a frame's brightness, in units of its own
+WARP, KNOTS = 0.08, 4  # standard deviation of the displacements, widths, of so many knots along each side
+GAIN = 1.0  # standard deviation of a frame's brightness, in units of its own
 JITTER = 3  # standard deviation of the time that a frame is taken from, frames
 DROP = 0.9  # share of frames in whose place the one before them stays
 

@@ -32,8 +32,8 @@ def measure(clips: np.ndarray) -> dict[str, np.ndarray]:
     "identity drift"    greatest change of the thing's look between thirds of the clip, 0 (none) to 1 (nothing in
                         common). Cannot see a change within a third, nor one that comes and goes in every third.
     "flicker"           change of brightness and colour from frame to frame that no rearrangement of pixels explains,
-                        grey levels, 0 to 255. Cannot see frames in another order where nothing but places differ, nor
-                        noise that is as strong in every frame.
+                        grey levels, 0 to 255. Cannot see frames in another order where nothing but places differ, and
+                        sees little of noise that is as strong in every frame.
 
     Raises UserError for clips of another shape or type, or of fewer than three frames.
 
