@@ -1,0 +1,183 @@
+"""FVD, FID-vid and CLIPSIM with the networks of the literature, for clips of any size and number.
+
+    clips ──┐                             ┌─ I3D ────────> FVD              Fréchet distance of clips
+            ├─ a batch at a time, 256x256 ├─ Inception ──> FID-vid          Fréchet distance of frames
+    real  ──┘   features kept on disk     └─ CLIP frames ┬> FID-vid (CLIP)  likewise
+    captions ───────────────── CLIP text ────────────────┴> CLIPSIM         mean over frames of the cosine, and its
+                                                                            ratio to that of the real clips
+
+Clips do not fit in memory together (2,048 of 16 x 256 x 256 are 6.4 GB), features do. So clips come as something that
+has a length and gives a part, `clips[i:j]`: an array, a list, files read or prompts sampled at that moment.
+With a folder for the features an interrupted run goes on: finished batches are not asked for again.
+
+Each metric whose file is not named is left out with a warning that says so.
+
+References: FVD, arXiv 1812.01717, section 2; FID, arXiv 1706.08500, equation 6; CLIPSIM and its ratio, GODIVA, arXiv
+2104.14806, section 4.2; the variance of a ratio, Cochran, Sampling Techniques (1977), section 6.3.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from minit2v.errors import UserError
+from minit2v.evaluation.backbones import CLIP, I3D, Inception
+from minit2v.evaluation.extraction import extract
+from minit2v.evaluation.frechet import Estimate, frechet_estimate, mean_estimate
+
+NEEDS = {"FVD": "i3d", "FID-vid": "inception", "FID-vid (CLIP)": "clip", "CLIPSIM": "clip", "CLIPSIM / real": "clip"}
+FILES = {"i3d": "i3d_torchscript.pt", "inception": "weights-inception-2015-12-05-6726825d.pth", "clip": "ViT-B-32.pt"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Files of the networks with their digests, and what else decides about the figures."""
+
+    i3d: str | Path | None = None  # I3D of Kinetics-400 as TorchScript
+    i3d_sha256: str | None = None  # 64 hexadecimal digits; no file is opened without
+    inception: str | Path | None = None  # Inception of 2015 as torch-fidelity has it
+    inception_sha256: str | None = None
+    inception_layer: int = 2048  # width of its features: 2048 is FID's own; 768, 192, 64
+    clip: str | Path | None = None  # OpenAI's CLIP ViT-B/32
+    clip_sha256: str | None = None
+    clip_model: str = "ViT-B-32-quickgelu"  # open_clip's name of the sizes; OpenAI's weights need quick GELU
+    frames: int = 16  # of every clip; papers: 16
+    size: int = 256  # pixels, of real and generated clips before any network; ModelScopeT2V: 256
+    crop: bool = True  # the centre square; False squeezes the whole frame into the square
+    batch: int = 8  # clips at a time; changes no figure
+    device: str = "auto"  # cpu, cuda, mps
+    features: str | Path | None = None  # folder to keep features in, so that an interrupted run goes on
+    seed: int = 0  # of the bootstrap
+
+    def __post_init__(self):
+        for key in ("frames", "size", "batch"):
+            if not (isinstance(value := getattr(self, key), int) and value >= 1):
+                raise UserError(f"full scale: expected {key} to be a whole number from 1, found {value!r}")
+
+    def record(self) -> dict:
+        """For the report: settings that decide about a figure, names of files without their folders, and versions."""
+        from importlib.metadata import version
+
+        kept = {key: value for key, value in asdict(self).items() if key not in ("batch", "features")}
+        names = {key: kept[key] and Path(kept[key]).name for key in FILES}
+        return kept | names | {name: version(name) for name in ("torch", "open_clip_torch")}
+
+
+def skipped(settings: Settings) -> dict[str, str]:
+    """{metric that cannot be measured: a line that says which file is missing}.
+
+    >>> skipped(Settings(i3d="i.pt", clip="c.pt"))
+    {'FID-vid': 'FID-vid: skipped, no file inception (weights-inception-2015-12-05-6726825d.pth) was named'}
+    """
+    return {
+        metric: f"{metric}: skipped, no file {key} ({FILES[key]}) was named"
+        for metric, key in NEEDS.items() if getattr(settings, key) is None
+    }  # fmt: skip
+
+
+def measure(
+    clips: Sequence, captions: Sequence[str], real_clips: Sequence, settings: Settings,
+    real_captions: Sequence | None = None, other_real_clips: Sequence | None = None,
+) -> dict[str, Estimate]:  # fmt: skip
+    """The full-scale metrics of clips, by name.
+
+    Args:
+        clips, real_clips, other_real_clips: anything with a length whose parts `[i:j]` are clips, uint8 (f, H, W, 3)
+            of any height and width. If they have an attribute `label`, it must say all that the pixels depend on;
+            otherwise their pixels are hashed to find kept features.
+        captions: of each clip. real_captions: of each real clip, one or several; None: the same as captions.
+        other_real_clips: further ones, at least as many as clips; they give the distances their floor.
+
+    Raises UserError for counts that do not agree, clips of another length, and files that are missing or others.
+    """
+    real_captions = captions if real_captions is None else real_captions
+    _check_counts(clips, captions, real_clips, real_captions)
+    left_out = skipped(settings)
+    for line in left_out.values():
+        warnings.warn(line, stacklevel=2)
+    networks = load(settings)
+    sets = {"clips": clips, "real clips": real_clips, "further real clips": other_real_clips}
+    features = [{} if several is None else extract(several, networks, settings, name) for name, several in sets.items()]
+    of = lambda key: [each.get(key) for each in features]
+    measured = {}
+    if "i3d" in networks:
+        measured["FVD"] = frechet_estimate(*of("i3d"), settings.seed)
+    for metric in ("FID-vid", "FID-vid (CLIP)"):
+        if metric not in left_out:
+            measured[metric] = fid_estimate(*of(NEEDS[metric]), settings.seed)
+    if "clip" in networks:
+        made, real, _ = of("clip")
+        x = similarity(made, _texts(networks["clip"], captions))
+        y = similarity(real, _texts(networks["clip"], real_captions))
+        measured |= {"CLIPSIM": mean_estimate(x), "CLIPSIM / real": ratio_estimate(x, y)}
+    return measured
+
+
+def load(settings: Settings) -> dict:
+    """{"i3d", "inception", "clip": network} of the files that are named. Raises UserError as the networks do."""
+    from minit2v.loading import find_device
+
+    device, given = find_device(settings.device), settings
+    makers = {
+        "i3d": lambda: I3D.load(given.i3d, given.i3d_sha256, device),
+        "inception": lambda: Inception.load(given.inception, given.inception_sha256, given.inception_layer, device),
+        "clip": lambda: CLIP.load(given.clip, given.clip_sha256, given.clip_model, device),
+    }
+    return {key: make() for key, make in makers.items() if getattr(settings, key) is not None}
+
+
+def fid_estimate(x: np.ndarray, real: np.ndarray, other: np.ndarray | None = None, seed: int = 0) -> Estimate:
+    """FID of features (n, f, d) of frames from those of real frames: the value is torchmetrics', the interval ours."""
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError as error:
+        raise UserError("FID-vid needs the package torchmetrics; pip install 'minit2v[metrics]'") from error
+    import torch
+
+    given = torch.nn.Identity()  # the features are there already
+    given.num_features = x.shape[-1]
+    fid = FrechetInceptionDistance(given).set_dtype(torch.float64)
+    for features, is_real in ((x, False), (real, True)):
+        for clip in features:
+            fid.update(torch.from_numpy(clip).double(), real=is_real)
+    return replace(frechet_estimate(x, real, other, seed), value=max(0.0, float(fid.compute())))
+
+
+def similarity(frames: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """CLIPSIM of each clip, (n,): mean over frames of the cosine of features (n, f, d) and texts (n, d) of length 1."""
+    frames = frames.astype(np.float64)
+    frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
+    return np.einsum("nfd,nd->nf", frames, texts).mean(1)  # (n f d), (n d) -> (n f) -> (n)
+
+
+def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
+    """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) for as many of both.
+
+    >>> ratio_estimate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
+    Estimate(value=0.5, low=0.5, high=0.5, n=3, floor=None, limit=None)
+    """
+    ratio = x.mean() / real.mean()
+    if len(x) == len(real):
+        variance = (x - ratio * real).var(ddof=1) / len(x)
+    else:
+        variance = x.var(ddof=1) / len(x) + ratio**2 * real.var(ddof=1) / len(real)
+    half = 1.959964 * variance**0.5 / abs(real.mean())
+    return Estimate(float(ratio), float(ratio - half), float(ratio + half), len(x))
+
+
+def _texts(clip: CLIP, captions: Sequence) -> np.ndarray:
+    """(n, d): of a clip with several captions their mean, as the mean of products is the product with the mean."""
+    several = [(one,) if isinstance(one, str) else tuple(one) for one in captions]
+    features = clip.texts([text for texts in several for text in texts]).astype(np.float64)
+    ends = np.cumsum([len(texts) for texts in several])
+    return np.stack([part.mean(0) for part in np.split(features, ends[:-1])])
+
+
+def _check_counts(clips, captions, real_clips, real_captions) -> None:
+    for name, several, texts in (("clips", clips, captions), ("real clips", real_clips, real_captions)):
+        if len(several) != len(texts) or len(several) < 2:
+            found = f"{len(several)} and {len(texts)}"
+            raise UserError(f"expected two {name} or more and as many captions, found {found}; give one for each")

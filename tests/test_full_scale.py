@@ -1,0 +1,356 @@
+"""The full-scale metrics on stand-ins of the published networks, and MSR-VTT's protocols on a folder in its layout.
+
+With the real I3D: MINIT2V_I3D=i3d_torchscript.pt MINIT2V_I3D_SHA256=HEX pytest tests/test_full_scale.py
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from minit2v.errors import UserError
+from minit2v.evaluation import full_scale, msrvtt
+from minit2v.evaluation.backbones import CLIP, I3D, SELF_TEST, TOLERANCE, Inception, prepare, self_test
+from minit2v.evaluation.frechet import frechet_distance
+from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, ratio_estimate, similarity
+from minit2v.evaluation.msrvtt import MSRVTT, Protocol, select
+from minit2v.fetching import sha256
+from minit2v.video import Clip
+
+pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit"), pytest.mark.filterwarnings("ignore:.*skipped, no file")]
+CPU = torch.device("cpu")
+TINY = {
+    "embed_dim": 16, "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}  # fmt: skip
+CAPTIONS = ["a red ring moves", "a dog runs", "two people talk", "a car", "rain falls", "somebody cooks", "a cat sleeps"]
+NAMES = {"i3d": "i3d.pt", "inception": "inception.pth", "clip": "clip.pt"}
+
+
+class StandInI3D(nn.Module):
+    """I3D's signature; its features are the mean and spread of colours, and how much they change."""
+
+    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
+        if not (rescale and resize and return_features):
+            raise RuntimeError("called in another way than I3D is")
+        x = x / 127.5 - 1
+        step = (x[:, :, 1:] - x[:, :, :-1]).abs()
+        return torch.cat([x.mean(dim=[2, 3, 4]), x.std(dim=[2, 3, 4]), step.mean(dim=[2, 3, 4])], 1)
+
+
+class Counting(list):
+    """A list of clips that says its label and remembers which parts were asked for; may stop working at one."""
+
+    def __init__(self, clips, label="counting", fails_at=None):
+        super().__init__(clips)
+        self.label, self.fails_at, self.asked = label, fails_at, []
+
+    def __getitem__(self, which):
+        if which.start == self.fails_at:
+            raise KeyboardInterrupt
+        self.asked.append(which.start)
+        return super().__getitem__(which)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Settings that name a stand-in for each file."""
+    import open_clip
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    torch.jit.script(StandInI3D()).save(folder / "i3d.pt")
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(folder / "tiny.json")
+    torch.save(open_clip.create_model("tiny").state_dict(), folder / "clip.pt")
+    with pytest.MonkeyPatch.context() as patch:  # Inception untrained: its class has no other way in than a file
+        patch.setattr(nn.Module, "load_state_dict", lambda *_: None)
+        patch.setattr(torch, "load", lambda *_, **__: {})
+        network = NoTrainInceptionV3("inception-v3-compat", ["64"], str(folder))
+    torch.save(network.state_dict(), folder / "inception.pth")
+    digests = {f"{key}_sha256": sha256(folder / name) for key, name in NAMES.items()}
+    paths = {key: folder / name for key, name in NAMES.items()}
+    return Settings(**paths, **digests, inception_layer=64, clip_model="tiny", size=40, frames=10, batch=3, device="cpu")
+
+
+def clips(n, seed=0, size=(40, 40), shift=0):
+    """Smooth random clips, (n, 10, H, W, 3) uint8."""
+    colours = np.random.default_rng(seed).integers(40, 200, (n, 10, 4, 4, 3)) + shift
+    return np.stack([np.stack([np.asarray(Image.fromarray(f).resize(size[::-1])) for f in clip])
+                     for clip in colours.astype(np.uint8)])  # fmt: skip
+
+
+def test_identical_sets_are_no_distance_apart_and_order_and_batches_do_not_matter(files):
+    made, texts = clips(3), CAPTIONS[:3]
+    same = measure(made, texts, made[::-1], files, texts[::-1], other_real_clips=clips(3, seed=5))
+    assert list(same) == ["FVD", "FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
+    for name in ("FVD", "FID-vid", "FID-vid (CLIP)"):
+        assert abs(same[name].value) < 1e-4 * same[name].floor and same[name].n == 3
+    assert same["CLIPSIM / real"].value == pytest.approx(1)
+    files = replace(files, inception=None)
+    other = measure(clips(3, shift=40), texts, made, files)
+    turned = measure(clips(3, shift=40)[::-1], texts[::-1], made[::-1], replace(files, batch=2), texts[::-1])
+    for name in other:
+        assert turned[name].value == pytest.approx(other[name].value, rel=1e-4)
+    assert other["FVD"].value > 0.01
+
+
+def test_fid_of_frames_is_torchmetrics_number_and_ours(files):
+    x, y = clips(3)[:, :2], clips(3, seed=1, shift=20)[:, :2]
+    network = Inception.load(files.inception, files.inception_sha256, 64, CPU)
+    made, real = network.features(x), network.features(y)
+    estimate = fid_estimate(made, real)
+    assert made.shape == (3, 2, 64) and estimate.value == pytest.approx(frechet_distance(made, real), rel=1e-5)
+    assert estimate.low <= estimate.value <= estimate.high
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    whole = FrechetInceptionDistance(64, feature_extractor_weights_path=str(files.inception))  # its own resizing
+    for several, real in ((x, False), (y, True)):
+        frames = np.stack([np.stack([prepare(f[None], 299)[0] for f in clip]) for clip in several])
+        whole.update(torch.from_numpy(frames.reshape(-1, 299, 299, 3)).permute(0, 3, 1, 2), real=real)
+    assert estimate.value == pytest.approx(float(whole.compute()), rel=1e-3)
+
+
+def test_clipsim_is_the_hand_computation_with_open_clips_own_preprocessing(files):
+    import open_clip
+
+    network = open_clip.create_model("tiny").eval()
+    network.load_state_dict(torch.load(files.clip, weights_only=True))
+    preprocess = open_clip.image_transform(32, is_train=False)
+    made, expected = clips(3, size=(40, 40)), []
+    with torch.no_grad():
+        for clip, caption in zip(made, CAPTIONS):
+            frames = torch.stack([preprocess(Image.fromarray(frame)) for frame in clip])
+            image, text = network.encode_image(frames), network.encode_text(open_clip.tokenize([caption]))
+            expected.append(nn.functional.cosine_similarity(image, text).mean().item())
+    clip = CLIP.load(files.clip, files.clip_sha256, "tiny", CPU)
+    found = similarity(clip.features(made), clip.texts(CAPTIONS[:3]))
+    assert found == pytest.approx(expected, abs=2e-3) and np.ptp(expected) > 0.01
+    measured = measure(made, CAPTIONS[:3], made, replace(files, i3d=None, inception=None), [[c, "a"] for c in CAPTIONS[:3]])
+    assert measured["CLIPSIM"].value == pytest.approx(np.mean(expected), abs=2e-3)
+    real = (found + similarity(clip.features(made), np.repeat(clip.texts(["a"]), 3, 0))).mean() / 2
+    assert measured["CLIPSIM / real"].value == pytest.approx(found.mean() / real, rel=1e-6)
+
+
+def test_openais_own_file_is_a_torchscript_and_gives_the_same_features(files, tmp_path):
+    """It holds the same tensors in half precision, and three sizes among them."""
+
+    class Archive(nn.Module):
+        def forward(self, x):
+            return x
+
+    archive = Archive()
+    for name, value in torch.load(files.clip, weights_only=True).items():
+        *path, last = name.split(".")
+        place = archive
+        for part in path:
+            if part not in dict(place.named_children()):
+                place.add_module(part, nn.Module())
+            place = getattr(place, part)
+        place.register_buffer(last, value)
+    archive.register_buffer("input_resolution", torch.tensor(32))
+    torch.jit.trace(archive, torch.zeros(1)).save(tmp_path / "openai.pt")
+    theirs = CLIP.load(tmp_path / "openai.pt", sha256(tmp_path / "openai.pt"), "tiny", CPU)
+    ours = CLIP.load(files.clip, files.clip_sha256, "tiny", CPU)
+    assert np.array_equal(theirs.features(clips(1)), ours.features(clips(1)))
+
+
+def test_frames_are_resized_as_pillow_does():
+    noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
+    for size in (24, 96):
+        theirs = [np.asarray(Image.fromarray(f[:, 10:60]).resize((size, size), Image.BICUBIC)) for f in noise]
+        assert np.abs(prepare(noise, size) - np.stack(theirs).astype(int)).max() <= 1
+    assert np.array_equal(prepare(noise[:, :, 10:60], 50), noise[:, :, 10:60])
+    assert prepare(noise, 24, crop=False).shape == (2, 24, 24, 3)
+
+
+def test_an_interrupted_run_goes_on(files, tmp_path):
+    settings = replace(files, features=tmp_path, inception=None)
+    made, real = list(clips(7)), list(clips(7, seed=1))
+    whole = measure(made, CAPTIONS, real, replace(settings, features=None))
+    with pytest.raises(KeyboardInterrupt):
+        measure(Counting(made, fails_at=3), CAPTIONS, real, settings)
+    again = Counting(made)
+    assert measure(again, CAPTIONS, real, settings) == whole and again.asked == [3, 6]
+    third = Counting(made)
+    assert measure(third, CAPTIONS, real, settings) == whole and third.asked == []
+    other = Counting(made, label="of another seed")
+    measure(other, CAPTIONS, real, replace(settings, clip=None))
+    assert other.asked == [0, 3, 6]
+    next(tmp_path.glob("*.npy")).write_bytes(b"half")
+    with pytest.raises(UserError, match="damaged.*remove it"):
+        measure(Counting(made), CAPTIONS, real, settings)
+
+
+def test_a_metric_without_its_file_is_left_out_with_a_line(files):
+    with pytest.warns(UserWarning) as told:
+        measured = measure(clips(3), CAPTIONS[:3], clips(3), replace(files, inception=None, clip=None))
+    assert list(measured) == ["FVD"]
+    assert [str(one.message).split(":")[0] for one in told] == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
+    assert "i3d_torchscript.pt" in full_scale.skipped(Settings())["FVD"]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"i3d_sha256": "0" * 64}, "i3d: expected .* with sha256 0000"),
+    ({"i3d_sha256": None}, "i3d: expected the sha256"),
+    ({"i3d": "nowhere.pt"}, "expected an existing file, found nowhere.pt"),
+    ({"i3d": "clip", "i3d_sha256": "clip_sha256"}, "expected a TorchScript"),
+    ({"clip": "i3d", "clip_sha256": "i3d_sha256"}, "clip: expected weights of tiny"),
+    ({"clip_model": "ViT-nothing"}, "expected a model of open_clip, found 'ViT-nothing'"),
+    ({"inception": "clip", "inception_sha256": "clip_sha256"}, "inception: expected torch-fidelity's weights"),
+    ({"device": "abacus"}, "device: expected"),
+])  # fmt: skip
+def test_a_file_that_is_not_the_one_meant_is_refused_by_name(files, change, message):
+    change = {key: getattr(files, value) if value in vars(files) else value for key, value in change.items()}
+    with pytest.raises(UserError, match=message):
+        full_scale.load(replace(files, **change))
+
+
+def test_wrong_clips_are_refused(files):
+    only = replace(files, inception=None, clip=None)
+    for several, captions, message in (
+        (clips(3), CAPTIONS[:2], "as many captions, found 3 and 2"),
+        (clips(3)[:, :9], CAPTIONS[:3], r"expected clips uint8 \(10, H, W, 3\).*\(9, 40, 40, 3\) as clip 0"),
+        (clips(3) / 255, CAPTIONS[:3], "found float64"),
+    ):
+        with pytest.raises(UserError, match=message):
+            measure(several, captions, clips(3), only)
+    with pytest.raises(UserError, match="I3D needs clips of 10 frames or more, found 9"):
+        I3D.load(files.i3d, files.i3d_sha256, CPU).features(clips(1)[:, :9])
+
+
+def test_the_interval_of_the_ratio_covers_the_truth():
+    """Simulated: cosines that share what a caption does to both clips."""
+    covered = 0
+    for seed in range(400):
+        generator = np.random.default_rng(seed)
+        shared = generator.normal(0.3, 0.03, 60)
+        x, real = (shared + generator.normal(shift, 0.02, 60) for shift in (0, -0.05))
+        estimate = ratio_estimate(x, real)
+        covered += estimate.low <= 0.3 / 0.25 <= estimate.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.skipif("MINIT2V_I3D" not in os.environ, reason="the file i3d_torchscript.pt is not named by MINIT2V_I3D")
+def test_the_real_i3d_gives_the_published_distance_of_black_from_white():
+    i3d = I3D.load(os.environ["MINIT2V_I3D"], os.environ.get("MINIT2V_I3D_SHA256"), CPU)
+    assert self_test(i3d) == pytest.approx(SELF_TEST, abs=TOLERANCE)
+
+
+def test_the_self_test_is_the_closed_form_on_a_network_that_is_known(files):
+    """Black is -1 and white +1 in three colours; the other features are 0 for both: 3 x 2²."""
+    assert self_test(I3D.load(files.i3d, files.i3d_sha256, CPU)) == pytest.approx(12)
+
+
+# --- MSR-VTT ---
+
+
+def layout(n=2990, captions=20, extra=7):
+    """MSR-VTT's annotations with n test clips, and some that belong to another split."""
+    ids = [f"video{7010 + i}" for i in range(n)]
+    videos = [{"video_id": name, "split": "test", "url": ""} for name in ids]
+    videos += [{"video_id": f"video{i}", "split": "train"} for i in range(extra)]
+    sentences = [{"video_id": video["video_id"], "caption": f"{video['video_id']} says  {i}", "sen_id": i}
+                 for i in range(captions) for video in videos]  # fmt: skip
+    return {"videos": videos, "sentences": sentences, "info": {}}
+
+
+@pytest.fixture(scope="session")
+def annotated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotated")
+    (folder / "videos").mkdir()
+    (folder / "test_videodatainfo.json").write_text(json.dumps(layout()))
+    return msrvtt.read_annotations(folder, Protocol())
+
+
+def test_protocols_count_what_they_should(annotated):
+    assert list(annotated)[0] == "video7010" and list(annotated)[-1] == "video9999"
+    found = {name: select(annotated, Protocol(name)) for name in msrvtt.PROTOCOLS}
+    prompts = {name: [text for several in chosen.values() for text in several] for name, chosen in found.items()}
+    assert {name: len(chosen) for name, chosen in found.items()} == {
+        "one-caption": 2990, "all-captions": 2990, "2048-clips": 2048}  # fmt: skip
+    assert {name: len(texts) for name, texts in prompts.items()} == {
+        "one-caption": 2990, "all-captions": 59800, "2048-clips": 2048}  # fmt: skip
+    assert all(len(set(texts)) == len(texts) for texts in prompts.values())
+    assert all(texts[0].startswith(name) for chosen in found.values() for name, texts in chosen.items())
+    picked = [int(text.split()[-1]) for text in prompts["one-caption"]]
+    assert np.bincount(picked, minlength=20).min() > 100  # random among all twenty
+
+
+def test_the_draw_depends_on_the_seed_alone(annotated):
+    one, same, other = (select(annotated, Protocol(seed=seed)) for seed in (3, 3, 4))
+    assert one == same and set(one) != set(other)
+    assert len(set(one) & set(other)) < 1600  # of 2,048, by chance 1,403
+    with pytest.raises(UserError, match="expected 2048 clips or more, found 2; set a smaller n"):
+        select({name: annotated[name] for name in list(annotated)[:2]}, Protocol())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Six clips of 6 s at 15 fps in MSR-VTT's layout, 48x32; a frame's brightness is its number. One lasts 4 s."""
+    folder = tmp_path_factory.mktemp("msrvtt")
+    (folder / "videos").mkdir()
+    (folder / "test_videodatainfo.json").write_text(json.dumps(layout(6, 2)))
+    for i, count in enumerate((91, 91, 91, 60, 91, 91)):
+        pixels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None] * 2, (count, 32, 48, 3)).copy()
+        pixels[:, :, :8] = pixels[:, :, -8:] = 255  # outside the centre square
+        Clip(pixels, fps=15).save(folder / "videos" / f"video{7010 + i}.mp4")
+    return folder
+
+
+def test_real_clips_are_the_middle_frames_at_the_rate_of_the_protocol_cropped_to_the_square(folder):
+    data = MSRVTT(folder, Protocol("one-caption", size=32))
+    assert data.left_out == ["video7013"] and "video7013" not in data.videos and len(data) == len(data.prompts) == 5
+    pixels = data[1:3]
+    assert pixels.shape == (2, 16, 32, 32, 3) and pixels.dtype == np.uint8
+    brightness = pixels[0, :, :, 4:-4].mean((1, 2, 3)) / 2  # of these 91 frames at 15 fps: every fifth around number 45
+    assert brightness == pytest.approx(45 + 5 * (np.arange(16) - 7.5) - 0.5, abs=2)
+    assert np.array_equal(data[1], pixels[0]) and data.record()["left_out"] == ["video7013"]
+    own = MSRVTT(folder, Protocol("all-captions", size=16, fps=None, crop=False))
+    assert own.left_out == [] and own.prompts[:2] == ["video7010 says 0", "video7010 says 1"] and len(own.prompts) == 12
+    assert np.diff(own[0][:, 8, 8, 0].astype(float)).mean() == pytest.approx(2, abs=0.3)  # frame by frame
+    assert own[0].mean() > data[0].mean() + 30 and own.label != data.label  # the white borders are in
+
+
+def test_the_metrics_take_the_real_clips_as_they_are(folder, files):
+    """From the folder to the table: the real clips against themselves."""
+    data = MSRVTT(folder, Protocol("all-captions", size=32, frames=10, n=6))
+    generated = [clip for clip, texts in zip(data, data.captions) for _ in texts]
+    found = measure(generated, data.prompts, data, replace(files, inception=None, size=32), data.captions)
+    assert found["CLIPSIM"].n == 12 and found["CLIPSIM / real"].value == pytest.approx(1, abs=1e-6)
+    assert found["FVD"].value < 1  # the same clips, each twice: only n - 1 differs
+
+
+def test_another_layout_is_refused_in_one_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    copy, protocol = tmp_path / "copy", Protocol("one-caption")
+    file = copy / "test_videodatainfo.json"
+    (copy / "videos/video7012.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match="video7012.mp4 damaged"):
+        MSRVTT(copy, protocol)
+    (copy / "videos/video7012.mp4").unlink()
+    with pytest.raises(UserError, match="expected 6 clips in .*videos, found 1 missing, first video7012.mp4"):
+        MSRVTT(copy, protocol)
+    silent = layout(6, 2)
+    silent["sentences"] = [one for one in silent["sentences"] if one["video_id"] != "video7011"]
+    for text, message in (
+        ("[1, 2]", "expected 'videos'.*another layout"), ("{", "another layout"), ('{"videos": [{}]}', "another layout"),
+        (json.dumps(layout(0)), "split test .*no clip of it"), (json.dumps(silent), "found no caption of video7011"),
+    ):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            MSRVTT(copy, protocol)
+    file.unlink()
+    with pytest.raises(UserError, match="found no test_videodatainfo.json; name the folder that has both"):
+        MSRVTT(copy, protocol)
+    for change in ({"name": "some"}, {"fps": 0}, {"frames": 0}, {"n": 2.5}):
+        with pytest.raises(UserError, match="protocol: expected"):
+            Protocol(**change)
