@@ -1,0 +1,80 @@
+"""This library against diffusers on this machine, as ratios: `make bench`, or python -m benchmarks.bench --only decode
+
+Both sides have the same weights, inputs, precision and threads, each in a process of its own (see `sides`); a figure is
+the median of rounds that alternate, a ratio that of the medians, with the least and the greatest of one round. Before
+anything is timed, the results of both sides are compared. Seconds are this machine's: only ratios mean anything
+elsewhere. Prints a Markdown table.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from benchmarks import rows
+from benchmarks.pairs import FULL, MINI, WIDE, small
+from minit2v import presets
+from minit2v.memory import available
+from minit2v.presets import AutoencoderConfig
+
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+RELEASED = presets.get("modelscope-1.7b")
+CASES = {  # name -> (GB of memory, rows)
+    "forward-mini": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), FLOAT32)),
+    "forward-mini-bf16": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), BFLOAT16)),
+    "forward-wide": (2, partial(rows.forward, "320 wide, one level", WIDE, (1, 16, 16, 16), FLOAT32)),
+    "forward-full": (15, partial(rows.forward, "full size", FULL, (1, 16, 32, 32), FLOAT32, share=True)),
+    "forward-full-bf16": (9, partial(rows.forward, "full size", FULL, (1, 16, 32, 32), BFLOAT16, share=True)),
+    "training-mini": (2, partial(rows.training, "mini", MINI, (8, 16, 8, 8), FLOAT32)),
+    "training-mini-bf16": (2, partial(rows.training, "mini", MINI, (8, 16, 8, 8), BFLOAT16)),
+    "training-wide": (4, partial(rows.training, "320 wide, one level", WIDE, (1, 8, 16, 16), FLOAT32)),
+    "decode-mini": (1, partial(rows.decode, "mini", presets.get("mini").autoencoder, (4, 8, 8))),
+    "decode-released": (3, partial(rows.decode, "released", AutoencoderConfig(), (4, 32, 32))),
+    "sample": (2, rows.sample),
+    "memory-small": (1, partial(rows.memory, "small", small(), (16, 64, 1))),
+    "memory-full": (16, partial(rows.memory, "full size", RELEASED, (16, 256, 1))),
+    "scaling": (4, rows.growth),
+}
+
+
+def machine(threads: int) -> str:
+    """What the figures were measured with."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.machine()]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
+    load = f", load {os.getloadavg()[0]:.1f} when it began" if hasattr(os, "getloadavg") else ""
+    return f"{names[0]}, {os.cpu_count()} cores{load}; {threads} threads a side; {packages}."
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, default=list(CASES),
+                        help=f"rows: {', '.join(CASES)}")  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="instead of as many as take a minute or two")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each side")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does everything run?")
+    parser.add_argument("--picture", type=Path, default=Path("docs/scaling.png"), help="where the row scaling draws")
+    chosen = parser.parse_args(arguments)
+    options = rows.Options(chosen.rounds, chosen.threads, chosen.tiny, chosen.picture)
+    note = machine(options.threads)
+    print("| what | ours (s) | diffusers (s) | ratio (of one round) | rounds |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    for name in chosen.only:
+        needs, measure = CASES[name]
+        if not options.tiny and (available("cpu") or 1e12) < needs * 1e9:
+            print(f"{name}: left out, as it needs {needs} GB of memory", file=sys.stderr)
+            continue
+        for row in measure(options=options):
+            print(f"| {row.what} | {row.ours} | {row.theirs} | {row.ratio} | {row.rounds} |", flush=True)
+    print(f"\n{note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What is measured: each function sets one side up, in that side's process, and returns what a round calls.
+
+"ours" is set up as a user gets it from `minit2v.load` or `minit2v train`, "diffusers" as a user of its classes has it.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import minit2v
+from benchmarks import pairs
+from minit2v.allocator import keep_freed_memory
+from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
+from minit2v.released import BUILD
+from minit2v.released.export import export
+
+TOKENS = 77  # of a text
+PROMPT = "a panda eats bamboo on a rock"
+
+
+def inputs(config: UNetConfig, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(x (b, c, f, h, w), t (b,), context (b, n, d)) of a shape (b, f, h, w)."""
+    b, f, h, w = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(b, config.in_channels, f, h, w, generator=generator).to(dtype)
+    context = torch.randn(b, TOKENS, config.context_dim, generator=generator).to(dtype)
+    return x, torch.linspace(900, 1, b).long(), context
+
+
+def unet(side: str, config: UNetConfig, dtype: torch.dtype) -> nn.Module:
+    ours = pairs.our_unet(config, dtype)
+    if side == "ours":
+        keep_freed_memory()
+        return ours
+    return pairs.their_unet(ours)
+
+
+def answer(output) -> Tensor:
+    return output if isinstance(output, Tensor) else output.sample
+
+
+def forward(side: str, config: UNetConfig, dtype: torch.dtype):
+    """A call of the UNet with inputs of a shape (b, f, h, w)."""
+    network = unet(side, config, dtype)
+
+    @torch.no_grad()
+    def call(shape: tuple[int, ...]) -> Tensor:
+        return answer(network(*inputs(config, shape, dtype)))
+
+    return call
+
+
+def training(side: str, config: UNetConfig, dtype: torch.dtype):
+    """A training step: forward, backward, AdamW. Parameters stay in float32, `dtype` is computed in.
+
+    Returns the loss and the norm of the gradient.
+    """
+    network = unet(side, config, torch.float32).train()
+    if side == "ours":
+        network.to(memory_format=torch.channels_last)  # as `UNetTask` has it
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+    def call(shape: tuple[int, ...]) -> Tensor:
+        x, t, context = inputs(config, shape, dtype)
+        parameters = {name: p.to(dtype) for name, p in network.named_parameters()}
+        output = answer(functional_call(network, parameters, (x, t, context)))
+        loss = F.mse_loss(output.float(), x.float())
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return torch.stack([loss, norm])
+
+    return call
+
+
+def decoding(side: str, config: AutoencoderConfig):
+    """Latents to frames."""
+    network = pairs.our_autoencoder(config)
+    if side == "ours":
+        keep_freed_memory()
+    else:
+        network = pairs.their_autoencoder(network)
+
+    @torch.no_grad()
+    def call(shape: tuple[int, ...]) -> Tensor:
+        n, h, w = shape
+        latents = torch.randn(n, config.latent_channels, h, w, generator=torch.Generator().manual_seed(0))
+        return answer(network.decode(latents))
+
+    return call
+
+
+def writing(preset: Preset, folder: Path):
+    """A model with random weights, in diffusers' layout."""
+
+    def call() -> list:
+        parts = {name: pairs.redrawn(build(getattr(preset, name))) for name, build in BUILD.items()}
+        export(folder, "diffusers", preset, **parts)
+        return []
+
+    return call
+
+
+def sampling(side: str, folder: Path):
+    """A clip from a prompt, by either library's pipeline from the same folder; 0 to 255."""
+    pipe = minit2v.load(folder, device="cpu") if side == "ours" else their_pipeline(folder)
+
+    def call(f: int, size: int, steps: int):
+        noise = torch.randn(1, 4, f, size // 8, size // 8, generator=torch.Generator().manual_seed(0))
+        if side == "ours":
+            return pipe(PROMPT, noise=noise, frames=f, height=size, width=size, steps=steps, guidance=9.0).pixels
+        options = {"num_frames": f, "height": size, "width": size, "num_inference_steps": steps, "guidance_scale": 9.0}
+        return 255 * pipe(PROMPT, latents=noise, output_type="np", **options).frames[0]
+
+    return call
+
+
+def their_pipeline(folder: Path):
+    from diffusers import TextToVideoSDPipeline
+
+    pipe = TextToVideoSDPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def multiplying(n: int, dtype: torch.dtype):
+    """A product of two n x n matrices: 2 n³ operations."""
+    a, b = torch.randn(2, n, n).to(dtype)
+    return lambda *_: (a @ b)[:1]
