@@ -1,11 +1,11 @@
-"""How well clips fit their captions, by the metrics' own small CLIP, with the two ways in which such a figure fails.
+"""How well clips fit their captions, by the metrics' own small CLIP, and what such a figure cannot see.
 
     frames, one by one ─────────────┐ picture             text   ┌─ "a small red ring moves left"
     storyboard, four frames as one ─┴─ tower ─> cosine <─ tower ─┴─ the same with the opposite direction, "right"
 
 * `frame` is CLIPSIM: the mean over all frames of the cosine between a frame, as a still picture, and the caption.
   It cannot see motion. No frame of a straight motion tells left from right, so its `swap_gap` is about 0.
-* `video` is the cosine between the caption and a storyboard of the clip, four frames in one picture, which shows motion.
+* `video` is the cosine between the caption and a storyboard of the clip, four frames as one picture: it shows motion.
 * `rank` (R-precision) asks for order alone, so that the scale of cosines does not matter: is the true caption the
   nearest of 32, four of which differ from it in a single attribute? Chance is 1/32, 3.1 %.
 

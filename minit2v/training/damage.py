@@ -32,7 +32,7 @@ def draw_severities(n: int, kinds: tuple[str, ...], generator: torch.Generator) 
     for chance in KINDS_DRAWN:
         kind = torch.randint(len(kinds), (n, 1), generator=generator)
         drawn = (torch.rand(n, 1, generator=generator) < chance) * torch.rand(n, 1, generator=generator)
-        severity.scatter_(1, kind, drawn)
+        severity.scatter_reduce_(1, kind, drawn, "amax")
     return dict(zip(kinds, severity.unbind(1)))
 
 
