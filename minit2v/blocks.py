@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from minit2v.linear import Linear, linear
 from minit2v.presets import UNetConfig
 
 PART = 2**21  # numbers that a feed-forward layer holds at a time between its two products
@@ -117,10 +118,10 @@ class Attention(nn.Module):
     def __init__(self, d: int, head_dim: int, context_dim: int | None = None):
         super().__init__()
         self.heads, self.keep, self.map = d // head_dim, 0, None
-        self.to_q = nn.Linear(d, d, bias=False)
-        self.to_k = nn.Linear(context_dim or d, d, bias=False)
-        self.to_v = nn.Linear(context_dim or d, d, bias=False)
-        self.to_out = nn.Linear(d, d)
+        self.to_q = Linear(d, d, bias=False)
+        self.to_k = Linear(context_dim or d, d, bias=False)
+        self.to_v = Linear(context_dim or d, d, bias=False)
+        self.to_out = Linear(d, d)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         shape = x.shape
@@ -141,8 +142,8 @@ class GEGLU(nn.Module):
 
     def __init__(self, d: int):
         super().__init__()
-        self.proj_in = nn.Linear(d, 8 * d)
-        self.proj_out = nn.Linear(4 * d, d)
+        self.proj_in = Linear(d, 8 * d)
+        self.proj_out = Linear(4 * d, d)
 
     def forward(self, x: Tensor) -> Tensor:
         # a part of the tokens at a time: what is between the products is twelve times as wide as x, and blocks of
@@ -153,7 +154,7 @@ class GEGLU(nn.Module):
     def part(self, x: Tensor) -> Tensor:
         # two products instead of one that is cut in half: the halves of a row would not lie together in memory
         halves = zip(self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2))
-        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
+        value, gate = (linear(x, weight, bias) for weight, bias in halves)
         return self.proj_out(value * F.gelu(gate))
 
 
@@ -182,9 +183,9 @@ class SpatialTransformer(nn.Module):
     def __init__(self, c: int, head_dim: int, context_dim: int, groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(groups, c, eps=1e-6)
-        self.proj_in = nn.Linear(c, c)
+        self.proj_in = Linear(c, c)
         self.block = TransformerBlock(c, head_dim, context_dim)
-        self.proj_out = zeroed(nn.Linear(c, c))
+        self.proj_out = zeroed(Linear(c, c))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         h = rearrange(self.norm(x), "n c h w -> n (h w) c")
@@ -202,9 +203,9 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         inner = inner or c
         self.norm = nn.GroupNorm(groups, c, eps=1e-6)
-        self.proj_in = nn.Linear(c, inner)
+        self.proj_in = Linear(c, inner)
         self.block = TransformerBlock(inner, head_dim, None)
-        self.proj_out = zeroed(nn.Linear(inner, c))
+        self.proj_out = zeroed(Linear(inner, c))
 
     def forward(self, x: Tensor, f: int) -> Tensor:
         h = self.norm(clip_view(x, f))  # ((b f) c h w) -> (b c f (h w))
