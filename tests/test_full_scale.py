@@ -1,11 +1,10 @@
-"""The full-scale metrics on stand-ins of the published networks, and MSR-VTT's protocols on a folder in its layout.
+"""The full-scale metrics on stand-ins of the published networks.
 
 With the real I3D: MINIT2V_I3D=i3d_torchscript.pt MINIT2V_I3D_SHA256=HEX pytest tests/test_full_scale.py
 """
 
 import json
 import os
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minit2v.errors import UserError
-from minit2v.evaluation import full_scale, msrvtt
+from minit2v.evaluation import full_scale
 from minit2v.evaluation.backbones import CLIP, I3D, SELF_TEST, TOLERANCE, Inception, prepare, self_test
+from minit2v.evaluation.extraction import Videos
 from minit2v.evaluation.frechet import frechet_distance
 from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, ratio_estimate, similarity
-from minit2v.evaluation.msrvtt import MSRVTT, Protocol, select
 from minit2v.fetching import sha256
 from minit2v.video import Clip
 
@@ -30,7 +29,8 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }  # fmt: skip
-CAPTIONS = ["a red ring moves", "a dog runs", "two people talk", "a car", "rain falls", "somebody cooks", "a cat sleeps"]
+CAPTIONS = ["a red ring moves", "a dog runs", "two people talk", "a car", "rain falls",
+            "somebody cooks", "a cat sleeps"]
 NAMES = {"i3d": "i3d.pt", "inception": "inception.pth", "clip": "clip.pt"}
 
 
@@ -78,7 +78,8 @@ def files(tmp_path_factory):
     torch.save(network.state_dict(), folder / "inception.pth")
     digests = {f"{key}_sha256": sha256(folder / name) for key, name in NAMES.items()}
     paths = {key: folder / name for key, name in NAMES.items()}
-    return Settings(**paths, **digests, inception_layer=64, clip_model="tiny", size=40, frames=10, batch=3, device="cpu")
+    sizes = {"size": 40, "frames": 10, "batch": 3, "device": "cpu"}
+    return Settings(**paths, **digests, **sizes, inception_layer=64, clip_model="tiny")
 
 
 def clips(n, seed=0, size=(40, 40), shift=0):
@@ -134,7 +135,8 @@ def test_clipsim_is_the_hand_computation_with_open_clips_own_preprocessing(files
     clip = CLIP.load(files.clip, files.clip_sha256, "tiny", CPU)
     found = similarity(clip.features(made), clip.texts(CAPTIONS[:3]))
     assert found == pytest.approx(expected, abs=2e-3) and np.ptp(expected) > 0.01
-    measured = measure(made, CAPTIONS[:3], made, replace(files, i3d=None, inception=None), [[c, "a"] for c in CAPTIONS[:3]])
+    two_each = [[caption, "a"] for caption in CAPTIONS[:3]]
+    measured = measure(made, CAPTIONS[:3], made, replace(files, i3d=None, inception=None), two_each)
     assert measured["CLIPSIM"].value == pytest.approx(np.mean(expected), abs=2e-3)
     real = (found + similarity(clip.features(made), np.repeat(clip.texts(["a"]), 3, 0))).mean() / 2
     assert measured["CLIPSIM / real"].value == pytest.approx(found.mean() / real, rel=1e-6)
@@ -185,16 +187,31 @@ def test_an_interrupted_run_goes_on(files, tmp_path):
     other = Counting(made, label="of another seed")
     measure(other, CAPTIONS, real, replace(settings, clip=None))
     assert other.asked == [0, 3, 6]
-    next(tmp_path.glob("*.npy")).write_bytes(b"half")
+    for path in tmp_path.glob("*.npy"):
+        path.write_bytes(b"half")
     with pytest.raises(UserError, match="damaged.*remove it"):
         measure(Counting(made), CAPTIONS, real, settings)
+
+
+def test_video_files_are_read_when_they_are_asked_for(files, tmp_path):
+    made, only = clips(3), replace(files, inception=None, clip=None, features=tmp_path / "kept")
+    paths = [Clip(clip).save(tmp_path / f"{i}.webp") for i, clip in enumerate(made)]  # lossless
+    of_files = lambda: measure(Videos(paths), CAPTIONS[:3], clips(3, seed=1), only)["FVD"]
+    before = of_files()
+    assert before == measure(made, CAPTIONS[:3], clips(3, seed=1), only)["FVD"] == of_files()
+    Clip(made[0] // 2).save(paths[0])
+    assert of_files() != before  # another file of that name is another clip
+    paths[1].unlink()
+    with pytest.raises(UserError, match="expected 3 videos, found 1 missing, first .*1.webp"):
+        Videos(paths)
 
 
 def test_a_metric_without_its_file_is_left_out_with_a_line(files):
     with pytest.warns(UserWarning) as told:
         measured = measure(clips(3), CAPTIONS[:3], clips(3), replace(files, inception=None, clip=None))
     assert list(measured) == ["FVD"]
-    assert [str(one.message).split(":")[0] for one in told] == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
+    left_out = [str(one.message).split(":")[0] for one in told]
+    assert left_out == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
     assert "i3d_torchscript.pt" in full_scale.skipped(Settings())["FVD"]
 
 
@@ -248,109 +265,3 @@ def test_the_real_i3d_gives_the_published_distance_of_black_from_white():
 def test_the_self_test_is_the_closed_form_on_a_network_that_is_known(files):
     """Black is -1 and white +1 in three colours; the other features are 0 for both: 3 x 2²."""
     assert self_test(I3D.load(files.i3d, files.i3d_sha256, CPU)) == pytest.approx(12)
-
-
-# --- MSR-VTT ---
-
-
-def layout(n=2990, captions=20, extra=7):
-    """MSR-VTT's annotations with n test clips, and some that belong to another split."""
-    ids = [f"video{7010 + i}" for i in range(n)]
-    videos = [{"video_id": name, "split": "test", "url": ""} for name in ids]
-    videos += [{"video_id": f"video{i}", "split": "train"} for i in range(extra)]
-    sentences = [{"video_id": video["video_id"], "caption": f"{video['video_id']} says  {i}", "sen_id": i}
-                 for i in range(captions) for video in videos]  # fmt: skip
-    return {"videos": videos, "sentences": sentences, "info": {}}
-
-
-@pytest.fixture(scope="session")
-def annotated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("annotated")
-    (folder / "videos").mkdir()
-    (folder / "test_videodatainfo.json").write_text(json.dumps(layout()))
-    return msrvtt.read_annotations(folder, Protocol())
-
-
-def test_protocols_count_what_they_should(annotated):
-    assert list(annotated)[0] == "video7010" and list(annotated)[-1] == "video9999"
-    found = {name: select(annotated, Protocol(name)) for name in msrvtt.PROTOCOLS}
-    prompts = {name: [text for several in chosen.values() for text in several] for name, chosen in found.items()}
-    assert {name: len(chosen) for name, chosen in found.items()} == {
-        "one-caption": 2990, "all-captions": 2990, "2048-clips": 2048}  # fmt: skip
-    assert {name: len(texts) for name, texts in prompts.items()} == {
-        "one-caption": 2990, "all-captions": 59800, "2048-clips": 2048}  # fmt: skip
-    assert all(len(set(texts)) == len(texts) for texts in prompts.values())
-    assert all(texts[0].startswith(name) for chosen in found.values() for name, texts in chosen.items())
-    picked = [int(text.split()[-1]) for text in prompts["one-caption"]]
-    assert np.bincount(picked, minlength=20).min() > 100  # random among all twenty
-
-
-def test_the_draw_depends_on_the_seed_alone(annotated):
-    one, same, other = (select(annotated, Protocol(seed=seed)) for seed in (3, 3, 4))
-    assert one == same and set(one) != set(other)
-    assert len(set(one) & set(other)) < 1600  # of 2,048, by chance 1,403
-    with pytest.raises(UserError, match="expected 2048 clips or more, found 2; set a smaller n"):
-        select({name: annotated[name] for name in list(annotated)[:2]}, Protocol())
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Six clips of 6 s at 15 fps in MSR-VTT's layout, 48x32; a frame's brightness is its number. One lasts 4 s."""
-    folder = tmp_path_factory.mktemp("msrvtt")
-    (folder / "videos").mkdir()
-    (folder / "test_videodatainfo.json").write_text(json.dumps(layout(6, 2)))
-    for i, count in enumerate((91, 91, 91, 60, 91, 91)):
-        pixels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None] * 2, (count, 32, 48, 3)).copy()
-        pixels[:, :, :8] = pixels[:, :, -8:] = 255  # outside the centre square
-        Clip(pixels, fps=15).save(folder / "videos" / f"video{7010 + i}.mp4")
-    return folder
-
-
-def test_real_clips_are_the_middle_frames_at_the_rate_of_the_protocol_cropped_to_the_square(folder):
-    data = MSRVTT(folder, Protocol("one-caption", size=32))
-    assert data.left_out == ["video7013"] and "video7013" not in data.videos and len(data) == len(data.prompts) == 5
-    pixels = data[1:3]
-    assert pixels.shape == (2, 16, 32, 32, 3) and pixels.dtype == np.uint8
-    brightness = pixels[0, :, :, 4:-4].mean((1, 2, 3)) / 2  # of these 91 frames at 15 fps: every fifth around number 45
-    assert brightness == pytest.approx(45 + 5 * (np.arange(16) - 7.5) - 0.5, abs=2)
-    assert np.array_equal(data[1], pixels[0]) and data.record()["left_out"] == ["video7013"]
-    own = MSRVTT(folder, Protocol("all-captions", size=16, fps=None, crop=False))
-    assert own.left_out == [] and own.prompts[:2] == ["video7010 says 0", "video7010 says 1"] and len(own.prompts) == 12
-    assert np.diff(own[0][:, 8, 8, 0].astype(float)).mean() == pytest.approx(2, abs=0.3)  # frame by frame
-    assert own[0].mean() > data[0].mean() + 30 and own.label != data.label  # the white borders are in
-
-
-def test_the_metrics_take_the_real_clips_as_they_are(folder, files):
-    """From the folder to the table: the real clips against themselves."""
-    data = MSRVTT(folder, Protocol("all-captions", size=32, frames=10, n=6))
-    generated = [clip for clip, texts in zip(data, data.captions) for _ in texts]
-    found = measure(generated, data.prompts, data, replace(files, inception=None, size=32), data.captions)
-    assert found["CLIPSIM"].n == 12 and found["CLIPSIM / real"].value == pytest.approx(1, abs=1e-6)
-    assert found["FVD"].value < 1  # the same clips, each twice: only n - 1 differs
-
-
-def test_another_layout_is_refused_in_one_line(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
-    copy, protocol = tmp_path / "copy", Protocol("one-caption")
-    file = copy / "test_videodatainfo.json"
-    (copy / "videos/video7012.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match="video7012.mp4 damaged"):
-        MSRVTT(copy, protocol)
-    (copy / "videos/video7012.mp4").unlink()
-    with pytest.raises(UserError, match="expected 6 clips in .*videos, found 1 missing, first video7012.mp4"):
-        MSRVTT(copy, protocol)
-    silent = layout(6, 2)
-    silent["sentences"] = [one for one in silent["sentences"] if one["video_id"] != "video7011"]
-    for text, message in (
-        ("[1, 2]", "expected 'videos'.*another layout"), ("{", "another layout"), ('{"videos": [{}]}', "another layout"),
-        (json.dumps(layout(0)), "split test .*no clip of it"), (json.dumps(silent), "found no caption of video7011"),
-    ):  # fmt: skip
-        file.write_text(text)
-        with pytest.raises(UserError, match=message):
-            MSRVTT(copy, protocol)
-    file.unlink()
-    with pytest.raises(UserError, match="found no test_videodatainfo.json; name the folder that has both"):
-        MSRVTT(copy, protocol)
-    for change in ({"name": "some"}, {"fps": 0}, {"frames": 0}, {"n": 2.5}):
-        with pytest.raises(UserError, match="protocol: expected"):
-            Protocol(**change)

@@ -17,6 +17,7 @@ import numpy as np
 from minit2v.errors import UserError
 from minit2v.evaluation.backbones import prepare
 from minit2v.files import atomic
+from minit2v.video import Clip
 
 if TYPE_CHECKING:
     from minit2v.evaluation.full_scale import Settings
@@ -46,6 +47,29 @@ def extract(clips: Sequence, networks: dict, settings: "Settings", name: str = "
                 parts[key].append(done[key])
             bar.update(stop - start)
     return {key: np.concatenate(several) for key, several in parts.items()}
+
+
+class Videos(Sequence):
+    """Video files as a set of clips, each read when it is asked for: `videos[i:j]` is a list of uint8 (f, H, W, 3).
+
+    paths: .mp4, .gif or .webp files. Raises UserError for one that is missing, and, when it is read, for a damaged one.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = [Path(path) for path in paths]
+        if missing := [path for path in self.paths if not path.is_file()]:
+            raise UserError(f"expected {len(paths)} videos, found {len(missing)} missing, first {missing[0]}; add it")
+
+    @property
+    def label(self) -> str:
+        return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, which: int | slice) -> np.ndarray | list[np.ndarray]:
+        paths = self.paths[which]
+        return [Clip.load(path).pixels for path in paths] if isinstance(which, slice) else Clip.load(paths).pixels
 
 
 def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:

@@ -131,8 +131,8 @@ def read_annotations(folder: Path, protocol: Protocol) -> dict[str, tuple[str, .
     path = folder / protocol.annotations
     if not (folder / "videos").is_dir() or not path.is_file():
         missing = "videos" if path.is_file() else path.name
-        raise UserError(f"expected MSR-VTT in {folder}: the folder videos and the file {protocol.annotations}, found no "
-                        f"{missing}; name the folder that has both")  # fmt: skip
+        raise UserError(f"expected MSR-VTT in {folder}: the folder videos and the file {protocol.annotations}, found "
+                        f"no {missing}; name the folder that has both")  # fmt: skip
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         names = [video["video_id"] for video in read["videos"] if video["split"] == protocol.split]
