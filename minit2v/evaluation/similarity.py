@@ -70,6 +70,7 @@ class Similarity:
         config = text_config()
         self.towers, self.size = towers.eval(), config.vision.size
         self.tokens = Tokenizer(config.context_length, config.words)
+        self.known = {}  # caption -> its vector: a few hundred captions come again and again
 
     @staticmethod
     @lru_cache
@@ -104,11 +105,8 @@ class Similarity:
         Raises UserError for specs of more than one thing.
         """
         _check(specs)
-        luck = [np.random.default_rng((seed, i)) for i in range(len(specs))]
-        said = [[caption(spec), *wrong_captions(spec, own)] for spec, own in zip(specs, luck)]
-        known = {text: i for i, text in enumerate(dict.fromkeys(text for texts in said for text in texts))}
-        vectors = self._texts(list(known), len(known))
-        candidates = vectors[[[known[text] for text in texts] for texts in said]]  # (n 32 d)
+        said = [text for i, spec in enumerate(specs) for text in _candidates(spec, seed, i)]
+        candidates = self._texts(said, len(said)).reshape(len(specs), CANDIDATES, -1)  # ((n 32) d) -> (n 32 d)
         cosines = np.einsum("nd,nkd->nk", self.video_features(clips), candidates)
         return cosines[:, 0] > cosines[:, 1:].max(1)
 
@@ -134,8 +132,16 @@ class Similarity:
         """Vectors (n, d) of captions."""
         if len(captions) != n:
             raise UserError(f"expected a caption for each of {n} clips, found {len(captions)}; give as many")
-        tokens = self.tokens(captions)
-        return torch.cat([self.towers.texts(part) for part in tokens.split(512)]).double().numpy()
+        if new := [text for text in dict.fromkeys(captions) if text not in self.known]:
+            vectors = torch.cat([self.towers.texts(part) for part in self.tokens(new).split(512)])
+            self.known |= zip(new, vectors.double().numpy())
+        return np.stack([self.known[text] for text in captions])
+
+
+@lru_cache(maxsize=4096)
+def _candidates(spec: Spec, seed: int, i: int) -> list[str]:
+    """The true caption and the wrong ones of clip number i."""
+    return [caption(spec), *wrong_captions(spec, np.random.default_rng((seed, i)))]
 
 
 def wrong_captions(spec: Spec, luck: np.random.Generator) -> list[str]:
