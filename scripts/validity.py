@@ -23,7 +23,7 @@ def letters(found: dict[tuple[str, str], Cell]) -> dict[str, str]:
     return dict(zip((reason for reason, _, _ in BLIND if reason in used), "abcdefghijklmnopqrstuvwxyz"))
 
 
-def markdown(found: dict[tuple[str, str], Cell], pair: dict, bounds: tuple[float, float], n: int, n_real: int) -> str:
+def markdown(found: dict[tuple[str, str], Cell], pair: dict, bounds: tuple[float, float], n: int) -> str:
     """The table, its reasons, the matched pair and the floor, as Markdown."""
     letter = letters(found)
     shown = lambda cell: f"{cell.correlation:.2f}" if cell.reason is None else letter[cell.reason]
@@ -37,8 +37,8 @@ def markdown(found: dict[tuple[str, str], Cell], pair: dict, bounds: tuple[float
     return f"""# What each metric sees
 
 Spearman's correlation of a metric with the severity of a corruption: mean of {len(SEEDS)} draws of {n} clips and of
-damage, {len(LEVELS)} severities each, distances to {n_real} real clips. A letter: blind, and why; the value changes by
-less than {UNSEEN:.0%} of what it does under the corruption that the metric feels most. Made by `make validity`.
+damage, {len(LEVELS)} severities each; Fréchet distances to the same clips undamaged. A letter: blind, and why; the value
+changes by less than {UNSEEN:.0%} of what it does under the corruption that the metric feels most. Made by `make validity`.
 
 ![The same as a picture](validity.png)
 
@@ -98,11 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="path without suffix")
     parser.add_argument("--n", type=int, default=256, help="clips a value (256)")
-    parser.add_argument("--real", type=int, default=1024, help="real clips that the distances are to (1024)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     options = parser.parse_args()
-    found = validity.table(options.n, options.real, options.jobs)
-    report = markdown(found, validity.matched_pair(options.n, options.real), validity.floor(), options.n, options.real)
+    found = validity.table(options.n, options.jobs)
+    report = markdown(found, validity.matched_pair(options.n), validity.floor(), options.n)
     options.out.with_suffix(".md").write_text(report, encoding="utf-8")
     draw(found, options.out.with_suffix(".png"))
     print(report)
