@@ -81,3 +81,10 @@ flights: env  ## the recorded runs of data/flights anew, after another model cam
 
 validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about twenty minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
+
+.PHONY: bench quality
+bench: env  ## ratios to diffusers on this machine, half an hour of a quiet one: make bench ONLY="forward-full sample"
+	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
+
+quality: env  ## what samplers make of 1 to 250 steps: docs/quality.md and .png; hours, goes on where it was stopped
+	$(BIN)/python scripts/quality.py

@@ -1,0 +1,188 @@
+"""Quality against time: what each sampler makes of 1 to 250 steps, with the mini model: `make quality`
+
+All samplers get the same prompts (the first of split `val`), seeds and initial noise. Two parts, so that seconds can be
+measured when the machine has nothing else to do:
+
+    python scripts/quality.py                  both parts, then docs/quality.md and docs/quality.png
+    python scripts/quality.py --part quality   clips, judged: hours, and goes on where it was stopped
+    python scripts/quality.py --part seconds   a few clips each, one at a time: minutes
+    python scripts/quality.py --part report    table and picture of what is there
+
+Each finished row is a line of runs/quality.jsonl, under all that it depends on: the fingerprint of the weights, of the
+network whose features are compared, and every setting.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import quality_report
+from tqdm.auto import tqdm
+
+import minit2v
+from minit2v import weights
+from minit2v.datasets import MovingThings
+from minit2v.evaluation import motion
+from minit2v.evaluation.frechet import frechet_estimate
+from minit2v.evaluation.judge import agrees, read
+
+SAMPLERS = ("ddim", "dpm++", "ddpm")
+STEPS = (1, 2, 4, 8, 12, 20, 50, 100, 250)
+SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # guidance, at SWEEP_STEPS of DDIM
+SWEEP_STEPS = 12
+MANY = 50  # more steps than these are taken with fewer prompts
+BATCH = 16  # clips at a time
+SEEDS = 4  # clips of a prompt whose distances are the diversity; the prompts are n / 16
+TIMED = 5  # clips whose median time is told
+REFERENCE = "test_seen"  # real clips that the made ones are compared with
+PROMPT = "a large red circle moves left slowly"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row."""
+
+    sampler: str
+    steps: int
+    guidance: float
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked for a clip: guidance asks twice a step, but not at 0 and 1."""
+        return self.steps * (1 if self.guidance in (0, 1) else 2)
+
+
+def settings(guidance: float, steps: tuple[int, ...] = STEPS, sweep: tuple[float, ...] = SWEEP) -> list[Setting]:
+    """The rows, the cheap ones first: every sampler with every number of steps, then DDIM with every guidance."""
+    rows = [Setting(sampler, n, guidance) for n, sampler in product(steps, SAMPLERS)]
+    return list(dict.fromkeys([*rows, *(Setting("ddim", SWEEP_STEPS, scale) for scale in sweep)]))
+
+
+class Rows:
+    """Finished rows in a file of a JSON line each; `base` is what all rows of this run depend on."""
+
+    def __init__(self, path: Path, base: dict):
+        self.path, self.base = path, base
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.rows = [json.loads(line) for line in lines if line.endswith("}")]  # not one that was cut short
+
+    def find(self, part: str, setting: Setting, **more) -> dict | None:
+        key = self.base | asdict(setting) | more | {"part": part}
+        return next((row for row in reversed(self.rows) if all(row.get(name) == key[name] for name in key)), None)
+
+    def add(self, part: str, setting: Setting, figures: dict, **more) -> None:
+        self.rows.append(self.base | asdict(setting) | more | {"part": part} | figures)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+
+
+def made(pipe, setting: Setting, prompts: list[str], seed: int) -> Iterator[np.ndarray]:
+    """Clips (b, f, H, W, 3) uint8 of the prompts, a batch at a time; prompt number i starts from noise seed + i."""
+    options = asdict(setting)
+    for start in range(0, len(prompts), BATCH):
+        clips = pipe(prompts[start : start + BATCH], seed=seed + start, **options)
+        yield np.stack([clip.pixels for clip in clips])
+
+
+def figures(pipe, setting: Setting, n: int, seed: int, features: Callable, real: tuple[np.ndarray, np.ndarray]) -> dict:
+    """What is told of a row. `real`: features of the reference clips, and of those of the prompts themselves."""
+    data = MovingThings("val", size=pipe.preset.width, frames=pipe.preset.frames)
+    texts = [data.text(i) for i in range(n)]
+    clips = np.concatenate(list(made(pipe, setting, [caption for caption, _ in texts], seed)))
+    verdicts = [agrees(read(clip), spec) for clip, (_, spec) in zip(clips, texts)]
+    several = [caption for caption, _ in texts[: max(1, n // 16)] for _ in range(SEEDS)]
+    again = np.concatenate(list(made(pipe, setting, several, seed + 10**6)))
+    reference, own = real
+    return {
+        "all": [verdict["all"] for verdict in verdicts],
+        "direction": [verdict["motion"] for verdict in verdicts],
+        "motion amplitude": motion.measure(clips)["motion amplitude"].tolist(),
+        "FVD-mini": asdict(frechet_estimate(features(clips), reference, own, seed)),
+        "diversity": motion.diversity(features(again).reshape(-1, SEEDS, reference.shape[-1])).tolist(),
+    }
+
+
+def measure_quality(pipe, rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, features: Callable) -> None:
+    """Compute the rows that are missing."""
+    size, frames = pipe.preset.width, pipe.preset.frames
+    count = lambda setting: n if setting.steps <= MANY else min(few, n)
+    missing = [setting for setting in chosen if not rows.find("quality", setting, n=count(setting), seed=seed)]
+    if not missing:
+        return
+    reference, own = (
+        MovingThings(split, size=size, frames=frames).batch(range(m))[0] for split, m in ((REFERENCE, 512), ("val", n))
+    )
+    real = features(reference), features(own)
+    with tqdm(total=sum(s.evaluations * count(s) for s in missing), desc="sampling", disable=None) as bar:
+        for setting in missing:
+            bar.set_postfix_str(f"{setting.sampler}, {setting.steps} steps, guidance {setting.guidance:g}")
+            m = count(setting)
+            rows.add("quality", setting, figures(pipe, setting, m, seed, features, real), n=m, seed=seed)
+            bar.update(setting.evaluations * m)
+
+
+def measure_seconds(pipe, rows: Rows, chosen: list[Setting], threads: int) -> None:
+    """Wall time of one clip alone, from prompt to pixels: medians of rounds over all settings, after one to warm up."""
+    missing = [setting for setting in chosen if not rows.find("seconds", setting, threads=threads)]
+    times = {setting: [] for setting in missing}
+    pipe(PROMPT, steps=1)
+    for _ in range(TIMED):
+        for setting in tqdm(missing, desc="timing", disable=None):
+            start = time.perf_counter()
+            pipe(PROMPT, **asdict(setting))
+            times[setting].append(time.perf_counter() - start)
+    for setting, seconds in times.items():
+        rows.add("seconds", setting, {"seconds": statistics.median(seconds), "rounds": TIMED}, threads=threads)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    import torch
+
+    from minit2v.evaluation import networks
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini", help="shipped name or folder")
+    parser.add_argument("--part", choices=("all", "quality", "seconds", "report"), default="all")
+    parser.add_argument("--n", type=int, default=128, help="prompts")
+    parser.add_argument("--few", type=int, default=32, help=f"prompts with more than {MANY} steps")
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--sweep", type=float, nargs="*", default=SWEEP, help=f"guidance, with {SWEEP_STEPS} steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--rows", type=Path, default=Path("runs/quality.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/quality.md"), help="the picture goes beside it")
+    chosen = parser.parse_args(arguments)
+    pipe = minit2v.load(chosen.model, dtype=chosen.dtype)
+    base = {"weights": weights.fingerprint(weights.find_model(chosen.model)), "dtype": chosen.dtype}
+    wanted = settings(pipe.preset.guidance, tuple(chosen.steps), tuple(chosen.sweep))
+    threads = torch.get_num_threads()
+    rows = Rows(chosen.rows, base | {"network": digest(networks.weights_of("clip"))})
+    if chosen.part in ("all", "quality"):
+        measure_quality(pipe, rows, wanted, chosen.n, chosen.few, chosen.seed, networks.features("clip"))
+    if chosen.part in ("all", "seconds"):
+        measure_seconds(pipe, rows, wanted, threads)
+    count = lambda setting: chosen.n if setting.steps <= MANY else min(chosen.few, chosen.n)
+    found = []
+    for setting in wanted:
+        row = rows.find("quality", setting, n=count(setting), seed=chosen.seed)
+        clock = rows.find("seconds", setting, threads=threads) or {"seconds": None}
+        if row:
+            found.append(row | {"seconds": clock["seconds"], "evaluations": setting.evaluations})
+    how = f"{Path(chosen.model).name} ({base['weights']}), {chosen.dtype}, seed {chosen.seed}, {threads} threads"
+    quality_report.write(found, pipe.preset.guidance, how, chosen.out)
+
+
+if __name__ == "__main__":
+    main()
