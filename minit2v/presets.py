@@ -1,6 +1,6 @@
 """Presets: every size of the model is one dataclass of settings; nothing else distinguishes nano from 1.7 billion.
 
-    nano  ──  minutes in a notebook     mini  ──  two hours on two cores, shipped   modelscope-1.7b  ──  the release
+    nano  ──  minutes in a notebook     mini  ──  three hours on two cores, shipped   modelscope-1.7b  ──  the release
 
 Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not
 have: they are off in ``modelscope-1.7b``; the README says what each buys.

@@ -1,4 +1,7 @@
-"""The loss curves of a run as one picture: python scripts/plot_training.py runs/mini docs/training.png"""
+"""The loss curves of a run as one picture: python scripts/plot_training.py runs/mini docs/training.png
+
+Of the parts that were trained in the run: one that goes on from another model has the UNet alone.
+"""
 
 import json
 import sys
@@ -26,10 +29,11 @@ def smooth(values: list[float], window: int = 9) -> list[float]:
 
 
 def main(run: str, out: str) -> None:
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(16, 3.2), constrained_layout=True)
-    for axis, (part, (title, names)) in zip(axes, CURVES.items()):
-        log = Path(run) / part.strip() / "log.jsonl"
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
+    logs = {part: Path(run) / part.strip() / "log.jsonl" for part in CURVES}
+    shown = {part: curves for part, curves in CURVES.items() if logs[part].is_file()}
+    figure, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.2), constrained_layout=True)
+    for axis, (part, (title, names)) in zip(axes, shown.items()):
+        rows = [json.loads(line) for line in logs[part].read_text().splitlines()]
         for name in names:
             points = [(row["seconds"] / 60, row[name]) for row in rows if name in row]
             scale = 100 if "t=" in name else 1
