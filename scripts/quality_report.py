@@ -24,7 +24,7 @@ HEADINGS = ("sampler", "steps", "guidance", "network evaluations", "seconds a cl
 
 def discordant(a: list[bool], b: list[bool]) -> tuple[int, int, int]:
     """(pairs, of them right in a alone, right in b alone); the first prompts that both have."""
-    pairs = list(zip(a, b))
+    pairs = [(bool(x), bool(y)) for x, y in zip(a, b)]
     return len(pairs), sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs)
 
 

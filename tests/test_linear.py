@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from minit2v.linear import Linear, fast, linear
+from minit2v.presets import UNetConfig
+from minit2v.unet import UNet
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,18 @@ def test_where_a_gradient_is_asked_for_it_is_an_ordinary_layer():
     assert torch.autograd.gradcheck(layer.double(), x.double().detach().requires_grad_())
     with torch.no_grad():
         assert not fast(x.double()) and not fast(x.bfloat16()), "MKL and oneDNN have these to themselves"
+
+
+@torch.no_grad()
+def test_a_whole_network_gives_the_same_on_both_paths():
+    torch.manual_seed(0)
+    config = UNetConfig(channels=(32, 64), attention=(True, True), head_dim=16, context_dim=24, norm_groups=8)
+    unet = UNet(config).eval()
+    for p in unet.parameters():
+        p.normal_(std=0.3 if p.ndim == 1 else p[0].numel() ** -0.5)
+    x, t, context = torch.randn(2, 4, 3, 8, 6), torch.tensor([7, 900]), torch.randn(2, 5, 24)
+    quick = unet(x, t, context)
+    torch.set_num_threads(1)
+    assert not fast(x)
+    readable = unet(x, t, context)
+    assert (quick - readable).norm() < 1e-5 * readable.norm()
