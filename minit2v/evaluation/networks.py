@@ -34,6 +34,7 @@ CHANNELS = (16, 32, 48, 64)  # of the four stages
 TIME_STRIDES = (1, 1, 2, 2)  # by how much each stage shortens a clip
 WIDTH = CHANNELS[-1]  # of the features
 BATCH = 64  # clips at a time
+MOVE = 10.0  # how far the features go, at least, for the greatest damage
 
 VALUES = {  # attribute -> its values, in the order of the logits
     "shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(RADIUS),
@@ -102,11 +103,16 @@ class _Network(nn.Module):
         self.damage = nn.Linear(WIDTH, len(damages)) if damages else None
 
     def heads(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits of features (n, 64): (n, values) of each attribute, in the order of VALUES, and (n,) of the severity
-        of each kind of damage as "damage: kind": the sigmoid of it is near 0 for none, near 1 for the greatest."""
+        """What features (n, 64) tell: logits (n, values) of each attribute, in the order of VALUES, and the severity
+        (n,) of each kind of damage as "damage: kind", near 0 for none and near 1 for the greatest.
+
+        A severity is how far the features lie along a direction of length 1, in units of MOVE. A free scale would be
+        learnt to be large, for little damage to see, and a Fréchet distance would not notice.
+        """
         logits = {name: linear(features) for name, linear in self.linear.items()}
         if self.damages:
-            logits |= zip((f"damage: {kind}" for kind in self.damages), self.damage(features).unbind(1))
+            severity = F.linear(features, F.normalize(self.damage.weight) / MOVE, self.damage.bias)
+            logits |= zip((f"damage: {kind}" for kind in self.damages), severity.unbind(1))
         return logits
 
     def _frames(self, frames: Tensor, f: int) -> tuple[Tensor, int]:

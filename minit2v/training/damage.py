@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KINDS_DRAWN = (0.6, 0.15)  # chance that a clip has one kind of damage, and that it has another one too
-NOISE = 0.5  # standard deviation at severity 1, of 2 between black and white
+KINDS_DRAWN = (0.7, 0.4)  # chance that a clip has one kind of damage, and that it has another one too
+NOISE = 0.3  # standard deviation at severity 1, of 2 between black and white
 BLUR = 0.06  # likewise, in picture widths
 COLOUR = 0.5  # likewise, of what mixes the channels
 FLICKER = 0.5  # likewise, of the brightness of a frame
