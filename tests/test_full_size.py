@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from minit2v import presets
-from minit2v.memory import plan
-from minit2v.released import fill
-from minit2v.released.names import names
-from minit2v.released.reading import Tensors
-from minit2v.unet import UNet
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.pairs import FULL, our_unet, their_unet  # noqa: E402
+from minit2v.memory import plan  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not os.environ.get("MINIT2V_SLOW"), reason="needs 12 GB; make parity-full runs it")
 ROUNDS = 3
@@ -39,20 +37,9 @@ def measured(network) -> tuple[torch.Tensor, float, float]:
 
 
 def test_equals_diffusers_at_full_size(capsys):
-    from diffusers import UNet3DConditionModel
-
     quiet = hasattr(os, "getloadavg") and os.getloadavg()[0] < 0.5  # else other work is measured too
-    torch.manual_seed(0)
-    theirs = UNet3DConditionModel(cross_attention_dim=1024).eval()  # its other defaults are the release
-    with torch.no_grad():
-        for name, p in theirs.named_parameters():
-            if name.endswith("conv4.3.weight"):  # zero at first, which would hide the temporal convolutions
-                p.normal_(std=p[0].numel() ** -0.5)
-    state = theirs.state_dict()
-    tensors = Tensors({name: tuple(value.shape) for name, value in state.items()}, state.__getitem__, Path("memory"))
-    with torch.device("meta"):
-        ours = UNet(presets.get("modelscope-1.7b").unet).eval()
-    fill(ours, names("unet", ours, "diffusers"), tensors, torch.float32, "cpu")  # the same memory, not a copy
+    ours = our_unet(FULL)
+    theirs = their_unet(ours)  # the same memory, not a copy
     x, t, context = torch.randn(1, 4, 16, 32, 32), torch.tensor([500]), torch.randn(1, 77, 1024)
     calls = {"ours": lambda: ours(x, t, context), "diffusers": lambda: theirs(x, t, context).sample}
     outputs, seconds, peaks = {}, {name: [] for name in calls}, {name: [] for name in calls}
