@@ -26,7 +26,7 @@ def letters(found: dict[tuple[str, str], Cell]) -> dict[str, str]:
 def markdown(found: dict[tuple[str, str], Cell], pair: dict, bounds: tuple[float, float], n: int) -> str:
     """The table, its reasons, the matched pair and the floor, as Markdown."""
     letter = letters(found)
-    shown = lambda cell: f"{cell.correlation:.2f}" if cell.reason is None else letter[cell.reason]
+    shown = lambda cell: f"{cell.correlation:.2f} ({cell.share:.0%})" if cell.reason is None else letter[cell.reason]
     lines = [["", *METRICS], ["---"] * (1 + len(METRICS))]
     lines += [[name, *(shown(found[metric, name]) for metric in METRICS)] for name in CORRUPTIONS]
     (content_a, content_b), (mini_a, mini_b) = pair["FVD-content"], pair["FVD-mini"]
@@ -36,9 +36,10 @@ def markdown(found: dict[tuple[str, str], Cell], pair: dict, bounds: tuple[float
     table_ = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"""# What each metric sees
 
-Spearman's correlation of a metric with the severity of a corruption: mean of {len(SEEDS)} draws of {n} clips and of
-damage, {len(LEVELS)} severities each; Fréchet distances to the same clips undamaged. A letter: blind, and why; the value
-changes by less than {UNSEEN:.0%} of what it does under the corruption that the metric feels most. Made by `make validity`.
+Spearman's correlation of a metric with the severity of a corruption, over {len(LEVELS)} severities; a value is the mean of
+{len(SEEDS)} draws of {n} clips and of damage. Fréchet distances are to the same clips undamaged. In brackets how much the value changes,
+in % of what it does under the corruption that the metric feels most. A letter: blind, and why; the change is less than
+{UNSEEN:.0%}. Made by `make validity`.
 
 ![The same as a picture](validity.png)
 
@@ -64,7 +65,10 @@ FVD-mini of real clips against other real clips, {FLOOR} each: {floor_:.4f}. Of 
 
 
 def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
-    """A map of all cells: the correlation where a metric sees a corruption, the letter of the reason where not."""
+    """A map of all cells: the correlation where a metric sees a corruption, the letter of the reason where not.
+
+    The darker, the more the value changes. Red: not as it is declared.
+    """
     letter = letters(found)
     shade = np.full((len(METRICS), len(CORRUPTIONS)), np.nan)
     figure, axes = plt.subplots(figsize=(11.5, 6.2))
@@ -73,21 +77,21 @@ def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
         for j, name in enumerate(CORRUPTIONS):
             cell = found[metric, name]
             if cell.reason is None:
-                shade[i, j] = cell.correlation
+                shade[i, j] = cell.share**0.5  # so that small shares differ too
             text = f"{cell.correlation:.2f}" if cell.reason is None else letter[cell.reason]
-            colour = "#b00020" if not cell.holds else "#444444" if cell.reason else "white"
+            colour = "#b00020" if not cell.holds else "#444444" if cell.reason else "white" if cell.share > 0.2 else "black"
             axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9.5)
-    drawn = axes.imshow(shade, cmap="viridis_r", vmin=0, vmax=1.15, aspect="auto")
+    axes.imshow(shade, cmap="Blues", vmin=-0.15, vmax=1.15, aspect="auto")
     axes.set_xticks(range(len(CORRUPTIONS)), CORRUPTIONS, rotation=35, ha="right")
     axes.set_yticks(range(len(METRICS)), METRICS)
     axes.set_xticks(np.arange(len(CORRUPTIONS)) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(METRICS)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
-    drawn.set_clim(0, 1.15)
     legend = "\n".join(f"{mark}   {reason}" for reason, mark in letter.items())
-    axes.set_title("Spearman's correlation of each metric with the severity of each corruption; grey: blind, and why",
-                   loc="left", fontsize=11)  # fmt: skip
+    axes.set_title("Spearman's correlation of each metric with the severity of each corruption. The darker, the more the\n"
+                   "value changes, compared with the corruption that this metric feels most; grey: blind, and why",
+                   loc="left", fontsize=10.5)  # fmt: skip
     figure.text(0.015, 0.01, legend, fontsize=8.5, va="bottom", linespacing=1.5)
     figure.tight_layout(rect=(0, 0.032 * len(letter) + 0.01, 1, 1))
     figure.savefig(out, dpi=110)
