@@ -28,7 +28,7 @@ examples:
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
   the same and --resume                                        goes on after a stop of any kind
-  minit2v train metrics --out data/metrics --budget 20m        the networks that the metrics look through
+  minit2v train metrics --out runs/metrics --budget 30m        the networks that the metrics look through
   torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
 EVALUATE = """examples:

@@ -175,7 +175,12 @@ def resize(clips: np.ndarray, size: int = SIZE) -> Tensor:
     tensor([[ 7.5000, 13.5000],
             [31.5000, 37.5000]])
     """
-    x = torch.from_numpy(np.ascontiguousarray(check_clips(clips).transpose(0, 4, 1, 2, 3))).float()  # -> (n 3 f H W)
+    x = torch.from_numpy(np.ascontiguousarray(check_clips(clips).transpose(0, 4, 1, 2, 3)))  # (n f H W 3) -> (n 3 f H W)
+    return shrink(x.float(), size)
+
+
+def shrink(x: Tensor, size: int = SIZE) -> Tensor:
+    """What `resize` does, of floats (..., H, W)."""
     H, W = x.shape[-2:]
     return x if (H, W) == (size, size) else _shares(size, H) @ x @ _shares(size, W).T
 
