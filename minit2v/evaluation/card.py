@@ -40,33 +40,44 @@ def measure(folder: str | Path) -> list[dict]:
 
 
 def accuracy(name: str, network: nn.Module, n: int = 512) -> list[dict]:
-    """How often a network is right on n clips and n pictures of val: [{"network", "task", "right", "n"}].
+    """How often a network is right on n clips and n pictures of val, and on n clips of things that train shows in
+    pictures only: [{"network", "task", "right", "n"}].
 
     For damage: in how many clips its severity is found greater where half of the greatest was done than where none was.
     """
-    clips, _, specs = MovingThings("val").batch(range(n))
-    if name == "similarity":
-        return _similarity_accuracy(network, clips, specs)
-    pictures, _, of_pictures = MovingThings("val", images=True).batch(range(n))
-    rows = []
+    sets = {"clips": ("val", False), "pictures": ("val", True), "image-only clips": ("test_imageonly", False)}
+    shown = {what: MovingThings(split, images=images).batch(range(n)) for what, (split, images) in sets.items()}
+    told = _told_by_similarity(network, shown) if name == "similarity" else _told(name, network, shown)
+    return [{"network": name, "task": task, "right": int(np.sum(right)), "n": n} for task, right in told.items()]
 
-    def row(task, right):
-        rows.append({"network": name, "task": task, "right": int(sum(right)), "n": len(right)})
 
-    for what, shown, truths in (("clips", clips, specs), ("pictures", pictures, of_pictures)):
+def _told(name: str, network: nn.Module, shown: dict) -> dict[str, list[bool]]:
+    attributes, kinds = HEADS[name]
+    told = {}
+    for what, (clips, _, specs) in shown.items():
         if what == "pictures" and name != "frame":
-            shown = shown.repeat(clips.shape[1], axis=1)
-        told = predict(network, shown)
-        for attribute in HEADS[name][0]:
-            true = [getattr(spec.things[0], attribute) for spec in truths]
-            if None not in true:
-                found = [VALUES[attribute][i] for i in told[attribute]]
-                row(f"{attribute} of {what}", [one == other for one, other in zip(found, true)])
+            clips = clips.repeat(16, axis=1)
+        found = predict(network, clips)
+        seen = [attribute for attribute in attributes if getattr(specs[0].things[0], attribute) is not None]
+        for attribute in seen:
+            pairs = zip(found[attribute], (getattr(spec.things[0], attribute) for spec in specs))
+            told[f"{attribute} of {what}"] = [VALUES[attribute][i] == true for i, true in pairs]
+    clips = shown["clips"][0]
     clean = predict(network, clips)
-    for kind in HEADS[name][1]:
+    for kind in kinds:
         damaged = predict(network, damaged_clips(clips, kind, 0.5))
-        row(f"damage: {kind}", damaged[f"damage: {kind}"] > clean[f"damage: {kind}"])
-    return rows
+        told[f"damage: {kind}"] = damaged[f"damage: {kind}"] > clean[f"damage: {kind}"]
+    return told
+
+
+def _told_by_similarity(towers: nn.Module, shown: dict) -> dict[str, list[bool]]:
+    similarity, told = Similarity(towers), {}
+    for what in ("clips", "image-only clips"):
+        clips, _, specs = shown[what]
+        told[f"true caption first of 32, {what}"] = similarity.rank(clips, specs)
+        told[f"true direction before the opposite, {what}"] = similarity.swap_gap(clips, specs) > 0
+        told[f"the same, blind, frame by frame, {what}"] = similarity.swap_gap(clips, specs, of_frames=True) > 0
+    return told
 
 
 def predict(network: nn.Module, clips: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,17 +95,6 @@ def damaged_clips(clips: np.ndarray, kind: str, severity: float, seed: int = 0) 
     x = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # (n f H W c) -> (n c f H W)
     x = damage(x, {kind: torch.full((len(x),), severity)}, torch.Generator().manual_seed(seed))
     return ((x + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
-
-
-def _similarity_accuracy(towers: nn.Module, clips: np.ndarray, specs: list) -> list[dict]:
-    similarity = Similarity(towers)
-    found = {
-        "true caption first of 32": similarity.rank(clips, specs),
-        "true direction before the opposite": similarity.swap_gap(clips, specs) > 0,
-        "the same by single frames, which are blind to it": similarity.swap_gap(clips, specs, of_frames=True) > 0,
-    }
-    return [{"network": "similarity", "task": task, "right": int(right.sum()), "n": len(right)}
-            for task, right in found.items()]  # fmt: skip
 
 
 def markdown(table: list[dict]) -> str:
