@@ -52,16 +52,15 @@ def accuracy(name: str, network: nn.Module, n: int = 512) -> list[dict]:
 
 
 def _told(name: str, network: nn.Module, shown: dict) -> dict[str, list[bool]]:
-    attributes, kinds = HEADS[name]
-    told = {}
+    (attributes, kinds), told = HEADS[name], {}
     for what, (clips, _, specs) in shown.items():
         if what == "pictures" and name != "frame":
             clips = clips.repeat(16, axis=1)
         found = predict(network, clips)
-        seen = [attribute for attribute in attributes if getattr(specs[0].things[0], attribute) is not None]
-        for attribute in seen:
-            pairs = zip(found[attribute], (getattr(spec.things[0], attribute) for spec in specs))
-            told[f"{attribute} of {what}"] = [VALUES[attribute][i] == true for i, true in pairs]
+        for attribute in attributes:
+            true = [getattr(spec.things[0], attribute) for spec in specs]
+            if None not in true:
+                told[f"{attribute} of {what}"] = [VALUES[attribute][i] == one for i, one in zip(found[attribute], true)]
     clips = shown["clips"][0]
     clean = predict(network, clips)
     for kind in kinds:

@@ -175,8 +175,8 @@ def resize(clips: np.ndarray, size: int = SIZE) -> Tensor:
     tensor([[ 7.5000, 13.5000],
             [31.5000, 37.5000]])
     """
-    x = torch.from_numpy(np.ascontiguousarray(check_clips(clips).transpose(0, 4, 1, 2, 3)))  # (n f H W 3) -> (n 3 f H W)
-    return shrink(x.float(), size)
+    x = check_clips(clips).transpose(0, 4, 1, 2, 3)  # (n f H W 3) -> (n 3 f H W)
+    return shrink(torch.from_numpy(np.ascontiguousarray(x)).float(), size)
 
 
 def shrink(x: Tensor, size: int = SIZE) -> Tensor:

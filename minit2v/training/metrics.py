@@ -34,7 +34,7 @@ from minit2v.training.clip import ClipTask, ClipTraining
 from minit2v.training.damage import damage, draw_severities
 from minit2v.training.trainer import TrainConfig, train
 
-SHARES = {"clip": 0.35, "frame": 0.1, "content": 0.1, "similarity": 0.45}  # of the budget, in the order of training
+SHARES = {"clip": 0.4, "frame": 0.1, "content": 0.1, "similarity": 0.4}  # of the budget, in the order of training
 HOW = {  # settings of the loop where they are not the usual ones
     "clip": {"batch": 64, "lr": 3e-3, "ema": 0.99},
     "frame": {"batch": 128, "lr": 3e-3, "ema": 0.99},
