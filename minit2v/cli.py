@@ -28,12 +28,14 @@ examples:
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
   the same and --resume                                        goes on after a stop of any kind
-  minit2v train metrics --out runs/metrics --budget 30m        the networks that the metrics look through
+  minit2v train metrics --out runs/metrics --budget 35m        the networks that the metrics look through
   torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
 """
 EVALUATE = """examples:
   minit2v evaluate --model mini                                              all test splits, 512 prompts each
   minit2v evaluate --model runs/first --split test_seen --n 64 --steps 20 --out report.json
+  minit2v evaluate --clips made --captions captions.tsv                      videos of any program, in the words of mini
+  minit2v evaluate --clips made --captions captions.tsv --msrvtt MSR-VTT --network i3d=i3d_torchscript.pt:SHA256
 """
 FETCH = """The digest is what proves the file: take it from whoever publishes it. Nothing is kept if it is another one.
 
@@ -123,6 +125,13 @@ def parser():
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--batch", type=int, default=16, help="clips at a time (16)")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
+    add("--captions", metavar="FILE", help="with --clips: lines of FILE<tab>CAPTION")
+    add("--msrvtt", metavar="DIR", help="measure at full scale, beside real clips of MSR-VTT in this folder")
+    add("--protocol", default="2048-clips", help="of MSR-VTT: one-caption, all-captions or 2048-clips (2048-clips)")
+    add("--network", type=_network, action="append", default=[], metavar="NAME=FILE:SHA256",
+        help="with --msrvtt: the file of i3d, inception or clip; may be repeated")
+    add("--features", metavar="DIR", help="with --msrvtt: keep features here, so that an interrupted run goes on")
 
     add = command("fetch", commands.fetch, "download a file and check its sha256", FETCH)
     add("url", metavar="URL", help="https://…, http://… or file://…")
@@ -176,6 +185,14 @@ def _setting(text):
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"expected key=value, found {text!r}")
     return key, value
+
+
+def _network(text):
+    name, _, file = text.partition("=")
+    path, _, digest = file.rpartition(":")
+    if name not in ("i3d", "inception", "clip") or not path:
+        raise argparse.ArgumentTypeError(f"expected i3d, inception or clip=FILE:SHA256, found {text!r}")
+    return {name: path, f"{name}_sha256": digest}
 
 
 def _seconds(text):

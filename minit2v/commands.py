@@ -56,11 +56,35 @@ def train(args):
 
 
 def evaluate(args):
-    """The table of accuracies of a model."""
+    """The report about a model, or about videos in a folder; with --msrvtt that of the paper's table."""
+    if bool(args.clips) != bool(args.captions):
+        raise UserError("expected --clips and --captions together, found one of them; name both")
+    if args.msrvtt:
+        return _evaluate_at_full_scale(args)
+    if args.network or args.features:
+        raise UserError("expected --msrvtt with --network and --features, found none; name the folder of MSR-VTT")
     from minit2v.evaluation import report
 
-    report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
-                    args.sampler, args.batch, args.dtype)
+    if args.clips:
+        report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
+    else:
+        report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
+                        args.sampler, args.batch, args.dtype)
+
+
+def _evaluate_at_full_scale(args):
+    from minit2v.evaluation import msrvtt_report
+    from minit2v.evaluation.full_scale import Settings
+    from minit2v.evaluation.msrvtt import Protocol
+
+    files = {key: value for network in args.network for key, value in network.items()}
+    settings = Settings(**files, features=args.features, seed=args.seed)
+    protocol = Protocol(args.protocol, seed=args.seed)
+    if args.clips:
+        msrvtt_report.evaluate_videos(args.clips, args.captions, args.msrvtt, protocol, settings, args.out)
+    else:
+        msrvtt_report.evaluate_model(args.model, args.msrvtt, protocol, settings, args.out, args.seed, args.steps,
+                                     args.guidance, args.sampler, args.dtype)
 
 
 def fetch(args):

@@ -10,8 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from minit2v.errors import UserError  # noqa: E402
-from minit2v.evaluation.frechet import mean_estimate  # noqa: E402
-from minit2v.evaluation.report import wilson  # noqa: E402
+from minit2v.evaluation.estimates import mean_estimate, wilson  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from minit2v.errors import UserError
-from minit2v.evaluation.frechet import frechet_distance, frechet_estimate, mean_estimate, polynomial_mmd
+from minit2v.evaluation.estimates import mean_estimate
+from minit2v.evaluation.frechet import frechet_distance, frechet_estimate, polynomial_mmd
 
 
 def normal(n, d=4, shift=0.0, scale=1.0, seed=0):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from minit2v.errors import UserError
 from minit2v.evaluation import full_scale
 from minit2v.evaluation.backbones import CLIP, I3D, SELF_TEST, TOLERANCE, Inception, prepare, self_test
+from minit2v.evaluation.estimates import ratio_estimate
 from minit2v.evaluation.extraction import Videos
 from minit2v.evaluation.frechet import frechet_distance
-from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, ratio_estimate, similarity
+from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, similarity
 from minit2v.fetching import sha256
 from minit2v.video import Clip
 

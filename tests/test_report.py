@@ -1,6 +1,8 @@
 """The report on models whose true scores are known: they draw the clips that they are asked for, or nearly."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,9 @@ from minit2v import weights
 from minit2v.datasets import moving_things, parse
 from minit2v.datasets.scenes import render
 from minit2v.errors import UserError
-from minit2v.evaluation.report import evaluate, wilson
+from minit2v.evaluation.estimates import wilson
+from minit2v.evaluation.report import evaluate, evaluate_folder
+from minit2v.video import Clip
 
 DIRECTIONS = ("left", "right", "up", "down")
 
@@ -52,10 +56,26 @@ def rows(report):
     return {(row["clips"], row["split"]): row for row in report["rows"]}
 
 
-def test_a_perfect_model_and_its_floors(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(moving_things.SPLITS, "test_imageonly", 24)
-    out = tmp_path / "report.json"
-    report = evaluate("perfect", ("test_seen", "test_imageonly"), n=60, batch=25, out=out, pipe=Drawer())
+@pytest.fixture(scope="module")
+def perfect(tmp_path_factory):
+    """Report about a perfect model on two splits, where it was written, and what was printed."""
+    out = tmp_path_factory.mktemp("perfect") / "report.json"
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setitem(moving_things.SPLITS, "test_imageonly", 24)
+        report = evaluate("perfect", ("test_seen", "test_imageonly"), n=60, batch=25, out=out, pipe=Drawer())
+    return report, out, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def blind():
+    """The row of a model that draws everything as it is told but the direction."""
+    with redirect_stdout(StringIO()):
+        report = evaluate("blind", ("test_heldout",), n=100, pipe=Drawer(heeds_direction=False))
+    return rows(report)["blind", "test_heldout"]
+
+
+def test_a_perfect_model_and_its_floors(perfect):
+    report, out, printed = perfect
     found = rows(report)
     for kind in ("real clips", "autoencoder", "perfect"):
         assert found[kind, "test_seen"]["all"]["percent"] == found[kind, "test_imageonly"]["all"]["percent"] == 100
@@ -63,18 +83,32 @@ def test_a_perfect_model_and_its_floors(monkeypatch, tmp_path, capsys):
     frozen, empty = found["frozen first frame", "test_seen"], found["empty prompt", "test_seen"]
     assert frozen["shape"]["percent"] == 100 and frozen["motion"]["right"] == frozen["all"]["right"] == 0
     assert 0 < empty["shape"]["percent"] < 50 and empty["all"]["percent"] < 10
-    printed = capsys.readouterr()
-    assert printed.out.strip() == out.with_suffix(".md").read_text().strip() and printed.err == ""
-    assert "| perfect | test_seen | 60 | 100.0 (94.0–100.0) |" in printed.out and "test_imageonly has 24" in printed.out
+    assert printed.strip() == out.with_suffix(".md").read_text().strip()
+    assert "| perfect | test_seen | 60 | 100.0 (94.0–100.0) |" in printed and "test_imageonly has 24" in printed
     assert json.loads(out.read_text()) == report
     assert report["steps"] == 50 and report["guidance"] == 4.0 and report["torch"] == torch.__version__
 
 
-def test_a_model_that_ignores_direction_scores_chance():
-    report = evaluate("blind", ("test_heldout",), n=200, pipe=Drawer(heeds_direction=False))
-    found = rows(report)["blind", "test_heldout"]
-    assert found["shape"]["percent"] == found["speed"]["percent"] == 100
-    assert found["motion"]["low"] < 25 < found["motion"]["high"] and found["motion"]["right"] == found["all"]["right"]
+def test_metrics_put_a_perfect_model_at_the_floor_and_the_others_above(perfect):
+    found = rows(perfect[0])
+    value = lambda kind, metric: found[kind, "test_seen"]["metrics"][metric]["value"]
+    for metric in ("FVD-mini", "FVD-content", "FID-vid", "FID-vid (CLIP)"):
+        estimate = found["perfect", "test_seen"]["metrics"][metric]
+        assert estimate["floor"] == value("real clips", metric) and estimate["low"] <= 2 * estimate["floor"]
+    assert value("frozen first frame", "FVD-mini") > 5 * value("perfect", "FVD-mini")
+    assert value("perfect", "CLIPSIM / real") == pytest.approx(1, abs=0.1)
+    assert value("frozen first frame", "CLIPSIM / real") > 0.85  # no metric of single frames sees that nothing moves
+    assert value("empty prompt", "CLIPSIM") < 0.7 * value("perfect", "CLIPSIM")
+    assert value("perfect", "R-precision") > 10 * value("empty prompt", "R-precision")
+    assert value("frozen first frame", "motion amplitude") < 0.1 * value("perfect", "motion amplitude")
+    assert value("perfect", "diversity") == pytest.approx(value("real clips", "diversity"), rel=0.3)
+
+
+def test_a_model_that_ignores_direction_scores_chance(perfect, blind):
+    assert blind["shape"]["percent"] == blind["speed"]["percent"] == 100
+    assert blind["motion"]["low"] < 25 < blind["motion"]["high"] and blind["motion"]["right"] == blind["all"]["right"]
+    gap, best = (row["metrics"]["direction gap"] for row in (blind, rows(perfect[0])["perfect", "test_seen"]))
+    assert gap["high"] < 0.5 * best["low"]
 
 
 def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
@@ -92,12 +126,12 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
         assert rows(report)["model", "test_seen"]["all"]["percent"] == 100
         return pipe.calls - before - 6  # less the three of each time of a clip
 
-    assert calls() == 4  # two batches, each with its prompts and without
+    assert calls() == 4 + 8  # two batches, each with its prompts and without; each prompt again for the diversity
     assert calls() == 0
-    assert calls(n=12) == 2
+    assert calls(n=12) == 2 + 4
     assert calls(guidance=2.0) > 0 and calls(seed=9) > 0 and calls(steps=9) > 0
     print_of["model"] = "bbb"
-    assert calls() == 4
+    assert calls() == 4 + 8
 
 
 @pytest.mark.parametrize("wrong, message", [

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from minit2v.datasets import MovingThings
+from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.networks import HEADS, VALUES, build, extract
-from minit2v.evaluation.report import wilson
 from minit2v.evaluation.similarity import Similarity, Towers
 from minit2v.files import atomic
 from minit2v.training.damage import damage

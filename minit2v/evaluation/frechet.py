@@ -12,26 +12,13 @@ arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, sect
 Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from minit2v.errors import UserError
+from minit2v.evaluation.estimates import Estimate
 
 ROUNDS = 100  # resamplings of the bootstrap
 SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, for the extrapolation
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with what is needed to read it; None where it does not apply."""
-
-    value: float
-    low: float  # 95 % interval over the clips
-    high: float
-    n: int  # clips
-    floor: float | None = None  # real against real with as many clips
-    limit: float | None = None  # for n -> infinity
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -58,13 +45,6 @@ def polynomial_mmd(x: np.ndarray, y: np.ndarray) -> float:
     kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
     apart = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))  # pairs of two different rows
     return float(apart(kernel(x, x)) + apart(kernel(y, y)) - 2 * kernel(x, y).mean())
-
-
-def mean_estimate(values: np.ndarray) -> Estimate:
-    """Mean of a figure that each clip has on its own, (n,), with ± 1.96 standard errors."""
-    values = np.asarray(values, np.float64)
-    half = 1.959964 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.inf
-    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
 
 
 def frechet_estimate(

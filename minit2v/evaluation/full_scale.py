@@ -13,7 +13,7 @@ With a folder for the features an interrupted run goes on: finished batches are 
 Each metric whose file is not named is left out with a warning that says so.
 
 References: FVD, arXiv 1812.01717, section 2; FID, arXiv 1706.08500, equation 6; CLIPSIM and its ratio, GODIVA, arXiv
-2104.14806, section 4.2; the variance of a ratio, Cochran, Sampling Techniques (1977), section 6.3.
+2104.14806, section 4.2.
 """
 
 import warnings
@@ -25,8 +25,9 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation.backbones import CLIP, I3D, Inception
+from minit2v.evaluation.estimates import Estimate, mean_estimate, ratio_estimate
 from minit2v.evaluation.extraction import extract
-from minit2v.evaluation.frechet import Estimate, frechet_estimate, mean_estimate
+from minit2v.evaluation.frechet import frechet_estimate
 
 NEEDS = {"FVD": "i3d", "FID-vid": "inception", "FID-vid (CLIP)": "clip", "CLIPSIM": "clip", "CLIPSIM / real": "clip"}
 FILES = {"i3d": "i3d_torchscript.pt", "inception": "weights-inception-2015-12-05-6726825d.pth", "clip": "ViT-B-32.pt"}
@@ -155,21 +156,6 @@ def similarity(frames: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """CLIPSIM of each clip, (n,): mean over frames of the cosine of features (n, f, d) and texts (n, d) of length 1."""
     cosines = lambda clip, text: clip @ text / np.linalg.norm(clip, axis=1)  # (f d), (d) -> (f)
     return np.array([cosines(clip.astype(np.float64), text).mean() for clip, text in zip(frames, texts, strict=True)])
-
-
-def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
-    """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) for as many of both.
-
-    >>> ratio_estimate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
-    Estimate(value=0.5, low=0.5, high=0.5, n=3, floor=None, limit=None)
-    """
-    ratio = x.mean() / real.mean()
-    if len(x) == len(real):
-        variance = (x - ratio * real).var(ddof=1) / len(x)
-    else:
-        variance = x.var(ddof=1) / len(x) + ratio**2 * real.var(ddof=1) / len(real)
-    half = 1.959964 * variance**0.5 / abs(real.mean())
-    return Estimate(float(ratio), float(ratio - half), float(ratio + half), len(x))
 
 
 def _texts(clip: CLIP, captions: Sequence) -> np.ndarray:

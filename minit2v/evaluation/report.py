@@ -1,45 +1,51 @@
-"""How well a model does what its prompts say, with what bounds it from above and below in the same table.
+"""How good the clips of a model are, with what bounds them from above and below in the same tables.
 
-    real clips           the judge's own ceiling                      ^  the model
-    autoencoder          real clips through the latents: the          |  should be
-                         ceiling of every model in these latents      |  up here
+    real clips           the ceiling of the judge, and the floor of      ^  the model
+                         every distance                                  |  should be
+    autoencoder          real clips through the latents: the             |  up here
+                         ceiling of every model in these latents
     MODEL                clips sampled from the prompts
     frozen first frame   the model's first frame throughout: what a model of pictures gets
     empty prompt         the model without its text: chance, for clips that look right
 
-Every percentage has Wilson's 95 % interval: with 512 prompts two models differ if they are some 4 points apart.
+The judge reads attributes from pixels; every share of it has Wilson's 95 % interval: with 512 prompts two models
+differ if they are some 4 points apart. `scores` adds the metrics of the literature at this scale.
 
-References: E. B. Wilson, Probable inference, JASA 22 (1927), 209-212; classifier-free guidance, arXiv 2207.12598,
-equation 6.
+Reference: classifier-free guidance, arXiv 2207.12598, equation 6.
 """
 
 import json
-import math
 import statistics
+import subprocess
+import sys
 import time
-import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from minit2v.datasets import MovingThings
 from minit2v.errors import UserError
-from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
-from minit2v.files import atomic
+from minit2v.evaluation.estimates import wilson
+from minit2v.evaluation.judge import agrees, read
+from minit2v.evaluation.made import Sampler, read_folder
+from minit2v.evaluation.scores import Reference, redrawn
+from minit2v.evaluation.table import COLUMNS, markdown
+from minit2v.files import atomic, data_dir
 
-COLUMNS = {name: name for name in (*ATTRIBUTES, "all")} | {"motion": "direction"}  # key of `agrees` -> heading
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
+DIVERSE = 16, 4  # prompts, and clips of each, for the diversity
 
 
 def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: int = 0, steps: int | None = None,
              guidance: float | None = None, sampler: str = "ddim", batch: int = 16, dtype: str = "auto",
              pipe=None) -> dict:  # fmt: skip
-    """Samples a clip for each of the first n prompts of each split, judges them and prints the table.
+    """Samples a clip for each of the first n prompts of each split, measures them and prints the tables.
 
     Args:
         model: shipped name or folder. With `pipe`, a loaded TextToVideo, only its name in the table.
         splits: of MovingThings; the floors are measured on the first. n: prompts a split, all of it if it has fewer.
-        out: a .json file for the report; the table goes beside it as .md, and each batch of clips into a folder
+        out: a .json file for the report; the tables go beside it as .md, and each batch of clips into a folder
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
         steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
@@ -51,15 +57,12 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
 
     import minit2v
     from minit2v import weights
-    from minit2v.video import check_output
 
-    out = None if out is None else check_output(out, (".json",))
     splits = tuple(splits)
     if not splits:
         raise UserError("splits: expected at least one, found none; try test_seen")
-    for name, value in (("n", n), ("batch", batch)):
-        if not (isinstance(value, int) and value >= 1):
-            raise UserError(f"{name}: expected a whole number from 1, found {value!r}")
+    _whole_numbers(n=n, batch=batch)
+    out = checked(out)
     counts = {split: min(n, len(MovingThings(split))) for split in splits}
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
     digest = None if given else weights.fingerprint(weights.find_model(model))
@@ -70,35 +73,28 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
         "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
     }  # fmt: skip
-    sample = _Sampler(pipe, settings, out.with_suffix("") if out and digest else None)
-    rows = _judged(pipe, sample, counts, batch, name)
-    report = settings | {
+    sample = Sampler(pipe, settings, out.with_suffix("") if out and digest else None)
+    rows = _model_rows(pipe, sample, counts, batch, name)
+    return written(settings | {
         "n": n, "seconds_per_clip": _seconds(pipe, settings), "seconds_with_50_steps": _seconds(pipe, settings, 50),
         "peak_memory_gb": digest and _peak_memory(model),
         "frames": preset.frames, "height": preset.height, "width": preset.width,
-        "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "rows": [{"clips": clips, "split": split} | score(verdicts) for (clips, split), verdicts in rows.items()],
-    }  # fmt: skip
-    table = markdown(report)
-    print(table)
-    if out:
-        for path, text in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), table)):
-            with atomic(path) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-    return report
+        "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows,
+    }, out)  # fmt: skip
 
 
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share of which `right` of n were seen; z = 1.96 gives 95 %.
+def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, frames: int = 16) -> dict:
+    """The same report for videos that another program made; see `made.read_folder` for what it reads.
 
-    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p (1 - p)/n) it is right at 0 and 1 too.
-
-    >>> [round(bound, 4) for bound in wilson(512, 512)]
-    [0.9926, 1.0]
+    size: pixels to which they are reduced. Returns the report. Raises UserError.
     """
-    p, spread = right / n, z * z / n
-    middle, half = p + spread / 2, z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    out, name = checked(out), Path(folder).name
+    _whole_numbers(size=size, frames=frames)
+    clips, texts, specs = read_folder(folder, captions, size, frames)
+    real = redrawn(specs, size, frames, seed + 1)  # the reference is drawn with `seed`
+    sets = {"real clips": real, name: clips, "frozen first frame": _frozen(clips)}
+    rows = _rows(sets, "captions", Reference(texts, specs, real, seed))
+    return written({"model": name, "n": len(clips), "seed": seed, "frames": frames, "width": size, "rows": rows}, out)
 
 
 def score(verdicts: list[dict[str, bool]]) -> dict:
@@ -111,70 +107,107 @@ def score(verdicts: list[dict[str, bool]]) -> dict:
     return result
 
 
-def markdown(report: dict) -> str:
-    """The report as a Markdown table with a line about how it was made."""
-    lines = [["clips", "prompts", "N", *COLUMNS.values()], ["---"] * (3 + len(COLUMNS))]
-    for row in report["rows"]:
-        cells = ("{percent:.1f} ({low:.1f}–{high:.1f})".format(**row[key]) for key in COLUMNS)
-        lines.append([row["clips"], row["split"], str(row["n"]), *cells])
-    short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
-    note = (
-        "% right (95 % interval). {model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
-        "one clip takes {seconds_per_clip:.1f} s, with 50 steps {seconds_with_50_steps:.1f} s, in {dtype} on {device} "
-        "with {threads} threads, torch {torch}."
-    ).format(**report)
-    if report["peak_memory_gb"]:
-        note += f" `minit2v sample` with 50 steps takes {report['peak_memory_gb']:.2f} GB of memory at most."
-    if short:
-        note += f" Asked for {report['n']} prompts a split: {', '.join(dict.fromkeys(short))}."
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
-
-
-def _judged(pipe, sample: "_Sampler", counts: dict[str, int], batch: int, name: str) -> dict:
-    """{(clips, split): [verdict of each clip]}, in the order of the table."""
+def _model_rows(pipe, sample: Sampler, counts: dict[str, int], batch: int, name: str) -> list[dict]:
+    """A row for each kind of clips and each split, in the order of the table."""
     from tqdm.auto import tqdm
 
-    preset, floors = pipe.preset, next(iter(counts))
-    kinds = ["real clips", "autoencoder", name, "frozen first frame", "empty prompt"]
-    rows = {(kind, split): [] for i, kind in enumerate(kinds) for split in counts if i < 3 or split == floors}
-    with tqdm(total=sum(counts.values()), desc="judging", unit="clip", disable=None) as bar:
-        for split, count in counts.items():
-            data = MovingThings(split, size=preset.width, frames=preset.frames)
-            for start in range(0, count, batch):
-                part = range(start, min(start + batch, count))
-                real, prompts, specs = data.batch(part)
-                made = sample(prompts, split, part)
-                clips = [real, pipe.decode(pipe.encode(real)), made]
-                if split == floors:
-                    frozen = np.repeat(made[:, :1], made.shape[1], axis=1)
-                    clips += [frozen, sample(prompts, "empty", part, guidance=0.0)]
-                for kind, several in zip(kinds, clips):
-                    rows[kind, split] += [agrees(read(clip), spec) for clip, spec in zip(several, specs)]
-                bar.update(len(part))
+    first = next(iter(counts))
+    with tqdm(total=sum(counts.values()) + counts[first], desc="sampling", unit="clip", disable=None) as bar:
+        rows = [
+            row
+            for split, count in counts.items()
+            for row in _split_rows(pipe, sample, split, count, batch, name, floors=split == first, advance=bar.update)
+        ]
+    kinds = list(dict.fromkeys(row["clips"] for row in rows))
+    return sorted(rows, key=lambda row: kinds.index(row["clips"]))
+
+
+def _split_rows(pipe, sample: Sampler, split: str, n: int, batch: int, name: str, floors: bool, advance) -> list[dict]:
+    """The rows of one split; `advance` is told how many clips were sampled."""
+    real, prompts, specs = MovingThings(split, size=pipe.preset.width, frames=pipe.preset.frames).batch(range(n))
+    parts = [slice(i, min(i + batch, n)) for i in range(0, n, batch)]
+
+    def sampled(label: str, **options) -> np.ndarray:
+        clips = []
+        for part in parts:
+            clips.append(sample(prompts[part], label, part.start, **options))
+            advance(len(clips[-1]))
+        return np.concatenate(clips)
+
+    again = np.concatenate([pipe.decode(pipe.encode(real[part])) for part in parts])
+    sets = {"real clips": real, "autoencoder": again, name: sampled(split)}
+    if floors:
+        sets |= {"frozen first frame": _frozen(sets[name]), "empty prompt": sampled("empty", guidance=0.0)}
+    reference = Reference(prompts, specs, real, sample.seed)
+    rows = _rows(sets, split, reference)
+    _add_diversity({"real clips": rows[0], name: rows[2]}, reference, sample, split)
     return rows
 
 
-class _Sampler:
-    """Clips of prompts; kept in a folder, if there is one, under a name that says all that they depend on."""
+def _rows(sets: dict[str, np.ndarray], split: str, reference: Reference) -> list[dict]:
+    """What is measured of each set of clips, {name: (n, f, H, W, 3) uint8}."""
+    rows = []
+    for name, clips in sets.items():
+        verdicts = [agrees(read(clip), spec) for clip, spec in zip(clips, reference.specs)]
+        metrics = {metric: asdict(estimate) for metric, estimate in reference.measure(clips).items()}
+        rows.append({"clips": name, "split": split} | score(verdicts) | {"metrics": metrics})
+    return rows
 
-    def __init__(self, pipe, settings: dict, folder: Path | None):
-        self.pipe, self.folder = pipe, folder
-        self.options = {key: settings[key] for key in ("steps", "guidance", "sampler")}
-        self.seed = settings["seed"]
-        self.label = "-".join(str(settings[key]) for key in ("weights", "dtype", *self.options, "seed"))
 
-    def __call__(self, prompts: list[str], name: str, part: range, guidance: float | None = None) -> np.ndarray:
-        """(b, f, H, W, 3) uint8. Guidance 0 is the empty prompt: u + 0 (c - u) = u, whatever the prompt says."""
-        words = zlib.crc32("\n".join(prompts).encode())
-        path = self.folder and self.folder / f"{name}-{part.start}-{part.stop}-{self.label}-{words:08x}.npz"
-        if path and path.is_file():
-            return np.load(path)["clips"]
-        options = self.options | ({} if guidance is None else {"guidance": guidance})
-        clips = np.stack([clip.pixels for clip in self.pipe(prompts, seed=self.seed + part.start, **options)])
-        if path:
+def _add_diversity(rows: dict[str, dict], reference: Reference, sample: Sampler, split: str) -> None:
+    """Of a few prompts several clips each: drawn ones for the row of real clips, sampled ones for the other."""
+    count, seeds = min(DIVERSE[0], len(reference.specs)), DIVERSE[1]
+    made = [
+        sample([prompt] * seeds, f"{split}-diverse", 10_000 + i * seeds)
+        for i, prompt in enumerate(reference.captions[:count])
+    ]
+    made = np.stack(made)  # (prompts seeds f H W c)
+    specs = [spec for spec in reference.specs[:count] for _ in range(seeds)]
+    drawn = redrawn(specs, made.shape[3], made.shape[2], sample.seed + 1)
+    for name, row in rows.items():
+        clips = drawn.reshape(made.shape) if name == "real clips" else made
+        row["metrics"]["diversity"] = asdict(reference.diversity(clips))
+
+
+def _frozen(clips: np.ndarray) -> np.ndarray:
+    return np.repeat(clips[:, :1], clips.shape[1], axis=1)
+
+
+def written(report: dict, out: Path | None, table=markdown) -> dict:
+    """Print a report and, if `out` is a file, keep it there and as Markdown beside it."""
+    report = {"commit": _commit()} | report
+    text = table(report)
+    print(text)
+    if out:
+        for path, content in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), text)):
             with atomic(path) as unfinished:
-                np.savez_compressed(unfinished, clips=clips)
-        return clips
+                unfinished.write_text(content, encoding="utf-8")
+    return report
+
+
+def _commit() -> str:
+    """The state of the library: the commit of the clone it runs from, with + if files were changed, or its version."""
+    import minit2v
+
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:  # an installed wheel may lie in somebody else's clone
+        found = "" if data_dir().name == "_data" else subprocess.run(git, capture_output=True, text=True).stdout
+    except OSError:  # no git
+        found = ""
+    return found.strip() or minit2v.__version__
+
+
+def checked(out) -> Path | None:
+    """The place of a report, to be called before the work. Raises UserError if it is no .json that can be written."""
+    from minit2v.video import check_output
+
+    return None if out is None else check_output(out, (".json",))
+
+
+def _whole_numbers(**values) -> None:
+    for name, value in values.items():
+        if not (isinstance(value, int) and value >= 1):
+            raise UserError(f"{name}: expected a whole number from 1, found {value!r}")
 
 
 def _seconds(pipe, settings: dict, steps: int | None = None) -> float:
@@ -190,8 +223,6 @@ def _seconds(pipe, settings: dict, steps: int | None = None) -> float:
 
 def _peak_memory(model: str) -> float:
     """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip."""
-    import subprocess
-    import sys
     import tempfile
 
     code = "import sys; from minit2v import cli, memory; cli.main(sys.argv[1:]); print(memory.peak())"

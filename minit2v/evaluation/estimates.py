@@ -1,0 +1,72 @@
+"""Figures with their 95 % interval: a mean, a share, a ratio. A figure without one says nothing about the next sample.
+
+References: E. B. Wilson, Probable inference, JASA 22 (1927), 209-212; the variance of a ratio, Cochran, Sampling
+Techniques (1977), section 6.3.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NORMAL = 1.959964  # standard errors of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with what is needed to read it; None where it does not apply."""
+
+    value: float
+    low: float  # 95 % interval over the clips
+    high: float
+    n: int  # clips
+    floor: float | None = None  # real against real with as many clips
+    limit: float | None = None  # for n -> infinity
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Mean of a figure that each clip has on its own, (n,), with ± 1.96 standard errors."""
+    values = np.asarray(values, np.float64)
+    half = NORMAL * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else math.inf
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+
+
+def share_estimate(right: np.ndarray) -> Estimate:
+    """Share of clips (n,) bool of which something is true, in %, with Wilson's interval.
+
+    >>> share = share_estimate(np.array([True, True, True, False]))
+    >>> share.value, round(share.low), round(share.high)
+    (75.0, 30, 95)
+    """
+    right = np.asarray(right, bool)
+    low, high = wilson(int(right.sum()), len(right))
+    return Estimate(100 * float(right.mean()), 100 * low, 100 * high, len(right))
+
+
+def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
+    """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) for as many of both,
+    which then belong to the same prompts.
+
+    >>> ratio_estimate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
+    Estimate(value=0.5, low=0.5, high=0.5, n=3, floor=None, limit=None)
+    """
+    ratio = x.mean() / real.mean()
+    if len(x) == len(real):
+        variance = (x - ratio * real).var(ddof=1) / len(x)
+    else:
+        variance = x.var(ddof=1) / len(x) + ratio**2 * real.var(ddof=1) / len(real)
+    half = NORMAL * variance**0.5 / abs(real.mean())
+    return Estimate(float(ratio), float(ratio - half), float(ratio + half), len(x))
+
+
+def wilson(right: int, n: int, z: float = NORMAL) -> tuple[float, float]:
+    """Wilson's interval of a share of which `right` of n were seen; z = 1.96 gives 95 %.
+
+    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p (1 - p)/n) it is right at 0 and 1 too.
+
+    >>> [round(bound, 4) for bound in wilson(512, 512)]
+    [0.9926, 1.0]
+    """
+    p, spread = right / n, z * z / n
+    middle, half = p + spread / 2, z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
