@@ -10,7 +10,7 @@ import minit2v
 from minit2v import presets, weights
 from minit2v.datasets import MovingThings, caption
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.report import markdown
+from minit2v.evaluation.table import judged, markdown
 
 MINI = weights.data_dir() / "mini"
 ROOT = Path(__file__).parent.parent
@@ -27,11 +27,11 @@ def test_is_the_preset_and_fits_into_a_repository():
     assert max(sizes) <= 12e6 and sum(sizes) <= 25e6
 
 
-def test_the_table_in_the_readme_is_that_of_the_shipped_weights():
+def test_the_tables_in_the_readme_are_those_of_the_shipped_weights():
     report = json.loads((MINI / "report.json").read_text())
     assert report["weights"] == weights.fingerprint(MINI) and report["n"] == 512
-    for text in (ROOT / "README.md", MINI / "README.md"):
-        assert markdown(report) in text.read_text()
+    assert markdown(report) in (ROOT / "README.md").read_text()
+    assert judged(report) in (MINI / "README.md").read_text()
 
 
 def test_reconstructions_keep_every_attribute(pipe):
