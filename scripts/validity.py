@@ -82,7 +82,7 @@ def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
     """
     letter = letters(found)
     shade = np.full((len(METRICS), len(CORRUPTIONS)), np.nan)
-    figure, axes = plt.subplots(figsize=(11.5, 6.2))
+    figure, axes = plt.subplots(figsize=(11.5, 8.6))
     axes.set_facecolor("#e4e4e4")
     for i, metric in enumerate(METRICS):
         for j, name in enumerate(CORRUPTIONS):
@@ -93,7 +93,7 @@ def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
             text += f"\n≥ {cell.least}" if cell.reason is None and cell.least > LEVELS[1] else ""
             colour = "#444444" if cell.reason else "white" if cell.share > 0.2 else "black"
             colour = colour if cell.holds else "#d00020"
-            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9, linespacing=1)
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8.5, linespacing=1)
     axes.imshow(shade, cmap="Blues", vmin=-0.15, vmax=1.15, aspect="auto")
     axes.set_xticks(range(len(CORRUPTIONS)), CORRUPTIONS, rotation=35, ha="right")
     axes.set_yticks(range(len(METRICS)), METRICS)
@@ -106,7 +106,7 @@ def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
                    "changes, compared with the corruption that this metric feels most; ≥: the least severity noticed; grey: not seen, and why",
                    loc="left", fontsize=10.5)  # fmt: skip
     figure.text(0.015, 0.01, legend, fontsize=8.5, va="bottom", linespacing=1.5)
-    figure.tight_layout(rect=(0, 0.032 * len(letter) + 0.01, 1, 1))
+    figure.tight_layout(rect=(0, 0.0205 * len(letter) + 0.01, 1, 1))
     figure.savefig(out, dpi=110)
     plt.close(figure)
 
