@@ -69,9 +69,12 @@ def frechet_estimate(
     return Estimate(value, max(0.0, float(low)), float(high), n, floor, _limit(x, real, generator))
 
 
-def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float:
-    """Where the distance goes for n -> infinity: the line through distances of random parts of x, against 1 / n."""
-    sizes = [max(2, int(share * len(x))) for share in SHARES]
+def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float | None:
+    """Where the distance goes for n -> infinity: the line through distances of random parts of x, against 1 / n; None
+    for so few clips that the parts are of one size."""
+    sizes = [int(share * len(x)) for share in SHARES]
+    if min(sizes) < 2 or len(set(sizes)) < len(SHARES):
+        return None
     distances = [
         np.mean([_distance(*_moments(_rows(x[generator.permutation(len(x))[:n]])), *real) for _ in range(5)])
         for n in sizes
