@@ -82,7 +82,7 @@ metrics: env  ## the networks that the metrics look through, anew; again after a
 flights: env  ## the recorded runs of data/flights anew, after another model came into data/mini: ten seconds
 	$(BIN)/python scripts/record_flights.py
 
-validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about ten minutes on two cores
+validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
 
 .PHONY: bench quality

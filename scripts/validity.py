@@ -114,7 +114,7 @@ def draw(found: dict[tuple[str, str], Cell], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="path without suffix")
-    parser.add_argument("--n", type=int, default=128, help="clips a value (256)")
+    parser.add_argument("--n", type=int, default=128, help="clips a value (128)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     options = parser.parse_args()
     measured = validity.table(options.n, options.jobs), validity.matched_pair(options.n), validity.floor()

@@ -71,7 +71,7 @@ MISLED = (  # likewise
     ("its network never saw a picture with it: a little of it makes clips look more, not less, like their captions",
      (("CLIPSIM", "noise"), ("video similarity", "blur"))),
 )  # fmt: skip
-PAIR = ("blur", (0.45, 0.35), "shuffle 16")  # spatial corruption, its medium and small severity, temporal one
+PAIR = ("blur", (0.5, 0.4), "shuffle 16")  # spatial corruption, its medium and small severity, temporal one
 
 
 @dataclass(frozen=True)
