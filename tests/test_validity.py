@@ -55,11 +55,12 @@ def test_blindness_is_declared_of_what_there_is():
 
 
 @pytest.mark.parametrize("n, metrics", [
-    (8, (*FRECHET, "judge accuracy", "motion amplitude", "identity drift", "flicker")),
+    (8, (*FRECHET, "motion amplitude", "identity drift", "flicker")),
     (24, ("video similarity", "direction gap")),
 ])  # fmt: skip
 def test_every_metric_sees_what_it_is_said_to_see_and_no_more(n, metrics):
-    """CLIPSIM changes so little with some, and R-precision is yes or no for each clip, that both take larger N."""
+    """CLIPSIM changes so little with some, and R-precision and the judge say yes or no of each clip, so that these three
+    take larger N: `make validity`."""
     found = table(n, metrics=metrics)
     wrong = {key: (cell.kind, cell.correlation, cell.share) for key, cell in found.items() if not cell.holds}
     assert len(found) == len(metrics) * len(CORRUPTIONS) and not wrong
