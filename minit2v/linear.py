@@ -5,7 +5,8 @@
 
 It is the same sum. But in float32 PyTorch leaves matrix products to MKL, which on processors that are not Intel's uses
 vectors of half the width; convolutions it leaves to oneDNN, which uses what there is. Half of the operations of the
-released UNet are in linear layers; `make bench` measures what it gains. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1 show which kernels run.
+released UNet are in linear layers; `make bench` measures what it gains. The environment variables MKL_VERBOSE=1 and
+ONEDNN_VERBOSE=1 show which kernels run.
 """
 
 import torch
