@@ -17,12 +17,12 @@ BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics flights validity
+.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics flights validity bench quality
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
-	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES METRICS_MINUTES'
+	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES STILLS_MINUTES METRICS_MINUTES'
 
 env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
 
@@ -85,7 +85,6 @@ flights: env  ## the recorded runs of data/flights anew, after another model cam
 validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
 
-.PHONY: bench quality
 bench: env  ## ratios to diffusers on this machine, half an hour of a quiet one: make bench ONLY="forward-full sample"
 	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
 

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from minit2v.errors import UserError  # noqa: E402
-from minit2v.evaluation.estimates import mean_estimate, wilson  # noqa: E402
+from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}
@@ -37,7 +37,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
 
 
-def difference(n: int, only_a: int, only_b: int, z: float = 1.959964) -> tuple[float, float, float]:
+def difference(n: int, only_a: int, only_b: int, z: float = NORMAL) -> tuple[float, float, float]:
     """(a's share less b's, its 95 % interval) of n pairs; Agresti and Min, Statistics in Medicine 24 (2005) 729-740:
     Wald's interval after half a pair was added to each of the four cells, so that it has a width even without any.
 
@@ -76,8 +76,8 @@ def find_baseline(rows: list[dict], guidance: float) -> dict:
 
 
 def percent(right: list[bool]) -> str:
-    low, high = wilson(sum(right), len(right))
-    return f"{100 * sum(right) / len(right):.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    share = share_estimate(right)
+    return f"{share.value:.1f} ({share.low:.1f}–{share.high:.1f})"
 
 
 def cells(row: dict, baseline: dict) -> list[str]:
@@ -121,8 +121,8 @@ def bars(values: list[tuple[float, float, float]]) -> list[list[float]]:
 
 
 def accuracy(row: dict) -> tuple[float, float, float]:
-    low, high = wilson(sum(row["all"]), len(row["all"]))
-    return 100 * sum(row["all"]) / len(row["all"]), 100 * low, 100 * high
+    share = share_estimate(row["all"])
+    return share.value, share.low, share.high
 
 
 def distance(row: dict) -> tuple[float, float, float]:

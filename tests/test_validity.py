@@ -6,7 +6,7 @@ import pytest
 from minit2v.errors import UserError
 from minit2v.evaluation import validity
 from minit2v.evaluation.corruptions import CORRUPTIONS, LEVELS
-from minit2v.evaluation.validity import BLIND, FRECHET, METRICS, MISLED, cells, floor, matched_pair, spearman, table
+from minit2v.evaluation.validity import BLIND, DISTANCES, METRICS, MISLED, cells, floor, matched_pair, spearman, table
 
 
 def test_spearman_of_ranks():
@@ -55,7 +55,7 @@ def test_blindness_is_declared_of_what_there_is():
 
 
 @pytest.mark.parametrize("n, metrics", [
-    (8, (*FRECHET, "motion amplitude", "identity drift", "flicker")),
+    (8, (*DISTANCES, "motion amplitude", "identity drift", "flicker")),
     (24, ("video similarity", "direction gap")),
 ])  # fmt: skip
 def test_every_metric_sees_what_it_is_said_to_see_and_no_more(n, metrics):

@@ -21,7 +21,7 @@ from minit2v.errors import UserError
 
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the six severities of the validity table
 NOISE = 60  # standard deviation at severity 1, grey levels
-BLUR = 0.08  # of a Gaussian, standard deviation, widths: a little more, and there is nothing left to blur, so that FVD-mini falls
+BLUR = 0.08  # of a Gaussian, standard deviation, widths: more leaves nothing to blur, and FVD-mini falls again
 SHIFT = 0.5  # of each colour channel that comes from the next one
 BOX = 0.6  # side of what hides the picture, widths
 WARP, KNOTS = 0.08, 4  # standard deviation of the displacements, widths, of so many knots along each side

@@ -13,7 +13,7 @@ With a folder for the features an interrupted run goes on: finished batches are 
 Each metric whose file is not named is left out with a warning that says so.
 
 References: FVD, arXiv 1812.01717, section 2; FID, arXiv 1706.08500, equation 6; CLIPSIM and its ratio, GODIVA, arXiv
-2104.14806, section 4.2.
+2104.14806.
 """
 
 import warnings

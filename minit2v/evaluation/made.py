@@ -11,6 +11,7 @@ import numpy as np
 
 from minit2v.datasets import Spec, parse
 from minit2v.errors import UserError
+from minit2v.evaluation.networks import resize
 from minit2v.files import atomic
 from minit2v.video import Clip
 
@@ -72,14 +73,10 @@ def _spec(text: str) -> Spec:
 
 
 def _fitted(path: Path, size: int, frames: int) -> np.ndarray:
-    import torch
-    from torch.nn.functional import interpolate
-
     pixels = Clip.load(path).pixels
     if len(pixels) < frames:
-        raise UserError(f"expected at least {frames} frames, found {len(pixels)} in {path}; leave it out, or --frames")
+        raise UserError(f"expected at least {frames} frames, found {len(pixels)} in {path}; leave it out")
     H, W = pixels.shape[1:3]
     side, top, left = min(H, W), (H - min(H, W)) // 2, (W - min(H, W)) // 2
-    square = torch.from_numpy(pixels[:frames, top : top + side, left : left + side].copy())
-    small = interpolate(square.permute(0, 3, 1, 2).float(), (size, size), mode="area")  # (f H W c) -> (f c H W)
-    return small.permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
+    square = pixels[None, :frames, top : top + side, left : left + side]
+    return resize(square, size)[0].permute(1, 2, 3, 0).round().byte().numpy()  # (3 f H W) -> (f H W 3)

@@ -100,5 +100,5 @@ def markdown(report: dict) -> str:
 def _cell(estimate: dict | None) -> str:
     if estimate is None:
         return ""
-    return "{value:.4g} ({low:.4g}–{high:.4g}), limit {limit:.4g}".format(**estimate) if estimate["limit"] is not None \
-        else "{value:.4g} ({low:.4g}–{high:.4g})".format(**estimate)
+    text = "{value:.4g} ({low:.4g}–{high:.4g})".format(**estimate)
+    return text if estimate["limit"] is None else text + f", limit {estimate['limit']:.4g}"

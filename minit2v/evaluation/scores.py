@@ -9,8 +9,8 @@
 The real clips show the very specs that were asked for, at other places. So whatever the prompts are, the reference has
 their distribution, and a distance tells how the clips look and move, not what was asked.
 
-References: FVD, arXiv 1812.01717; FID, arXiv 1706.08500; CLIPSIM and its ratio to real clips, arXiv 2104.14806,
-section 5; R-precision, arXiv 1711.10485, section 4.
+References: FVD, arXiv 1812.01717; FID, arXiv 1706.08500; CLIPSIM and its ratio to real clips, arXiv 2104.14806;
+R-precision, arXiv 1711.10485, section 4.
 """
 
 from dataclasses import replace
@@ -53,8 +53,7 @@ class Reference:
         found["CLIPSIM"] = mean_estimate(clipsim)
         found["CLIPSIM / real"] = ratio_estimate(clipsim, self.real_clipsim)
         found["video similarity"] = mean_estimate(self.similarity.video(clips, self.captions))
-        if all(spec.things[0].motion for spec in self.specs):
-            found["direction gap"] = mean_estimate(self.similarity.swap_gap(clips, self.specs))
+        found["direction gap"] = mean_estimate(self.similarity.swap_gap(clips, self.specs))
         found["R-precision"] = share_estimate(self.similarity.rank(clips, self.specs, self.seed))
         return found | {name: mean_estimate(values) for name, values in motion.measure(clips).items()}
 
@@ -74,5 +73,5 @@ def _whole(spec: Spec, luck: np.random.Generator) -> Spec:
     """The spec with a size and a speed, drawn if its caption is silent about them."""
     thing = spec.things[0]
     size = thing.size or luck.choice(tuple(RADIUS)).item()
-    speed = thing.speed or (luck.choice(tuple(SPEED)).item() if thing.motion else None)
+    speed = thing.speed or luck.choice(tuple(SPEED)).item()
     return replace(spec, things=(replace(thing, size=size, speed=speed),))

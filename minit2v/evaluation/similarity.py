@@ -12,7 +12,7 @@
 The network is that of `minit2v.training.clip`, narrower, of another seed, and both of its towers are kept: were the
 text tower of the model under test the judge too, the model would be measured by what it was trained to please.
 
-References: CLIPSIM, GODIVA, arXiv 2104.14806, section 4.1; CLIP, arXiv 2103.00020; R-precision of text to picture,
+References: CLIPSIM, GODIVA, arXiv 2104.14806; CLIP, arXiv 2103.00020; R-precision of text to picture,
 AttnGAN, arXiv 1711.10485, section 4.1.
 """
 

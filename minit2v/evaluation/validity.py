@@ -34,6 +34,7 @@ from minit2v.evaluation.corruptions import CORRUPTIONS, LEVELS, ORDER, PICTURE
 from minit2v.evaluation.frechet import frechet_distance
 from minit2v.evaluation.judge import agrees, read
 from minit2v.evaluation.motion import measure
+from minit2v.evaluation.scores import DISTANCES
 from minit2v.evaluation.similarity import Similarity
 
 SEEDS = (0, 1, 2)
@@ -42,9 +43,8 @@ SEEN = 0.95  # least correlation with severity
 FLOOR = 1024  # clips of the floor
 UNSEEN = 0.10  # greatest change under a corruption that a metric is blind to, over that under the one it feels most
 
-FRECHET = {"FVD-mini": "clip", "FVD-content": "content", "FID-vid": "frame", "FID-vid (CLIP)": "frame-clip"}
 METRICS = {  # name -> 1: damage raises it, -1: lowers it, 0: takes it away from its value on real clips, either way
-    **dict.fromkeys(FRECHET, 1), "CLIPSIM": -1, "video similarity": -1, "direction gap": -1, "R-precision": -1,
+    **dict.fromkeys(DISTANCES, 1), "CLIPSIM": -1, "video similarity": -1, "direction gap": -1, "R-precision": -1,
     "judge accuracy": -1, "motion amplitude": 0, "identity drift": 1, "flicker": 1,
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metrics=tuple(METRICS)) -> dict[str, float]:
     """Some of METRICS on a set of clips (n, f, H, W, 3) uint8 with their captions and specs.
 
-    real: {name in FRECHET: features} of the clips that distances are to.
+    real: {name in DISTANCES: features} of the clips that distances are to.
     """
     similarity = _once(Similarity.load(), clips)
     of_each = {
@@ -125,8 +125,8 @@ def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metr
     found = {name: float(np.mean(figure())) for name, figure in of_each.items() if name in metrics}
     if "FID-vid (CLIP)" in metrics:
         found["FID-vid (CLIP)"] = frechet_distance(similarity.frame_features(clips), real["FID-vid (CLIP)"])
-    names = [name for name in FRECHET if name in metrics and name not in found]
-    found |= {name: frechet_distance(networks.features(FRECHET[name])(clips), real[name]) for name in names}
+    names = [name for name in DISTANCES if name in metrics and name not in found]
+    found |= {name: frechet_distance(networks.features(DISTANCES[name])(clips), real[name]) for name in names}
     if set(metrics) - set(found):
         found |= {name: float(figure.mean()) for name, figure in measure(clips).items()}
     return {name: found[name] for name in metrics}
@@ -142,7 +142,7 @@ def _once(similarity: Similarity, clips: np.ndarray) -> Similarity:
 
 
 def _features(clips: np.ndarray, metrics) -> dict[str, np.ndarray]:
-    return {name: networks.features(FRECHET[name])(clips) for name in FRECHET if name in metrics}
+    return {name: networks.features(DISTANCES[name])(clips) for name in DISTANCES if name in metrics}
 
 
 @lru_cache(maxsize=2)
