@@ -14,7 +14,7 @@ import numpy as np
 
 from minit2v.evaluation import full_scale, published
 from minit2v.evaluation.extraction import Videos
-from minit2v.evaluation.made import read_captions
+from minit2v.evaluation.clip_sources import read_captions
 from minit2v.evaluation.msrvtt import MSRVTT, Protocol
 from minit2v.evaluation.report import checked, written
 

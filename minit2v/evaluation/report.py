@@ -28,7 +28,7 @@ from minit2v.datasets import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.made import Sampler, read_folder
+from minit2v.evaluation.clip_sources import Sampler, read_folder
 from minit2v.evaluation.scores import Reference, redrawn
 from minit2v.evaluation.table import COLUMNS, markdown
 from minit2v.files import atomic, data_dir
@@ -84,7 +84,7 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
 
 
 def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, frames: int = 16) -> dict:
-    """The same report for videos that another program made; see `made.read_folder` for what it reads.
+    """The same report for videos that another program made; see `clip_sources.read_folder` for what it reads.
 
     size: pixels to which they are reduced. Returns the report. Raises UserError.
     """
