@@ -8,21 +8,29 @@ from minit2v.errors import UserError
 
 
 @contextmanager
+def written(path: str | Path):
+    """Raises UserError where the block could not write `path`: a full disk, for one."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"could not write {path} ({error.strerror or error}); nothing was left there, "
+                        "free some space or choose another place") from error  # fmt: skip
+
+
+@contextmanager
 def atomic(path: str | Path):
     """A name beside `path` to write to: moved to `path` when the block ends, removed when it fails.
 
     There is the old file or the new one, never half of one. Makes the folder if it is missing. Raises UserError where
-    the system could not write it (a full disk, for one).
+    the system could not write it.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"could not write {path} ({error.strerror or error}); nothing was left there, "
-                        "free some space or choose another place") from error
+        with written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from minit2v import presets, weights
 from minit2v.errors import UserError
+from minit2v.training.log import Log
 from minit2v.training.trainer import TrainConfig, train
 from minit2v.unet import UNet
 
@@ -68,14 +69,13 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted):
     out = tmp_path / "run"
     code = TOY.format(tests=os.path.dirname(__file__), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    saved = lambda: torch.load(out / "checkpoint.pt", weights_only=True)["step"]
     deadline = time.time() + 120
-    while not (out / "checkpoint.pt").exists() and time.time() < deadline:
+    while time.time() < deadline and not ((out / "checkpoint.pt").exists() and saved() > 2):
         time.sleep(0.01)
-    time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    stopped = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
-    assert 0 < stopped < CONFIG.steps
+    assert 2 < saved() < CONFIG.steps
     task = Regression()
     averaged = train(task, out, CONFIG, resume=True)
     assert torch.equal(task.net.weight, uninterrupted[0]) and torch.equal(averaged["net"].weight, uninterrupted[1])
@@ -87,6 +87,24 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, uninterrupted):
     task = Regression()
     train(task, tmp_path, CONFIG, resume=True)
     assert torch.equal(task.net.weight, uninterrupted[0])
+
+
+def test_a_run_can_be_resumed_from_its_first_step_on(tmp_path, uninterrupted):
+    with pytest.raises(ZeroDivisionError):
+        train(Regression(), tmp_path, replace(CONFIG, save_every=1e9), clock=lambda: 1 / 0)
+    task = Regression()
+    train(task, tmp_path, CONFIG, resume=True)
+    assert torch.equal(task.net.weight, uninterrupted[0])
+
+
+def test_a_log_on_a_full_disk_is_one_clear_line(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs Linux's /dev/full")
+    log = Log(tmp_path, active=True, step=0)
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="could not write .*log.jsonl .*No space left"):
+        log(1, 1.0, 0.5, {"loss": 1.0})
 
 
 def test_refuses_what_it_cannot_resume(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import minit2v
-from minit2v import presets, weights
+from minit2v import presets, training, weights
 from minit2v.datasets import Spec, Thing
 from minit2v.errors import UserError
-from minit2v.training import run
+from minit2v.training import run, trainer
 from minit2v.training.unet import UNetTask, UNetTraining, equally_loud
 from minit2v.training.wrong_words import with_wrong
 
@@ -34,6 +34,40 @@ def test_from_nothing_to_a_clip(folder):
     assert clip.pixels.shape == (16, 32, 32, 3)
     for part in SMALL:
         assert {"checkpoint.pt", "log.jsonl"} <= {path.name for path in (folder / part).iterdir()}
+
+
+class PowerCut(Exception):
+    pass
+
+
+def power_cut_at_step_2(seed, step, random=trainer.step_generator):
+    if step == 2:
+        raise PowerCut
+    return random(seed, step)
+
+
+@pytest.mark.parametrize("part", SMALL)
+def test_a_killed_training_ends_as_an_uninterrupted_one(part, folder, tmp_path, monkeypatch):
+    settings = SMALL[part] | {"steps": "4", "save_every": "0"}
+    whole, stopped = (shutil.copytree(folder, tmp_path / name) for name in ("whole", "stopped"))
+    for out in (whole, stopped):
+        shutil.rmtree(out / part)
+    run(part, "nano", whole, settings=settings)
+    with monkeypatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(trainer, "step_generator", power_cut_at_step_2)
+        run(part, "nano", stopped, settings=settings)
+    run(part, "nano", stopped, settings=settings, resume=True)
+    for file in ("autoencoder", "text", "unet"):
+        assert (whole / f"{file}.safetensors").read_bytes() == (stopped / f"{file}.safetensors").read_bytes()
+
+
+def test_ctrl_c_before_the_first_step_says_so(folder, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "build", interrupted)
+    with pytest.raises(UserError, match="before the first step, .*run the same command again"):
+        run("vqgan", "nano", tmp_path)
 
 
 def test_latents_of_a_trained_autoencoder_are_normal(folder):

@@ -68,7 +68,10 @@ def run(
         copy_frozen(start, out, known)
     trained_with = asdict(task_config) | {"preset": chosen.to_dict()}
     torch.manual_seed(train_config.seed)
-    task = build(part, chosen, task_config, out)
+    try:
+        task = build(part, chosen, task_config, out)
+    except KeyboardInterrupt:  # what it draws and encodes takes minutes
+        raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
     if start is not None and not resume:
         weights.load_into(task.unet, start / "unet.safetensors")
     averaged = train(task, out / part, train_config, resume, trained_with)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from minit2v.files import atomic
+from minit2v.files import atomic, written
 
 
 class Log:
@@ -32,7 +32,8 @@ class Log:
         if not self.active or (self.last is not None and elapsed - self.last < self.every):
             return
         means = {key: round(total / n, 5) for key, (total, n) in self.sums.items()}
-        with open(self.out / "log.jsonl", "a") as file:
+        path = self.out / "log.jsonl"
+        with written(path), open(path, "a") as file:
             file.write(json.dumps({"step": step, "seconds": round(elapsed, 1), **means}) + "\n")
         left = elapsed / max(progress, 1e-6) - elapsed
         self.bar.n = round(100 * progress, 1)

@@ -108,6 +108,8 @@ def train(
         accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, settings, step, elapsed)
     )
     saved = pictured = elapsed
+    if not resume:
+        save()  # from here on a stop of any kind leaves a run to resume
     with interruption() as interrupted, closing(log):
         while (progress := fraction(accelerator, config, step, elapsed)) < 1:
             if interrupted:
