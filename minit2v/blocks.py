@@ -146,8 +146,8 @@ class GEGLU(nn.Module):
         self.proj_out = Linear(4 * d, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        # a part of the tokens at a time: what is between the products is twelve times as wide as x, and blocks of
-        # memory beyond 32 MB go back to the system each time, which then has to clear every page anew
+        # a part of the tokens at a time: what is between the products is twelve times as wide as x, so parts take
+        # less memory, and less of it is new, which the system has to clear page by page
         parts = x.flatten(0, -2).split(max(1, PART // self.proj_out.in_features))
         return torch.cat([self.part(part) for part in parts]).view(x.shape) if len(parts) > 1 else self.part(x)
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 
 from minit2v import blocks, presets
 from minit2v.blocks import attend
@@ -125,6 +127,15 @@ def test_temporal_layers_start_as_the_identity():
     assert torch.allclose(clip, frames, atol=1e-5)
     one = unet(x[:, :, 2:3], t, context, temporal=False)
     assert torch.allclose(frames[:, :, 2:3], one, atol=1e-5), "with temporal=False a frame must not see the others"
+
+
+def test_temporal_convolutions_are_the_3d_ones_of_the_paper():
+    """Kernels (3, 1) over (f, h w), which are fast, against kernels (3, 1, 1) over (f, h, w)."""
+    layer, x = redrawn(blocks.TemporalConv(8, 4, 0.0)), torch.randn(2 * 5, 8, 3, 4).double()
+    h = rearrange(x, "(b f) c h w -> b c f h w", f=5)
+    for norm, conv in zip(layer.norms, layer.convs):
+        h = F.conv3d(F.silu(norm(h)), conv.weight[..., None], conv.bias, padding=(1, 0, 0))
+    torch.testing.assert_close(layer(x, f=5), x + rearrange(h, "b c f h w -> (b f) c h w"))
 
 
 def test_time_is_seen_only_through_temporal_convolutions():
