@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def figures(pipe, setting: Setting, n: int, seed: int, features: Callable, real:
 def measure_quality(pipe, rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, features: Callable) -> None:
     """Compute the rows that are missing."""
     size, frames = pipe.preset.width, pipe.preset.frames
-    count = lambda setting: n if setting.steps <= MANY else min(few, n)
+    count = partial(prompts_for, n=n, few=few)
     missing = [setting for setting in chosen if not rows.find("quality", setting, n=count(setting), seed=seed)]
     if not missing:
         return
@@ -141,6 +142,22 @@ def measure_seconds(pipe, rows: Rows, chosen: list[Setting], threads: int) -> No
             times[setting].append(time.perf_counter() - start)
     for setting, seconds in times.items():
         rows.add("seconds", setting, {"seconds": statistics.median(seconds), "rounds": TIMED}, threads=threads)
+
+
+def prompts_for(setting: Setting, n: int, few: int) -> int:
+    """How many prompts a row gets."""
+    return n if setting.steps <= MANY else min(few, n)
+
+
+def joined(rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, threads: int) -> list[dict]:
+    """The rows whose quality was measured, with their seconds (None: not measured)."""
+    found = []
+    for setting in chosen:
+        row = rows.find("quality", setting, n=prompts_for(setting, n, few), seed=seed)
+        clock = rows.find("seconds", setting, threads=threads) or {"seconds": None}
+        if row:
+            found.append(row | {"seconds": clock["seconds"], "evaluations": setting.evaluations})
+    return found
 
 
 def digest(path: Path) -> str:
@@ -173,13 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         measure_quality(pipe, rows, wanted, chosen.n, chosen.few, chosen.seed, networks.features("clip"))
     if chosen.part in ("all", "seconds"):
         measure_seconds(pipe, rows, wanted, threads)
-    count = lambda setting: chosen.n if setting.steps <= MANY else min(chosen.few, chosen.n)
-    found = []
-    for setting in wanted:
-        row = rows.find("quality", setting, n=count(setting), seed=chosen.seed)
-        clock = rows.find("seconds", setting, threads=threads) or {"seconds": None}
-        if row:
-            found.append(row | {"seconds": clock["seconds"], "evaluations": setting.evaluations})
+    found = joined(rows, wanted, chosen.n, chosen.few, chosen.seed, threads)
     how = f"{Path(chosen.model).name} ({base['weights']}), {chosen.dtype}, seed {chosen.seed}, {threads} threads"
     quality_report.write(found, pipe.preset.guidance, how, chosen.out)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from minit2v.errors import UserError  # noqa: E402
-from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate  # noqa: E402
-from minit2v.files import atomic  # noqa: E402
+from minit2v.errors import UserError
+from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate
+from minit2v.files import atomic
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}
 COLOURS = {"ddim": "tab:blue", "dpm++": "tab:red", "ddpm": "tab:green"}
@@ -120,54 +120,59 @@ def bars(values: list[tuple[float, float, float]]) -> list[list[float]]:
     return [[max(0.0, v - low) for v, low, _ in values], [max(0.0, high - v) for v, _, high in values]]
 
 
-def accuracy(row: dict) -> tuple[float, float, float]:
-    share = share_estimate(row["all"])
-    return share.value, share.low, share.high
+def interval(estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
 
 
-def distance(row: dict) -> tuple[float, float, float]:
-    return tuple(row["FVD-mini"][name] for name in ("value", "low", "high"))
+FIGURES = {
+    "all right, %": lambda row: interval(share_estimate(row["all"])),
+    "FVD-mini": lambda row: tuple(row["FVD-mini"][name] for name in ("value", "low", "high")),
+    "diversity": lambda row: interval(mean_estimate(row["diversity"])),
+    "motion amplitude": lambda row: interval(mean_estimate(row["motion amplitude"])),
+}
 
 
-def panel(axis, rows: list[dict], figure_of, x: str, most: int, **style) -> None:
-    """A line with intervals; hollow where there are fewer prompts than in the most."""
-    values = [figure_of(row) for row in rows]
-    places = [row[x] for row in rows]
-    line = axis.errorbar(places, [v for v, _, _ in values], bars(values), fmt="-", capsize=2, linewidth=1.2, **style)
+def line(axis, rows: list[dict], figure: str, x: str, most: int, **style) -> None:
+    """A figure with its intervals against `x`; hollow where there are fewer prompts than in the most."""
+    rows = sorted((row for row in rows if row[x] is not None), key=lambda row: row[x])
+    values, places = [FIGURES[figure](row) for row in rows], [row[x] for row in rows]
+    drawn = axis.errorbar(places, [v for v, _, _ in values], bars(values), fmt="-", capsize=2, linewidth=1.2, **style)
     for place, (value, _, _), row in zip(places, values, rows):
-        filled = line[0].get_color() if row["n"] == most else "white"
-        axis.plot(place, value, "o", color=line[0].get_color(), markerfacecolor=filled, markersize=5)
+        filled = drawn[0].get_color() if row["n"] == most else "white"
+        axis.plot(place, value, "o", color=drawn[0].get_color(), markerfacecolor=filled, markersize=5)
+    axis.set_ylabel(figure)
+    axis.grid(alpha=0.3)
 
 
 def draw(rows: list[dict], guidance: float, path: Path) -> None:
-    """Accuracy and FVD-mini against network evaluations, and both against guidance."""
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), constrained_layout=True)
+    """All figures against network evaluations; accuracy and FVD-mini against seconds, and against guidance."""
+    figure, axes = plt.subplots(2, 4, figsize=(15, 7), constrained_layout=True)
     most = max(row["n"] for row in rows)
     usual = [row for row in rows if row["guidance"] == guidance]
-    for axis, figure_of in zip(axes, (accuracy, distance)):
-        for sampler, name in NAMES.items():
-            line = sorted((row for row in usual if row["sampler"] == sampler), key=lambda row: row["steps"])
-            panel(axis, line, figure_of, "evaluations", most, color=COLOURS[sampler], label=name)
-        ticks = sorted({row["evaluations"] for row in usual})
-        axis.set(xscale="log", xlabel="network evaluations a clip", xticks=ticks, xticklabels=ticks)
-        axis.minorticks_off()
-        axis.legend(fontsize=8)
-    same = statistics.multimode([row["steps"] for row in rows if row["sampler"] == "ddim"])[0]
-    sweep = sorted((row for row in rows if row["sampler"] == "ddim" and row["steps"] == same),
-                   key=lambda row: row["guidance"])  # fmt: skip
-    for axis, figure_of in zip(axes[2:], (accuracy, distance)):
-        panel(axis, sweep, figure_of, "guidance", most, color=COLOURS["ddim"])
+    ticks = sorted({row["evaluations"] for row in usual})
+    against = [(axis, name, "evaluations") for axis, name in zip(axes[0], FIGURES)]
+    for axis, name, x in (*against, (axes[1, 0], "all right, %", "seconds"), (axes[1, 1], "FVD-mini", "seconds")):
+        for sampler, label in NAMES.items():
+            of_sampler = [row for row in usual if row["sampler"] == sampler]
+            line(axis, of_sampler, name, x, most, color=COLOURS[sampler], label=label)
+        axis.set(xscale="log", xlabel="network evaluations a clip" if x == "evaluations" else "seconds a clip")
+        if x == "evaluations":
+            axis.set(xticks=ticks, xticklabels=ticks)
+            axis.minorticks_off()
+    axes[0, 0].legend(fontsize=8)
+    ddim = [row for row in rows if row["sampler"] == "ddim"]
+    same = statistics.multimode([row["steps"] for row in ddim])[0]
+    for axis, name in zip(axes[1, 2:], FIGURES):
+        line(axis, [row for row in ddim if row["steps"] == same], name, "guidance", most, color=COLOURS["ddim"])
         axis.set(xlabel=f"guidance, DDIM with {same} steps")
-    floors = [row["FVD-mini"]["floor"] for row in usual if row["n"] == most]
-    for axis, name in zip(axes, ("all right, %", "FVD-mini") * 2):
-        axis.set_ylabel(name)
-        axis.grid(alpha=0.3)
-        if name == "FVD-mini":
-            axis.set_yscale("log")
-            axis.axhline(floors[0], color="0.5", linestyle="--", linewidth=1)
-            axis.text(axis.get_xlim()[0], floors[0], f" real clips, N = {most}", va="bottom", fontsize=8, color="0.4")
-    few = f"; hollow: N = {min(row['n'] for row in rows)}" if min(row["n"] for row in rows) < most else ""
-    figure.suptitle(f"{most} prompts, 95 % intervals{few}", fontsize=10)
+    floor = next(row["FVD-mini"]["floor"] for row in usual if row["n"] == most)
+    for axis in (axes[0, 1], axes[1, 1], axes[1, 3]):
+        axis.set_yscale("log")
+        axis.axhline(floor, color="0.5", linestyle="--", linewidth=1)
+        place = {"xy": (0.02, floor), "xycoords": ("axes fraction", "data"), "va": "bottom"}
+        axis.annotate(f"real clips, N = {most}", **place, fontsize=8, color="0.4")
+    least = min(row["n"] for row in rows)
+    figure.suptitle(f"{most} prompts, 95 % intervals" + (f"; hollow: N = {least}" if least < most else ""), fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
