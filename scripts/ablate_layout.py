@@ -18,6 +18,7 @@ from torch import nn
 
 from minit2v import weights
 from minit2v.datasets import MovingThings, caption
+from minit2v.loading import load
 from minit2v.text import TextEncoder
 from minit2v.training.latents import cached
 from minit2v.training.unet import UNetTraining, equally_loud, trained
@@ -52,16 +53,34 @@ def cost_of_opposite(model, latents, right, wrong, positions) -> tuple[float, fl
     return (100 * difference.mean() / base).item(), (100 * difference.std() / len(latents) ** 0.5 / base).item()
 
 
-def main(run: str) -> None:
-    folder, preset = Path(run), weights.read_preset(run)
+def data(folder: Path):
+    """(latents (n f h w c), features of the captions (n k d), their specs, the text tower)."""
+    preset = weights.read_preset(folder)
     text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip")).eval()
-    from minit2v.loading import load
-
     counts = UNetTraining().clips, UNetTraining().images
     cache = cached(folder / "unet" / "cache.safetensors", load(folder, device="cpu"), *counts)
     latents = rearrange(cache["clips.latents"].float(), "b c f h w -> b f h w c").contiguous()
-    contexts = cache["contexts"].float()[cache["clips.captions"]]
     specs = [MovingThings("train", size=preset.height).text(i)[1] for i in range(len(latents))]
+    return latents, cache["contexts"].float()[cache["clips.captions"]], specs, text
+
+
+def fit(model: MeanClip, latents, contexts, steps: int):
+    """Train on all but the clips held back; yields the number of each step done."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(1, steps + 1):
+        index = torch.randint(len(latents) - HELD_BACK, (BATCH,))
+        positions = torch.randint(4, (1, 1)) + torch.arange(0, latents.shape[1], 4)
+        predicted = model(contexts[index], positions, *latents.shape[2:4])
+        loss = F.mse_loss(predicted, latents[index[:, None], positions])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield step
+
+
+def main(run: str) -> None:
+    folder = Path(run)
+    latents, contexts, specs, text = data(folder)
     test = specs[-HELD_BACK:]
     said = [text.encode([caption(s) for s in specs]) for specs in (test, [with_wrong(s, "motion") for s in test])]
     words = sorted(OPPOSITE)
@@ -75,25 +94,18 @@ def main(run: str) -> None:
         "whitened, one hidden layer": (contexts, said, True, False),
         "direction only, one-hot": (*only, True, True),
     }
-    shown = torch.arange(1, preset.frames, 4)[None]
+    shown = torch.arange(1, latents.shape[1], 4)[None]
     for name, (train, (right, wrong), whitened, deep) in variants.items():
         torch.manual_seed(0)
-        model = MeanClip(contexts.shape[-1], preset.unet.channels[0], latents.shape[-1], deep)
+        width = weights.read_preset(folder).unet.channels[0]
+        model = MeanClip(contexts.shape[-1], width, latents.shape[-1], deep)
         if whitened:
             equally_loud(model.layout.text, train[:-HELD_BACK].mean(1))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        for step in range(1, REPORTS[-1] + 1):
-            index = torch.randint(len(latents) - HELD_BACK, (BATCH,))
-            positions = torch.randint(4, (1, 1)) + torch.arange(0, preset.frames, 4)
-            batch = latents[index[:, None], positions]
-            loss = F.mse_loss(model(train[index], positions, *latents.shape[2:4]), batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        for step in fit(model, latents, train, REPORTS[-1]):
             if step in REPORTS:
                 cost, error = cost_of_opposite(model, latents[-HELD_BACK:][:, shown[0]], right, wrong, shown)
                 print(f"{name:<28} {step:>4} steps: opposite direction costs {cost:+5.1f} % ± {error:.1f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:])
