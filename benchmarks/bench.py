@@ -3,13 +3,15 @@
 Both sides have the same weights, inputs, precision and threads, each in a process of its own (see `sides`); a figure is
 the median of rounds that alternate, a ratio that of the medians, with the least and the greatest of one round. Before
 anything is timed, the results of both sides are compared. Seconds are this machine's: only ratios mean anything
-elsewhere. Prints a Markdown table.
+elsewhere. Prints a Markdown table, and keeps its rows in docs/bench.json, where those that are not measured anew stay.
 """
 
 import argparse
+import json
 import os
 import platform
 import sys
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 from benchmarks import rows
 from benchmarks.pairs import FULL, MINI, WIDE, small
 from minit2v import presets
+from minit2v.files import atomic
 from minit2v.memory import available
 from minit2v.presets import AutoencoderConfig
 
@@ -33,6 +36,7 @@ CASES = {  # name -> (GB of memory, rows)
     "training-mini": (2, partial(rows.training, "mini", MINI, (8, 16, 8, 8), FLOAT32)),
     "training-mini-bf16": (2, partial(rows.training, "mini", MINI, (8, 16, 8, 8), BFLOAT16)),
     "training-wide": (4, partial(rows.training, "320 wide, one level", WIDE, (1, 8, 16, 16), FLOAT32)),
+    "training-full-bf16": (15, partial(rows.training, "full size", FULL, (1, 4, 32, 32), BFLOAT16, light=True)),
     "decode-mini": (1, partial(rows.decode, "mini", presets.get("mini").autoencoder, (4, 8, 8))),
     "decode-released": (3, partial(rows.decode, "released", AutoencoderConfig(), (4, 32, 32))),
     "sample": (2, rows.sample),
@@ -52,6 +56,14 @@ def machine(threads: int) -> str:
     return f"{names[0]}, {os.cpu_count()} cores{load}; {threads} threads a side; {packages}."
 
 
+def table(kept: dict[str, dict]) -> str:
+    """Markdown of the cases {name: {"rows": [{what, ours, theirs, ratio, rounds}], "machine"}}, ordered as `CASES`."""
+    lines = ["| what | ours (s) | diffusers (s) | ratio (of one round) | rounds |", "| --- | --- | --- | --- | --- |"]
+    for name in filter(kept.get, CASES):
+        lines += ["| {what} | {ours} | {theirs} | {ratio} | {rounds} |".format(**row) for row in kept[name]["rows"]]
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -61,19 +73,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each side")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does everything run?")
     parser.add_argument("--picture", type=Path, default=Path("docs/scaling.png"), help="where the row scaling draws")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench.json"), help="where rows are kept")
     chosen = parser.parse_args(arguments)
     options = rows.Options(chosen.rounds, chosen.threads, chosen.tiny, chosen.picture)
-    note = machine(options.threads)
-    print("| what | ours (s) | diffusers (s) | ratio (of one round) | rounds |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
+    path = None if chosen.tiny else chosen.out
+    kept = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    note = machine(chosen.threads)
     for name in chosen.only:
         needs, measure = CASES[name]
         if not options.tiny and (available("cpu") or 1e12) < needs * 1e9:
             print(f"{name}: left out, as it needs {needs} GB of memory", file=sys.stderr)
             continue
-        for row in measure(options=options):
-            print(f"| {row.what} | {row.ours} | {row.theirs} | {row.ratio} | {row.rounds} |", flush=True)
-    print(f"\n{note}")
+        print(name, file=sys.stderr)
+        kept[name] = {"rows": [asdict(row) for row in measure(options=options)], "machine": note}
+        if path:
+            with atomic(path) as unfinished:
+                unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print("\n\n".join([table(kept), *dict.fromkeys(case["machine"] for case in kept.values())]))
 
 
 if __name__ == "__main__":

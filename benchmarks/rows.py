@@ -73,12 +73,13 @@ def forward(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, opt
         yield Row(what, f"{ours:.0%}", f"{theirs:.0%}", f"{ours / theirs:.2f}", len(times["ours"]))
 
 
-def training(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, options: Options):
-    """A training step: forward, backward, AdamW."""
+def training(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, options: Options, light: bool = False):
+    """A training step: forward, backward, AdamW; or what has no numbers of its own, see `work.training`."""
     config, shape = (pairs.tiny(config), (1, 4, 8, 8)) if options.tiny else (config, shape)
-    with both(options, work.training, config, dtype) as sides:
+    with both(options, work.training, config, dtype, light) as sides:
         times = race(sides, (shape,), LOSSES[dtype], options.rounds)
-    yield seconds(f"training step, {name}, {described(shape)}, {short(dtype)}", times)
+    what = f"training step, {name}, {described(shape)}, {short(dtype)}"
+    yield seconds(what + (" throughout, plain gradient descent" if light else ", AdamW"), times)
 
 
 def decode(name: str, config: AutoencoderConfig, shape: tuple, options: Options):

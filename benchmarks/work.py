@@ -53,15 +53,16 @@ def forward(side: str, config: UNetConfig, dtype: torch.dtype):
     return call
 
 
-def training(side: str, config: UNetConfig, dtype: torch.dtype):
+def training(side: str, config: UNetConfig, dtype: torch.dtype, light: bool):
     """A training step: forward, backward, AdamW. Parameters stay in float32, `dtype` is computed in.
 
-    Returns the loss and the norm of the gradient.
+    `light`: everything is in `dtype`, and the step is plain gradient descent, as AdamW's numbers would not fit into the
+    memory. Returns the loss and the norm of the gradient.
     """
-    network = unet(side, config, torch.float32).train()
+    network = unet(side, config, dtype if light else torch.float32).train()
     if side == "ours":
         network.to(memory_format=torch.channels_last)  # as `UNetTask` has it
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = (torch.optim.SGD if light else torch.optim.AdamW)(network.parameters(), lr=1e-4)
 
     def call(shape: tuple[int, ...]) -> Tensor:
         x, t, context = inputs(config, shape, dtype)

@@ -3,7 +3,7 @@
 import json
 import operator
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +45,25 @@ def here(monkeypatch):
     monkeypatch.setattr(rows, "Side", Here)
 
 
-@pytest.mark.parametrize("name", ["forward-full", "training-mini", "training-mini-bf16", "decode-mini", "sample",
-                                  "memory-small"])  # fmt: skip
+@pytest.mark.parametrize("name", ["forward-full", "training-mini", "training-mini-bf16", "training-full-bf16",
+                                  "decode-mini", "sample", "memory-small"])  # fmt: skip
 def test_both_sides_compute_the_same(here, name):
     """`race` compares them before it counts a round; here no time is taken. The other rows have other sizes only."""
     _, measure = bench.CASES[name]
     for row in measure(options=rows.Options(rounds=1, threads=1, tiny=True)):
         assert row.rounds == 1 and row.ratio.startswith("1.00")
+
+
+def test_rows_that_are_not_measured_anew_stay(here, monkeypatch, tmp_path, capsys):
+    line = lambda what: [rows.Row(what, "1", "2", "0.50", 3)]
+    monkeypatch.setattr(bench, "CASES", {"a": (0, lambda options: line("new a")), "b": (0, lambda options: line("b"))})
+    out = tmp_path / "bench.json"
+    old = asdict(rows.Row("old", "1", "1", "1.00", 3))
+    out.write_text(json.dumps({name: {"rows": [old | {"what": f"old {name}"}], "machine": "one"} for name in "ab"}))
+    bench.main(["--only", "a", "--out", str(out)])
+    kept = json.loads(out.read_text())
+    assert kept["a"]["rows"] == [asdict(line("new a")[0])] and kept["b"]["rows"][0]["what"] == "old b"
+    assert bench.table(kept) in capsys.readouterr().out
 
 
 def test_sides_that_differ_are_not_timed():
