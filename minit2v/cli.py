@@ -82,7 +82,7 @@ def parser():
 
     add = command("sample", commands.sample, "make a video from each prompt", SAMPLE)
     add("prompts", nargs="+", metavar="PROMPT", help="what the video shows, in the words of the model")
-    add("--model", default="mini", help="shipped name or folder (mini)")
+    add("--model", default="mini", help="shipped name, folder or hub id (mini)")
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
     add("--frames", type=int, help="length in frames, 1 to 256 (the model's own: 16)")
     add("--height", type=int, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
@@ -114,24 +114,27 @@ def parser():
     add("--from", dest="start", metavar="MODEL", help="unet only: train the UNet of this model further, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
+    # Options without a default here have one where the work is done: an explicit one is refused where it is of no use.
     add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
-    add("--model", default="mini", help="shipped name or folder (mini)")
+    add("--model", help="shipped name, folder or hub id (mini)")
     add("--split", action="append", help="test_seen, test_heldout, test_imageonly; may be repeated (all)")
-    add("--n", type=int, default=512, help="prompts a split (512)")
+    add("--n", type=int, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")
     add("--steps", type=int, help="denoising steps (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale (the model's own)")
-    add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
+    add("--sampler", help="ddim, ddpm or dpm++ (ddim)")
     add("--seed", type=int, default=0, help="seed of the noise (0)")
-    add("--batch", type=int, default=16, help="clips at a time (16)")
-    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    add("--batch", type=int, help="clips at a time (16)")
+    add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
     add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
     add("--captions", metavar="FILE", help="with --clips: lines of FILE<tab>CAPTION")
     add("--msrvtt", metavar="DIR", help="measure at full scale, beside real clips of MSR-VTT in this folder")
-    add("--protocol", default="2048-clips", help="of MSR-VTT: one-caption, all-captions or 2048-clips (2048-clips)")
-    add("--network", type=_network, action="append", default=[], metavar="NAME=FILE:SHA256",
+    add("--protocol", help="with --msrvtt: one-caption, all-captions or 2048-clips (2048-clips)")
+    add("--network", type=_network, action="append", metavar="NAME=FILE:SHA256",
         help="with --msrvtt: the file of i3d, inception or clip; may be repeated")
     add("--features", metavar="DIR", help="with --msrvtt: keep features here, so that an interrupted run goes on")
+    add("--no-self-test", action="store_true", default=None,
+        help="with --msrvtt: take an i3d that does not tell black from white clips as the published one does")
 
     add = command("fetch", commands.fetch, "download a file and check its sha256", FETCH)
     add("url", metavar="URL", help="https://…, http://… or file://…")

@@ -12,6 +12,11 @@ from minit2v.errors import UserError
 SETTINGS = (
     "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
 )  # fmt: skip
+MADE = ("model", "steps", "guidance", "sampler", "dtype")  # options of evaluate: whose clips, and how it makes them
+ASKED = ("split", "n", "batch")  # what is asked of it, in the words of Moving Things
+FULL_SCALE = ("protocol", "network", "features", "no_self_test")
+
+
 def sample(args):
     """Videos from prompts; the places of all files are checked before the model is loaded."""
     import minit2v
@@ -59,17 +64,30 @@ def evaluate(args):
     """The report about a model, or about videos in a folder; with --msrvtt that of the paper's table."""
     if bool(args.clips) != bool(args.captions):
         raise UserError("expected --clips and --captions together, found one of them; name both")
+    if args.clips:
+        _refuse(args, MADE + ASKED, "expected without --clips, found both; leave one of them out")
     if args.msrvtt:
+        _refuse(args, ASKED, "expected without --msrvtt, found both; leave one of them out")
         return _evaluate_at_full_scale(args)
-    if args.network or args.features:
-        raise UserError("expected --msrvtt with --network and --features, found none; name the folder of MSR-VTT")
+    _refuse(args, FULL_SCALE, "expected with --msrvtt, found alone; name the folder of MSR-VTT too")
     from minit2v.evaluation import report
 
     if args.clips:
         report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
     else:
-        report.evaluate(args.model, args.split or report.SPLITS, args.n, args.out, args.seed, args.steps, args.guidance,
-                        args.sampler, args.batch, args.dtype)
+        asked = {"splits": args.split} if args.split else {}
+        report.evaluate(**_given(args, MADE + ("n", "batch")), **asked, out=args.out, seed=args.seed)
+
+
+def _given(args, names):
+    """{name: value} of those options that the user gave; what does the work has its own value for the others."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _refuse(args, names, why):
+    """Raises UserError for the first of these options that the user gave: it would be ignored."""
+    for name in _given(args, names):
+        raise UserError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _evaluate_at_full_scale(args):
@@ -77,14 +95,15 @@ def _evaluate_at_full_scale(args):
     from minit2v.evaluation.full_scale import Settings
     from minit2v.evaluation.msrvtt import Protocol
 
-    files = {key: value for network in args.network for key, value in network.items()}
-    settings = Settings(**files, features=args.features, seed=args.seed)
-    protocol = Protocol(args.protocol, seed=args.seed)
+    files = {key: value for network in args.network or () for key, value in network.items()}
+    settings = Settings(**files, features=args.features, seed=args.seed, self_test=not args.no_self_test)
+    protocol = Protocol(args.protocol or Protocol.name, seed=args.seed)
     if args.clips:
         msrvtt_report.evaluate_videos(args.clips, args.captions, args.msrvtt, protocol, settings, args.out)
     else:
-        msrvtt_report.evaluate_model(args.model, args.msrvtt, protocol, settings, args.out, args.seed, args.steps,
-                                     args.guidance, args.sampler, args.dtype)
+        made = {"model": "mini"} | _given(args, MADE)
+        msrvtt_report.evaluate_model(folder=args.msrvtt, protocol=protocol, settings=settings, out=args.out,
+                                     seed=args.seed, **made)
 
 
 def fetch(args):

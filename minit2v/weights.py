@@ -86,10 +86,22 @@ def save_model(folder: Path, preset: Preset, unet=None, autoencoder=None, text=N
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the files of a model folder, shortened to 12 digits: two equal fingerprints are one model."""
+    """sha256 over the files that are read of a model folder of any layout, in every precision that is there, shortened
+    to 12 digits: two equal fingerprints are one model. Raises UserError for a folder that lacks a network."""
+    from minit2v.released import needed
+    from minit2v.released.layouts import file_of, layout_of
+
+    folder = Path(folder)
+    if layout_of(folder) == "minit2v":
+        paths = [folder / "config.json", *(file_of(folder, network) for network in NETWORKS)]
+    else:
+        there = [path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+        paths = [folder / name for name in sorted({*needed(there, half=True), *needed(there, half=False)})]
     digest = hashlib.sha256()
-    for name in ("config.json", *(f"{network}.safetensors" for network in NETWORKS)):
-        digest.update((Path(folder) / name).read_bytes())
+    for path in paths:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):  # the released ones do not fit into memory everywhere
+                digest.update(piece)
     return digest.hexdigest()[:12]
 
 

@@ -181,6 +181,11 @@ def test_weights_of_another_preset_are_named(refused, copy):
     (["evaluate", "--model", "maxi"], "unknown model 'maxi'; shipped are"),
     (["evaluate", "--split", "test_none"], "test_none"),
     (["evaluate", "--n", "0"], " n: expected"),
+    (["evaluate", "--clips", "made", "--captions", "c.tsv"], "--model: expected without --clips, found both"),
+    (["evaluate", "--model", "mini", "--protocol", "one-caption"], "--protocol: expected with --msrvtt, found alone"),
+    (["evaluate", "--model", "mini", "--network", "i3d=i.pt:0"], "--network: expected with --msrvtt"),
+    (["evaluate", "--model", "mini", "--no-self-test"], "--no-self-test: expected with --msrvtt"),
+    (["evaluate", "--model", "mini", "--msrvtt", "data", "--batch", "0"], "--batch: expected without --msrvtt"),
     (["weights", "inspect", "maxi"], "unknown model 'maxi'; shipped are"),
     (["weights"], "ACTION"),
     (["bake"], "bake.*sample"),
@@ -190,6 +195,15 @@ def test_other_commands_refuse(refused, model, arguments, message):
     if arguments[:1] == ["evaluate"] and "--model" not in arguments:
         arguments = [*arguments, "--model", model]
     assert re.search(message, refused(*arguments))
+
+
+@pytest.mark.parametrize("option", ["--n 512", "--split test_seen", "--batch 16", "--steps 0", "--guidance 0",
+                                    "--sampler ddim", "--dtype auto", "--model mini"])  # fmt: skip
+def test_what_videos_of_a_folder_have_no_use_for_is_refused(refused, option):
+    """Also where it is what would be taken anyway."""
+    name = option.split()[0]
+    line = refused("evaluate", "--clips", "made", "--captions", "captions.tsv", *option.split())
+    assert f"{name}: expected without --clips, found both; leave one of them out" in line
 
 
 @pytest.mark.parametrize("error, status, line", [

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from minit2v.errors import UserError
+from minit2v.evaluation import frechet
 from minit2v.evaluation.estimates import mean_estimate
-from minit2v.evaluation.frechet import frechet_distance, frechet_estimate, polynomial_mmd
+from minit2v.evaluation.frechet import frechet_distance, frechet_estimate, kernel_distance, kernel_estimate
 
 
 def normal(n, d=4, shift=0.0, scale=1.0, seed=0):
@@ -60,12 +61,31 @@ def test_the_interval_covers_the_expected_value():
     assert sum(e.low <= truth <= e.high for e in estimates) >= 31
 
 
-def test_polynomial_mmd_is_unbiased_and_sees_shapes():
-    zero = [polynomial_mmd(normal(50, seed=s), normal(50, seed=s + 100)) for s in range(200)]
+def test_the_kernel_distance_is_the_mean_over_pairs_of_different_clips(monkeypatch):
+    x, y = normal(7), normal(5, shift=1, seed=1)
+    k = lambda a, b: (a @ b / 4 + 1) ** 3
+    own = [np.mean([k(a[i], a[j]) for i in range(len(a)) for j in range(len(a)) if i != j]) for a in (x, y)]
+    expected = sum(own) - 2 * np.mean([k(a, b) for a in x for b in y])
+    assert kernel_distance(x, y) == pytest.approx(expected) == kernel_estimate(x, y).value
+    monkeypatch.setattr(frechet, "BLOCK", 3)
+    assert kernel_distance(x, y) == pytest.approx(expected)
+
+
+def test_the_kernel_distance_is_unbiased_and_sees_shapes():
+    zero = [kernel_distance(normal(50, seed=s), normal(50, seed=s + 100)) for s in range(200)]
     assert abs(np.mean(zero)) < 4 * np.std(zero) / 200**0.5
     skewed = np.random.default_rng(0).exponential(size=(2000, 4)) - 1  # same mean and covariance, another shape
-    chance = [polynomial_mmd(normal(2000, seed=s), normal(2000, seed=s + 9)) for s in range(4)]
-    assert polynomial_mmd(skewed, normal(2000)) > 5 * np.std(chance)
+    chance = [kernel_distance(normal(2000, seed=s), normal(2000, seed=s + 9)) for s in range(4)]
+    assert kernel_distance(skewed, normal(2000)) > 5 * np.std(chance)
+
+
+def test_the_kernel_interval_covers_the_expected_value():
+    """As above; and the floor is what real clips have, about 0."""
+    real, other = normal(2000, seed=99), normal(200, seed=98)
+    estimates = [kernel_estimate(normal(100, shift=0.5, seed=seed), real, other) for seed in range(40)]
+    truth = np.mean([estimate.value for estimate in estimates])
+    assert sum(e.low <= truth <= e.high for e in estimates) >= 31
+    assert abs(estimates[0].floor) < 0.1 * truth
 
 
 def test_mean_has_its_standard_error():

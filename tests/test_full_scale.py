@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from minit2v.errors import UserError
 from minit2v.evaluation import full_scale
-from minit2v.evaluation.backbones import CLIP, I3D, SELF_TEST, TOLERANCE, Inception, prepare, self_test
+from minit2v.evaluation.backbones import (
+    CLIP, I3D, SELF_TEST, TOLERANCE, Inception, checked_self_test, prepare, self_test,
+)  # fmt: skip
 from minit2v.evaluation.estimates import ratio_estimate
 from minit2v.evaluation.extraction import Videos
-from minit2v.evaluation.frechet import frechet_distance
+from minit2v.evaluation.frechet import frechet_distance, kernel_distance
 from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, similarity
 from minit2v.fetching import sha256
 from minit2v.video import Clip
@@ -93,7 +95,7 @@ def clips(n, seed=0, size=(40, 40), shift=0):
 def test_identical_sets_are_no_distance_apart_and_order_and_batches_do_not_matter(files):
     made, texts = clips(3), CAPTIONS[:3]
     same = measure(made, texts, made[::-1], files, texts[::-1], other_real_clips=clips(3, seed=5))
-    assert list(same) == ["FVD", "FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
+    assert list(same) == ["FVD", "KVD", "FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
     for name in ("FVD", "FID-vid", "FID-vid (CLIP)"):
         assert abs(same[name].value) < 1e-4 * same[name].floor and same[name].n == 3
     assert same["CLIPSIM / real"].value == pytest.approx(1)
@@ -103,6 +105,27 @@ def test_identical_sets_are_no_distance_apart_and_order_and_batches_do_not_matte
     for name in other:
         assert turned[name].value == pytest.approx(other[name].value, rel=1e-4)
     assert other["FVD"].value > 0.01
+
+
+def test_every_distance_has_a_floor(files):
+    """Of further real clips, which there must be enough of, or of two halves of the real ones."""
+    made, real, other = clips(4, shift=20), clips(5, seed=1), clips(6, seed=2)
+    texts, distances = (CAPTIONS[:4], CAPTIONS[:5]), ("FVD", "KVD", "FID-vid", "FID-vid (CLIP)")
+    halves = measure(made, texts[0], real, files, texts[1])
+    further = measure(made, texts[0], real, files, texts[1], other)
+    network = I3D.load(files.i3d, files.i3d_sha256, CPU)
+    x, y = network.features(real), network.features(other)
+    assert further["FVD"].floor == pytest.approx(frechet_distance(y[:4], x))
+    assert further["KVD"].floor == pytest.approx(kernel_distance(y[:4], x))
+    order = np.random.default_rng(files.seed).permutation(5)
+    assert halves["FVD"].floor == pytest.approx(frechet_distance(x[order[:2]], x[order[2:]]))
+    for name in distances:
+        assert None not in (halves[name].floor, further[name].floor)
+        assert halves[name].floor != further[name].floor and halves[name].value == further[name].value
+    three = measure(made[:3], CAPTIONS[:3], real[:3], files)
+    assert all(three[name].floor is None for name in distances)
+    with pytest.raises(UserError, match="floor: expected at least 4 further real clips, found 3"):
+        measure(made, texts[0], real, files, texts[1], other[:3])
 
 
 def test_fid_of_frames_is_torchmetrics_number_and_ours(files):
@@ -210,7 +233,7 @@ def test_video_files_are_read_when_they_are_asked_for(files, tmp_path):
 def test_a_metric_without_its_file_is_left_out_with_a_line(files):
     with pytest.warns(UserWarning) as told:
         measured = measure(clips(3), CAPTIONS[:3], clips(3), replace(files, inception=None, clip=None))
-    assert list(measured) == ["FVD"]
+    assert list(measured) == ["FVD", "KVD"]
     left_out = [str(one.message).split(":")[0] for one in told]
     assert left_out == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
     assert "i3d_torchscript.pt" in full_scale.skipped(Settings())["FVD"]
@@ -265,4 +288,7 @@ def test_the_real_i3d_gives_the_published_distance_of_black_from_white():
 
 def test_the_self_test_is_the_closed_form_on_a_network_that_is_known(files):
     """Black is -1 and white +1 in three colours; the other features are 0 for both: 3 x 2²."""
-    assert self_test(I3D.load(files.i3d, files.i3d_sha256, CPU)) == pytest.approx(12)
+    i3d = I3D.load(files.i3d, files.i3d_sha256, CPU)
+    assert self_test(i3d) == pytest.approx(12)
+    with pytest.raises(UserError, match="i3d: expected black clips 151.26 ± 0.5 away from white ones, found 12.00"):
+        checked_self_test(i3d)

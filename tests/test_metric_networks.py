@@ -182,11 +182,11 @@ def test_features_do_not_depend_on_the_batch(val, monkeypatch):
         monkeypatch.undo()
 
 
-def test_the_networks_are_as_good_as_the_card_says(val):
-    """On other clips of val than the card's first ones; a figure beyond chance fails."""
+def test_the_networks_are_as_good_as_the_card_says():
+    """On other clips than the card's, of the same captions but at other places; a figure beyond chance fails."""
     table = {(row["network"], row["task"]): row for row in json.loads((SHIPPED / "accuracy.json").read_text())}
-    some = [row for name in ("clip", "frame") for row in card.accuracy(name, networks.load(name), N)]
-    some += card.accuracy("similarity", Similarity.load().towers, N)
+    some = [row for name in ("clip", "frame") for row in card.accuracy(name, networks.load(name), N, seed=1)]
+    some += card.accuracy("similarity", Similarity.load().towers, N, seed=1)
     assert len(some) > 20
     for row in some:
         told = table[row["network"], row["task"]]

@@ -80,6 +80,23 @@ def test_real_clips_are_the_middle_frames_at_the_rate_of_the_protocol_cropped_to
     assert own[0].mean() > data[0].mean() + 30 and own.label != data.label  # the white borders are in
 
 
+def test_further_clips_are_those_that_were_not_chosen(folder):
+    data = MSRVTT(folder, Protocol("one-caption", n=2, size=32))
+    further, again = data.further(3), data.further(3)
+    assert len(further) == 3 and further.videos == again.videos
+    assert not set(further.videos) & {*data.videos, "video7013"}
+    assert further[:2].shape == (2, 16, 32, 32, 3) and further.label != data.label
+    assert data.further(4) is None and MSRVTT(folder, Protocol("one-caption")).further(1) is None
+
+
+def test_what_is_kept_of_clips_does_not_outlive_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    data = MSRVTT(tmp_path / "copy", Protocol("one-caption", size=32))
+    before = data.label
+    shutil.copy(folder / "videos/video7013.mp4", tmp_path / "copy/videos" / f"{data.videos[0]}.mp4")
+    assert data.label != before
+
+
 def test_features_are_taken_from_the_real_clips_a_part_at_a_time(folder):
     class Brightness:
         identity = "mean over every frame"

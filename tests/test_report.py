@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import minit2v
-from minit2v import weights
-from minit2v.datasets import moving_things, parse
+from minit2v import released, weights
+from minit2v.datasets import MovingThings, moving_things, parse
 from minit2v.datasets.scenes import render
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import wilson
@@ -132,6 +132,66 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     assert calls(guidance=2.0) > 0 and calls(seed=9) > 0 and calls(steps=9) > 0
     print_of["model"] = "bbb"
     assert calls() == 4 + 8
+
+
+def test_videos_of_another_program_are_measured_too(tmp_path, capsys):
+    """Perfect ones, larger and wider than what is measured."""
+    captions, drawer = MovingThings("test_seen").batch(range(4))[1], Drawer()
+    for i, text in enumerate(captions):
+        pixels = drawer.draw(text, 4.0, seed=i).pixels
+        Clip(np.pad(pixels, ((0, 0), (0, 0), (4, 4), (0, 0)), "edge")).save(tmp_path / f"{i}.webp")
+    lines = [f"{i}.webp\t{text}\n" for i, text in enumerate(captions)]
+    (tmp_path / "captions.tsv").write_text("".join(lines))
+    report = evaluate_folder(tmp_path, tmp_path / "captions.tsv", tmp_path / "report.json", size=32)
+    found = rows(report)
+    assert found[tmp_path.name, "captions"]["all"]["percent"] == 100 and report["n"] == 4
+    assert found["frozen first frame", "captions"]["motion"]["right"] == 0
+    assert "4 clips of a folder" in capsys.readouterr().out and (tmp_path / "report.md").is_file()
+
+
+LAYOUTS = {
+    "minit2v": ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors"),
+    "modelscope": ("configuration.json", "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth",
+                   "open_clip_pytorch_model.bin"),
+    "diffusers": ("model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json",
+                  "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.bin",
+                  "text_encoder/config.json", "text_encoder/model-00001-of-00002.safetensors",
+                  "text_encoder/model-00002-of-00002.safetensors", "text_encoder/model.safetensors.index.json"),
+}  # fmt: skip
+
+
+def model_folder(folder, layout):
+    """The files of a layout, with other contents each; a fingerprint does not look inside."""
+    for name in (*LAYOUTS[layout], "README.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_fingerprint_is_of_every_file_that_is_read_in_every_layout(tmp_path, layout):
+    folder = model_folder(tmp_path / "one", layout)
+    before = weights.fingerprint(folder)
+    assert len(before) == 12 and weights.fingerprint(model_folder(tmp_path / "two", layout)) == before
+    for name in LAYOUTS[layout]:
+        (folder / name).write_text("trained further")
+        assert weights.fingerprint(folder) != before, name
+        (folder / name).write_text(name)
+    (folder / "README.md").write_text("another")
+    assert weights.fingerprint(folder) == before
+    (folder / LAYOUTS[layout][-1]).unlink()
+    with pytest.raises(UserError, match="text"):
+        weights.fingerprint(folder)
+
+
+def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypatch, tmp_path):
+    folder = model_folder(tmp_path / "released", "diffusers")
+    monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
+    monkeypatch.setattr(released, "download", lambda name, half: folder)
+    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda model: 0.5)
+    for model in (str(folder), "owner/released"):
+        report = evaluate(model, ("test_seen",), n=4, batch=4)
+        assert report["model"] == "released" and report["weights"] == weights.fingerprint(folder)
 
 
 @pytest.mark.parametrize("wrong, message", [

@@ -90,6 +90,16 @@ def self_test(i3d: I3D) -> float:
     return frechet_distance(black, white)
 
 
+def checked_self_test(i3d: I3D) -> float:
+    """The result of `self_test`. Raises UserError if it is not the published one."""
+    found = self_test(i3d)
+    if not abs(found - SELF_TEST) <= TOLERANCE:
+        raise UserError(f"i3d: expected black clips {SELF_TEST} ± {TOLERANCE} away from white ones, found {found:.2f}, "
+                        "so it is another network than the published; get i3d_torchscript.pt, or leave this test out "
+                        "(--no-self-test)")  # fmt: skip
+    return found
+
+
 @dataclass(frozen=True)
 class Inception:
     """The network of FID, from TensorFlow's weights of 2015 as torch-fidelity converted them."""

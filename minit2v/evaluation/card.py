@@ -15,6 +15,7 @@ from torch import nn
 from minit2v.datasets import MovingThings
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.networks import HEADS, VALUES, build, extract
+from minit2v.evaluation.scores import redrawn
 from minit2v.evaluation.similarity import Similarity, Towers
 from minit2v.files import atomic
 from minit2v.training.damage import damage
@@ -39,14 +40,18 @@ def measure(folder: str | Path) -> list[dict]:
     return table
 
 
-def accuracy(name: str, network: nn.Module, n: int = 512) -> list[dict]:
+def accuracy(name: str, network: nn.Module, n: int = 512, seed: int | None = None) -> list[dict]:
     """How often a network is right on n clips and n pictures of val, and on n clips of things that train shows in
     pictures only: [{"network", "task", "right", "n"}].
 
     For damage: in how many clips its severity is found greater where half of the greatest was done than where none was.
+    seed: None takes the clips as they are in their splits; else their captions are drawn anew, at other places.
     """
     sets = {"clips": ("val", False), "pictures": ("val", True), "image-only clips": ("test_imageonly", False)}
     shown = {what: MovingThings(split, images=images).batch(range(n)) for what, (split, images) in sets.items()}
+    if seed is not None:
+        shown = {what: (redrawn(specs, clips.shape[2], clips.shape[1], seed), texts, specs)
+                 for what, (clips, texts, specs) in shown.items()}  # fmt: skip
     told = _told_by_similarity(network, shown) if name == "similarity" else _told(name, network, shown)
     return [{"network": name, "task": task, "right": int(np.sum(right)), "n": n} for task, right in told.items()]
 
@@ -80,7 +85,7 @@ def _told_by_similarity(towers: nn.Module, shown: dict) -> dict[str, list[bool]]
 
 
 def predict(network: nn.Module, clips: np.ndarray) -> dict[str, np.ndarray]:
-    """{attribute: index (n,) of the likeliest value, "damage: kind": severity (n,)}; of frames, the mean over a clip."""
+    """{attribute: index (n,) of the likeliest value, "damage: kind": severity (n,)}; of frames, a clip's mean."""
     found = extract(network, clips)
     frames = torch.from_numpy(found.reshape(len(clips), -1, found.shape[-1])).float()  # (n d), (n f d) -> (n f d)
     with torch.inference_mode():

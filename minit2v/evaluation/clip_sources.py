@@ -16,8 +16,21 @@ from minit2v.files import atomic
 from minit2v.video import Clip
 
 
+def fingerprint_of(model: str | Path, dtype) -> str:
+    """`weights.fingerprint` of the model that `minit2v.load(model)` gave in this torch dtype, also for a hub id: what
+    is kept of a model is kept under it, as another training may have written into the same folder since."""
+    import torch
+
+    from minit2v import released, weights
+
+    if released.on_hub(model):
+        return weights.fingerprint(released.download(str(model), half=dtype != torch.float32))  # it is in the cache
+    return weights.fingerprint(weights.find_model(model))
+
+
 class Sampler:
-    """Clips of prompts; kept in a folder, if there is one, under a name that says all that they depend on."""
+    """Clips of prompts; kept in a folder, if there is one, under a name that says what they depend on: weights, dtype,
+    settings, seed and prompts."""
 
     def __init__(self, pipe, settings: dict, folder: Path | None):
         self.pipe, self.folder = pipe, folder
@@ -47,9 +60,12 @@ def read_folder(folder: str | Path, captions: str | Path, size: int, frames: int
     The first `frames` frames are taken, cut to the square in their middle and averaged over areas. Raises UserError for
     a missing file, another layout, a caption of other words, and a video that is shorter.
     """
+    from tqdm.auto import tqdm
+
     named = read_captions(captions)
     specs = [_spec(text) for _, text in named]
-    clips = [_fitted(Path(folder) / name, size, frames) for name, _ in named]
+    bar = {"desc": "reading", "unit": "video", "disable": None}
+    clips = [_fitted(Path(folder) / name, size, frames) for name, _ in tqdm(named, **bar)]
     return np.stack(clips), [text for _, text in named], specs
 
 

@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from minit2v.errors import UserError
+from minit2v.evaluation.networks import check_clips
 
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the six severities of the validity table
 NOISE = 60  # standard deviation at severity 1, grey levels
@@ -131,8 +132,7 @@ def corrupt(clips: np.ndarray, severity: float, seed: int, name: str) -> np.ndar
     >>> corrupt(np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1, 1).repeat(3, -1), 1.0, 0, "reversal")[0, :, 0, 0, 0]
     array([3, 2, 1, 0], dtype=uint8)
     """
-    if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != np.uint8 or 0 in clips.shape:
-        raise UserError(f"expected clips (n, f, H, W, 3) of uint8, found {clips.shape} of {clips.dtype}; convert them")
+    check_clips(clips)
     if not 0 <= severity <= 1:
         raise UserError(f"expected a severity of 0 to 1, found {severity}")
     luck = np.random.default_rng(seed)

@@ -3,8 +3,9 @@
     clips[0:8]   ─ prepare ─ networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
     clips[8:16]  ─ prepare ─ networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
 
-KEY says all that the numbers depend on: which clips, the network's file, and how the frames were prepared. A batch
-whose files are there is not asked for again, so clips that would have to be sampled for it are not sampled either.
+KEY says what the numbers depend on: which clips (a set's `label`, else its pixels), the network's file, and how the
+frames were prepared. A batch whose files are there is not asked for again, so clips that would have to be sampled for
+it are not sampled either.
 """
 
 import hashlib
@@ -62,7 +63,7 @@ class Videos(Sequence):
 
     @property
     def label(self) -> str:
-        return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths])
+        return stamps(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,6 +71,11 @@ class Videos(Sequence):
     def __getitem__(self, which: int | slice) -> np.ndarray | list[np.ndarray]:
         paths = self.paths[which]
         return [Clip.load(path).pixels for path in paths] if isinstance(which, slice) else Clip.load(paths).pixels
+
+
+def stamps(paths: Sequence[Path]) -> str:
+    """Which files these are, and that none was written since: what is kept of them must not outlive them."""
+    return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
 
 
 def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:

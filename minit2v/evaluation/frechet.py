@@ -1,24 +1,27 @@
-"""How far two sets of clips are apart: the Fréchet distance of their features, with everything that qualifies it.
+"""How far two sets of clips are apart: distances of their features, with everything that qualifies them.
 
     clips ─ network ─> features (n d) ─> mean m, covariance C        d² = |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)
     real  ─ network ─> features (N d) ─> mean m, covariance C
 
-It is a distance between two Gaussians, so it is 0 only for equal means and covariances, and it is *biased*: estimated
-from n clips it is too large by about a constant over n. So a value never stands alone here. `frechet_estimate` gives
-beside it its 95 % interval, the *floor* (real against real, with as many clips) and the *limit* (n -> infinity).
+The Fréchet distance is one between two Gaussians, so it is 0 only for equal means and covariances, and it is *biased*:
+estimated from n clips it is too large by about a constant over n. So a value never stands alone: `frechet_estimate`
+gives beside it its 95 % interval, the *floor* (real against real, with as many clips) and the *limit* (n -> infinity).
+`kernel_estimate`, of the squared maximum mean discrepancy, cross-checks it: no Gaussians, no bias.
 
 References: FID, arXiv 1706.08500, equation 6; FVD, arXiv 1812.01717, section 2; the bias and the extrapolation,
-arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, section 4; bootstrap intervals, Efron and
-Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, section 4; of clips (KVD), arXiv
+1812.01717; its variance, Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), 723-773; bootstrap intervals, Efron
+and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.evaluation.estimates import Estimate
+from minit2v.evaluation.estimates import NORMAL, Estimate
 
 ROUNDS = 100  # resamplings of the bootstrap
 SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, for the extrapolation
+BLOCK = 1024  # rows whose kernels with all others are in memory at once
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -31,20 +34,21 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """
     x, y = _rows(x), _rows(y)
     if x.shape[1] != y.shape[1]:
-        raise UserError(f"expected features of one width, found {x.shape[1]} and {y.shape[1]}; use one network for both")
+        raise UserError(f"expected features of one width, found {x.shape[1]} and {y.shape[1]}; use one network")
     return float(round(_distance(*_moments(x), *_moments(y)), 10))
 
 
-def polynomial_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Squared maximum mean discrepancy with the kernel (x·y/d + 1)³, unbiased (KID): 0 on average for equal sets.
+def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Squared maximum mean discrepancy with the kernel (x·y/d + 1)³, unbiased (KID): 0 on average for equal sets, so a
+    value may be below 0.
 
-    Assumes nothing about the shape of the distributions, so it cross-checks the Fréchet distance. Features (n, d) or
-    (n, f, d).
+    Features (n, d) or (n, f, d). It assumes nothing about the shape of the distributions. Raises UserError as
+    `frechet_distance` does.
+
+    >>> kernel_distance(np.eye(3), np.eye(3) + 2) > 0
+    True
     """
-    x, y = _rows(x), _rows(y)
-    kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
-    apart = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))  # pairs of two different rows
-    return float(apart(kernel(x, x)) + apart(kernel(y, y)) - 2 * kernel(x, y).mean())
+    return _discrepancy(_rows(x), _rows(y))[0]
 
 
 def frechet_estimate(
@@ -67,6 +71,27 @@ def frechet_estimate(
             raise UserError(f"floor: expected at least {n} real clips, found {len(other_reference)}; give more")
         floor = frechet_distance(other_reference[:n], reference)
     return Estimate(value, max(0.0, float(low)), float(high), n, floor, _limit(x, real, generator))
+
+
+def kernel_estimate(x: np.ndarray, reference: np.ndarray, other_reference: np.ndarray | None = None) -> Estimate:
+    """`kernel_distance` of features x (n, d) from those of real clips, with interval and floor as `frechet_estimate`
+    has them; it needs no limit, as it has no bias. The interval takes 4 var(h) / n as variance, with h what each of the
+    clips adds to the distance."""
+    value, added = _discrepancy(_rows(x), _rows(reference))
+    half = NORMAL * 2 * added.std(ddof=1) / len(x) ** 0.5
+    floor = None if other_reference is None else kernel_distance(other_reference[: len(x)], reference)
+    return Estimate(value, value - half, value + half, len(x), floor)
+
+
+def _discrepancy(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """The squared discrepancy, and h of each row of x: its mean kernel with the others, less that with rows of y."""
+    kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
+    blocks = lambda a: np.array_split(a, -(-len(a) // BLOCK))
+    means = lambda a, b: np.concatenate([kernel(block, b).mean(1) for block in blocks(a)])
+    alone = lambda a: (np.square(a).sum(1) / a.shape[1] + 1) ** 3  # kernel of a row with itself, which is no pair
+    inside = lambda a: (len(a) * means(a, a) - alone(a)) / (len(a) - 1)
+    own, across = inside(x), means(x, y)
+    return float(own.mean() + inside(y).mean() - 2 * across.mean()), own - across
 
 
 def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float | None:

@@ -1,14 +1,18 @@
-"""FVD, FID-vid and CLIPSIM with the networks of the literature, for clips of any size and number.
+"""FVD, KVD, FID-vid and CLIPSIM with the networks of the literature, for clips of any size and number.
 
-    clips ──┐                             ┌─ I3D ────────> FVD              Fréchet distance of clips
-            ├─ a batch at a time, 256x256 ├─ Inception ──> FID-vid          Fréchet distance of frames
-    real  ──┘   features kept on disk     └─ CLIP frames ┬> FID-vid (CLIP)  likewise
-    captions ───────────────── CLIP text ────────────────┴> CLIPSIM         mean over frames of the cosine, and its
-                                                                            ratio to that of the real clips
+    clips ──┐                             ┌─ I3D ────────┬> FVD              Fréchet distance of clips
+            │                             │              └> KVD              kernel distance, to cross-check it
+            ├─ a batch at a time, 256x256 ├─ Inception ───> FID-vid          Fréchet distance of frames
+    real  ──┘   features kept on disk     └─ CLIP frames ┬> FID-vid (CLIP)   likewise
+    captions ───────────────── CLIP text ────────────────┴> CLIPSIM          mean over frames of the cosine, and its
+                                                                             ratio to that of the real clips
 
 Clips do not fit in memory together (2,048 of 16 x 256 x 256 are 6.4 GB), features do. So clips come as something that
 has a length and gives a part, `clips[i:j]`: an array, a list, files read at that moment (`Videos`) or prompts sampled.
 With a folder for the features an interrupted run goes on: finished batches are not asked for again.
+
+Every distance has a floor, real against real: of further real clips where they are given, with as many as there are
+clips to be measured; else of one half of the real clips against the other.
 
 Each metric whose file is not named is left out with a warning that says so.
 
@@ -27,9 +31,12 @@ from minit2v.errors import UserError
 from minit2v.evaluation.backbones import CLIP, I3D, Inception
 from minit2v.evaluation.estimates import Estimate, mean_estimate, ratio_estimate
 from minit2v.evaluation.extraction import extract
-from minit2v.evaluation.frechet import frechet_estimate
+from minit2v.evaluation.frechet import frechet_distance, frechet_estimate, kernel_distance, kernel_estimate
 
-NEEDS = {"FVD": "i3d", "FID-vid": "inception", "FID-vid (CLIP)": "clip", "CLIPSIM": "clip", "CLIPSIM / real": "clip"}
+NEEDS = {  # metric -> network
+    "FVD": "i3d", "KVD": "i3d", "FID-vid": "inception",
+    "FID-vid (CLIP)": "clip", "CLIPSIM": "clip", "CLIPSIM / real": "clip",
+}  # fmt: skip
 FILES = {"i3d": "i3d_torchscript.pt", "inception": "weights-inception-2015-12-05-6726825d.pth", "clip": "ViT-B-32.pt"}
 
 
@@ -51,7 +58,8 @@ class Settings:
     batch: int = 8  # clips at a time; changes no figure
     device: str = "auto"  # cpu, cuda, mps
     features: str | Path | None = None  # folder to keep features in, so that an interrupted run goes on
-    seed: int = 0  # of the bootstrap
+    seed: int = 0  # of the bootstrap, and of the halves that give a floor
+    self_test: bool = True  # of a report: I3D must tell black from white clips as the published one does
 
     def __post_init__(self):
         for key in ("frames", "size", "batch"):
@@ -91,12 +99,14 @@ def measure(
             of any height and width. If they have an attribute `label`, it must say all that the pixels depend on;
             otherwise their pixels are hashed to find kept features.
         captions: of each clip. real_captions: of each real clip, one or several; None: the same as captions.
-        other_real_clips: further ones, at least as many as clips; they give the distances their floor.
+        other_real_clips: further ones, at least as many as clips, for the floor of the distances. None: the floor is
+            the distance between two random halves of the real clips, if these are four or more; as it falls with
+            the number of clips, it is about twice that of all of them against as many others.
 
     Raises UserError for counts that do not agree, clips of another length, and files that are missing or others.
     """
     real_captions = captions if real_captions is None else real_captions
-    _check_counts(clips, captions, real_clips, real_captions)
+    _check_counts(clips, captions, real_clips, real_captions, other_real_clips)
     left_out = skipped(settings)
     for line in left_out.values():
         warnings.warn(line, stacklevel=2)
@@ -105,17 +115,24 @@ def measure(
     features = [{} if several is None else extract(several, networks, settings, name) for name, several in sets.items()]
     of = lambda key: [each.get(key) for each in features]
     measured = {}
-    if "i3d" in networks:
-        measured["FVD"] = frechet_estimate(*of("i3d"), settings.seed)
-    for metric in ("FID-vid", "FID-vid (CLIP)"):
+    for metric, (estimate, distance) in DISTANCES.items():
         if metric not in left_out:
-            measured[metric] = fid_estimate(*of(NEEDS[metric]), settings.seed)
+            made, real, other = of(NEEDS[metric])
+            measured[metric] = estimate(made, real, other, settings.seed)
+            if other is None:
+                floor = _between_halves(distance, real, settings.seed)
+                measured[metric] = replace(measured[metric], floor=floor)
     if "clip" in networks:
         made, real, _ = of("clip")
         x = similarity(made, _texts(networks["clip"], captions))
         y = similarity(real, _texts(networks["clip"], real_captions))
         measured |= {"CLIPSIM": mean_estimate(x), "CLIPSIM / real": ratio_estimate(x, y)}
     return measured
+
+
+def _between_halves(distance, real: np.ndarray, seed: int) -> float | None:
+    order, half = np.random.default_rng(seed).permutation(len(real)), len(real) // 2
+    return distance(real[order[:half]], real[order[half:]]) if half >= 2 else None
 
 
 def load(settings: Settings) -> dict:
@@ -152,6 +169,14 @@ def fid_estimate(x: np.ndarray, real: np.ndarray, other: np.ndarray | None = Non
     return replace(frechet_estimate(x, real, other, seed), value=max(0.0, float(fid.compute())))
 
 
+DISTANCES = {  # metric -> its estimate from features of clips, real clips and further ones and a seed; its value alone
+    "FVD": (frechet_estimate, frechet_distance),
+    "KVD": (lambda x, real, other, seed: kernel_estimate(x, real, other), kernel_distance),
+    "FID-vid": (fid_estimate, frechet_distance),
+    "FID-vid (CLIP)": (fid_estimate, frechet_distance),
+}
+
+
 def similarity(frames: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """CLIPSIM of each clip, (n,): mean over frames of the cosine of features (n, f, d) and texts (n, d) of length 1."""
     cosines = lambda clip, text: clip @ text / np.linalg.norm(clip, axis=1)  # (f d), (d) -> (f)
@@ -166,8 +191,11 @@ def _texts(clip: CLIP, captions: Sequence) -> np.ndarray:
     return np.stack([part.mean(0) for part in np.split(features, ends[:-1])])
 
 
-def _check_counts(clips, captions, real_clips, real_captions) -> None:
+def _check_counts(clips, captions, real_clips, real_captions, other_real_clips) -> None:
     for name, several, texts in (("clips", clips, captions), ("real clips", real_clips, real_captions)):
         if len(several) != len(texts) or len(several) < 2:
             found = f"{len(several)} and {len(texts)}"
             raise UserError(f"expected two {name} or more and as many captions, found {found}; give one for each")
+    if other_real_clips is not None and len(other_real_clips) < len(clips):
+        raise UserError(f"floor: expected at least {len(clips)} further real clips, found {len(other_real_clips)}; "
+                        "give more, or none")  # fmt: skip

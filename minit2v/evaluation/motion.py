@@ -19,6 +19,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation import judge
+from minit2v.evaluation.networks import check_clips
 
 FPS = 8  # frames a second of Moving Things
 PAIRS = ((0, 1), (0, 2), (1, 2))  # of thirds of a clip
@@ -28,7 +29,7 @@ def measure(clips: np.ndarray) -> dict[str, np.ndarray]:
     """The three figures of each of the clips (n, f, H, W, 3) uint8, {name: (n,) float64}.
 
     "motion amplitude"  length of the thing's path, picture widths a second at 8 frames a second, from 0; in real clips
-                        0.15 and 0.30. Cannot see what turns on the spot, and has of things that part only a lower bound.
+                        0.15 and 0.30. Cannot see what turns on the spot; of things that part it has only a lower bound.
     "identity drift"    greatest change of the thing's look between thirds of the clip, 0 (none) to 1 (nothing in
                         common). Cannot see a change within a third, nor one that comes and goes in every third.
     "flicker"           change of brightness and colour from frame to frame that no rearrangement of pixels explains,
@@ -40,11 +41,8 @@ def measure(clips: np.ndarray) -> dict[str, np.ndarray]:
     >>> measure(np.zeros((1, 16, 64, 64, 3), np.uint8))["motion amplitude"]
     array([0.])
     """
-    if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != np.uint8 or clips.shape[1] < 3 or 0 in clips.shape:
-        found = f"{clips.shape} of {clips.dtype}"
-        raise UserError(f"expected clips (n, f, H, W, 3) of uint8 with f of 3 or more, found {found}; convert them")
     figures = {"motion amplitude": amplitude, "identity drift": drift, "flicker": flicker}
-    small = [judge._pooled(clip) for clip in clips]
+    small = [judge._pooled(clip) for clip in check_clips(clips, frames=3)]
     return {name: np.array([figure(clip) for clip in small]) for name, figure in figures.items()}
 
 

@@ -14,6 +14,9 @@ models. The data set is for research only and not shipped; whoever has it names 
 Too short a clip is left out *before* anything is drawn, with its captions, and `left_out` names it for the report: to
 repeat frames would add clips that stand still. (None of the test split is: they last 10 s or more.)
 
+A floor, real against real, needs clips that the protocol did not choose: `further` takes them from all that are in the
+folder videos, so there are enough where the 7,010 clips of train and validate are in it too.
+
 References: MSR-VTT, Xu et al., CVPR 2016; ModelScopeT2V, arXiv 2308.06571, section 4.1; Video LDM, arXiv 2304.08818,
 appendix; Make-A-Video, arXiv 2209.14792, section 4.
 """
@@ -21,12 +24,14 @@ appendix; Make-A-Video, arXiv 2209.14792, section 4.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation.backbones import prepare
+from minit2v.evaluation.extraction import stamps
 from minit2v.video import Clip
 
 PROTOCOLS = {"one-caption": None, "all-captions": None, "2048-clips": 2048}  # -> clips that are drawn; None: all
@@ -43,7 +48,7 @@ class Protocol:
     fps: float | None = 3.0  # frames a second of those; None: the clip's own, about 30
     size: int = 256  # pixels, width and height
     crop: bool = True  # the centre square; False squeezes the whole frame into the square
-    split: str = "test"  # another one gives further real clips, for a floor
+    split: str = "test"  # train, validate or test
     annotations: str = "test_videodatainfo.json"  # train and validate are in train_val_videodatainfo.json
 
     def __post_init__(self):
@@ -56,37 +61,19 @@ class Protocol:
             raise UserError(f"protocol: expected fps above 0, found {self.fps}; None takes the clip's own")
 
 
-class MSRVTT(Sequence):
-    """Real clips of a folder in MSR-VTT's layout: `data[i:j]` reads them, (j - i, f, size, size, 3) uint8.
+class Clips(Sequence):
+    """Some clips of a folder in MSR-VTT's layout: `clips[i:j]` reads them, (j - i, f, size, size, 3) uint8.
 
-    videos: names of the clips. captions: of each clip, a tuple of them. prompts: all of these in one list, which is
-    what a model makes clips from. left_out: names of clips that are too short.
-
-    Raises UserError for a folder of another layout, for missing files, and where fewer clips are there than the
-    protocol draws: none is drawn twice.
+    videos: their names. The protocol says which frames are taken of a clip, and how they are resized.
     """
 
-    def __init__(self, folder: str | Path, protocol: Protocol = Protocol()):
-        self.folder, self.protocol = Path(folder), protocol
-        known = read_annotations(self.folder, protocol)
-        self._check_files(list(known))
-        self.left_out = [name for name in known if not self._long_enough(name)]
-        chosen = select({name: known[name] for name in known if name not in set(self.left_out)}, protocol)
-        self.videos, self.captions = list(chosen), list(chosen.values())
-
-    @property
-    def prompts(self) -> list[str]:
-        return [caption for several in self.captions for caption in several]
+    def __init__(self, folder: str | Path, protocol: Protocol, videos: Sequence[str] = ()):
+        self.folder, self.protocol, self.videos = Path(folder), protocol, list(videos)
 
     @property
     def label(self) -> str:
-        """Says all that the clips depend on, so that what is computed from them can be kept under it."""
-        return json.dumps(["MSR-VTT", str(self.folder.resolve()), asdict(self.protocol), self.videos])
-
-    def record(self) -> dict:
-        """For the report: the settings, the counts and what was left out."""
-        counts = {"clips": len(self.videos), "prompts": len(self.prompts), "left_out": self.left_out}
-        return {"data": "MSR-VTT"} | asdict(self.protocol) | counts
+        """Says what the clips depend on, so that what is computed from them can be kept under it."""
+        return json.dumps(["MSR-VTT", asdict(self.protocol), stamps([self._path(name) for name in self.videos])])
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -106,6 +93,43 @@ class MSRVTT(Sequence):
 
     def _path(self, name: str) -> Path:
         return self.folder / "videos" / f"{name}.mp4"
+
+
+class MSRVTT(Clips):
+    """The real clips that a protocol draws from a folder in MSR-VTT's layout, with their captions.
+
+    videos: names of the clips. captions: of each clip, a tuple of them. prompts: all of these in one list, which is
+    what a model makes clips from. left_out: names of clips that are too short.
+
+    Raises UserError for a folder of another layout, for missing files, and where fewer clips are there than the
+    protocol draws: none is drawn twice.
+    """
+
+    def __init__(self, folder: str | Path, protocol: Protocol = Protocol()):
+        super().__init__(folder, protocol)
+        known = read_annotations(self.folder, protocol)
+        self._check_files(list(known))
+        self.left_out = [name for name in known if not self._long_enough(name)]
+        chosen = select({name: known[name] for name in known if name not in set(self.left_out)}, protocol)
+        self.videos, self.captions = list(chosen), list(chosen.values())
+
+    @property
+    def prompts(self) -> list[str]:
+        return [caption for several in self.captions for caption in several]
+
+    def record(self) -> dict:
+        """For the report: the settings, the counts and what was left out."""
+        counts = {"clips": len(self.videos), "prompts": len(self.prompts), "left_out": self.left_out}
+        return {"data": "MSR-VTT"} | asdict(self.protocol) | counts
+
+    def further(self, n: int) -> Clips | None:
+        """n clips of the folder, of any split, that the protocol did not choose, drawn by its seed; None if there are
+        fewer. Raises UserError for a damaged one."""
+        others = {path.stem for path in (self.folder / "videos").glob("*.mp4")} - {*self.videos, *self.left_out}
+        order = np.random.default_rng(self.protocol.seed).permutation(sorted(others))
+        drawn = islice(filter(self._long_enough, map(str, order)), n) if len(others) >= n else []
+        further = Clips(self.folder, self.protocol, sorted(drawn))
+        return further if len(further) == n else None
 
     def _check_files(self, names: list[str]) -> None:
         if missing := [name for name in names if not self._path(name).is_file()]:

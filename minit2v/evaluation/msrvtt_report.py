@@ -1,4 +1,4 @@
-"""The paper's kind of table: FVD, FID-vid and CLIPSIM on MSR-VTT, beside what was published.
+"""The paper's kind of table: FVD (and KVD), FID-vid and CLIPSIM on MSR-VTT, beside what was published.
 
     captions of MSR-VTT ─ any model, or videos of another program ─> clips ─┐
     real clips of MSR-VTT ──────────────────────────────────────────────────┴─ full_scale.measure ─> table
@@ -13,23 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from minit2v.evaluation import full_scale, published
+from minit2v.evaluation.backbones import checked_self_test
+from minit2v.evaluation.clip_sources import fingerprint_of, read_captions
 from minit2v.evaluation.extraction import Videos
-from minit2v.evaluation.clip_sources import read_captions
 from minit2v.evaluation.msrvtt import MSRVTT, Protocol
 from minit2v.evaluation.report import checked, written
 
-METRICS = ("FID-vid", "FID-vid (CLIP)", "FVD", "CLIPSIM", "CLIPSIM / real")
+METRICS = ("FID-vid", "FID-vid (CLIP)", "FVD", "KVD", "CLIPSIM", "CLIPSIM / real")
+ABOUT = ("commit", "weights", "seed", "dtype", "steps", "guidance", "sampler", "i3d_self_test", "floor")  # in the note
 
 
 class Sampled(Sequence):
     """Clips of prompts, made when they are asked for: `sampled[i:j]` is a list of uint8 (f, H, W, 3).
 
-    label says all that they depend on; prompt i starts from noise number seed + i.
+    weights: the fingerprint of the model's. Prompt i starts from noise number seed + i.
     """
 
-    def __init__(self, pipe, prompts: list[str], label: str, seed: int, options: dict):
+    def __init__(self, pipe, weights: str, prompts: list[str], seed: int, options: dict):
         self.pipe, self.prompts, self.seed, self.options = pipe, prompts, seed, options
-        self.label = f"{label} {seed} {options} {prompts}"
+        self.label = f"{weights} {pipe.dtype} {seed} {options} {prompts}"  # what the clips depend on
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -45,21 +47,22 @@ def evaluate_model(
 ) -> dict:  # fmt: skip
     """Samples a clip for each prompt that the protocol draws of MSR-VTT in `folder`, and measures them.
 
-    Returns the report and writes it to `out` (.json, and .md beside it). Raises UserError before anything is sampled.
+    Returns the report and writes it to `out` (.json, and .md beside it). Raises UserError before anything is sampled,
+    also for an I3D that fails its self-test.
     """
     import minit2v
 
     out, real = checked(out), MSRVTT(folder, protocol)
-    full_scale.load(settings)  # a wrong file shall be known before anything takes hours
+    tested = _tested(settings)
     pipe = minit2v.load(model, dtype=dtype)
     chosen = {
         "steps": pipe.preset.steps if steps is None else steps,
         "guidance": pipe.preset.guidance if guidance is None else guidance,
         "sampler": sampler,
     }
-    dtype = str(pipe.dtype).removeprefix("torch.")
-    made = Sampled(pipe, real.prompts, f"{model} {dtype}", seed, chosen | {"frames": settings.frames})
-    about = {"model": model, "seed": seed, "dtype": dtype} | chosen
+    weights, dtype = fingerprint_of(model, pipe.dtype), str(pipe.dtype).removeprefix("torch.")
+    made = Sampled(pipe, weights, real.prompts, seed, chosen | {"frames": settings.frames})
+    about = {"model": model, "weights": weights, "seed": seed, "dtype": dtype} | chosen | tested
     return _measured(made, real.prompts, real, settings, about, out)
 
 
@@ -68,14 +71,29 @@ def evaluate_videos(folder, captions, msrvtt, protocol: Protocol, settings: full
 
     Which prompts the protocol draws is `MSRVTT(folder, protocol).prompts`.
     """
-    named = read_captions(captions)
-    made = Videos([Path(folder) / name for name, _ in named])
-    about = {"model": Path(folder).name}
-    return _measured(made, [text for _, text in named], MSRVTT(msrvtt, protocol), settings, about, checked(out))
+    out, named = checked(out), read_captions(captions)
+    made, real = Videos([Path(folder) / name for name, _ in named]), MSRVTT(msrvtt, protocol)
+    about = {"model": Path(folder).name} | _tested(settings)
+    return _measured(made, [text for _, text in named], real, settings, about, out)
+
+
+def _tested(settings: full_scale.Settings) -> dict:
+    """{"i3d_self_test": its result}, or {} without. All files are opened: a wrong one shall be known before anything
+    takes hours."""
+    networks = full_scale.load(settings)
+    if "i3d" not in networks or not settings.self_test:
+        return {}
+    return {"i3d_self_test": round(checked_self_test(networks["i3d"]), 2)}
 
 
 def _measured(made, captions, real: MSRVTT, settings: full_scale.Settings, about: dict, out) -> dict:
-    figures = full_scale.measure(made, captions, real, settings, real.captions)
+    further = real.further(len(made))
+    figures = full_scale.measure(made, captions, real, settings, real.captions, further)
+    if further is not None:
+        about |= {"floor": f"{len(made)} other real clips against the {len(real)} that the protocol chose"}
+    elif any(estimate.floor is not None for estimate in figures.values()):
+        about |= {"floor": f"one half of the {len(real)} real clips against the other, as there are no {len(made)} "
+                           "others; about twice that of all of them against as many"}  # fmt: skip
     return written(about | {
         "n": len(made), "data": real.record(), "settings": settings.record(),
         "metrics": {name: asdict(estimate) for name, estimate in figures.items()},
@@ -84,7 +102,10 @@ def _measured(made, captions, real: MSRVTT, settings: full_scale.Settings, about
 
 
 def markdown(report: dict) -> str:
-    """The measured row, the published ones, and how the measured one came about."""
+    """The measured row, the published ones, and how the measured one came about.
+
+    A figure has its 95 % interval; a distance also its floor, real against real, and its limit for n -> infinity.
+    """
     lines = [["system", *METRICS, "how"], ["---"] * (2 + len(METRICS))]
     cells = [_cell(report["metrics"].get(name)) for name in METRICS]
     lines.append([report["model"], *cells, f"measured, {report['n']} clips, {report['data']['name']}"])
@@ -92,7 +113,7 @@ def markdown(report: dict) -> str:
         figures = row.figures()
         cells = [f"{figures[name]:g}" if name in figures else "" for name in METRICS]
         lines.append([row.system, *cells, f"{published.MARK}: {row.source}; {row.protocol}"])
-    made = {key: report[key] for key in ("commit", "seed", "dtype", "steps", "guidance", "sampler") if key in report}
+    made = {key: report[key] for key in ABOUT if key in report}
     note = [f"{key} {value}" for key, value in (made | report["data"] | report["settings"]).items() if value != []]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{'; '.join(note)}\n"
 
@@ -101,4 +122,4 @@ def _cell(estimate: dict | None) -> str:
     if estimate is None:
         return ""
     text = "{value:.4g} ({low:.4g}–{high:.4g})".format(**estimate)
-    return text if estimate["limit"] is None else text + f", limit {estimate['limit']:.4g}"
+    return text + "".join(f", {name} {estimate[name]:.4g}" for name in ("floor", "limit") if estimate[name] is not None)

@@ -156,11 +156,13 @@ def build(name: str) -> ClipNet | FrameNet:
     return (FrameNet if name == "frame" else ClipNet)(*HEADS[name])
 
 
-def check_clips(clips: np.ndarray) -> np.ndarray:
-    """The clips, if they are (n, f, H, W, 3) of uint8 with at least one pixel; raises UserError otherwise."""
-    if getattr(clips, "ndim", 0) != 5 or clips.shape[-1] != 3 or clips.dtype != np.uint8 or 0 in clips.shape:
+def check_clips(clips: np.ndarray, frames: int = 1) -> np.ndarray:
+    """The clips, if they are (n, f, H, W, 3) of uint8, none empty, f at least `frames`; raises UserError otherwise."""
+    layout = getattr(clips, "ndim", 0) == 5 and clips.shape[-1] == 3 and clips.dtype == np.uint8
+    if not layout or 0 in clips.shape or clips.shape[1] < frames:
+        wanted = "clips (n, f, H, W, 3) of uint8" + (f" with f of {frames} or more" if frames > 1 else "")
         found = f"{clips.shape} of {clips.dtype}" if isinstance(clips, np.ndarray) else type(clips).__name__
-        raise UserError(f"expected clips (n, f, H, W, 3) of uint8, found {found}; stack and convert them")
+        raise UserError(f"expected {wanted}, found {found}; stack and convert them")
     return clips
 
 
@@ -168,8 +170,9 @@ def resize(clips: np.ndarray, size: int = SIZE) -> Tensor:
     """Area average of clips uint8 (n, f, H, W, 3), 0 to 255: float32 (n, 3, f, size, size), 0 to 255.
 
     A new pixel is the mean over exactly the area that it covers, parts of pixels counted by their area, so no detail
-    turns into a false pattern, whatever the sizes. Every metric resizes with this function and no other, as FID
-    changes with the way of resizing (arXiv 2104.11222).
+    turns into a false pattern, whatever the sizes. All networks of this scale see clips through this function, real and
+    sampled ones, as FID changes with the way of resizing (arXiv 2104.11222); the judge and `motion`, which have no
+    network, average whole blocks of pixels instead, and `full_scale` resizes as the literature does.
 
     >>> resize(np.arange(48, dtype=np.uint8).reshape(1, 1, 4, 4, 3), 2)[0, 0, 0]
     tensor([[ 7.5000, 13.5000],

@@ -26,9 +26,9 @@ import numpy as np
 
 from minit2v.datasets import MovingThings
 from minit2v.errors import UserError
+from minit2v.evaluation.clip_sources import Sampler, fingerprint_of, read_folder
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.clip_sources import Sampler, read_folder
 from minit2v.evaluation.scores import Reference, redrawn
 from minit2v.evaluation.table import COLUMNS, markdown
 from minit2v.files import atomic, data_dir
@@ -43,7 +43,7 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     """Samples a clip for each of the first n prompts of each split, measures them and prints the tables.
 
     Args:
-        model: shipped name or folder. With `pipe`, a loaded TextToVideo, only its name in the table.
+        model: shipped name, folder or hub id. With `pipe`, a loaded TextToVideo, only its name in the table.
         splits: of MovingThings; the floors are measured on the first. n: prompts a split, all of it if it has fewer.
         out: a .json file for the report; the tables go beside it as .md, and each batch of clips into a folder
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
@@ -56,7 +56,6 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     import torch
 
     import minit2v
-    from minit2v import weights
 
     splits = tuple(splits)
     if not splits:
@@ -65,7 +64,7 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
     out = checked(out)
     counts = {split: min(n, len(MovingThings(split))) for split in splits}
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
-    digest = None if given else weights.fingerprint(weights.find_model(model))
+    digest = None if given else fingerprint_of(model, pipe.dtype)
     preset, name = pipe.preset, Path(model).name
     settings = {
         "model": name, "weights": digest, "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed,
@@ -140,15 +139,19 @@ def _split_rows(pipe, sample: Sampler, split: str, n: int, batch: int, name: str
         sets |= {"frozen first frame": _frozen(sets[name]), "empty prompt": sampled("empty", guidance=0.0)}
     reference = Reference(prompts, specs, real, sample.seed)
     rows = _rows(sets, split, reference)
-    _add_diversity({"real clips": rows[0], name: rows[2]}, reference, sample, split)
+    of = {row["clips"]: row for row in rows}
+    _add_diversity({kind: of[kind] for kind in ("real clips", name)}, reference, sample, split)
     return rows
 
 
 def _rows(sets: dict[str, np.ndarray], split: str, reference: Reference) -> list[dict]:
     """What is measured of each set of clips, {name: (n, f, H, W, 3) uint8}."""
+    from tqdm.auto import tqdm
+
     rows = []
     for name, clips in sets.items():
-        verdicts = [agrees(read(clip), spec) for clip, spec in zip(clips, reference.specs)]
+        bar = tqdm(clips, desc=f"judging {name}", unit="clip", leave=False, disable=None)
+        verdicts = [agrees(read(clip), spec) for clip, spec in zip(bar, reference.specs)]
         metrics = {metric: asdict(estimate) for metric, estimate in reference.measure(clips).items()}
         rows.append({"clips": name, "split": split} | score(verdicts) | {"metrics": metrics})
     return rows

@@ -1,7 +1,7 @@
 """Does a metric notice damage? Every metric against every corruption, and what each is blind to, with the reason.
 
-                  noise   blur   ...  shuffle 16   freeze   reversal     each cell: Spearman's correlation of the value
-    FVD-mini      1.00    1.00           1.00       1.00     blind (c)   with the severity, over 6 severities; a value is
+                  noise   blur   ...  shuffle 16   freeze   reversal     a cell: Spearman's correlation of the value
+    FVD-mini      1.00    1.00           1.00       1.00     blind (c)   with the severity, over 6 of them; a value is
     FID-vid       1.00    1.00         blind (a)   blind (a)  blind (a)  the mean of 3 draws of clips and of damage
 
 A metric *sees* a corruption if it gets worse in the order of severity: a correlation of 0.95 or more, so that no two of
@@ -13,17 +13,16 @@ opposite, each with its reason, and the claims are checked too, so that no half 
     MISLED   a little damage makes the value better; only from severity 0.4 on it gets worse, in order
 
 Fréchet distances are those to the very same clips undamaged: 0 at severity 0, and no bias of small sets hides a small
-damage. Only a reversal makes *other* real clips, so there a distance counts as far as it exceeds that of other real clips.
+damage. Only a reversal makes *other* real clips, so there a distance counts as far as it exceeds that of such clips.
 
 References: distortions of rising strength as a test of metrics, arXiv 1706.08500, appendix A1; the content bias and the
 pair of clip sets that shows it, arXiv 2404.12391, figure 1: a medium spatial corruption without a temporal one had an
-FVD of 317.10, a small spatial with a severe temporal one 310.52, which is better; Spearman's correlation, The Proof and
-Measurement of Association between Two Things, Am. J. Psychology 15 (1904), 72-101.
+FVD of 317.10, a small spatial with a severe temporal one 310.52, which is better; Spearman's correlation, Am. J.
+Psychology 15 (1904), 72-101.
 """
 
-from copy import copy
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -109,36 +108,34 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (counts.cumsum() - (counts - 1) / 2)[which]
 
 
+class _OfFeatures(Similarity):
+    """The shipped one, given the features of clips in place of the clips: several metrics ask for the same."""
+
+    frame_features = video_features = staticmethod(lambda features: features)
+
+
+_similarity = cache(lambda: _OfFeatures(Similarity.load().towers))
+
+
 def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metrics=tuple(METRICS)) -> dict[str, float]:
     """Some of METRICS on a set of clips (n, f, H, W, 3) uint8 with their captions and specs.
 
     real: {name in DISTANCES: features} of the clips that distances are to.
     """
-    similarity = _once(Similarity.load(), clips)
-    of_each = {
-        "CLIPSIM": lambda: similarity.frame(clips, captions),
-        "video similarity": lambda: similarity.video(clips, captions),
-        "direction gap": lambda: similarity.swap_gap(clips, specs),
-        "R-precision": lambda: similarity.rank(clips, specs),
+    similarity, shipped = _similarity(), Similarity.load()
+    frames, boards = cache(lambda: shipped.frame_features(clips)), cache(lambda: shipped.video_features(clips))
+    moving = cache(lambda: measure(clips))  # as both above: computed once, when a metric first asks for it
+    of_each = {  # metric -> its figures, one for each clip
+        "CLIPSIM": lambda: similarity.frame(frames(), captions),
+        "video similarity": lambda: similarity.video(boards(), captions),
+        "direction gap": lambda: similarity.swap_gap(boards(), specs),
+        "R-precision": lambda: similarity.rank(boards(), specs),
         "judge accuracy": lambda: [agrees(read(clip), spec)["all"] for clip, spec in zip(clips, specs)],
+        **{name: lambda name=name: moving()[name] for name in ("motion amplitude", "identity drift", "flicker")},
     }
-    found = {name: float(np.mean(figure())) for name, figure in of_each.items() if name in metrics}
-    if "FID-vid (CLIP)" in metrics:
-        found["FID-vid (CLIP)"] = frechet_distance(similarity.frame_features(clips), real["FID-vid (CLIP)"])
-    names = [name for name in DISTANCES if name in metrics and name not in found]
-    found |= {name: frechet_distance(networks.features(DISTANCES[name])(clips), real[name]) for name in names}
-    if set(metrics) - set(found):
-        found |= {name: float(figure.mean()) for name, figure in measure(clips).items()}
-    return {name: found[name] for name in metrics}
-
-
-def _once(similarity: Similarity, clips: np.ndarray) -> Similarity:
-    """The same, for these clips alone: what several metrics ask for is computed once, when it is first asked for."""
-    seen = copy(similarity)
-    for name in ("frame_features", "video_features"):
-        found = cache(partial(getattr(similarity, name), clips))
-        setattr(seen, name, lambda _, found=found: found())
-    return seen
+    features = lambda name: frames() if DISTANCES[name] == "frame-clip" else networks.features(DISTANCES[name])(clips)
+    distance = lambda name: frechet_distance(features(name), real[name])
+    return {name: float(np.mean(of_each[name]())) if name in of_each else distance(name) for name in metrics}
 
 
 def _features(clips: np.ndarray, metrics) -> dict[str, np.ndarray]:
@@ -200,7 +197,10 @@ def cells(curves: dict[tuple[str, str], np.ndarray], other: dict[str, float]) ->
         felt = change[key] - (other.get(metric, 0.0) if name in BACKWARDS else 0.0)
         share = float(max(0.0, felt) / (most[metric] or 1))
         rest = spearman(np.arange(len(LEVELS) - 2), worse.mean(0)[2:])
-        found[key] = Cell(curve, *_order(worse), share, *claims.get(key, ("sees", None)), rest)
+        correlation, least = _order(worse)
+        kind, reason = claims.get(key, ("sees", None))
+        found[key] = Cell(values=curve, correlation=correlation, least=least, share=share, kind=kind, reason=reason,
+                          correlation_from_04=rest)  # fmt: skip
     return found
 
 
