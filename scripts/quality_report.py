@@ -133,8 +133,10 @@ FIGURES = {
 
 
 def line(axis, rows: list[dict], figure: str, x: str, most: int, **style) -> None:
-    """A figure with its intervals against `x`; hollow where there are fewer prompts than in the most."""
-    rows = sorted((row for row in rows if row[x] is not None), key=lambda row: row[x])
+    """A figure with its intervals against `x`; hollow where there are fewer prompts than in the most, but for FVD-mini,
+    which is larger the fewer clips there are."""
+    fair = lambda row: row[x] is not None and (figure != "FVD-mini" or row["n"] == most)
+    rows = sorted(filter(fair, rows), key=lambda row: row[x])
     values, places = [FIGURES[figure](row) for row in rows], [row[x] for row in rows]
     drawn = axis.errorbar(places, [v for v, _, _ in values], bars(values), fmt="-", capsize=2, linewidth=1.2, **style)
     for place, (value, _, _), row in zip(places, values, rows):
