@@ -66,6 +66,11 @@ def test_rows_that_are_not_measured_anew_stay(here, monkeypatch, tmp_path, capsy
     assert bench.table(kept) in capsys.readouterr().out
 
 
+def test_the_readme_shows_what_was_measured():
+    kept = json.loads((ROOT / "docs/bench.json").read_text(encoding="utf-8"))
+    assert bench.table(kept) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_sides_that_differ_are_not_timed():
     a = sides.Run(1.0, np.ones(3, np.float32), 0)
     sides.same(a, replace(a, output=np.full(3, 1.0001, np.float32)), 1e-3)
