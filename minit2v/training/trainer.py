@@ -109,6 +109,7 @@ def train(
     )
     saved = pictured = elapsed
     if not resume:
+        accelerator.wait_for_everyone()  # no rank may find a run here that another has just begun
         save()  # from here on a stop of any kind leaves a run to resume
     with interruption() as interrupted, closing(log):
         while (progress := fraction(accelerator, config, step, elapsed)) < 1:
