@@ -37,13 +37,13 @@ def run(
     an ill-typed value.
     """
     import torch
-    from accelerate import PartialState
 
     from minit2v import weights
     from minit2v.training.checkpoint import check_place
+    from minit2v.training.ranks import ranks
     from minit2v.training.trainer import train
 
-    out = Path(out)
+    this, out = ranks(), Path(out)  # processes meet before anything is built that depends on how many there are
     if part not in (*PARTS, "metrics"):
         raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)} and metrics")
     if start is not None:
@@ -75,7 +75,7 @@ def run(
     if start is not None and not resume:
         weights.load_into(task.unet, start / "unet.safetensors")
     averaged = train(task, out / part, train_config, resume, trained_with)
-    if PartialState().is_main_process:
+    if this.is_main_process:
         export(part, chosen, task, averaged, out)
     return out
 

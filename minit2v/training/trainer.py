@@ -30,6 +30,7 @@ from minit2v.errors import UserError
 from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
 from minit2v.training.muon import Muon
+from minit2v.training.ranks import on_cpus
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def train(
 
     if not torch.cuda.is_available():
         keep_freed_memory()
-    # the temporal layers have no part in an image batch
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # temporal layers, in an image batch
+    accelerator = Accelerator(cpu=on_cpus(), kwargs_handlers=[unused])
     if config.batch % accelerator.num_processes:
         n = accelerator.num_processes
         raise UserError(f"expected a batch that {n} processes can share, found {config.batch}; choose a multiple")
