@@ -157,7 +157,7 @@ class LatentPeek(LabWidget):
 
     def alt(self):
         return ("the four channels of a frame's latent; the frame decoded as it is, and after one number was changed; "
-                "the difference, which lies around the changed cell")  # fmt: skip
+                "the difference, bright where pixels changed")  # fmt: skip
 
     def picture(self):
         c, h, w = self.numbers.shape
