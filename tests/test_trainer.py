@@ -151,7 +151,7 @@ PARTS = {
 
 def test_processes_of_torchrun_know_of_each_other(tmp_path):
     """Each would train alone otherwise, and two that do the same pass for two that share the work."""
-    say = "import sys; from minit2v.training.ranks import ranks; sys.exit(ranks().num_processes != 2)"
+    say = "import sys; from minit2v.training.ranks import this_process; sys.exit(this_process().num_processes != 2)"
     (tmp_path / "say.py").write_text(say)
     done = subprocess.run([*TORCHRUN, str(tmp_path / "say.py")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -172,6 +172,9 @@ def test_two_processes_equal_one(part, tmp_path):
         states.append(torch.load(out / part / "checkpoint.pt", weights_only=True))
     one, two = states
     assert one["step"] == two["step"] == 4
+    averaged = {name.removeprefix("module."): value for name, value in one["averaged"].items() if name != "n_averaged"}
+    moved = [name for name in averaged if not torch.allclose(averaged[name], one["task"][name], atol=2e-5)]
+    assert len(moved) > len(averaged) / 2, f"the average lags behind what is trained: {len(moved)} of {len(averaged)}"
     for name in one["task"]:
         rounding = 2e-4 if name.endswith("in_proj_bias") else 2e-5  # a key's bias has no gradient but rounding
         assert torch.allclose(one["task"][name], two["task"][name], atol=rounding), name

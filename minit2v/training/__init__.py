@@ -40,10 +40,10 @@ def run(
 
     from minit2v import weights
     from minit2v.training.checkpoint import check_place
-    from minit2v.training.ranks import ranks
+    from minit2v.training.ranks import this_process
     from minit2v.training.trainer import train
 
-    this, out = ranks(), Path(out)  # processes meet before anything is built that depends on how many there are
+    out = Path(out)
     if part not in (*PARTS, "metrics"):
         raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)} and metrics")
     if start is not None:
@@ -75,7 +75,7 @@ def run(
     if start is not None and not resume:
         weights.load_into(task.unet, start / "unet.safetensors")
     averaged = train(task, out / part, train_config, resume, trained_with)
-    if this.is_main_process:
+    if this_process().is_main_process:
         export(part, chosen, task, averaged, out)
     return out
 

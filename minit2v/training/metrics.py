@@ -188,10 +188,9 @@ def run(out: str | Path, budget: float, resume: bool = False, settings: dict[str
     `settings` are texts by name: fields of TrainConfig, for each network, or of MetricTraining. With `resume`, each
     network goes on where it was. Raises UserError for unknown settings, and where `out` holds runs or none to resume.
     """
-
     from minit2v.training import configure
     from minit2v.training.checkpoint import check_place
-    from minit2v.training.ranks import ranks
+    from minit2v.training.ranks import this_process
     from minit2v.weights import save_module
 
     out = Path(out)
@@ -204,8 +203,8 @@ def run(out: str | Path, budget: float, resume: bool = False, settings: dict[str
         torch.manual_seed(config.seed)
         task = SimilarityTask(shown) if name == "similarity" else NetworkTask(name, shown)
         network = train(task, out / name, config, resume and name in begun, {"shown": repr(shown)})["network"]
-        if ranks().is_main_process:
+        if this_process().is_main_process:
             save_module(network, out / f"{name}.safetensors", torch.float16 if name == "similarity" else None)
-    if ranks().is_main_process:
+    if this_process().is_main_process:
         card.measure(out)
     return out

@@ -11,6 +11,6 @@ def on_cpus() -> bool:
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
-def ranks() -> PartialState:
-    """Which of the processes this is, and ways to wait for the others."""
+def this_process() -> PartialState:
+    """Its rank, how many there are, and ways to wait for the others."""
     return PartialState(cpu=on_cpus())

@@ -32,7 +32,7 @@ from minit2v.pipeline import TextToVideo
 from minit2v.presets import Preset
 from minit2v.text import TextEncoder
 from minit2v.training.latents import cached
-from minit2v.training.ranks import ranks
+from minit2v.training.ranks import this_process
 from minit2v.training.wrong_words import with_wrong
 from minit2v.unet import UNet
 
@@ -79,7 +79,7 @@ class UNetTask(nn.Module):
         text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
         # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
         self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
-        with ranks().main_process_first():  # the others find what the first has computed
+        with this_process().main_process_first():  # the others find what the first has computed
             self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config.clips, config.images)
         for layer in caption_layers(self.unet):
             equally_loud(layer, self.cache["contexts"].float().mean(dim=1))
