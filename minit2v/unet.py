@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.blocks import SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.blocks import GroupNorm, SpatioTemporalBlock, TemporalConv, TemporalTransformer
 from minit2v.presets import UNetConfig
 
 
@@ -59,7 +59,7 @@ class UNet(nn.Module):
                 inputs.append(c + skips.pop())
                 c = width
             self.up.append(Level(inputs, width, config.attention[i], Upsample(width) if i else None, config))
-        self.norm_out = nn.GroupNorm(config.norm_groups, first)
+        self.norm_out = GroupNorm(config.norm_groups, first)
         self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 

@@ -199,3 +199,22 @@ def test_feed_forward_in_parts_is_the_same(monkeypatch):
     whole = layer(x)
     monkeypatch.setattr(blocks, "PART", 7 * 4 * 8)  # seven tokens at a time, and three at the end
     torch.testing.assert_close(layer(x), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [8, 40])
+def test_group_norm_is_pytorch_s_and_leaves_the_memory_format(side):
+    """Small maps in bfloat16 take another way: values and gradients are as exact, and pixels stay rows."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 32, side, side).contiguous(memory_format=torch.channels_last)
+    pull = torch.randn_like(x)
+
+    def computed(layer, x):
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        return y, torch.autograd.grad((y * pull.to(y.dtype)).sum(), [x, layer.weight, layer.bias])
+
+    exact, expected = computed(torch.nn.GroupNorm(8, 32).double(), x.double())
+    y, gradients = computed(blocks.GroupNorm(8, 32).bfloat16(), x.bfloat16())
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    for found, wanted in zip((y, *gradients), (exact, *expected)):
+        assert (found - wanted).norm() < 2**-7 * wanted.norm()

@@ -104,7 +104,10 @@ class UNetTask(nn.Module):
             groups[rate * (config.matrix_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
         if self.log_error is not None:
             groups[LOG_ERROR_RATE, False].append(self.log_error)
-        return [{"params": p, "lr": lr * rate, "orthogonal": matrix} for (rate, matrix), p in groups.items()]
+        return [
+            {"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
+            for (rate, matrix), p in groups.items()
+        ]
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips (more of fewer frames), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
