@@ -19,10 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v.linear import Linear, linear
+from minit2v.norm import GroupNorm
 from minit2v.presets import UNetConfig
 
 PART = 2**21  # numbers that a feed-forward layer holds at a time between its two products
-COPIED = 2**21  # numbers of x up to which GroupNorm gains by a copy; beyond, new memory costs more
 MOST_SEQUENCES = 65_535  # GPU kernels fail beyond (pytorch issue 142228); a temporal layer has one for each pixel
 
 
@@ -31,20 +31,6 @@ def zeroed(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
-
-
-class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``; on a CPU small maps in bfloat16 are laid out channel by channel.
-
-    It is the same sum. But PyTorch's kernel for channels_last maps of fewer than 1,024 places walks through memory in
-    strides: at the sizes of mini it takes 1.3 to 13 times as long as the other one with a copy there and back.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        small = x.shape[2:].numel() < 1024 and x.numel() <= COPIED
-        if not (small and x.dtype == torch.bfloat16 and x.device.type == "cpu"):
-            return super().forward(x)
-        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
 class ResBlock(nn.Module):

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.blocks import GroupNorm, SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.blocks import SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.norm import GroupNorm
 from minit2v.presets import UNetConfig
 
 

@@ -27,8 +27,8 @@ minit2v sample "a small yellow square" --frames 1 --seed 2 --out square.webp
 minit2v sample "a small yellow square moves right" --clip square.webp --strength 0.95 --out moving.webp
 minit2v sample "a large red circle moves left" --frames 32 --out long.webp
 minit2v sample "a large red circle moves left" --frames 32 --window 16 --out windows.webp
-minit2v sample "a large circle moves left" --guidance 2.5 --out any.webp
-minit2v sample "a large circle moves left" --guidance 2.5 --negative "a cyan circle" --out other.webp
+minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --out any.webp
+minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --negative "a large cyan circle moves left" --out other.webp
 """.strip().splitlines()
 FRAMES = 8
 

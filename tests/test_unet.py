@@ -10,6 +10,7 @@ from einops import rearrange
 
 from minit2v import blocks, presets
 from minit2v.blocks import attend
+from minit2v.norm import GroupNorm
 from minit2v.presets import UNetConfig
 from minit2v.unet import Layout, UNet
 
@@ -214,7 +215,7 @@ def test_group_norm_is_pytorch_s_and_leaves_the_memory_format(side):
         return y, torch.autograd.grad((y * pull.to(y.dtype)).sum(), [x, layer.weight, layer.bias])
 
     exact, expected = computed(torch.nn.GroupNorm(8, 32).double(), x.double())
-    y, gradients = computed(blocks.GroupNorm(8, 32).bfloat16(), x.bfloat16())
+    y, gradients = computed(GroupNorm(8, 32).bfloat16(), x.bfloat16())
     assert y.is_contiguous(memory_format=torch.channels_last)
     for found, wanted in zip((y, *gradients), (exact, *expected)):
         assert (found - wanted).norm() < 2**-7 * wanted.norm()

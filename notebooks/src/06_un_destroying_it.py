@@ -156,8 +156,8 @@ lab.strip(rows, alt="In the first step the model believes in the same coloured s
 
 # %% [markdown]
 # What to see: three noises, one and the same smear: an average of the circles that the model expects. In the last step
-# they are three clips, which differ in place, size and colour. (All three move up, which nobody asked for: a small
-# model has habits.) In between it made up its mind, three times differently. That is the whole secret: **do not jump to
+# they are three clips, which differ in place, path and size. (All three move up, mostly in cyan, which nobody asked for:
+# a small model has habits.) In between it made up its mind, three times differently. That is the whole secret: **do not jump to
 # the average; take a small step towards it, and ask again.** The next question contains a little less noise, so the
 # next answer is a little less of an average.
 #
