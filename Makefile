@@ -63,7 +63,7 @@ browser: env  ## the widgets in JupyterLab, in a headless Chromium
 	    'found none; install it (Debian, Ubuntu: sudo apt-get install chromium) and try again' >&2; exit 2; }
 	$(BIN)/python -m pytest -q tests/browser
 
-# threads that wait at work, each on a core of its own: a step takes nine tenths of the time
+# threads that wait actively, each on a core of its own, lose less time between the many small operations
 train: export OMP_WAIT_POLICY = active
 train: export OMP_PROC_BIND = true
 train: env  ## the shipped mini model from nothing, in under three hours on two cores; again after a stop: goes on
