@@ -22,7 +22,7 @@ from benchmarks import rows
 from benchmarks.pairs import FULL, MINI, WIDE, small
 from minit2v import presets
 from minit2v.files import atomic
-from minit2v.memory import available
+from minit2v.memory.measured import available
 from minit2v.presets import AutoencoderConfig
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16

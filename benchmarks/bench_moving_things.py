@@ -9,8 +9,8 @@ of eleven repetitions the median and the least. The aim is less than 3 ms.
 import statistics
 import time
 
-from minit2v.datasets import MovingThings
-from minit2v.datasets.phrases import LEVELS
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.datasets.moving_things.phrases import LEVELS
 
 REPETITIONS, CLIPS = 11, 64
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from minit2v import presets
-from minit2v.autoencoder import VQGAN
+from minit2v.checkpoints.export import DEPARTURES, autoencoder_json, tensors_for, unet_json
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig
-from minit2v.released.export import DEPARTURES, autoencoder_json, tensors_for, unet_json
-from minit2v.unet import UNet
 
 
 def as_in_the_paper(config: UNetConfig) -> UNetConfig:

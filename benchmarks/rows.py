@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import pairs, scaling, work
 from benchmarks.sides import Side, race
 from minit2v.errors import UserError
-from minit2v.memory import gigabytes
+from minit2v.memory.plan import gigabytes
+from minit2v.networks.registry import NETWORKS
+from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
-from minit2v.released import BUILD
-from minit2v.unet import UNet
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 OUTPUTS = {FLOAT32: 1e-3, BFLOAT16: 0.1}  # how far outputs may be apart, relative: random weights are not kind
@@ -142,7 +142,7 @@ def written(options: Options, preset: Preset) -> Iterator[Path]:
 
 def on_meta(preset: Preset) -> dict:
     with torch.device("meta"):
-        return {name: build(getattr(preset, name)) for name, build in BUILD.items()}
+        return {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minit2v.memory import peak
+from minit2v.memory.measured import peak
 
 LEAST, MOST = 3, 15  # rounds
 

@@ -12,10 +12,10 @@ from torch.func import functional_call
 
 import minit2v
 from benchmarks import pairs
-from minit2v.allocator import keep_freed_memory
+from minit2v.checkpoints.export import export
+from minit2v.memory.allocator import keep_freed_memory
+from minit2v.networks.registry import NETWORKS
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
-from minit2v.released import BUILD
-from minit2v.released.export import export
 
 TOKENS = 77  # of a text
 PROMPT = "a panda eats bamboo on a rock"
@@ -99,7 +99,7 @@ def writing(preset: Preset, folder: Path):
     """A model with random weights, in diffusers' layout."""
 
     def call() -> list:
-        parts = {name: pairs.redrawn(build(getattr(preset, name))) for name, build in BUILD.items()}
+        parts = {name: pairs.redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
         export(folder, "diffusers", preset, **parts)
         return []
 

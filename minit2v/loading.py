@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from minit2v import released, weights
-from minit2v.allocator import keep_freed_memory
-from minit2v.errors import UserError
-from minit2v.pipeline import TextToVideo
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from minit2v.checkpoints.find import find_model
+from minit2v.checkpoints.hub import download, on_hub
+from minit2v.checkpoints.load import load_parts
+from minit2v.devices import find_device, find_dtype
+from minit2v.memory.allocator import keep_freed_memory
+from minit2v.systems.pipeline import TextToVideo
 
 
 def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool = True,
@@ -26,32 +26,11 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
     """
     works = find_device(device)
     dtype = find_dtype(dtype, works)
-    if released.on_hub(name):
-        folder = released.download(str(name), half=dtype != torch.float32)
+    if on_hub(name):
+        folder = download(str(name), half=dtype != torch.float32)
     else:
-        folder = weights.find_model(name)
-    preset, parts = released.load_parts(folder, dtype, torch.device("cpu") if offload else works)
+        folder = find_model(name)
+    preset, parts = load_parts(folder, dtype, torch.device("cpu") if offload else works)
     if works.type == "cpu":
         keep_freed_memory()  # after the weights came, whose memory goes back to the system with them
     return TextToVideo(preset, **parts, batched=batched, visit=works if offload else None)
-
-
-def find_device(name: str) -> torch.device:
-    """What torch calls the device. Raises UserError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device: expected auto, cpu, cuda or mps, found {name!r}: {reason}") from None
-
-
-def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is half precision where it is fast. Raises UserError for an unknown one."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise UserError(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {name!r}")
-    return DTYPES[name]

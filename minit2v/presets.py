@@ -141,7 +141,7 @@ def _build(cls: type, values: dict):
 
 
 def _mini() -> Preset:
-    from minit2v.datasets import words
+    from minit2v.datasets.moving_things import words
 
     return Preset(
         name="mini",

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from minit2v import weights
-from minit2v.datasets import MovingThings, caption
+from minit2v.checkpoints.folder import load_into, read_preset
+from minit2v.datasets.moving_things import MovingThings, caption
+from minit2v.datasets.moving_things.wrong_words import OPPOSITE, with_wrong
 from minit2v.loading import load
-from minit2v.text import TextEncoder
+from minit2v.networks.text import TextEncoder
+from minit2v.networks.unet import Layout
 from minit2v.training.latents import cached
 from minit2v.training.unet import UNetTraining, equally_loud, trained
-from minit2v.training.wrong_words import OPPOSITE, with_wrong
-from minit2v.unet import Layout
 
 HELD_BACK, BATCH, REPORTS = 256, 64, (150, 300, 600)
 
@@ -55,8 +55,8 @@ def cost_of_opposite(model, latents, right, wrong, positions) -> tuple[float, fl
 
 def data(folder: Path):
     """(latents (n f h w c), features of the captions (n k d), their specs, the text tower)."""
-    preset = weights.read_preset(folder)
-    text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip")).eval()
+    preset = read_preset(folder)
+    text = load_into(TextEncoder(preset.text), trained(folder, "text", "clip")).eval()
     counts = UNetTraining().clips, UNetTraining().images
     cache = cached(folder / "unet" / "cache.safetensors", load(folder, device="cpu"), *counts)
     latents = rearrange(cache["clips.latents"].float(), "b c f h w -> b f h w c").contiguous()
@@ -97,7 +97,7 @@ def main(run: str) -> None:
     shown = torch.arange(1, latents.shape[1], 4)[None]
     for name, (train, (right, wrong), whitened, deep) in variants.items():
         torch.manual_seed(0)
-        width = weights.read_preset(folder).unet.channels[0]
+        width = read_preset(folder).unet.channels[0]
         model = MeanClip(contexts.shape[-1], width, latents.shape[-1], deep)
         if whitened:
             equally_loud(model.layout.text, train[:-HELD_BACK].mean(1))

@@ -21,12 +21,14 @@ from pathlib import Path
 
 import torch
 
-from minit2v import presets, weights
-from minit2v.datasets import MovingThings, caption
-from minit2v.training import configure, defaults
+from minit2v import presets
+from minit2v.checkpoints.folder import read_preset
+from minit2v.datasets.moving_things import MovingThings, caption
+from minit2v.datasets.moving_things.wrong_words import with_wrong
+from minit2v.training.overrides import configure
+from minit2v.training.run import defaults
 from minit2v.training.trainer import train
 from minit2v.training.unet import UNetTask
-from minit2v.training.wrong_words import with_wrong
 
 CLIPS, LEVELS = 64, (0.999, 0.8, 0.5)
 FEW_FRAMES = 2  # `sparse_until` of a run that is the first half of the sparse part
@@ -74,7 +76,7 @@ def measure(task: UNetTask) -> dict:
 
 def trained(run: Path, name: str, minutes: float) -> UNetTask:
     """The UNet of a variant after that many minutes."""
-    known = weights.read_preset(run)
+    known = read_preset(run)
     task_config, train_config = defaults("unet", known.name)
     preset = replace(presets.get(known.name), autoencoder=known.autoencoder, text=known.text)
     train_config = replace(train_config, budget=60 * minutes, save_every=1e9, sample_every=1e9)

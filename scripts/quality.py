@@ -28,8 +28,8 @@ import quality_report
 from tqdm.auto import tqdm
 
 import minit2v
-from minit2v import weights
-from minit2v.datasets import MovingThings
+from minit2v.checkpoints.find import find_model, fingerprint
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation import motion
 from minit2v.evaluation.frechet import frechet_estimate
 from minit2v.evaluation.judge import agrees, read
@@ -167,7 +167,7 @@ def digest(path: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     import torch
 
-    from minit2v.evaluation import networks
+    from minit2v.evaluation.mini import networks
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="shipped name or folder")
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/quality.md"), help="the picture goes beside it")
     chosen = parser.parse_args(arguments)
     pipe = minit2v.load(chosen.model, dtype=chosen.dtype)
-    base = {"weights": weights.fingerprint(weights.find_model(chosen.model)), "dtype": chosen.dtype}
+    base = {"weights": fingerprint(find_model(chosen.model)), "dtype": chosen.dtype}
     wanted = settings(pipe.preset.guidance, tuple(chosen.steps), tuple(chosen.sweep))
     threads = torch.get_num_threads()
     rows = Rows(chosen.rows, base | {"network": digest(networks.weights_of("clip"))})

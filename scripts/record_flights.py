@@ -5,7 +5,7 @@
 
 import minit2v
 from minit2v.files import data_dir
-from minit2v.recording import flight_of
+from minit2v.recording.recorder import flight_of
 
 FLIGHTS = {  # name -> prompt and settings; the three start from the same noise
     "left": ("a large red circle moves left", {}),

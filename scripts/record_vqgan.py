@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python scripts/record_vqgan.py [late early never collapsed]
 
-The nano autoencoder with a codebook, 1,500 steps of 16 frames of 32 pixels, as `minit2v.lab.runs.task_of` sets it up:
+The nano autoencoder with a codebook, 1,500 steps of 16 frames of 32 pixels, as `minit2v.lab.course.trainings.task_of` sets it up:
 
     late        the discriminator starts after 0.7 of the steps
     early       it starts with the first step
@@ -15,7 +15,7 @@ import sys
 import torch
 
 from minit2v.files import data_dir
-from minit2v.lab.runs import VARIANTS, record, task_of
+from minit2v.lab.course.trainings import VARIANTS, record, task_of
 
 STEPS = 1500
 PICTURES_AT = [0, 10, 30, 60, 100, 150, *range(200, STEPS + 1, 100)]

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 import minit2v  # noqa: E402
-from minit2v.datasets import MovingThings  # noqa: E402
+from minit2v.datasets.moving_things import MovingThings  # noqa: E402
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read  # noqa: E402
 
 EACH, FRAMES, SEARCHED = 3, 8, 48

@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from minit2v.evaluation import validity
-from minit2v.evaluation.corruptions import CORRUPTIONS, LEVELS
-from minit2v.evaluation.validity import BLIND, FLOOR, METRICS, MISLED, PAIR, SEEDS, SEEN, UNSEEN, Cell
+from minit2v.evaluation.validity import matrix as validity
+from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS
+from minit2v.evaluation.validity.matrix import BLIND, FLOOR, METRICS, MISLED, PAIR, SEEDS, SEEN, UNSEEN, Cell
 
 
 def letters(found: dict[tuple[str, str], Cell]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from minit2v.allocator import OWN
+from minit2v.memory.allocator import OWN
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 # page faults of 128 MB, in blocks that glibc never keeps by itself (over 32 MB), written to again after they were

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from minit2v.autoencoder import VQGAN
-from minit2v.bottleneck import Codebook, Gaussian, perplexity
 from minit2v.errors import UserError
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.bottleneck import Codebook, Gaussian, perplexity
 from minit2v.presets import AutoencoderConfig, Preset
-from minit2v.training.vqgan import VQGANConfig, VQGANTask, pixel_weights, pyramid_loss
+from minit2v.training.autoencoder import VQGANConfig, VQGANTask, pixel_weights, pyramid_loss
 
 TINY = {"channels": 8, "multipliers": (1, 2, 3), "layers_per_level": 1, "norm_groups": 4, "codes": 16}
 

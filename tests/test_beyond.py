@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minit2v
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation.judge import read
 from minit2v.video import Clip
 

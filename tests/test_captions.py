@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from minit2v.datasets import MovingThings, Spec, Thing, caption, parse, words
-from minit2v.datasets.phrases import LANGUAGES, LEVELS, PHRASES
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing, caption, parse, words
+from minit2v.datasets.moving_things.phrases import LANGUAGES, LEVELS, PHRASES
 from minit2v.errors import UserError
 
 README = ("a red circle moves left", "a small blue ring moves up")

@@ -21,15 +21,16 @@ def model(tmp_path_factory):
     """A folder with an untrained nano model."""
     import torch
 
-    from minit2v import presets, weights
-    from minit2v.autoencoder import VQGAN
-    from minit2v.text import TextEncoder
-    from minit2v.unet import UNet
+    from minit2v import presets
+    from minit2v.checkpoints.folder import save_model
+    from minit2v.networks.autoencoder import VQGAN
+    from minit2v.networks.text import TextEncoder
+    from minit2v.networks.unet import UNet
 
     torch.manual_seed(0)
     folder, preset = tmp_path_factory.mktemp("nano"), presets.get("nano")
     unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
-    weights.save_model(folder, preset, unet, autoencoder, text)
+    save_model(folder, preset, unet, autoencoder, text)
     return folder
 
 
@@ -211,11 +212,10 @@ def test_what_videos_of_a_folder_have_no_use_for_is_refused(refused, option):
     (ZeroDivisionError("by\nzero"), 1, "minit2v: fault: ZeroDivisionError: by zero (--debug shows where)\n"),
 ])
 def test_exit_status_of_a_stop_and_of_a_fault(monkeypatch, capsys, error, status, line):
-    from minit2v import weights
 
     def fail(path):
         raise error
-    monkeypatch.setattr(weights, "inspect", fail)
+    monkeypatch.setattr("minit2v.checkpoints.inspect.inspect", fail)
     assert main(["weights", "inspect", "mini"]) == status
     assert capsys.readouterr().err == line
 

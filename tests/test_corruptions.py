@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
-from minit2v.evaluation.corruptions import CORRUPTIONS, LEVELS, ORDER
+from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS, ORDER
 
 CLIPS = MovingThings("val", size=32).batch(range(24))[0]
 

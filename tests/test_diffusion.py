@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from minit2v.diffusion import Diffusion, shift_snr
+from minit2v.diffusion.process import Diffusion, shift_snr
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
 

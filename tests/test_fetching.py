@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from minit2v.checkpoints.fetching import fetch, sha256
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.fetching import fetch, sha256
 
 CONTENTS = bytes(range(256)) * 9000  # more than two pieces
 DIGEST = hashlib.sha256(CONTENTS).hexdigest()

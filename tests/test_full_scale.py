@@ -13,16 +13,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from minit2v.checkpoints.fetching import sha256
 from minit2v.errors import UserError
-from minit2v.evaluation import full_scale
-from minit2v.evaluation.backbones import (
-    CLIP, I3D, SELF_TEST, TOLERANCE, Inception, checked_self_test, prepare, self_test,
-)  # fmt: skip
 from minit2v.evaluation.estimates import ratio_estimate
-from minit2v.evaluation.extraction import Videos
 from minit2v.evaluation.frechet import frechet_distance, kernel_distance
-from minit2v.evaluation.full_scale import Settings, fid_estimate, measure, similarity
-from minit2v.fetching import sha256
+from minit2v.evaluation.full_scale import metrics as full_scale
+from minit2v.evaluation.full_scale.backbones import (
+    CLIP,
+    I3D,
+    SELF_TEST,
+    TOLERANCE,
+    Inception,
+    checked_self_test,
+    prepare,
+    self_test,
+)
+from minit2v.evaluation.full_scale.extraction import Videos
+from minit2v.evaluation.full_scale.metrics import Settings, fid_estimate, measure, similarity
 from minit2v.video import Clip
 
 pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit"), pytest.mark.filterwarnings("ignore:.*skipped, no file")]

@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.pairs import FULL, our_unet, their_unet  # noqa: E402
-from minit2v.memory import plan  # noqa: E402
+from minit2v.memory.plan import plan  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not os.environ.get("MINIT2V_SLOW"), reason="needs 12 GB; make parity-full runs it")
 ROUNDS = 3

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minit2v.datasets import MovingThings, Spec, Thing
-from minit2v.datasets.render import COLOURS, SHAPES
-from minit2v.datasets.scenes import render
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing
+from minit2v.datasets.moving_things.render import COLOURS, SHAPES
+from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
 from minit2v.evaluation.judge import ATTRIBUTES, Reading, agrees, read
 

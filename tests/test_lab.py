@@ -17,10 +17,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import minit2v
-from minit2v import blocks, diffusion, lab, samplers
+from minit2v import lab
 from minit2v.cli import main
+from minit2v.diffusion import process as diffusion
+from minit2v.diffusion import samplers
 from minit2v.errors import UserError
-from minit2v.lab import equation_table, exercises, pictures, questions, room, source
+from minit2v.lab import pictures
+from minit2v.lab.course import equation_table, exercises, questions, room, source
+from minit2v.networks import blocks
 from minit2v.video import Clip
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +72,7 @@ def test_setup_refuses(environment):
     with pytest.raises(UserError, match="found both"):
         lab.setup(5)
     environment.setenv("MINIT2V_FULL", "0")
-    assert lab.session.mode() == "fast"
+    assert lab.course.session.mode() == "fast"
     with pytest.raises(UserError, match="number of a notebook"):
         lab.setup("5")
 
@@ -129,7 +133,7 @@ def test_show_source_works_in_a_folder_that_is_a_link(tmp_path):
 @pytest.fixture
 def course(monkeypatch):
     """A notebook 98 with two exercises."""
-    module = type(sys)("minit2v.lab.checks.nb98")
+    module = type(sys)("minit2v.lab.course.checks.nb98")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     module.__spec__ = ModuleSpec(module.__name__, None)  # find_spec asks for it
     registry = dict(exercises._REGISTRY)
@@ -194,7 +198,7 @@ def test_registry(course):
     assert exercises.run("98.B", np.zeros((2, 3))).passed and not exercises.run("98.B", np.zeros(6)).passed
     with pytest.raises(UserError, match="98.1, 98.B, found '98.2'"):
         exercises.get("98.2")
-    with pytest.raises(UserError, match="no minit2v.lab.checks.nb97"):
+    with pytest.raises(UserError, match="no minit2v.lab.course.checks.nb97"):
         exercises.get("97.1")
     with pytest.raises(UserError, match='"5.1"'):
         exercises.get(5.1)
@@ -334,10 +338,10 @@ class Silent(blocks.TemporalConv):
 def test_an_identical_class_gives_identical_pixels(pipe, reference):
     before = pipe.unet
     with lab.swap(pipe, TemporalConv=Copied) as swapped:
-        assert blocks.TemporalConv is Copied and minit2v.unet.TemporalConv is Copied
+        assert blocks.TemporalConv is Copied and minit2v.networks.unet.TemporalConv is Copied
         assert np.array_equal(swapped(**PROMPT).pixels, reference) and Copied.calls > 0
         assert not any(type(module) is Copied for module in pipe.unet.modules())
-    assert pipe.unet is before and blocks.TemporalConv is minit2v.unet.TemporalConv is not Copied
+    assert pipe.unet is before and blocks.TemporalConv is minit2v.networks.unet.TemporalConv is not Copied
     assert np.array_equal(pipe(**PROMPT).pixels, reference)
 
 

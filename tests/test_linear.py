@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from minit2v.linear import Linear, fast, linear
+from minit2v.networks.layers import Linear, fast, linear
+from minit2v.networks.unet import UNet
 from minit2v.presets import UNetConfig
-from minit2v.unet import UNet
 
 
 @pytest.fixture(autouse=True)

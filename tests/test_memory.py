@@ -14,7 +14,7 @@ import torch
 from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.memory import WAYS, as_bytes, plan
+from minit2v.memory.plan import WAYS, as_bytes, plan
 from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -36,16 +36,17 @@ CASES = {
 RUN = """
 import json, sys
 import torch
-from minit2v.memory import peak, plan
-from minit2v.pipeline import TextToVideo
+from minit2v.memory.measured import peak
+from minit2v.memory.plan import plan
+from minit2v.systems.pipeline import TextToVideo
 from minit2v.presets import Preset
-from minit2v.released import BUILD
+from minit2v.networks.registry import NETWORKS
 
 preset, dtype, batched = Preset.from_dict(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3] == "batched"
 torch.set_num_threads(1)
 foretold = plan(preset, dtype=dtype).ways["" if batched else "--sequential"]
 parts = {}
-for name, build in BUILD.items():
+for name, build in NETWORKS.items():
     torch.set_default_dtype(getattr(torch, dtype))
     with torch.device("meta"):
         parts[name] = build(getattr(preset, name))
@@ -97,7 +98,7 @@ with torch.device("meta"):
 config = released.layouts.network_config(Path(sys.argv[1]), "unet", {})
 before = memory("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
-unet = released.load_network("unet", Path(sys.argv[1]), getattr(torch, sys.argv[2]), "cpu", config)
+unet = load_network("unet", Path(sys.argv[1]), getattr(torch, sys.argv[2]), "cpu", config)
 print(json.dumps([memory("VmHWM") - before, sum(p.nbytes for p in unet.parameters())]))
 """
 
@@ -107,8 +108,8 @@ def files(tmp_path_factory):
     """A UNet of 260 MB in diffusers' names, as safetensors and as a pickle."""
     from safetensors.torch import save_file
 
-    from minit2v.released.export import tensors_for
-    from minit2v.unet import UNet
+    from minit2v.checkpoints.export import tensors_for
+    from minit2v.networks.unet import UNet
 
     folder = tmp_path_factory.mktemp("large")
     state = tensors_for("unet", UNet(replace(ONE_LEVEL, context_dim=1024)), "diffusers")
@@ -183,13 +184,12 @@ def test_the_command(capsys):
 
 def test_a_model_of_the_hub_says_what_it_takes_before_it_is_downloaded(monkeypatch, capsys, tmp_path):
     """And nothing is asked of the network before that."""
-    from minit2v import released
 
     def download(name, half):
         assert "modelscope-1.7b in float32 on cpu, 8 frames of 256x256, takes" in capsys.readouterr().err
         raise UserError(f"no way to {name}")
 
-    monkeypatch.setattr(released, "download", download)
+    monkeypatch.setattr("minit2v.loading.download", download)
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "a panda", "--model", "owner/name", "--frames", "8", "--device", "cpu"]) == 2
     assert capsys.readouterr().err == "minit2v: no way to owner/name\n"

@@ -9,19 +9,27 @@ import torch
 import torch.nn.functional as F
 
 from minit2v import cli
-from minit2v.datasets import MovingThings, Spec, Thing, caption, parse
-from minit2v.datasets.moving_things import held_out
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing, caption, parse
+from minit2v.datasets.moving_things.dataset import held_out
 from minit2v.errors import UserError
-from minit2v.evaluation import card, networks
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.networks import (
-    HEADS, TO_PICTURES, TO_TIME, VALUES, ClipNet, FactoredConv, features, resize, to_signed,
-)  # fmt: skip
+from minit2v.evaluation.mini import card, networks
+from minit2v.evaluation.mini import train as metrics
+from minit2v.evaluation.mini.damage import damage, draw_severities
+from minit2v.evaluation.mini.networks import (
+    HEADS,
+    TO_PICTURES,
+    TO_TIME,
+    VALUES,
+    ClipNet,
+    FactoredConv,
+    features,
+    resize,
+    to_signed,
+)
+from minit2v.evaluation.mini.similarity import Similarity, wrong_captions
 from minit2v.evaluation.report import wilson
-from minit2v.evaluation.similarity import Similarity, wrong_captions
 from minit2v.files import data_dir
-from minit2v.training import metrics
-from minit2v.training.damage import damage, draw_severities
 
 SHIPPED = data_dir() / "metrics"
 N = 48  # clips

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import minit2v
-from minit2v import presets, weights
-from minit2v.datasets import MovingThings, caption
+from minit2v import presets
+from minit2v.checkpoints.find import fingerprint
+from minit2v.checkpoints.folder import data_dir, read_preset
+from minit2v.datasets.moving_things import MovingThings, caption
 from minit2v.evaluation.judge import agrees, read
 from minit2v.evaluation.table import judged, markdown
 
-MINI = weights.data_dir() / "mini"
+MINI = data_dir() / "mini"
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,14 +25,14 @@ def pipe():
 
 
 def test_is_the_preset_and_fits_into_a_repository():
-    assert weights.read_preset(MINI) == presets.get("mini")
+    assert read_preset(MINI) == presets.get("mini")
     sizes = [path.stat().st_size for path in MINI.iterdir()]
     assert max(sizes) <= 12e6 and sum(sizes) <= 25e6
 
 
 def test_the_tables_in_the_readme_are_those_of_the_shipped_weights():
     report = json.loads((MINI / "report.json").read_text())
-    assert report["weights"] == weights.fingerprint(MINI) and report["n"] == 512
+    assert report["weights"] == fingerprint(MINI) and report["n"] == 512
     assert markdown(report) in (ROOT / "README.md").read_text()
     assert judged(report) in (MINI / "README.md").read_text()
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minit2v.datasets import MovingThings, Spec, Thing
-from minit2v.datasets.render import COLOURS
-from minit2v.datasets.scenes import SPEED, render
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing
+from minit2v.datasets.moving_things.render import COLOURS
+from minit2v.datasets.moving_things.scenes import SPEED, render
 from minit2v.errors import UserError
 from minit2v.evaluation.motion import FPS, diversity, measure
 
@@ -50,7 +50,7 @@ def test_amplitude_counts_the_way_and_not_the_distance(real, found):
 @pytest.mark.parametrize("level", (2, 3, 4))
 def test_amplitude_of_what_the_judge_does_not_read(level):
     """Two things, three, circles and bounces: as far as the data set moved them, where all is in one colour on dark."""
-    from minit2v.datasets.scenes import scene
+    from minit2v.datasets.moving_things.scenes import scene
 
     data = MovingThings("test_seen", level=level, size=64)
     picked = [i for i in range(80) if data.text(i)[1].background == "dark" and not data.text(i)[1].things[0].change][:8]

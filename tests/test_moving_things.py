@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from minit2v.datasets import MovingThings, Spec, Thing, parse, sprites
-from minit2v.datasets.moving_things import (
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing, parse, sprites
+from minit2v.datasets.moving_things.dataset import (
     HELD_OUT_LOOKS,
     HELD_OUT_MOTIONS,
     HELD_OUT_PACES,
@@ -17,8 +17,8 @@ from minit2v.datasets.moving_things import (
     SPLITS,
     held_out,
 )
-from minit2v.datasets.render import COLOURS, SHAPES, paint
-from minit2v.datasets.scenes import BACKGROUND, DIRECTIONS, SIDES, SPEED, render, scene
+from minit2v.datasets.moving_things.render import COLOURS, SHAPES, paint
+from minit2v.datasets.moving_things.scenes import BACKGROUND, DIRECTIONS, SIDES, SPEED, render, scene
 from minit2v.errors import UserError
 
 SLOTS = ("shape", "colour", "size", "motion", "speed")

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from minit2v.datasets.msrvtt import MSRVTT, PROTOCOLS, Protocol, read_annotations, select
 from minit2v.errors import UserError
-from minit2v.evaluation.extraction import extract
-from minit2v.evaluation.full_scale import Settings
-from minit2v.evaluation.msrvtt import MSRVTT, PROTOCOLS, Protocol, read_annotations, select
+from minit2v.evaluation.full_scale.extraction import extract
+from minit2v.evaluation.full_scale.metrics import Settings
 from minit2v.video import Clip
 
 

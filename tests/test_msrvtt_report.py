@@ -10,15 +10,14 @@ from test_full_scale import StandInI3D
 from test_msrvtt import folder  # noqa: F401 - a fixture
 
 import minit2v
-from minit2v import weights
+from minit2v.checkpoints.fetching import sha256
 from minit2v.cli import main
-from minit2v.evaluation import backbones, published
-from minit2v.evaluation.backbones import I3D
+from minit2v.datasets.msrvtt import MSRVTT, Protocol
 from minit2v.evaluation.frechet import frechet_distance
-from minit2v.evaluation.full_scale import Settings
-from minit2v.evaluation.msrvtt import MSRVTT, Protocol
-from minit2v.evaluation.msrvtt_report import evaluate_videos
-from minit2v.fetching import sha256
+from minit2v.evaluation.full_scale import backbones, published
+from minit2v.evaluation.full_scale.backbones import I3D
+from minit2v.evaluation.full_scale.metrics import Settings
+from minit2v.evaluation.full_scale.msrvtt_report import evaluate_videos
 from minit2v.video import Clip
 
 pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit"), pytest.mark.filterwarnings("ignore:.*skipped, no file")]
@@ -61,8 +60,8 @@ def test_a_model_is_asked_for_each_prompt_once(options, folder, tmp_path, monkey
 
     pipe.preset, pipe.dtype = SimpleNamespace(steps=5, guidance=9.0), torch.float32
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
-    monkeypatch.setattr(weights, "find_model", lambda model: model)
-    monkeypatch.setattr(weights, "fingerprint", lambda model: trained[-1])
+    monkeypatch.setattr("minit2v.checkpoints.find.find_model", lambda model: model)
+    monkeypatch.setattr("minit2v.checkpoints.find.fingerprint", lambda model: trained[-1])
     for _ in range(2):  # the second time every feature is there
         assert main([*options, "--model", "some", "--seed", "3"]) == 0
     prompts = MSRVTT(folder, Protocol("one-caption", seed=3)).prompts

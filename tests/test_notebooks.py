@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minit2v.lab import exercises
+from minit2v.lab.course import exercises
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -215,8 +215,8 @@ def test_what_nbval_does_not_compare():
     """Line numbers, versions and colours may differ; the library's lines and every other number may not."""
     from nbval.plugin import get_sanitize_patterns
 
-    from minit2v.lab.equation_table import EquationTable, Tag
-    from minit2v.lab.source import Source
+    from minit2v.lab.course.equation_table import EquationTable, Tag
+    from minit2v.lab.course.source import Source
 
     patterns = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text(encoding="utf-8"))
 

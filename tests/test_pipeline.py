@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import minit2v
+from minit2v.diffusion.samplers import SAMPLERS, ddim, guided
 from minit2v.errors import UserError
-from minit2v.pipeline import TextToVideo
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
-from minit2v.samplers import SAMPLERS, ddim, guided
+from minit2v.systems.pipeline import TextToVideo
 from minit2v.video import Clip
 
 PRESET = Preset("tiny", frames=3, height=16, width=24, steps=5, guidance=3.0, fps=8,
@@ -201,17 +201,17 @@ TINY = Preset(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model folder of tiny random networks, and the pipeline it was saved from."""
-    from minit2v import weights
-    from minit2v.autoencoder import VQGAN
-    from minit2v.text import TextEncoder
-    from minit2v.unet import UNet
+    from minit2v.checkpoints.folder import save_model
+    from minit2v.networks.autoencoder import VQGAN
+    from minit2v.networks.text import TextEncoder
+    from minit2v.networks.unet import UNet
 
     torch.manual_seed(0)
     parts = dict(text=TextEncoder(TINY.text), unet=UNet(TINY.unet), autoencoder=VQGAN(TINY.autoencoder))
     for parameter in parts["unet"].parameters():  # some are zero at first, which would hide the rest
         torch.nn.init.normal_(parameter, std=0.2)
     folder = tmp_path_factory.mktemp("model")
-    weights.save_model(folder, TINY, **parts)
+    save_model(folder, TINY, **parts)
     return folder, TextToVideo(TINY, **parts)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import minit2v
-from minit2v import presets, weights
-from minit2v.autoencoder import VQGAN
-from minit2v.text import TextEncoder
-from minit2v.unet import UNet
+from minit2v import presets
+from minit2v.checkpoints.folder import save_model
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.text import TextEncoder
+from minit2v.networks.unet import UNet
 
 try:
     import tomllib
@@ -77,7 +78,7 @@ def wheel(tmp_path_factory):
     if not (tree / "data/mini").exists():
         preset = presets.get("nano")
         parts = {"unet": UNet(preset.unet), "autoencoder": VQGAN(preset.autoencoder), "text": TextEncoder(preset.text)}
-        weights.save_model(tree / "data/mini", preset, **parts)
+        save_model(tree / "data/mini", preset, **parts)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
     subprocess.run(build, cwd=tree, check=True, capture_output=True)
     return next(folder.glob("*.whl"))

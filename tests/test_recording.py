@@ -13,19 +13,21 @@ from einops import rearrange
 from PIL import Image
 
 import minit2v
-from minit2v import blocks, presets, recording
-from minit2v.attention_maps import AttentionMaps, attention_of, words
-from minit2v.autoencoder import VQGAN
-from minit2v.datasets import MovingThings
+from minit2v import presets
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.flight import ATTENTION, LARGEST, LATENTS, Flight, packed, unpacked
-from minit2v.pipeline import TextToVideo
+from minit2v.networks import blocks
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.text import TextEncoder, Tokenizer
+from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
-from minit2v.recording import BUDGET, Recorder, flight_of, plan, record, strip
-from minit2v.samplers import Step
-from minit2v.settings import Settings, checked, latent_shape
-from minit2v.text import TextEncoder, Tokenizer
-from minit2v.unet import UNet
+from minit2v.recording import recorder as recording
+from minit2v.recording.attention_maps import AttentionMaps, attention_of, words
+from minit2v.recording.flight import ATTENTION, LARGEST, LATENTS, Flight, packed, unpacked
+from minit2v.recording.recorder import BUDGET, Recorder, flight_of, plan, record, strip
+from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.settings import Settings, checked, latent_shape
 
 TINY = Preset(
     "tiny", frames=3, height=16, width=24, steps=4, guidance=2.0,
@@ -533,7 +535,7 @@ def test_nothing_is_kept_of_a_run_that_fails(pipe, tmp_path):
 def test_shipped_flights_are_of_the_shipped_model(mini, name):
     """After a new data/mini: `make flights`."""
     flight = Flight.load(name)
-    path = minit2v.weights.data_dir() / f"flights/{name}.npz"
+    path = minit2v.files.data_dir() / f"flights/{name}.npz"
     assert path.stat().st_size < 300_000 and flight.model == "mini" and flight.preview.shape == (12, 16, 64, 64, 3)
     again = flight_of(mini, flight.prompt, seed=flight.settings["seed"], guidance=flight.settings["guidance"])
     assert again.settings == flight.settings and again.words == flight.words

@@ -17,13 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minit2v
-from minit2v import presets, released
+from minit2v import presets
+from minit2v.checkpoints import export, layouts, reading
+from minit2v.checkpoints.hub import needed
+from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, load_unet
+from minit2v.checkpoints.names import names
 from minit2v.cli import main
 from minit2v.errors import UserError
+from minit2v.networks.registry import NETWORKS
+from minit2v.networks.text import TextEncoder
 from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
-from minit2v.released import export, layouts, reading
-from minit2v.released.names import names
-from minit2v.text import TextEncoder
 
 TINY = Preset(
     name="tiny",
@@ -189,7 +192,7 @@ def folder(request, diffusers_folder, modelscope_folder):
 
 @pytest.mark.parametrize("b, f, h, w", [(2, 1, 8, 8), (2, 3, 8, 12), (1, 16, 8, 8), (1, 17, 6, 10)])
 def test_unet_equals_diffusers(folder, theirs, b, f, h, w):
-    ours, reference = released.load_unet(folder, torch.float64), theirs.unet.double()
+    ours, reference = load_unet(folder, torch.float64), theirs.unet.double()
     generator = torch.Generator().manual_seed(f)
     x, context = torch.randn(b, 4, f, h, w, generator=generator), torch.randn(b, 5, 32, generator=generator)
     t = torch.tensor([981, 3])[:b]
@@ -200,7 +203,7 @@ def test_unet_equals_diffusers(folder, theirs, b, f, h, w):
 
 
 def test_autoencoder_equals_diffusers(folder, theirs):
-    ours, reference = released.load_autoencoder(folder, torch.float64), theirs.vae.double()
+    ours, reference = load_autoencoder(folder, torch.float64), theirs.vae.double()
     frames = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     with torch.no_grad():
         latents = ours.encode(frames)
@@ -210,7 +213,7 @@ def test_autoencoder_equals_diffusers(folder, theirs):
 
 
 def test_text_equals_transformers(folder, theirs):
-    ours, reference = released.load_text(folder, torch.float64), theirs.text_encoder.double()
+    ours, reference = load_text(folder, torch.float64), theirs.text_encoder.double()
     prompts = ["A panda, eating bamboo on a rock.", ""]
     ids = theirs.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     assert (ours.tokens(prompts) == ids).all()
@@ -240,7 +243,7 @@ def test_sample_makes_a_video(folder, tmp_path):
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope"])
 def test_goes_back_bit_for_bit(diffusers_folder, tmp_path, layout):
     before = minit2v.load(diffusers_folder, device="cpu")
-    parts = {name: getattr(before, name) for name in released.BUILD}
+    parts = {name: getattr(before, name) for name in NETWORKS}
     export.export(tmp_path / "out", layout, before.preset, **parts)
     after = minit2v.load(tmp_path / "out", device="cpu")
     for name, part in parts.items():
@@ -270,7 +273,7 @@ def test_released_names_are_total_and_one_to_one():
     preset = presets.get("modelscope-1.7b")
     counts = {"unet": 1480, "autoencoder": 248, "text": None}
     with torch.device("meta"):
-        modules = {name: build(getattr(preset, name)) for name, build in released.BUILD.items()}
+        modules = {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
     for network, module in modules.items():
         for layout in ("diffusers", "modelscope"):
             made = [part for parts in names(network, module, layout).values() for part in parts]
@@ -367,27 +370,27 @@ def test_variants_of_a_folder_load_the_same(diffusers_folder, modelscope_folder,
     original = modelscope_folder if change is variant_training_checkpoint else diffusers_folder
     changed = copied(original, tmp_path / "changed")
     change(changed)
-    for network in released.BUILD:
-        a, b = (released.load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
+    for network in NETWORKS:
+        a, b = (load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
         tolerance = 1e-3 if change in (variant_half, variant_sharded_half) else 0
         assert all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)
 
 
 def test_one_network_of_a_folder_or_file(diffusers_folder, modelscope_folder):
     """A network's own folder, and its file with the config.json beside it, are as good as the whole folder."""
-    whole = released.load_unet(diffusers_folder).config
+    whole = load_unet(diffusers_folder).config
     for path in ("unet", "unet/diffusion_pytorch_model.safetensors"):
-        assert released.load_unet(diffusers_folder / path).config == whole
-    text = released.load_text(diffusers_folder / "text_encoder").config
-    assert text == released.load_text(diffusers_folder).config
-    assert released.load_autoencoder(modelscope_folder / "VQGAN_autoencoder.pth").config.channels == 8
+        assert load_unet(diffusers_folder / path).config == whole
+    text = load_text(diffusers_folder / "text_encoder").config
+    assert text == load_text(diffusers_folder).config
+    assert load_autoencoder(modelscope_folder / "VQGAN_autoencoder.pth").config.channels == 8
 
 
 def test_sizes_that_no_tensor_tells_are_not_guessed(diffusers_folder, tmp_path):
     """This UNet's norms have 8 groups; without its config.json it is refused, not run with 32."""
     shutil.copy(diffusers_folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "unet.safetensors")
     with pytest.raises(UserError, match="put its config.json beside it"):
-        released.load_unet(tmp_path / "unet.safetensors")
+        load_unet(tmp_path / "unet.safetensors")
 
 
 @pytest.mark.parametrize("path, expected", [
@@ -417,9 +420,9 @@ def test_a_picture_model_becomes_a_video_model(diffusers_folder, modelscope_fold
         lower = lambda name: re.sub(r"^middle_block\.3", "middle_block.2", name)
         state = {f"model.diffusion_model.{lower(name)}": value for name, value in state.items()}
     save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "sd.safetensors")
-    config = released.load_unet(diffusers_folder).config
-    unet = released.load_network("unet", tmp_path / "sd.safetensors", torch.float32, "cpu", config)
-    whole = released.load_unet(diffusers_folder)
+    config = load_unet(diffusers_folder).config
+    unet = load_network("unet", tmp_path / "sd.safetensors", torch.float32, "cpu", config)
+    whole = load_unet(diffusers_folder)
     x, t, context = torch.randn(1, 4, 3, 8, 8), torch.tensor([500]), torch.randn(1, 5, 32)
     with torch.no_grad():
         assert torch.allclose(unet(x, t, context), whole(x, t, context, temporal=False), atol=1e-5)
@@ -534,7 +537,7 @@ def test_hostile_files_are_refused(diffusers_folder, tmp_path, kind):
     path = hostile(kind, place, good, mark)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError) as caught:
-        released.load_network("unet", path, torch.float32, "cpu", TINY.unet)
+        load_network("unet", path, torch.float32, "cpu", TINY.unet)
     message = str(caught.value)
     assert "\n" not in message and (str(place) in message or "wants to run" in message)
     assert not mark.exists() and sorted(tmp_path.rglob("*")) == before
@@ -545,12 +548,12 @@ def test_a_file_that_is_published_is_compared_with_its_checksum(modelscope_folde
     digest.update(path.read_bytes())
     size = path.stat().st_size
     monkeypatch.setitem(reading.KNOWN, path.name, {size: digest.hexdigest()[:8]})
-    assert released.load_autoencoder(path)
+    assert load_autoencoder(path)
     changed = tmp_path / path.name
     changed.write_bytes(path.read_bytes()[:-1] + b"?")
     shutil.copy(modelscope_folder / "configuration.json", tmp_path)
     with pytest.raises(UserError, match="sha256"):
-        released.load_autoencoder(changed)
+        load_autoencoder(changed)
 
 
 def readme_commands() -> list[str]:
@@ -563,7 +566,7 @@ def readme_commands() -> list[str]:
 
 def test_the_readme_can_be_followed(diffusers_folder, modelscope_folder, tmp_path, monkeypatch, capsys):
     """Word for word, with these small weights in the place of what the hub sends, and a small clip."""
-    monkeypatch.setattr(released, "download", lambda name, half: diffusers_folder)
+    monkeypatch.setattr("minit2v.loading.download", lambda name, half: diffusers_folder)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "path/to/folder").symlink_to(modelscope_folder)
@@ -584,7 +587,7 @@ def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
     assert main(["weights", "convert", str(diffusers_folder), str(tmp_path / "out"), "--to", to]) == 0
     assert layouts.layout_of(tmp_path / "out") == to
     before, after = (minit2v.load(folder, device="cpu") for folder in (diffusers_folder, tmp_path / "out"))
-    for name in released.BUILD:
+    for name in NETWORKS:
         state, returned = getattr(before, name).state_dict(), getattr(after, name).state_dict()
         assert state.keys() == returned.keys() and all(torch.equal(state[key], returned[key]) for key in state)
 
@@ -592,7 +595,7 @@ def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
 def test_a_small_model_outlives_its_file(diffusers_folder, tmp_path):
     """Training writes over the files of a model that a notebook may have open."""
     path = Path(shutil.copytree(diffusers_folder / "unet", tmp_path / "unet")) / "diffusion_pytorch_model.safetensors"
-    unet = released.load_unet(path)
+    unet = load_unet(path)
     before = {key: value.clone() for key, value in unet.state_dict().items()}
     path.write_bytes(bytes(path.stat().st_size))
     assert all(torch.equal(before[key], value) for key, value in unet.state_dict().items())
@@ -608,14 +611,14 @@ def test_links_out_of_the_folder_are_refused_but_for_the_hubs_cache(diffusers_fo
         return folder
 
     with pytest.raises(UserError, match="leads out of its folder"):
-        released.load_unet(linked(tmp_path / "away", tmp_path / "elsewhere.safetensors"))
+        load_unet(linked(tmp_path / "away", tmp_path / "elsewhere.safetensors"))
     hub = tmp_path / "models--owner--name"
-    released.load_unet(linked(hub / "snapshots" / "abc", hub / "blobs" / "0123.safetensors"))
+    load_unet(linked(hub / "snapshots" / "abc", hub / "blobs" / "0123.safetensors"))
 
 
 def test_departures_have_no_place_in_other_layouts(tmp_path):
     preset = presets.get("nano")
-    parts = {name: build(getattr(preset, name)) for name, build in released.BUILD.items()}
+    parts = {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
     with pytest.raises(UserError, match="departures|shift|vocabulary|whole"):
         export.export(tmp_path / "out", "diffusers", preset, **parts)
     assert not (tmp_path / "out").exists()
@@ -626,15 +629,15 @@ def test_only_what_is_needed_is_downloaded():
              "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors",
              "vae/config.json", "vae/diffusion_pytorch_model.bin", "text_encoder/config.json",
              "text_encoder/model.safetensors", "scheduler/scheduler_config.json", "clip.mp4"]  # fmt: skip
-    needed = set(released.needed(files, half=True))
+    needed = set(needed(files, half=True))
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in needed and "vae/diffusion_pytorch_model.bin" in needed
     others = {"README.md", "clip.mp4", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"}
     assert not needed & others
-    assert "unet/diffusion_pytorch_model.safetensors" in released.needed(files, half=False)
+    assert "unet/diffusion_pytorch_model.safetensors" in needed(files, half=False)
     stem, ending = "unet/diffusion_pytorch_model", "-00001-of-00002.safetensors"
     parts = [f"{stem}{ending}", f"{stem}.fp16{ending}", f"{stem}.safetensors.index.json",
              f"{stem}.safetensors.index.fp16.json", *(name for name in files if "unet/d" not in name)]  # fmt: skip
-    whole, halves = (set(released.needed(parts, half)) for half in (False, True))
+    whole, halves = (set(needed(parts, half)) for half in (False, True))
     assert {parts[0], parts[2]} <= whole and parts[1] not in whole
     assert {parts[1], parts[3]} <= halves and parts[0] not in halves
 
@@ -643,11 +646,11 @@ def test_only_what_is_needed_is_downloaded():
 def test_the_manifest_is_the_structure(layout):
     """Every tensor of the released files, as the public implementations name and shape it, is one of ours, and the
     other way round; counts of parameters too."""
-    manifest = json.loads((minit2v.weights.data_dir() / "released_manifest.json").read_text())[layout]
+    manifest = json.loads((minit2v.files.data_dir() / "released_manifest.json").read_text())[layout]
     preset = presets.get("modelscope-1.7b")
     assert len(manifest["unet"]) == 1480 and len(manifest["autoencoder"]) == 248
     parameters = {"unet": 1_411_233_860, "autoencoder": 83_653_863, "text": 340_387_840}
-    for network, build in released.BUILD.items():
+    for network, build in NETWORKS.items():
         with torch.device("meta"):
             module = build(getattr(preset, network))
         shapes = {layouts.bare(name): shape for name, shape in manifest[network].items()}

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import minit2v
-from minit2v import released, weights
-from minit2v.datasets import MovingThings, moving_things, parse
-from minit2v.datasets.scenes import render
+from minit2v.checkpoints.find import fingerprint
+from minit2v.datasets.moving_things import MovingThings, parse
+from minit2v.datasets.moving_things import dataset as moving_things
+from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.report import evaluate, evaluate_folder
@@ -115,8 +116,8 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     """Clips are sampled once for the same weights and settings, and again for others."""
     pipe, print_of = Drawer(), {"model": "aaa"}
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
-    monkeypatch.setattr(weights, "find_model", lambda model: model)
-    monkeypatch.setattr(weights, "fingerprint", print_of.get)
+    monkeypatch.setattr("minit2v.checkpoints.find.find_model", lambda model: model)
+    monkeypatch.setattr("minit2v.checkpoints.find.fingerprint", print_of.get)
     monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda model: 0.5)
 
     def calls(**changed):
@@ -171,27 +172,27 @@ def model_folder(folder, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_fingerprint_is_of_every_file_that_is_read_in_every_layout(tmp_path, layout):
     folder = model_folder(tmp_path / "one", layout)
-    before = weights.fingerprint(folder)
-    assert len(before) == 12 and weights.fingerprint(model_folder(tmp_path / "two", layout)) == before
+    before = fingerprint(folder)
+    assert len(before) == 12 and fingerprint(model_folder(tmp_path / "two", layout)) == before
     for name in LAYOUTS[layout]:
         (folder / name).write_text("trained further")
-        assert weights.fingerprint(folder) != before, name
+        assert fingerprint(folder) != before, name
         (folder / name).write_text(name)
     (folder / "README.md").write_text("another")
-    assert weights.fingerprint(folder) == before
+    assert fingerprint(folder) == before
     (folder / LAYOUTS[layout][-1]).unlink()
     with pytest.raises(UserError, match="text"):
-        weights.fingerprint(folder)
+        fingerprint(folder)
 
 
 def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypatch, tmp_path):
     folder = model_folder(tmp_path / "released", "diffusers")
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
-    monkeypatch.setattr(released, "download", lambda name, half: folder)
+    monkeypatch.setattr("minit2v.loading.download", lambda name, half: folder)
     monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda model: 0.5)
     for model in (str(folder), "owner/released"):
         report = evaluate(model, ("test_seen",), n=4, batch=4)
-        assert report["model"] == "released" and report["weights"] == weights.fingerprint(folder)
+        assert report["model"] == "released" and report["weights"] == fingerprint(folder)
 
 
 @pytest.mark.parametrize("wrong, message", [

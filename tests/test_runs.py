@@ -15,9 +15,9 @@ from PIL import Image
 from minit2v import lab
 from minit2v.errors import UserError
 from minit2v.files import data_dir
-from minit2v.lab import runs
-from minit2v.lab.runs import Run
+from minit2v.lab.course import trainings as runs
 from minit2v.lab.widgets.base import png
+from minit2v.recording.run import Run
 
 SHIPPED = [f"nano-vqgan-{variant}" for variant in runs.VARIANTS]
 

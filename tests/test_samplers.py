@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from minit2v import samplers
-from minit2v.diffusion import Diffusion
+from minit2v.diffusion import samplers
+from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
 

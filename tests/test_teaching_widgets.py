@@ -13,8 +13,7 @@ pytest.importorskip("matplotlib")
 
 import minit2v
 from minit2v import presets
-from minit2v.bottleneck import Codebook
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
@@ -24,9 +23,10 @@ from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
 from minit2v.lab.widgets.unet_map import UNetMap
+from minit2v.networks.bottleneck import Codebook
+from minit2v.networks.text import TextEncoder
+from minit2v.networks.unet import UNet
 from minit2v.presets import TextConfig
-from minit2v.text import TextEncoder
-from minit2v.unet import UNet
 
 ROOT = Path(__file__).parent.parent
 

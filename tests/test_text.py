@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minit2v import presets
-from minit2v.datasets import parse
+from minit2v.datasets.moving_things import parse
 from minit2v.errors import UserError
+from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.presets import TextConfig, VisionConfig
-from minit2v.text import TextEncoder, Tokenizer
 
 TINY = TextConfig(context_length=10, width=32, heads=4, layers=3, embed_dim=16, vision=VisionConfig(16, 8, 32, 1, 2))
 WORDS = ("a", "big", "cyan", "circle", "moves", "left", "leftwards")
@@ -29,7 +29,7 @@ def encoder():
 def test_released_size_is_vit_h_14():
     from open_clip import get_model_config
 
-    from minit2v.training.clip import build_clip
+    from minit2v.networks.clip import build_clip
 
     text = presets.get("modelscope-1.7b").text
     released = get_model_config("ViT-H-14")
@@ -130,7 +130,7 @@ def test_a_token_sees_only_those_before_it(encoder):
 
 @pytest.fixture(scope="module")
 def task():
-    from minit2v.training.clip import ClipTask, ClipTraining
+    from minit2v.training.text import ClipTask, ClipTraining
 
     torch.manual_seed(0)
     nano = presets.get("nano")
@@ -139,7 +139,7 @@ def task():
 
 
 def test_storyboard_is_four_frames_in_reading_order():
-    from minit2v.training.clip import storyboard
+    from minit2v.networks.clip import storyboard
 
     clip = np.broadcast_to(np.arange(16, dtype=np.uint8)[None, :, None, None, None], (2, 16, 4, 4, 3)) * 10
     assert storyboard(clip)[1, :, :, 0].tolist() == [[0, 0, 50, 50]] * 2 + [[100, 100, 150, 150]] * 2

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from minit2v import presets, weights
+from minit2v import presets
+from minit2v.checkpoints.folder import save_model
 from minit2v.errors import UserError
 from minit2v.training.log import Log
 from minit2v.training.trainer import TrainConfig, train
@@ -132,12 +133,12 @@ def test_budget_by_the_clock_ends_and_anneals(tmp_path):
 
 def nano_folder(folder):
     """An untrained nano model, as the UNet's training expects to find it."""
-    from minit2v.autoencoder import VQGAN
-    from minit2v.text import TextEncoder
+    from minit2v.networks.autoencoder import VQGAN
+    from minit2v.networks.text import TextEncoder
 
     preset = presets.get("nano")
     torch.manual_seed(0)
-    weights.save_model(folder, preset, autoencoder=VQGAN(preset.autoencoder), text=TextEncoder(preset.text))
+    save_model(folder, preset, autoencoder=VQGAN(preset.autoencoder), text=TextEncoder(preset.text))
     return folder
 
 

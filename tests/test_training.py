@@ -6,12 +6,16 @@ import pytest
 import torch
 
 import minit2v
-from minit2v import presets, training, weights
-from minit2v.datasets import Spec, Thing
+from minit2v import presets
+from minit2v.checkpoints.find import fingerprint
+from minit2v.checkpoints.folder import load_into, read_preset, save_preset
+from minit2v.datasets.moving_things import Spec, Thing
+from minit2v.datasets.moving_things.wrong_words import with_wrong
 from minit2v.errors import UserError
-from minit2v.training import run, trainer
+from minit2v.training import run as training
+from minit2v.training import trainer
+from minit2v.training.run import run
 from minit2v.training.unet import UNetTask, UNetTraining, equally_loud
-from minit2v.training.wrong_words import with_wrong
 
 SMALL = {
     "vqgan": {"steps": "2", "batch": "4"},
@@ -72,11 +76,11 @@ def test_ctrl_c_before_the_first_step_says_so(folder, tmp_path, monkeypatch):
 
 def test_latents_of_a_trained_autoencoder_are_normal(folder):
     """Mean 0 and variance 1 a channel, so that the noise schedule means the same for every one."""
-    from minit2v.training.vqgan import VQGANTask
+    from minit2v.training.autoencoder import VQGANTask
 
-    preset = weights.read_preset(folder)
+    preset = read_preset(folder)
     task = VQGANTask(preset)
-    weights.load_into(task.autoencoder, folder / "autoencoder.safetensors")
+    load_into(task.autoencoder, folder / "autoencoder.safetensors")
     with torch.no_grad():
         latents = task.autoencoder.encode(task.draw_frames(torch.Generator().manual_seed(9), 128))
     assert latents.mean((0, 2, 3)).abs().max() < 0.3 and (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
@@ -87,7 +91,7 @@ def test_what_the_unet_is_shown(folder):
     config = UNetTraining(
         clips=8, images=16, image_stage=0.2, sparse_until=0.6, sparse_frames=4, caption_dropout=0.5, high_noise=0.5
     )
-    task = UNetTask(weights.read_preset(folder), config, folder)
+    task = UNetTask(read_preset(folder), config, folder)
     empty, seen = task.cache["contexts"][0].float(), {}
     for progress, gap in ((0.1, 4), (0.25, 4), (0.4, 2), (0.8, 1)):
         task.progress = progress
@@ -109,7 +113,7 @@ def test_what_the_unet_is_shown(folder):
 def test_stills_are_one_picture_throughout(folder):
     """An image concept is shown at every number of frames, and its frames are told apart by their numbers alone."""
     config = UNetTraining(clips=8, images=16, image_stage=0.1, sparse_until=0.0, image_share=1.0, stills=0.8)
-    task = UNetTask(weights.read_preset(folder), config, folder)
+    task = UNetTask(read_preset(folder), config, folder)
     task.progress = 0.05
     assert {task.draw(torch.Generator().manual_seed(i), 2)["latents"].shape[2] for i in range(20)} == {1}
     task.progress, lengths = 0.9, []
@@ -125,9 +129,9 @@ def test_stills_are_one_picture_throughout(folder):
 def test_trained_further(tmp_path, folder):
     """`start`: a new run that begins with the weights of a model and leaves that model alone."""
     settings = {"steps": "1", "batch": "2", "clips": "8", "images": "16", "lr": "1e-12", "image_stage": "0"}
-    before = weights.fingerprint(folder)
+    before = fingerprint(folder)
     run("unet", "nano", tmp_path / "more", settings=settings, start=folder)
-    assert weights.fingerprint(folder) == before
+    assert fingerprint(folder) == before
     old, new = (minit2v.load(at, device="cpu").unet.state_dict() for at in (folder, tmp_path / "more"))
     assert all(torch.allclose(old[name], new[name], atol=1e-3) for name in old), "a tiny rate: the same weights"
     with pytest.raises(UserError, match="--from: expected with unet"):
@@ -155,7 +159,7 @@ def test_every_batch_has_all_noise_levels(folder, share, progress):
 
 def test_every_noise_level_pulls_as_hard(folder, monkeypatch):
     """The loss is divided by the root of its level's mean, which the task learns: what is left is that root."""
-    task = UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16, balanced=True), folder)
+    task = UNetTask(read_preset(folder), UNetTraining(clips=8, images=16, balanced=True), folder)
     task.progress = 1.0
     true = lambda t: 0.01 + 0.8 * (t / 1000) ** 2
     monkeypatch.setattr(task, "losses", lambda t, **_: true(t.float()))
@@ -173,7 +177,7 @@ def test_every_noise_level_pulls_as_hard(folder, monkeypatch):
 
 
 def test_image_stage_leaves_temporal_layers_alone(folder):
-    task = UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16), folder)
+    task = UNetTask(read_preset(folder), UNetTraining(clips=8, images=16), folder)
     torch.nn.init.normal_(task.unet.conv_out.weight)  # it starts at zero and would let no gradient through
     for progress, moved in ((0.0, False), (0.9, True)):
         task.progress = progress
@@ -206,13 +210,13 @@ def test_settings_are_checked(tmp_path, settings, message):
 @pytest.mark.parametrize("frames", [0, -4, 3, 5, 32])
 def test_clips_are_halved_to_sparse_ones(folder, frames):
     with pytest.raises(UserError, match=f"sparse_frames: expected one of 16, 8, 4, 2, 1, found {frames}"):
-        UNetTask(weights.read_preset(folder), UNetTraining(clips=8, images=16, sparse_frames=frames), folder)
+        UNetTask(read_preset(folder), UNetTraining(clips=8, images=16, sparse_frames=frames), folder)
 
 
 def test_unet_needs_the_other_two(tmp_path):
     with pytest.raises(UserError, match="minit2v train vqgan"):
         run("unet", "nano", tmp_path)
-    weights.save_preset(tmp_path, presets.get("nano"))
+    save_preset(tmp_path, presets.get("nano"))
     with pytest.raises(UserError, match="run of preset 'nano'"):
         run("unet", "mini", tmp_path)
 
@@ -247,12 +251,12 @@ def test_goes_on_only_as_it_began(tmp_path, folder):
     with pytest.raises(UserError, match="nothing to resume"):
         run("unet", "nano", tmp_path / "run", settings=few, resume=True)
     run("unet", "nano", tmp_path / "run", settings=few)
-    before = weights.fingerprint(tmp_path / "run")
+    before = fingerprint(tmp_path / "run")
     with pytest.raises(UserError, match="other settings .high_noise"):
         run("unet", "nano", tmp_path / "run", settings=few | {"high_noise": "0.9"}, resume=True)
     with pytest.raises(UserError, match="other settings .preset"):
         run("unet", "nano", tmp_path / "run", settings=few | {"diffusion.prediction": "x0"}, resume=True)
-    assert weights.fingerprint(tmp_path / "run") == before
+    assert fingerprint(tmp_path / "run") == before
     run("unet", "nano", tmp_path / "run", settings=few | {"steps": "4"}, resume=True)
-    assert weights.fingerprint(tmp_path / "run") != before
+    assert fingerprint(tmp_path / "run") != before
     assert torch.load(tmp_path / "run/unet/checkpoint.pt", weights_only=True)["step"] == 4

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from minit2v import blocks, presets
-from minit2v.blocks import attend
-from minit2v.norm import GroupNorm
+from minit2v import presets
+from minit2v.networks import blocks
+from minit2v.networks.blocks import attend
+from minit2v.networks.layers import GroupNorm
+from minit2v.networks.unet import Layout, UNet
 from minit2v.presets import UNetConfig
-from minit2v.unet import Layout, UNet
 
 TINY = UNetConfig(
     channels=(32, 64),

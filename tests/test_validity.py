@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 
 from minit2v.errors import UserError
-from minit2v.evaluation import validity
-from minit2v.evaluation.corruptions import CORRUPTIONS, LEVELS
-from minit2v.evaluation.validity import BLIND, DISTANCES, METRICS, MISLED, cells, floor, matched_pair, spearman, table
+from minit2v.evaluation.validity import matrix as validity
+from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS
+from minit2v.evaluation.validity.matrix import (
+    BLIND,
+    DISTANCES,
+    METRICS,
+    MISLED,
+    cells,
+    floor,
+    matched_pair,
+    spearman,
+    table,
+)
 
 
 def test_spearman_of_ranks():

@@ -14,10 +14,9 @@ import torch
 import traitlets
 from PIL import Image
 
-from minit2v import samplers
-from minit2v.diffusion import Diffusion
+from minit2v.diffusion import samplers
+from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
-from minit2v.flight import Flight, packed
 from minit2v.lab.widgets.base import VIEW, LabWidget, atlas, pack, to_uint8
 from minit2v.lab.widgets.dial import NoiseDial
 from minit2v.lab.widgets.pair import linked
@@ -25,6 +24,7 @@ from minit2v.lab.widgets.pictures import MOST_BYTES
 from minit2v.lab.widgets.scrubber import LatentScrubber, colour_projection, numbered
 from minit2v.lab.widgets.stepper import MOST_STEPS, SamplerStepper
 from minit2v.presets import DiffusionConfig
+from minit2v.recording.flight import Flight, packed
 
 WIDGETS = Path(__file__).parent.parent / "minit2v/lab/widgets"
 RNG = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from minit2v.windows import shared_noise, starts, windowed
+from minit2v.diffusion.windows import shared_noise, starts, windowed
 
 
 def test_windows_cover_every_frame_and_end_with_the_clip():

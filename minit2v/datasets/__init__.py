@@ -1,7 +1,1 @@
-"""Data sets: Moving Things, drawn by a program, with captions that say exactly what is to be seen."""
-
-from minit2v.datasets.captions import Spec, Thing, caption, parse
-from minit2v.datasets.moving_things import MovingThings, Sample
-from minit2v.datasets.phrases import words
-
-__all__ = ["MovingThings", "Sample", "Spec", "Thing", "caption", "parse", "words"]
+"""Data sets: captioned clips and pictures."""

@@ -9,23 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from minit2v.datasets import Spec, parse
+from minit2v.datasets.moving_things import Spec, parse
 from minit2v.errors import UserError
-from minit2v.evaluation.networks import resize
+from minit2v.evaluation.mini.networks import resize
 from minit2v.files import atomic
 from minit2v.video import Clip
 
 
 def fingerprint_of(model: str | Path, dtype) -> str:
-    """`weights.fingerprint` of the model that `minit2v.load(model)` gave in this torch dtype, also for a hub id: what
+    """`fingerprint` of the model that `minit2v.load(model)` gave in this torch dtype, also for a hub id: what
     is kept of a model is kept under it, as another training may have written into the same folder since."""
     import torch
 
-    from minit2v import released, weights
+    from minit2v.checkpoints.find import find_model, fingerprint
+    from minit2v.checkpoints.hub import download, on_hub
 
-    if released.on_hub(model):
-        return weights.fingerprint(released.download(str(model), half=dtype != torch.float32))  # it is in the cache
-    return weights.fingerprint(weights.find_model(model))
+    if on_hub(model):
+        return fingerprint(download(str(model), half=dtype != torch.float32))  # it is in the cache
+    return fingerprint(find_model(model))
 
 
 class Sampler:

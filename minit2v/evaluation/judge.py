@@ -22,9 +22,9 @@ from itertools import product
 
 import numpy as np
 
-from minit2v.datasets.captions import Spec, Thing
-from minit2v.datasets.render import COLOURS, SHAPES
-from minit2v.datasets.scenes import RADIUS, SPEED, render
+from minit2v.datasets.moving_things.captions import Spec, Thing
+from minit2v.datasets.moving_things.render import COLOURS, SHAPES
+from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.errors import UserError
 
 THRESHOLD = 40  # least distance of a thing from the background, grey levels

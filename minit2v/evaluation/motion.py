@@ -19,7 +19,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation import judge
-from minit2v.evaluation.networks import check_clips
+from minit2v.evaluation.mini.networks import check_clips
 
 FPS = 8  # frames a second of Moving Things
 PAIRS = ((0, 1), (0, 2), (1, 2))  # of thirds of a clip

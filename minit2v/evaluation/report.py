@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation.clip_sources import Sampler, fingerprint_of, read_folder
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.scores import Reference, redrawn
+from minit2v.evaluation.mini.scores import Reference, redrawn
 from minit2v.evaluation.table import COLUMNS, markdown
 from minit2v.files import atomic, data_dir
 

@@ -1,8 +1,8 @@
 """A report as Markdown: accuracies of the judge, distances to real clips, text and motion, and how they were made."""
 
+from minit2v.evaluation.full_scale.published import MARK, MODELSCOPE
 from minit2v.evaluation.judge import ATTRIBUTES
-from minit2v.evaluation.published import MARK, MODELSCOPE
-from minit2v.evaluation.scores import DISTANCES
+from minit2v.evaluation.mini.scores import DISTANCES
 
 COLUMNS = {name: name for name in (*ATTRIBUTES, "all")} | {"motion": "direction"}  # key of `agrees` -> heading
 TEXT = ("CLIPSIM", "CLIPSIM / real", "video similarity", "direction gap", "R-precision")

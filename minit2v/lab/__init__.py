@@ -14,15 +14,15 @@ matters only to the widget that needs it.
 from importlib import import_module
 
 _HOME = {  # name -> the module of this package that it lives in
-    "setup": "session",
-    "show_source": "source",
-    "check": "exercises",
-    "rescue": "exercises",
-    "yours": "exercises",
-    "swap": "swapping",
-    "predict": "questions",
-    "quiz": "questions",
-    "equations": "equation_table",
+    "setup": "course.session",
+    "show_source": "course.source",
+    "check": "course.exercises",
+    "rescue": "course.exercises",
+    "yours": "course.exercises",
+    "swap": "course.swapping",
+    "predict": "course.questions",
+    "quiz": "course.questions",
+    "equations": "course.equation_table",
     "strip": "plots",
     "play": "plots",
     "sheet": "plots",
@@ -43,8 +43,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "UNetMap": "widgets.unet_map",
     "PipelineMap": "widgets.pipeline_map",
 }
-_MODULES = {"session", "source", "runs", "exercises", "swapping", "questions", "equation_table", "plots", "widgets",
-            "checks"}  # fmt: skip
+_MODULES = {"course", "plots", "widgets"}
 
 
 def __getattr__(name):

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.files import atomic
-from minit2v.pipeline import TextToVideo
+from minit2v.systems.pipeline import TextToVideo
 
 
 def cached(path: Path, pipe: TextToVideo, clips: int, images: int) -> dict[str, Tensor]:

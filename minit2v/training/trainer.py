@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from minit2v.allocator import keep_freed_memory
 from minit2v.errors import UserError
+from minit2v.memory.allocator import keep_freed_memory
 from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
 from minit2v.training.muon import Muon

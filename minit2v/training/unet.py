@@ -23,18 +23,18 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from minit2v import weights
-from minit2v.autoencoder import VQGAN
-from minit2v.datasets import MovingThings, caption
-from minit2v.diffusion import Diffusion
+from minit2v.checkpoints.folder import load_into
+from minit2v.datasets.moving_things import MovingThings, caption
+from minit2v.datasets.moving_things.wrong_words import with_wrong
+from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
-from minit2v.pipeline import TextToVideo
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.text import TextEncoder
+from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
-from minit2v.text import TextEncoder
+from minit2v.systems.pipeline import TextToVideo
 from minit2v.training.latents import cached
 from minit2v.training.ranks import this_process
-from minit2v.training.wrong_words import with_wrong
-from minit2v.unet import UNet
 
 LOG_ERROR_RATE = 10.0  # learning rate of `UNetTask.log_error` over that of the others: 40 numbers, soon known
 
@@ -75,8 +75,8 @@ class UNetTask(nn.Module):
         self.preset, self.config, self.progress, self.sensitivity = preset, config, 0.0, {}
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
-        autoencoder = weights.load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", "vqgan"))
-        text = weights.load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
+        autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", "vqgan"))
+        text = load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
         # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
         self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
         with this_process().main_process_first():  # the others find what the first has computed

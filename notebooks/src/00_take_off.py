@@ -84,11 +84,12 @@ lab.PipelineMap(ctx.pipe, name="pipeline-map")
 # that run the large model. Only the settings differ, and the two lines below are made by counting, not by quoting.
 
 # %%
-from minit2v import presets, weights
+from minit2v import presets
+from minit2v.checkpoints.inspect import inspect
 
 for name in ("mini", "modelscope-1.7b"):
     preset = presets.get(name)
-    unet_line = " ".join(weights.inspect(name).splitlines()[0].split())
+    unet_line = " ".join(inspect(name).splitlines()[0].split())
     print(f"{name:16}{unet_line} parameters · {preset.height} pixels · {preset.frames} frames")
 
 # %% [markdown]
@@ -137,7 +138,7 @@ print("context (b, n, d):", tuple(context.shape))
 # from a seeded generator, so that seed 0 means the same noise on your machine and on mine.
 
 # %%
-from minit2v.samplers import SAMPLERS, gaussian, guided
+from minit2v.diffusion.samplers import SAMPLERS, gaussian, guided
 
 noise = gaussian(latent_shape, torch.Generator().manual_seed(0))
 print("noise (b, c, f, h, w):", tuple(noise.shape))

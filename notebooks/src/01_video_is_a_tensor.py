@@ -38,8 +38,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from minit2v.datasets import MovingThings, caption, parse
-from minit2v.datasets.scenes import render
+from minit2v.datasets.moving_things import MovingThings, caption, parse
+from minit2v.datasets.moving_things.scenes import render
 from minit2v.video import Clip
 
 
@@ -117,7 +117,7 @@ print("the same number in both orders:", int(x[0, 0, 8, 32, 20]), "=", int(pixel
 # wrong one does not complain, so it is worth knowing what each mistake *looks* like.
 
 # %%
-from minit2v.training.vqgan import to_signed
+from minit2v.training.autoencoder import to_signed
 
 lab.show_source(to_signed)
 frame = pixels[8].astype(np.float32)  # 0..255
@@ -139,7 +139,7 @@ lab.sheet(
 # the release does. How many of the 256 levels survive the way there and back?
 
 # %%
-from minit2v import pipeline
+from minit2v.systems import pipeline
 
 lab.show_source(pipeline._pixels)
 levels = np.arange(256, dtype=np.uint8)
@@ -203,7 +203,7 @@ lab.strip(
 # combinations must never be in the training set. Let us find out which, by counting.
 
 # %%
-from minit2v.datasets.render import COLOURS, SHAPES
+from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 
 looks = {}
 for images in (False, True):  # clips, then still pictures
@@ -255,7 +255,7 @@ lab.FoldViz(
 # (1.3) and (1.4). The first is told `f`, because `b f` alone does not say how many clips there are.
 
 # %%
-from minit2v.blocks import clip_view, frame_view
+from minit2v.networks.blocks import clip_view, frame_view
 
 b, c, f, h, w = 2, 3, 5, 4, 6  # all different, so that no axis can be taken for another
 clips = torch.arange(b * c * f * h * w).reshape(b, c, f, h, w)
@@ -631,7 +631,7 @@ damaged = {
 lab.play(damaged, alt="Six versions of the clip: as drawn, standing still, backwards, jumping, pulsing, and noisy.")
 
 # %%
-from minit2v.lab.checks import nb01  # the library's solutions: this works before you have solved anything
+from minit2v.lab.course.checks import nb01  # the library's solutions: this works before you have solved anything
 
 batch = lambda p: rearrange(torch.from_numpy(p).float(), "f H W c -> 1 c f H W")
 print(f"{'':12} {'difference':>10} {'flicker':>8}   judge")

@@ -43,8 +43,8 @@ ctx = lab.setup(2)
 import torch
 import torch.nn.functional as F
 
-from minit2v.datasets import MovingThings
-from minit2v.training.vqgan import to_signed
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.training.autoencoder import to_signed
 
 pixels = MovingThings("val").batch(range(16))[0][:, 8]  # uint8 (n, H, W, 3)
 frames = to_signed(torch.from_numpy(pixels))  # (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]
@@ -277,7 +277,7 @@ lab.check("2.1", rescaled)
 # behind them swallows the inverse. No reconstruction changes:
 
 # %%
-from minit2v.training.vqgan import VQGANTask
+from minit2v.training.autoencoder import VQGANTask
 
 lab.show_source(VQGANTask.normalise)
 
@@ -339,7 +339,7 @@ lab.strip(dreams, n=6, alt="Six dark frames, full of scattered coloured crumbs, 
 # lay the book over frames of the training set and judge it on our sixteen.
 
 # %%
-from minit2v.bottleneck import Codebook
+from minit2v.networks.bottleneck import Codebook
 
 others = torch.from_numpy(MovingThings("train").batch(range(32))[0][:, ::4]).flatten(0, 1)  # 32 clips, 4 frames each
 with torch.no_grad():
@@ -524,7 +524,7 @@ def losses(quantiser, steps=40):
 
 
 # %%
-from minit2v.lab.checks.nb02 import quantise as right_quantise
+from minit2v.lab.course.checks.nb02 import quantise as right_quantise
 
 curves = {"straight through": losses(right_quantise), "broken": losses(broken_quantise)}
 lab.curves(

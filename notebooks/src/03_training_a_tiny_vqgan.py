@@ -38,7 +38,8 @@ ctx = lab.setup(3)
 # %%
 import torch
 
-from minit2v.lab.runs import Run, task_of, training, unseen_frames
+from minit2v.lab.course.trainings import task_of, training, unseen_frames
+from minit2v.recording.run import Run
 
 task = task_of("late")  # networks, losses and data; the name will make sense in section 5
 frames = unseen_frames()  # (64, 3, 32, 32) in [-1, 1], none of them is trained on
@@ -117,7 +118,7 @@ lab.sheet(shown, ["frame", "edges of 1 pixel", "of 2 pixels", "of 4 pixels", "wh
 # it judge two mistakes that are *equal* for L1: a blurred ring, and a sharp one in a slightly wrong shade?
 
 # %%
-from minit2v.training.vqgan import pixel_weights, pyramid_loss
+from minit2v.training.autoencoder import pixel_weights, pyramid_loss
 
 blurred = F.avg_pool2d(ring, 5, stride=1, padding=2, count_include_pad=False)
 shaded = ring + (blurred - ring).abs().mean()
@@ -286,7 +287,7 @@ lab.curves(lines, "score", "loss", alt="The loss for frames falls to zero at sco
 # Look for what is detached:
 
 # %%
-from minit2v.training.vqgan import VQGANTask
+from minit2v.training.autoencoder import VQGANTask
 
 lab.show_source(VQGANTask.adversarial)
 lab.show_source(VQGANTask.hinge)
@@ -397,7 +398,7 @@ lab.sheet([*frames[[13, 3, 2, 5]], *given_back[[13, 3, 2, 5]]], columns=4,
 # %%
 RUN = False  # True: 1,500 steps, two to three minutes on an idle core, more on a busy one
 if RUN:
-    from minit2v.lab.runs import record
+    from minit2v.lab.course.trainings import record
 
     mine = record(task_of("late"), 1500, "mine", late.steps.tolist())
 else:
@@ -552,7 +553,7 @@ lab.check("3.B", update)
 # library's.
 
 # %%
-from minit2v.bottleneck import Codebook
+from minit2v.networks.bottleneck import Codebook
 
 lab.show_source(Codebook.update)
 ways = learn(lab.yours("3.B"))

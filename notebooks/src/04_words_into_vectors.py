@@ -67,7 +67,7 @@ lab.TokenLens(encoder, prompts, name="token-lens")
 # pieces.
 
 # %%
-from minit2v.text import Tokenizer
+from minit2v.networks.text import Tokenizer
 
 full = Tokenizer(context_length=77)  # the vocabulary of CLIP, as open_clip ships it
 for text in ("a panda skateboarding", "a pandalike skateboardist"):
@@ -336,7 +336,7 @@ lab.check("4.3", encode)
 # how far the mean of the rows moves.
 
 # %%
-from minit2v.datasets import Spec, Thing, caption
+from minit2v.datasets.moving_things import Spec, Thing, caption
 
 plain = Thing("circle", "red", "large", "left", "quickly")
 turned = {"shape": "square", "colour": "blue", "size": "small", "motion": "right", "speed": "slowly"}
@@ -372,7 +372,7 @@ print("the loudest word moves the mean more than twice as far as the quietest:",
 # %%
 from itertools import product
 
-from minit2v.datasets.moving_things import FOUR
+from minit2v.datasets.moving_things.dataset import FOUR
 from minit2v.training.unet import equally_loud
 
 shapes = ("circle", "square", "triangle", "cross", "ring", "moon")
@@ -446,7 +446,7 @@ print("but the mean features point elsewhere, cosine below 0.95:", similar < 0.9
 # the model make of such a context? We let it sample with the right and with the wrong one, from the same noise.
 
 # %%
-from minit2v.samplers import SAMPLERS, gaussian, guided
+from minit2v.diffusion.samplers import SAMPLERS, gaussian, guided
 
 clips = {}
 empty = encoder.tokens([""]).to(ctx.device)

@@ -46,7 +46,7 @@ ctx = lab.setup(5)
 # %%
 import torch
 
-from minit2v.datasets import MovingThings
+from minit2v.datasets.moving_things import MovingThings
 
 
 def standardised(frames):
@@ -68,7 +68,7 @@ lab.play({"the victim": sample.frames}, alt="A large yellow square moves quickly
 # %%
 from dataclasses import replace
 
-from minit2v.diffusion import Diffusion
+from minit2v.diffusion.process import Diffusion
 from minit2v.presets import DiffusionConfig
 
 config = DiffusionConfig()  # every default is the released model's
@@ -150,7 +150,7 @@ lab.check("5.1", q_sample)
 # should.
 
 # %%
-from minit2v.diffusion import betas
+from minit2v.diffusion.process import betas
 
 beta = betas(config)  # float64 (1000,)
 number = torch.full((20_000,), 2.0, dtype=torch.float64)
@@ -401,7 +401,7 @@ lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means
 # Measured by the squared error, the best answer to "I know nothing" is the average of all clips. Here it is:
 
 # %%
-from minit2v.diffusion import shift_snr, split, zero_terminal_snr
+from minit2v.diffusion.process import shift_snr, split, zero_terminal_snr
 
 lab.show_source(zero_terminal_snr)
 lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4, alt="Four frames of a cloud of many shapes.")

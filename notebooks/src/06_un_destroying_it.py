@@ -45,8 +45,8 @@ import math
 
 import torch
 
-from minit2v import samplers
-from minit2v.diffusion import Diffusion
+from minit2v.diffusion import samplers
+from minit2v.diffusion.process import Diffusion
 from minit2v.presets import DiffusionConfig
 
 angles = torch.arange(6, dtype=torch.float64) * 2 * math.pi / 6

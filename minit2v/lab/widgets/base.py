@@ -13,8 +13,6 @@ widget explanation"; animated PNG, https://www.w3.org/TR/png-3/.
 """
 
 import base64
-import io
-import math
 import zlib
 from pathlib import Path
 
@@ -30,7 +28,6 @@ except ImportError:  # then every widget is its picture and its text
     anywidget = None
 
 FOLDER = Path(__file__).parent
-LONGEST_SIDE = 16383  # pixels; the limit of the WebP format
 PACKED = ("uint8", "uint16", "float32")
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -40,36 +37,6 @@ _counts = {}  # class name -> widgets made in this kernel
 def files(*names):
     """The text of files of this folder, one after the other: what `_esm` and `_css` of a widget are."""
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
-
-
-def atlas(pictures):
-    """Many pictures of one size as one lossless WebP, which a browser decodes at once and cuts itself.
-
-    Args:
-        pictures: uint8 (n, H, W, 3), or (n, H, W) for grey.
-    Returns:
-        (bytes, layout): layout has width, height, columns and count of the tiles; tile i is in row i // columns,
-        column i % columns. Hand both to `openAtlas` of lab.js.
-    Raises UserError for another dtype or shape, and for more pixels than one WebP can hold.
-    """
-    from PIL import Image
-
-    pictures = np.asarray(pictures)
-    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4) or pictures.shape[3:] not in ((), (3,)):
-        raise UserError(f"atlas: expected uint8 (n, H, W[, 3]), found {pictures.dtype} {pictures.shape}")
-    n, H, W = pictures.shape[:3]
-    columns = min(n, max(1, round(math.sqrt(n * H / W))))  # nearly square
-    rows = -(-n // columns)
-    if max(columns * W, rows * H) > LONGEST_SIDE:
-        raise UserError(f"atlas: expected a picture of at most {LONGEST_SIDE} pixels a side, found "
-                        f"{columns * W}x{rows * H} for {n} tiles of {W}x{H}; show fewer steps or frames")
-    sheet = np.zeros((rows * columns, *pictures.shape[1:]), np.uint8)
-    sheet[:n] = pictures
-    sheet = sheet.reshape(rows, columns, *pictures.shape[1:]).swapaxes(1, 2)  # (r c H W 3) -> (r H c W 3)
-    layout = {"width": W, "height": H, "columns": columns, "count": n}
-    file = io.BytesIO()
-    Image.fromarray(sheet.reshape(rows * H, columns * W, *pictures.shape[3:])).save(file, "WEBP", lossless=True)
-    return file.getvalue(), layout
 
 
 def pack(**arrays):

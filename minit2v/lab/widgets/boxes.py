@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 import traitlets
 from torch import nn
 
-from minit2v.blocks import TemporalConv, TemporalTransformer
-from minit2v.lab.source import Source
+from minit2v.lab.course.source import Source
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files
+from minit2v.networks.blocks import TemporalConv, TemporalTransformer
 
 
 @dataclass

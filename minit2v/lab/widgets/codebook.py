@@ -19,10 +19,11 @@ import traitlets
 from einops import rearrange
 from torch import Tensor
 
-from minit2v.bottleneck import Codebook, perplexity
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
+from minit2v.lab.widgets.base import LabWidget, files, pack
+from minit2v.networks.bottleneck import Codebook, perplexity
+from minit2v.recording.sheets import atlas
 
 SHOWN = 5  # nearest codes in the list
 

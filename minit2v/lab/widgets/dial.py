@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import traitlets
 
-from minit2v.diffusion import Diffusion
+from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.lab.widgets.base import LabWidget, files, pack, to_uint8
 from minit2v.lab.widgets.pictures import LIMIT, channels, enlarge, sheet, spread

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import traitlets
 
-from minit2v.autoencoder import VQGAN
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, atlas, files
+from minit2v.lab.widgets.base import LabWidget, files
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.recording.sheets import atlas
 
 STOPS = 81  # of the slider; odd, so that 0 is one
 SMALL = 64 * 64  # pixels of a frame of which many edits are recorded

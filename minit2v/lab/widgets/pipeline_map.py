@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import torch
 
-from minit2v import samplers
-from minit2v.autoencoder import VQGAN
+from minit2v.diffusion import samplers
 from minit2v.errors import UserError
 from minit2v.lab.widgets.boxes import Box, BoxMap, count, parts_of, shape_text
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.text import TextEncoder, Tokenizer
+from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
-from minit2v.text import TextEncoder, Tokenizer
-from minit2v.unet import UNet
 from minit2v.video import Clip
 
 NOTEBOOKS = {

@@ -13,10 +13,11 @@ import traitlets
 
 from minit2v.errors import UserError
 from minit2v.lab.pictures import stack
-from minit2v.lab.runs import Run
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
+from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.lab.widgets.pictures import enlarge, sheet, spread
+from minit2v.recording.run import Run
+from minit2v.recording.sheets import atlas
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # as in drawing.js
 COLUMNS, TILES, TILE = 7, 4, 64  # of the static picture: steps, rows of frames, pixels

@@ -11,9 +11,10 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
-from minit2v.flight import Flight
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
+from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.lab.widgets.pictures import enlarge, moving, sheet, spread
+from minit2v.recording.flight import Flight
+from minit2v.recording.sheets import atlas
 
 VIEWS = ("latent channels", "latent as colour", "clip x0", "noise", "decoded", "cross-attention", "temporal attention")
 COLUMNS, TILE = 6, 64  # the static picture: steps, pixels of a tile
@@ -113,7 +114,7 @@ class LatentScrubber(LabWidget):
 
 def record(pipe, prompt, **settings):
     """A clip of a prompt sampled by a `TextToVideo`, step by step: a `Flight` to scrub. See `recording.flight_of`."""
-    from minit2v.recording import flight_of
+    from minit2v.recording.recorder import flight_of
 
     return flight_of(pipe, prompt, **settings)
 

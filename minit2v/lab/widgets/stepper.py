@@ -13,8 +13,9 @@ import traitlets
 
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, atlas, files, pack
+from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.lab.widgets.pictures import channels, enlarge, sheet, spread
+from minit2v.recording.sheets import atlas
 
 MOST_STEPS, MOST_POINTS, MOST_DATA = 100, 300, 600  # that are kept of a run, of its points, of the data
 KINDS = ("before", "noise", "x0", "after")

@@ -20,7 +20,7 @@ from torch import Tensor
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files, pack
-from minit2v.text import TextEncoder
+from minit2v.networks.text import TextEncoder
 
 FLOOR = 3e-4  # of the largest variance, added to all: directions of mere noise stay quiet, as in training/unet.py
 MOST_SHOWN = 32  # tokens of the matrices; padding beyond is told, not drawn
@@ -84,7 +84,7 @@ def centred(features: Tensor) -> np.ndarray:
 
 def familiar_captions(n: int = 256) -> list[str]:
     """Captions of Moving Things: what the shipped models were trained on."""
-    from minit2v.datasets import MovingThings
+    from minit2v.datasets.moving_things import MovingThings
 
     data = MovingThings("train")
     return [data.text(i)[0] for i in range(n)]

@@ -17,8 +17,8 @@ import torch
 
 from minit2v.errors import UserError
 from minit2v.lab.widgets.boxes import Box, BoxMap, count, parts_of, shape_text
+from minit2v.networks.unet import UNet
 from minit2v.presets import Preset, UNetConfig
-from minit2v.unet import UNet
 
 WIDTH, ROW, HEIGHT, BOX, INDENT = 584, 33, 26, 184, 13  # screen pixels
 
@@ -54,7 +54,7 @@ class UNetMap(BoxMap):
     """The UNet as boxes: pick one for the shapes of its input and output, its parameters and its source.
 
     Args:
-        unet: a `minit2v.unet.UNet`, a preset, or a `UNetConfig`.
+        unet: a `minit2v.networks.unet.UNet`, a preset, or a `UNetConfig`.
         size: (f, h, w) of the latents. By default 16 frames and what makes the lowest level 4 x 4.
         tokens: of the text; 77 in the released model.
 

@@ -1,0 +1,1 @@
+"""Checkpoints: weights on disk, ours and released ones, in and out."""

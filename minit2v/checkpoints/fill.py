@@ -1,0 +1,58 @@
+"""Tensors of a file into a module that waits on the meta device, one at a time: one copy of the weights, no more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minit2v.checkpoints.reading import Tensors
+from minit2v.errors import UserError
+
+MAPPED = 128 << 20  # bytes of a file that may count as memory beside the copies made of them
+
+
+def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors, dtype: torch.dtype,
+         device: str) -> nn.Module:  # fmt: skip
+    """Put the tensors into the module, each cast on its way. `table`: our name -> its names in the file (see `names`).
+    Raises UserError for a tensor that is missing, left over, of another shape or not finite; then the module is of no
+    use."""
+    state, copied = {}, 0
+    small = sum(p.nbytes for p in module.state_dict().values()) < MAPPED  # copied: its file may be replaced meanwhile
+    for key, value in matched(module, table, tensors):
+        state[key] = value.to(device, dtype if value.is_floating_point() else None, copy=small)
+        copied += value.nbytes if state[key] is not value or len(table[key]) > 1 else 0
+        if copied > MAPPED:
+            copied = tensors.forget() or 0
+    module.load_state_dict(state, strict=False, assign=True)
+    return module
+
+
+def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """(our name, tensor of our shape) for each row of the table. Raises UserError as `fill` does."""
+    expected, wanted = module.state_dict(), {part for parts in table.values() for part in parts}
+    left = next((name for name in tensors if name not in wanted), None)
+    missing = next((name for name in sorted(wanted) if name not in tensors), None)
+    if left or missing:
+        found = f"found {left}, which is none of them" if left else f"found no {missing}"
+        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; get it again")
+    for key, parts in table.items():
+        pieces = [tensors[part] for part in parts]
+        value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        yield key, _as_ours(value, expected[key], parts[0], tensors.path)
+
+
+def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
+    """The tensor with as many axes as ours has: layouts differ in axes of length 1 at the end."""
+    trimmed = lambda shape: tuple(shape[: max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
+    if trimmed(value.shape) != trimmed(ours.shape):
+        shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
+        raise UserError(f"{path} is of another model: {name}: {shapes}; load it with the settings it came with")
+    if value.is_floating_point() != ours.is_floating_point() or not finite(value):
+        raise UserError(f"{path} is damaged: {name} holds numbers that are not finite; get it again")
+    return value.reshape(ours.shape)
+
+
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite, told from the extremes: `isfinite` would need as much memory again."""
+    return value.numel() == 0 or all(extreme.isfinite().item() for extreme in value.aminmax())

@@ -1,0 +1,69 @@
+"""A model folder of our own layout: one safetensors file a network, settings beside them.
+
+    mini/config.json   unet.safetensors   autoencoder.safetensors   text.safetensors
+
+Files are written atomically (a temporary name, then a rename) and read strictly: a file that is damaged, cut short,
+foreign or of another preset is refused in one line with its name. safetensors files hold only numbers: reading one
+runs no code.
+"""
+
+import json
+from pathlib import Path
+
+from minit2v.checkpoints.fill import matched
+from minit2v.checkpoints.reading import read
+from minit2v.errors import UserError
+from minit2v.files import atomic
+from minit2v.presets import Preset
+
+NETWORKS = ("unet", "autoencoder", "text")  # the files of a model folder
+
+
+def read_preset(folder: Path) -> Preset:
+    """The settings of a model folder. Raises UserError if config.json is none."""
+    path = Path(folder) / "config.json"
+    try:
+        return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); get the model again") from None
+
+
+def save_preset(folder: Path, preset: Preset) -> None:
+    """Write config.json."""
+    with atomic(Path(folder) / "config.json") as path:
+        path.write_text(json.dumps(preset.to_dict(), indent=1) + "\n")
+
+
+def save_module(module, path: Path, dtype=None) -> None:
+    """Write a module's state as safetensors; floating point tensors as `dtype` if given (float16 halves the file)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    if dtype is not None:
+        state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    with atomic(path) as unfinished:
+        try:
+            save_file(state, unfinished)
+        except SafetensorError as error:  # what a full disk is to safetensors
+            raise OSError(str(error).splitlines()[0]) from None
+        unfinished.chmod(0o644)  # safetensors lets nobody else read
+
+
+def load_into(module, path: Path):
+    """Copy a safetensors file into a module, each tensor cast to the module's dtype; returns the module.
+
+    Raises UserError naming the file when it is missing, damaged, not finite, or belongs to another preset.
+    """
+    module.load_state_dict(dict(matched(module, {key: (key,) for key in module.state_dict()}, read(path))))
+    return module
+
+
+def save_model(folder: Path, preset: Preset, unet=None, autoencoder=None, text=None, dtype=None) -> None:
+    """Write config.json and the given networks."""
+    save_preset(folder, preset)
+    for name, module in zip(NETWORKS, (unet, autoencoder, text)):
+        if module is not None:
+            save_module(module, Path(folder) / f"{name}.safetensors", dtype)

@@ -1,0 +1,196 @@
+"""Files of weights that somebody else made, read without running anything that is in them.
+
+    .safetensors             numbers and names only
+    .bin .pth .pt .ckpt      a zip of numbers and a pickle that says how they belong together
+
+A pickle is a program: reading it the usual way runs it. Here it may build tensors and plain containers, by PyTorch's
+own `weights_only` reader; a whole training checkpoint, which that reader refuses, is read by an unpickler of our own
+(see `inert`). Tensors are mapped from the file: nothing is in memory until it is used.
+"""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minit2v.checkpoints.inert import InertPickle
+from minit2v.errors import UserError
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
+    "VQGAN_autoencoder.pth": {5_214_865_159: "88ecb782", 2_607_657_443: "930e9865"},
+}
+LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim anything
+
+
+class Tensors(Mapping):
+    """The tensors of one or several files: names and shapes at once, a tensor when it is asked for, mapped from disk.
+
+    Pages of a mapped file count as memory once they are read, and stay until its last tensor is gone: `forget` lets go
+    of the mapping, so that the next tensor is read from a new one.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor], path: Path,
+                 forget: Callable[[], None] = lambda: None):  # fmt: skip
+        self.shapes, self.get_tensor, self.path, self.forget = shapes, get, path, forget
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def renamed(self, rename: Callable[[str], str | None]) -> "Tensors":
+        """The same tensors under other names; those whose new name is None are left out."""
+        old = {new: name for name in self.shapes if (new := rename(name)) is not None}
+        shapes = {new: self.shapes[name] for new, name in old.items()}
+        return Tensors(shapes, lambda new: self.get_tensor(old[new]), self.path, self.forget)
+
+
+def reopened(open_file: Callable[[], Callable[[str], Tensor]]) -> tuple[Callable, Callable]:
+    """(get, forget) of a file that is opened when it is needed, and again after it was forgotten; an opened file gives
+    the tensor of a name."""
+    opened = []
+
+    def get(name: str) -> Tensor:
+        if not opened:
+            opened.append(open_file())
+        return opened[0](name)
+
+    return get, opened.clear
+
+
+def read(path: str | Path) -> Tensors:
+    """The tensors of a file, or of all the files that an index (`….index.json`, `….index.fp16.json`) names.
+
+    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, or that
+    holds anything but tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json" and ".index." in path.name:
+            return _sharded(path)
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; expected a file of weights there")
+        _check_known(path)
+        if path.suffix == ".safetensors":
+            return _safetensors(path)
+        if path.suffix in SUFFIXES:
+            return _pickled(path)
+    except UserError:
+        raise
+    except Exception as error:  # a broken file can make any reader raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{path} is damaged or no file of weights ({reason}); get it again") from None
+    raise UserError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}, found {path.suffix or 'none'}")
+
+
+def _safetensors(path: Path) -> Tensors:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:  # checks that every tensor lies inside the file
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    get, forget = reopened(lambda: safe_open(path, "pt").get_tensor)
+    return Tensors(shapes, get, path, forget)
+
+
+def _pickled(path: Path) -> Tensors:
+    _check_zip(path)
+    tensors = _unpickled(path)
+    for name, value in tensors.items():
+        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
+            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
+    get, forget = reopened(lambda: _unpickled(path).__getitem__)
+    return Tensors({name: tuple(value.shape) for name, value in tensors.items()}, get, path, forget)
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError:  # it names a class that PyTorch does not trust
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=InertPickle)
+    for wrapper in ("state_dict", "model", "module"):  # training checkpoints keep other things beside the weights
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}; is it a model?")
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path}: expected a dictionary of tensors, found none in it; is it a model?")
+    return tensors
+
+
+def _check_zip(path: Path) -> None:
+    """A file of PyTorch's is a zip that compresses nothing: what claims to hold more than its size is a bomb."""
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is damaged, or older than PyTorch 1.6: expected a zip; get it again, or save it with a newer one"
+        )
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise UserError(f"{path} is no file of PyTorch's: it claims to hold more than its {size:,} bytes; get it again")
+
+
+def _sharded(path: Path) -> Tensors:
+    """The files that an index names, each in the index's own folder."""
+    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    for name in set(weight_map.values()):
+        if Path(name).name != name or "\\" in name or Path(name).suffix not in SUFFIXES:
+            raise UserError(f"{path} is damaged: expected files in its own folder, found {name!r}; get it again")
+    files = {name: read(inside(path.parent, path.parent / name)) for name in sorted(set(weight_map.values()))}
+    for key, name in weight_map.items():
+        if key not in files[name]:
+            raise UserError(f"{path} is damaged: {name} does not hold {key}; get both again")
+    shapes = {key: files[name].shapes[key] for key, name in weight_map.items()}
+
+    def forget() -> None:
+        for tensors in files.values():
+            tensors.forget()
+
+    return Tensors(shapes, lambda key: files[weight_map[key]][key], path, forget)
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path, if it lies in the folder also after its links are followed.
+
+    The hub's cache is the exception: its snapshots link to the blobs beside them. Raises UserError else.
+    """
+    home = folder.resolve()
+    cached = next((parent.parent for parent in (home, *home.parents) if parent.name == "snapshots"), None)
+    target = path.resolve()
+    if not target.is_relative_to(home) and not (cached and target.is_relative_to(cached)):
+        raise UserError(f"{path} leads out of its folder, to {target}; expected a file, copy it there")
+    return path
+
+
+def _check_known(path: Path) -> None:
+    """Compare the checksum of a file of which it has been published. Raises UserError if it differs."""
+    status = path.stat()
+    published = KNOWN.get(path.name, {}).get(status.st_size)
+    if published:
+        found = _sha256(path, status.st_size, status.st_mtime)
+        if not found.startswith(published):
+            raise UserError(f"{path} is damaged: its sha256 is {found[:8]}…, published is {published}…; get it again")
+
+
+@cache
+def _sha256(path: Path, size: int, changed: float) -> str:
+    """Of a file; read again only if it has changed."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""The command line: `minit2v sample | train | evaluate | fetch | weights | doctor`, the same as `python -m minit2v`.
+
+`parser` says what can be asked for; `commands` does it.
+
+Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
+and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
+"""
+
+import sys
+import warnings
+
+from minit2v.cli.parser import parser
+from minit2v.errors import UserError
+
+
+def main(argv=None):
+    """Run the command line `argv` (default: the program's own) and return the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    warnings.formatwarning = lambda message, *place, **more: f"minit2v: {message}\n"
+    try:
+        args = parser().parse_args(argv)
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        return _complain("stopped", 130)
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        if isinstance(error, UserError):
+            return _complain(error, 2)
+        return _complain(f"fault: {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _complain(message, status):
+    print(f"minit2v: {' '.join(str(message).split())}", file=sys.stderr)     # always one line
+    return status

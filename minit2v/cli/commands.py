@@ -1,0 +1,158 @@
+"""What the commands of the command line do: each is one small function over the library, given the parsed arguments.
+
+Heavy packages are imported inside the functions, so that `--help` is quick.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from minit2v.errors import UserError
+
+SETTINGS = (
+    "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
+)  # fmt: skip
+MADE = ("model", "steps", "guidance", "sampler", "dtype")  # options of evaluate: whose clips, and how it makes them
+ASKED = ("split", "n", "batch")  # what is asked of it, in the words of Moving Things
+FULL_SCALE = ("protocol", "network", "features", "no_self_test")
+
+
+def sample(args):
+    """Videos from prompts; the places of all files are checked before the model is loaded."""
+    import minit2v
+    from minit2v.video import Clip, check_output
+
+    n = len(args.prompts)
+    outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
+    if foretold := _before_a_download(args):
+        print(f"minit2v: {foretold}", file=sys.stderr)
+    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
+    clips = pipe(args.prompts, progress=sys.stderr.isatty(), record_to=args.record, **settings)
+    for clip, paths in zip(clips, outs):
+        for path in paths:
+            print(clip.save(path))
+
+
+def _before_a_download(args):
+    """What sampling a model of the hub will take, in a line; None for one that is here."""
+    from minit2v.checkpoints.hub import on_hub
+
+    if not on_hub(args.model):
+        return None
+    from minit2v.devices import find_device
+    from minit2v.memory.measured import available
+    from minit2v.memory.plan import plan
+
+    device = find_device(args.device).type
+    sizes = args.frames, args.height, args.width
+    made = plan("modelscope-1.7b", available(device), args.dtype, *sizes, device, len(args.prompts), args.window)
+    return made.line()
+
+
+def train(args):
+    """One part of a model, or the networks of the metrics, into a folder for the run and, at the end, the weights."""
+    from minit2v.training import run as training
+
+    if not find_spec("accelerate"):
+        raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
+    out = args.out or ("runs/metrics" if args.part == "metrics" else f"runs/{args.preset}")
+    settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
+    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
+
+
+def evaluate(args):
+    """The report about a model, or about videos in a folder; with --msrvtt that of the paper's table."""
+    if bool(args.clips) != bool(args.captions):
+        raise UserError("expected --clips and --captions together, found one of them; name both")
+    if args.clips:
+        _refuse(args, MADE + ASKED, "expected without --clips, found both; leave one of them out")
+    if args.msrvtt:
+        _refuse(args, ASKED, "expected without --msrvtt, found both; leave one of them out")
+        return _evaluate_at_full_scale(args)
+    _refuse(args, FULL_SCALE, "expected with --msrvtt, found alone; name the folder of MSR-VTT too")
+    from minit2v.evaluation import report
+
+    if args.clips:
+        report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
+    else:
+        asked = {"splits": args.split} if args.split else {}
+        report.evaluate(**_given(args, MADE + ("n", "batch")), **asked, out=args.out, seed=args.seed)
+
+
+def _given(args, names):
+    """{name: value} of those options that the user gave; what does the work has its own value for the others."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _refuse(args, names, why):
+    """Raises UserError for the first of these options that the user gave: it would be ignored."""
+    for name in _given(args, names):
+        raise UserError(f"--{name.replace('_', '-')}: {why}")
+
+
+def _evaluate_at_full_scale(args):
+    from minit2v.datasets.msrvtt import Protocol
+    from minit2v.evaluation.full_scale import msrvtt_report
+    from minit2v.evaluation.full_scale.metrics import Settings
+
+    files = {key: value for network in args.network or () for key, value in network.items()}
+    settings = Settings(**files, features=args.features, seed=args.seed, self_test=not args.no_self_test)
+    protocol = Protocol(args.protocol or Protocol.name, seed=args.seed)
+    if args.clips:
+        msrvtt_report.evaluate_videos(args.clips, args.captions, args.msrvtt, protocol, settings, args.out)
+    else:
+        made = {"model": "mini"} | _given(args, MADE)
+        msrvtt_report.evaluate_model(folder=args.msrvtt, protocol=protocol, settings=settings, out=args.out,
+                                     seed=args.seed, **made)
+
+
+def fetch(args):
+    """A file from a place that the user names, if it is the one that was meant."""
+    from minit2v.checkpoints.fetching import fetch
+
+    print(fetch(args.url, args.file, args.sha256))
+
+
+def inspect(args):
+    """The table of parameters of a model or a preset."""
+    from minit2v.checkpoints.inspect import inspect
+
+    print(inspect(args.model))
+
+
+def plan(args):
+    """How much memory sampling takes, and which options fit."""
+    from minit2v.memory.plan import plan
+
+    print(plan(args.model, args.memory, args.dtype, args.frames, args.height, args.width, args.device,
+               args.clips, args.window).table())
+
+
+def convert(args):
+    """A model in another layout."""
+    from minit2v import load
+    from minit2v.checkpoints.export import check_target, export
+    from minit2v.checkpoints.folder import NETWORKS, save_model
+
+    target = check_target(args.target)
+    pipe = load(args.source, device="cpu", dtype=args.dtype)
+    parts = {name: getattr(pipe, name) for name in NETWORKS}
+    if args.to == "minit2v":
+        save_model(target, pipe.preset, **parts)
+    else:
+        export(target, args.to, pipe.preset, **parts)
+    print(target)
+
+
+def doctor(args):
+    """What this installation is made of, or whether it can run a lab; the status is 1 if a check fails."""
+    from minit2v.cli import doctor
+    from minit2v.lab.course import room
+
+    return room.examine(args.lab) if args.lab else doctor.examine()
+
+
+def _numbered(path, i, n):
+    """clip.mp4 of the only prompt; clip-1.mp4, clip-2.mp4, ... of several."""
+    return path if n == 1 else path.with_name(f"{path.stem}-{i + 1}{path.suffix}")

@@ -1,0 +1,200 @@
+"""The command line: `minit2v sample | train | evaluate | fetch | weights | doctor`, the same as `python -m minit2v`.
+
+Here is what can be asked for; `commands` holds what is done.
+
+Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
+and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
+"""
+
+import argparse
+
+from minit2v import __version__
+from minit2v.cli import commands
+from minit2v.errors import UserError
+
+SAMPLE = """examples:
+  minit2v sample "a large red circle moves left slowly"                     writes clip.mp4
+  minit2v sample "a small blue ring moves up" --out ring.gif --out ring.mp4 --seed 3
+  minit2v sample "a red circle moves up" "a red circle moves down" --out c.webp   writes c-1.webp and c-2.webp
+  minit2v sample "a green square moves right" --steps 20 --record run       run/flight.npz and run/strip.png
+  minit2v sample "a blue circle moves left" --clip clip.mp4 --strength 0.8  the same motion, another thing
+"""
+TRAIN = """The three parts are trained in the order vqgan, clip, unet, into the same folder.
+
+examples:
+  minit2v train vqgan --preset mini --out runs/first --budget 9m
+  minit2v train clip --preset mini --out runs/first --budget 13m
+  minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
+  minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
+  the same and --resume                                        goes on after a stop of any kind
+  minit2v train metrics --out runs/metrics --budget 35m        the networks that the metrics look through
+  torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
+"""
+EVALUATE = """examples:
+  minit2v evaluate --model mini                                              all test splits, 512 prompts each
+  minit2v evaluate --model runs/first --split test_seen --n 64 --steps 20 --out report.json
+  minit2v evaluate --clips made --captions captions.tsv                      videos of any program, in the words of mini
+  minit2v evaluate --clips made --captions captions.tsv --msrvtt MSR-VTT --network i3d=i3d_torchscript.pt:SHA256
+"""
+FETCH = """The digest is what proves the file: take it from whoever publishes it. Nothing is kept if it is another one.
+
+examples:
+  minit2v fetch https://example.org/i3d_torchscript.pt weights/i3d_torchscript.pt --sha256 HEX    HEX: 64 digits
+"""
+WEIGHTS = """examples:
+  minit2v weights inspect mini                     parameters of every part: total, spatial, temporal
+  minit2v weights inspect modelscope-1.7b          the same from a preset, with no file
+  minit2v weights plan --memory 8GB --device cuda   what a clip of the released model takes, and what fits
+  minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
+  minit2v weights convert ms17 for-diffusers --to diffusers
+"""
+PLAN = """examples:
+  minit2v weights plan --memory 8GB --device cuda                    the released model on a GPU of 8 GB
+  minit2v weights plan --dtype bfloat16 --frames 24 --width 576 --height 320
+"""
+DOCTOR = """examples:
+  minit2v doctor           versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
+  minit2v doctor --lab A   one line: can this machine run lab A, without a network?
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a mistake as a UserError: one line instead of the usage."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parser():
+    """The parser of all commands; `args.run` is the function of the chosen one."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    top = Parser(prog="minit2v", description="Text-to-video diffusion to read, train and watch at work.")
+    top.add_argument("--version", action="version", version=f"minit2v {__version__}")
+    known = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name, run, summary, epilog, within=known):
+        added = within.add_parser(name, help=summary, description=summary, epilog=epilog, parents=[common],
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        added.set_defaults(run=run)
+        return added.add_argument
+
+    add = command("sample", commands.sample, "make a video from each prompt", SAMPLE)
+    add("prompts", nargs="+", metavar="PROMPT", help="what the video shows, in the words of the model")
+    add("--model", default="mini", help="shipped name, folder or hub id (mini)")
+    add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
+    add("--frames", type=int, help="length in frames, 1 to 256 (the model's own: 16)")
+    add("--height", type=int, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
+    add("--width", type=int, help="pixels, likewise (the model's own)")
+    add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own)")
+    add("--guidance", type=float, help="classifier-free guidance scale; 1 is off (the model's own)")
+    add("--negative", metavar="PROMPT", help="what the video should not show (the model's own: nothing)")
+    add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
+    add("--eta", type=float, default=0.0, help="fresh noise of ddim, 0 to 1 (0: none)")
+    add("--seed", type=int, default=0, help="one seed gives one video; prompt number i takes seed + i (0)")
+    add("--window", type=int, default=0, help="for long clips: frames that the network sees at once (all)")
+    add("--clip", metavar="FILE", help="a video or picture to start from, instead of noise alone")
+    add("--strength", type=float, default=0.7, help="how much of --clip may change, 0 to 1 (0.7)")
+    add("--device", default="auto", help="cpu, cuda, mps or auto")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
+    add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
+    add("--offload", action="store_true", help="keep on the device only the network that works, slower")
+    add("--record", metavar="DIR",
+        help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
+
+    add = command("train", commands.train, "train one part of a model, or the networks of the metrics", TRAIN)
+    add("part", choices=("vqgan", "clip", "unet", "metrics"), help="autoencoder, text encoder, denoiser; or metrics")
+    add("--preset", default="mini", help="nano, mini or modelscope-1.7b (mini)")
+    add("--out", metavar="DIR", help="folder of the run (runs/PRESET; runs/metrics)")
+    add("--budget", type=_seconds, default=3600.0, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m)")
+    add("--steps", type=_positive, help="optimizer steps, instead of a time")
+    add("--batch", type=_positive, help="clips or pictures a step, over all processes")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--from", dest="start", metavar="MODEL", help="unet only: train the UNet of this model further, in a new --out")
+    add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+
+    # Options without a default here have one where the work is done: an explicit one is refused where it is of no use.
+    add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
+    add("--model", help="shipped name, folder or hub id (mini)")
+    add("--split", action="append", help="test_seen, test_heldout, test_imageonly; may be repeated (all)")
+    add("--n", type=int, help="prompts a split (512)")
+    add("--out", metavar="FILE", help="also write the report to this .json file")
+    add("--steps", type=int, help="denoising steps (the model's own)")
+    add("--guidance", type=float, help="classifier-free guidance scale (the model's own)")
+    add("--sampler", help="ddim, ddpm or dpm++ (ddim)")
+    add("--seed", type=int, default=0, help="seed of the noise (0)")
+    add("--batch", type=int, help="clips at a time (16)")
+    add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
+    add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
+    add("--captions", metavar="FILE", help="with --clips: lines of FILE<tab>CAPTION")
+    add("--msrvtt", metavar="DIR", help="measure at full scale, beside real clips of MSR-VTT in this folder")
+    add("--protocol", help="with --msrvtt: one-caption, all-captions or 2048-clips (2048-clips)")
+    add("--network", type=_network, action="append", metavar="NAME=FILE:SHA256",
+        help="with --msrvtt: the file of i3d, inception or clip; may be repeated")
+    add("--features", metavar="DIR", help="with --msrvtt: keep features here, so that an interrupted run goes on")
+    add("--no-self-test", action="store_true", default=None,
+        help="with --msrvtt: take an i3d that does not tell black from white clips as the published one does")
+
+    add = command("fetch", commands.fetch, "download a file and check its sha256", FETCH)
+    add("url", metavar="URL", help="https://…, http://… or file://…")
+    add("file", metavar="FILE", help="where to; its folder is made")
+    add("--sha256", required=True, metavar="HEX", help="the file's digest, 64 hexadecimal digits")
+
+    command("weights", None, "look into weights", WEIGHTS)
+    within = known.choices["weights"].add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    add = command("inspect", commands.inspect, "table of parameters: total, spatial, temporal", WEIGHTS, within)
+    add("model", metavar="MODEL", help="shipped name, folder or preset")
+    add = command("plan", commands.plan, "memory that a clip takes, before anything is downloaded", PLAN, within)
+    add("model", nargs="?", default="modelscope-1.7b", metavar="MODEL", help="preset, name or folder (modelscope-1.7b)")
+    add("--memory", metavar="AMOUNT", help="what there is, as 8GB: says which options fit")
+    add("--device", default="cpu", help="cpu or cuda; it need not be there (cpu)")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto: float16 on cuda, else float32")
+    add("--frames", type=int, help="length in frames (the model's own: 16)")
+    add("--height", type=int, help="pixels (the model's own)")
+    add("--width", type=int, help="pixels (the model's own)")
+    add("--clips", type=_positive, default=1, help="prompts at once (1)")
+    add("--window", type=int, default=0, help="frames that the network sees at once (all)")
+    add = command("convert", commands.convert, "write a model in another layout", WEIGHTS, within)
+    add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
+    add("target", metavar="DST", help="a folder that is empty or not there yet")
+    add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
+    add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
+
+    add = command("doctor", commands.doctor, "check this installation", DOCTOR)
+    add("--lab", metavar="NAME", help="is this machine ready for lab A or C? needs no network")
+    return top
+
+
+
+
+def _setting(text):
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"expected key=value, found {text!r}")
+    return key, value
+
+
+def _network(text):
+    name, _, file = text.partition("=")
+    path, _, digest = file.rpartition(":")
+    if name not in ("i3d", "inception", "clip") or not path:
+        raise argparse.ArgumentTypeError(f"expected i3d, inception or clip=FILE:SHA256, found {text!r}")
+    return {name: path, f"{name}_sha256": digest}
+
+
+def _seconds(text):
+    try:
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time as 90s, 60m or 2h, found {text!r}")
+    return seconds
+
+
+def _positive(text):
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+

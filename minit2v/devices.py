@@ -1,0 +1,28 @@
+"""Where networks run and in which precision: names that users type, as torch's devices and dtypes."""
+
+import torch
+
+from minit2v.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_device(name: str) -> torch.device:
+    """What torch calls the device. Raises UserError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device: expected auto, cpu, cuda or mps, found {name!r}: {reason}") from None
+
+
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is half precision where it is fast. Raises UserError for an unknown one."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {name!r}")
+    return DTYPES[name]

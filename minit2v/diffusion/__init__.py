@@ -1,0 +1,1 @@
+"""Diffusion: noise, and the way back."""

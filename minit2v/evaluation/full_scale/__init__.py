@@ -1,0 +1,1 @@
+"""The metrics of the literature with the networks of the literature."""

@@ -1,0 +1,208 @@
+"""The networks that the literature measures with, read from files that the user names.
+
+    frames uint8 (n H W 3) ─ centre square, bicubic with antialias ─┬─ all frames of a clip ─ I3D ────────> (b 400)
+                                                                    ├─ 299 x 299 ─ Inception ─────────────> (n 2048)
+                                                                    └─ 224 x 224 ─ CLIP ViT-B/32 ─────────> (n 512)
+
+There is one resize function, for real and generated clips and for all networks: how a picture is made smaller shifts
+these metrics by as much as models differ. What a published network does to its input inside (I3D to 224) stays, as it
+belongs to its definition. A file is opened only after its sha256 is the one that the user gave: a TorchScript is a
+program.
+
+References: I3D, arXiv 1705.07750, and its use in FVD, arXiv 1812.01717; its TorchScript and how to call it: StyleGAN-V,
+arXiv 2112.14683; Inception in FID, arXiv 1706.08500; resizing, arXiv 2104.11222 (clean-fid); CLIP, arXiv 2103.00020,
+and its features in FID, arXiv 2203.06026.
+"""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minit2v.checkpoints.fetching import verified
+from minit2v.errors import UserError
+
+I3D_FRAMES = 10  # the shortest clip that common_metrics_on_video_quality gives it
+CHUNK = 64  # frames or captions that an image or text network sees at once
+UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError)  # another kind
+SELF_TEST, TOLERANCE = 151.26, 0.5  # of `self_test`; TensorFlow's own network gives 151.39
+
+
+def prepare(pixels: np.ndarray, size: int, crop: bool = True) -> np.ndarray:
+    """Frames (f, H, W, 3) uint8 -> (f, size, size, 3): the centre square, or with crop=False all of it, resized.
+
+    Bicubic with antialias, as Pillow and clean-fid do it, and rounded to uint8. Frames of that size stay as they are.
+
+    >>> prepare(np.full((2, 24, 32, 3), 7, np.uint8), 8).shape
+    (2, 8, 8, 3)
+    """
+    if crop:
+        side, (top, left) = min(pixels.shape[1:3]), ((n - min(pixels.shape[1:3])) // 2 for n in pixels.shape[1:3])
+        pixels = pixels[:, top:top + side, left:left + side]
+    frames = _resize(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2), size)  # (f H W 3) -> (f 3 H W)
+    return frames.permute(0, 2, 3, 1).numpy()  # (f 3 size size) -> (f size size 3)
+
+
+def _resize(frames: Tensor, size: int) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(frames, [size, size], InterpolationMode.BICUBIC, antialias=True)
+
+
+@dataclass(frozen=True)
+class I3D:
+    """The TorchScript network of FVD: Kinetics-400, 400 logits before the softmax."""
+
+    network: nn.Module
+    device: torch.device
+    identity: str  # the file's digest: which network this is
+
+    @classmethod
+    def load(cls, path: str | Path, sha256: str, device: torch.device) -> "I3D":
+        """Raises UserError for a missing file, another digest, and a file that is no TorchScript."""
+        return cls(_script(verified(path, sha256, "i3d")).to(device).eval(), device, sha256)
+
+    @torch.no_grad()
+    def features(self, clips: np.ndarray) -> np.ndarray:
+        """Logits (b, 400) float32 of clips (b, f, H, W, 3) uint8, 10 frames or more."""
+        if (f := clips.shape[1]) < I3D_FRAMES:
+            raise UserError(f"FVD: I3D needs clips of {I3D_FRAMES} frames or more, found {f}; make longer ones")
+        pixels = torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).float()  # (b f H W 3) -> (b 3 f H W)
+        return self.network(pixels, rescale=True, resize=True, return_features=True).float().cpu().numpy()
+
+
+def self_test(i3d: I3D) -> float:
+    """Fréchet distance of 8 black clips of 30 frames of 64x64 from 8 white ones: `SELF_TEST` within `TOLERANCE`.
+
+    Anything else means another network, or pixels that reach it in another range. The tolerance is four times what
+    TensorFlow's original differs from the TorchScript, and far less than a wrong range would do.
+    """
+    from minit2v.evaluation.frechet import frechet_distance
+
+    black, white = (i3d.features(np.full((8, 30, 64, 64, 3), value, np.uint8)) for value in (0, 255))
+    return frechet_distance(black, white)
+
+
+def checked_self_test(i3d: I3D) -> float:
+    """The result of `self_test`. Raises UserError if it is not the published one."""
+    found = self_test(i3d)
+    if not abs(found - SELF_TEST) <= TOLERANCE:
+        raise UserError(f"i3d: expected black clips {SELF_TEST} ± {TOLERANCE} away from white ones, found {found:.2f}, "
+                        "so it is another network than the published; get i3d_torchscript.pt, or leave this test out "
+                        "(--no-self-test)")  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class Inception:
+    """The network of FID, from TensorFlow's weights of 2015 as torch-fidelity converted them."""
+
+    network: nn.Module
+    device: torch.device
+    identity: str  # the file's digest and the layer
+
+    @classmethod
+    def load(cls, path: str | Path, sha256: str, layer: int, device: torch.device) -> "Inception":
+        """`layer` is the width of the features: 2048 (FID's own), 768, 192 or 64. Raises UserError as I3D.load does."""
+        try:
+            from torchmetrics.image.fid import FrechetInceptionDistance
+        except ImportError as error:
+            raise UserError("FID-vid needs torchmetrics and torch-fidelity; pip install 'minit2v[metrics]'") from error
+        path = verified(path, sha256, "inception")
+        try:
+            torch.load(path, map_location="meta", weights_only=True)  # torchmetrics reads it as a pickle: see first
+            made = FrechetInceptionDistance(layer, feature_extractor_weights_path=str(path))
+        except ModuleNotFoundError as error:
+            raise UserError(f"FID-vid needs torch-fidelity ({error}); pip install 'minit2v[metrics]'") from error
+        except UNREADABLE as error:
+            raise UserError(f"inception: expected torch-fidelity's weights in {path}: {_short(error)}") from error
+        return cls(made.inception.to(device).eval(), device, f"{sha256} {layer}")
+
+    @torch.no_grad()
+    def features(self, clips: np.ndarray) -> np.ndarray:
+        """Features (b, f, layer) float32 of every frame of clips (b, f, H, W, 3) uint8."""
+        return _of_frames(lambda frames: self.network(_resize(frames, 299)), clips, self.device)
+
+
+@dataclass(frozen=True)
+class CLIP:
+    """OpenAI's CLIP, or another that open_clip knows: the frame and the text tower."""
+
+    network: nn.Module
+    tokenizer: Callable
+    device: torch.device
+    identity: str  # the file's digest and the name of the sizes
+
+    @classmethod
+    def load(cls, path: str | Path, sha256: str, model: str, device: torch.device) -> "CLIP":
+        """`model` is open_clip's name of the sizes; the file is OpenAI's own, or a state dict, or .safetensors.
+
+        Raises UserError for an unknown name, and as I3D.load does.
+        """
+        import open_clip
+
+        if model not in open_clip.list_models():
+            raise UserError(f"clip: expected a model of open_clip, found {model!r}; OpenAI's is ViT-B-32-quickgelu")
+        path = verified(path, sha256, "clip")
+        try:
+            network = open_clip.CLIP(**open_clip.get_model_config(model))
+            network.load_state_dict(_clip_weights(path))
+        except UNREADABLE as error:
+            raise UserError(f"clip: expected weights of {model} in {path}: {_short(error)}") from error
+        return cls(network.to(device).eval(), open_clip.get_tokenizer(model), device, f"{sha256} {model}")
+
+    @torch.no_grad()
+    def features(self, clips: np.ndarray) -> np.ndarray:
+        """Features (b, f, d) float32 of every frame of clips (b, f, H, W, 3) uint8; of any length, as FID has them."""
+        from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+        mean, std = (torch.tensor(values, device=self.device)[:, None, None]
+                     for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))  # fmt: skip
+        size = self.network.visual.image_size
+        side = size if isinstance(size, int) else size[0]
+        encode = lambda frames: self.network.encode_image((_resize(frames, side) / 255 - mean) / std)
+        return _of_frames(encode, clips, self.device)
+
+    @torch.no_grad()
+    def texts(self, captions: list[str]) -> np.ndarray:
+        """Features (n, d) float32 of length 1 of captions; what is longer than CLIP's 77 tokens is cut."""
+        parts = [captions[i:i + CHUNK] for i in range(0, len(captions), CHUNK)]
+        encode = lambda part: self.network.encode_text(self.tokenizer(part).to(self.device), normalize=True)
+        return np.concatenate([encode(part).float().cpu().numpy() for part in parts])
+
+
+def _of_frames(network: Callable, clips: np.ndarray, device: torch.device) -> np.ndarray:
+    frames = torch.from_numpy(clips).flatten(0, 1).permute(0, 3, 1, 2)  # (b f H W 3) -> ((b f) 3 H W)
+    parts = [network(part.to(device)).float().cpu().numpy() for part in frames.split(CHUNK)]
+    return np.concatenate(parts).reshape(*clips.shape[:2], -1)  # ((b f) d) -> (b f d)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _script(path: Path) -> nn.Module:
+    """A TorchScript program, to be called only with a path that `verified` gave."""
+    try:
+        with warnings.catch_warnings():  # "deprecated": but it is what the published file is
+            warnings.simplefilter("ignore")
+            return torch.jit.load(path, map_location="cpu")
+    except UNREADABLE as error:
+        raise UserError(f"expected a TorchScript file, found {path}: {_short(error)}; name the right file") from error
+
+
+def _clip_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in OpenAI's file, a TorchScript, or in one that open_clip reads without running anything."""
+    from open_clip.factory import load_state_dict
+
+    if zipfile.is_zipfile(path) and any(name.endswith("constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        sizes = ("input_resolution", "context_length", "vocab_size")
+        return {name: value for name, value in _script(path).state_dict().items() if name not in sizes}
+    return load_state_dict(str(path))

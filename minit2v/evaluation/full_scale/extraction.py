@@ -1,0 +1,119 @@
+"""Features of more clips than fit in memory: a batch at a time, kept on disk, so that an interrupted run goes on.
+
+    clips[0:8]   ─ prepare ─ networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
+    clips[8:16]  ─ prepare ─ networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
+
+KEY says what the numbers depend on: which clips (a set's `label`, else its pixels), the network's file, and how the
+frames were prepared. A batch whose files are there is not asked for again, so clips that would have to be sampled for
+it are not sampled either.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minit2v.errors import UserError
+from minit2v.evaluation.full_scale.backbones import prepare
+from minit2v.files import atomic
+from minit2v.video import Clip
+
+if TYPE_CHECKING:
+    from minit2v.evaluation.full_scale.metrics import Settings
+
+
+def extract(clips: Sequence, networks: dict, settings: "Settings", name: str = "clips") -> dict[str, np.ndarray]:
+    """Features of all clips, {name: (n, d) or (n, f, d) float32}, by each of `networks`, {name: network}.
+
+    clips: a length, and parts [i:j] that are clips, uint8 (f, H, W, 3). A part is asked for only if a network still has
+    to see it. `name` is what the progress bar calls them. Raises UserError for clips of another kind or length, and
+    for a damaged file of kept features.
+    """
+    from tqdm.auto import tqdm
+
+    label = _label(clips) if settings.features else ""
+    parts = {key: [] for key in networks}
+    with tqdm(total=len(clips), desc=f"features of {name}", unit="clip", disable=None) as bar:
+        for start in range(0, len(clips), settings.batch):
+            stop = min(start + settings.batch, len(clips))
+            paths = {key: _kept(settings, key, networks[key].identity, label, start, stop) for key in networks}
+            done = {key: _read(path) for key, path in paths.items() if path and path.is_file()}
+            pixels = _pixels(clips[start:stop], settings, start) if len(done) < len(networks) else None
+            for key, network in networks.items():
+                if key not in done:
+                    done[key] = network.features(pixels)
+                    _keep(paths[key], done[key])
+                parts[key].append(done[key])
+            bar.update(stop - start)
+    return {key: np.concatenate(several) for key, several in parts.items()}
+
+
+class Videos(Sequence):
+    """Video files as a set of clips, each read when it is asked for: `videos[i:j]` is a list of uint8 (f, H, W, 3).
+
+    paths: .mp4, .gif or .webp files. Raises UserError for one that is missing, and, when it is read, for a damaged one.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = [Path(path) for path in paths]
+        if missing := [path for path in self.paths if not path.is_file()]:
+            raise UserError(f"expected {len(paths)} videos, found {len(missing)} missing, first {missing[0]}; add it")
+
+    @property
+    def label(self) -> str:
+        return stamps(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, which: int | slice) -> np.ndarray | list[np.ndarray]:
+        paths = self.paths[which]
+        return [Clip.load(path).pixels for path in paths] if isinstance(which, slice) else Clip.load(paths).pixels
+
+
+def stamps(paths: Sequence[Path]) -> str:
+    """Which files these are, and that none was written since: what is kept of them must not outlive them."""
+    return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
+
+
+def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:
+    """A part of the clips, (b, f, size, size, 3) uint8."""
+    for i, clip in enumerate(clips):
+        dtype, shape = getattr(clip, "dtype", type(clip).__name__), getattr(clip, "shape", ())
+        if dtype != np.uint8 or len(shape) != 4 or shape[0] != settings.frames or shape[3] != 3:
+            raise UserError(f"expected clips uint8 ({settings.frames}, H, W, 3), found {dtype} {shape} as clip "
+                            f"{start + i}; all have one number of frames, see the setting frames")  # fmt: skip
+    return np.stack([prepare(clip, settings.size, settings.crop) for clip in clips])
+
+
+def _label(clips: Sequence) -> str:
+    if label := getattr(clips, "label", None):
+        return label
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(repr(clip.shape).encode() + np.ascontiguousarray(clip).tobytes())
+    return digest.hexdigest()
+
+
+def _kept(settings: "Settings", key: str, network: str, label: str, start: int, stop: int) -> Path | None:
+    """Where the features of a part of the clips are kept: a name that says all that they depend on."""
+    if settings.features is None:
+        return None
+    seen = settings.frames, settings.size, settings.crop
+    digest = hashlib.sha256(repr((label, network, *seen)).encode()).hexdigest()
+    return Path(settings.features) / f"{key}-{digest[:24]}-{start}-{stop}.npy"
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"expected features in {path}, found it damaged ({error}); remove it") from error
+
+
+def _keep(path: Path | None, features: np.ndarray) -> None:
+    if path is not None:
+        with atomic(path) as unfinished:
+            np.save(unfinished, features)

@@ -1,0 +1,210 @@
+"""``minit2v train metrics``: the networks that the metrics look through, one after the other, and how good they are.
+
+    clip         attributes and damage of clips
+    frame        the same of single frames
+    content      shape and colour of undamaged clips
+    similarity   a CLIP of pictures, storyboards and captions
+
+    OUT/clip.safetensors  frame.safetensors  content.safetensors  similarity.safetensors   what `evaluation` loads
+    OUT/accuracy.json                                           how often each is right on val, see `evaluation.card`
+    OUT/clip/  OUT/frame/  OUT/content/  OUT/similarity/        the runs, to be resumed
+
+They are shown the train split and nothing else: its clips, and its pictures, which alone have hearts, stars, purple
+and orange, most of them set in motion by shifting them. Shown only at rest, hearts were not known when they moved: none
+of 33 was told right. Every step draws new clips and pictures.
+
+Reference: features that had to see time, arXiv 2404.12391, section 4.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minit2v.datasets.moving_things import MovingThings, Spec
+from minit2v.datasets.moving_things.dataset import held_out
+from minit2v.datasets.moving_things.scenes import DIRECTIONS, SPEED
+from minit2v.evaluation.mini import card
+from minit2v.evaluation.mini.damage import damage, draw_severities
+from minit2v.evaluation.mini.networks import HEADS, VALUES, build, resize, shrink, to_signed
+from minit2v.evaluation.mini.similarity import Towers, text_config
+from minit2v.presets import get
+from minit2v.training.text import ClipTask, ClipTraining
+from minit2v.training.trainer import TrainConfig, train
+
+SHARES = {"clip": 0.4, "frame": 0.1, "content": 0.1, "similarity": 0.4}  # of the budget, in the order of training
+HOW = {  # settings of the loop where they are not the usual ones
+    "clip": {"batch": 64, "lr": 3e-3, "ema": 0.99},
+    "frame": {"batch": 128, "lr": 3e-3, "ema": 0.99},
+    "content": {"batch": 64, "lr": 2e-3, "ema": 0.99},
+    "similarity": {"batch": 128, "lr": 1e-3, "ema": 0.99, "weight_decay": 0.1},
+}
+SEED = 1_000  # not that of any model, so that no network here starts as one of a model's does
+HIDES = {  # damage, the more of it, hides attributes; others do not
+    "colour": ("colour",), "flicker": ("colour",), "switch": tuple(VALUES), "freeze": ("motion", "speed"),
+    "shuffle": ("motion", "speed"), "jitter": ("motion", "speed"), "drop": ("speed",), "shake": ("motion", "speed"),
+    "wobble": ("shape", "motion", "speed"), "warp": ("shape", "size"), "occlusion": ("shape", "size"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MetricTraining:
+    """What the networks are shown."""
+
+    pictures: float = 0.5  # share of pictures in a batch
+    moved: float = 0.75  # share of them that are set in motion
+    damage_weight: float = 10.0  # of the squared error of each kind's severity, beside 1 for each attribute
+    bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (twice as fast on an AVX-512 CPU)
+    clips: int = 6144  # of the similarity: training clips, rendered once
+    images: int = 2048  # of the similarity: training pictures
+
+
+class NetworkTask(nn.Module):
+    """Training of one network of HEADS, a task of the trainer."""
+
+    def __init__(self, name: str, config: MetricTraining = MetricTraining()):
+        super().__init__()
+        self.config, self.progress = config, 0.0
+        self.attributes, self.kinds = HEADS[name]
+        self.frames = name == "frame"
+        self.network = build(name)
+        self.clips, self.pictures = MovingThings("train"), MovingThings("train", images=True)
+
+    @property
+    def ema_modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+        """n clips (n, 3, f, 32, 32), or frames (n, 3, 1, 32, 32), damaged; the index of each attribute's value; how
+        much each attribute is to be told, 0..1, as "tell: attribute"; the severity of each kind of damage."""
+        pictures = round(n * self.config.pictures)
+        clips, specs = _some(self.clips, n - pictures, generator)
+        stills, more = _some(self.pictures, pictures, generator)
+        if self.frames:  # one of each clip
+            frame = torch.randint(clips.shape[2], (len(clips),), generator=generator)
+            clips = clips[torch.arange(len(clips)), :, frame][:, :, None]
+        else:
+            some = round(pictures * self.config.moved)
+            moved, more[:some] = set_in_motion(stills[:some], more[:some], clips.shape[2], generator)
+            stills = torch.cat([moved, stills[some:].expand(-1, -1, clips.shape[2], -1, -1)])
+        severity = draw_severities(n, self.kinds, generator) if self.kinds else {}
+        things = [spec.things[0] for spec in specs + more]
+        if "freeze" in severity:
+            still = torch.tensor([thing.motion is None for thing in things])
+            severity["freeze"] = torch.where(still, 1.0, severity["freeze"])
+        x = to_signed(shrink(torch.cat([clips, stills])))
+        batch = {"clips": damage(x, severity, generator)}
+        for name in self.attributes:
+            index = [VALUES[name].index(value) if (value := getattr(thing, name)) else 0 for thing in things]
+            seen = [getattr(thing, name) is not None for thing in things]
+            batch[name], batch[f"tell: {name}"] = torch.tensor(index), torch.tensor(seen).float()
+        for kind, amount in severity.items():
+            batch[f"damage: {kind}"] = amount
+            for name in set(HIDES.get(kind, ())) & set(self.attributes):
+                batch[f"tell: {name}"] *= 1 - amount
+        return batch
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropies of the attributes and squared errors of the severities; the accuracy of each attribute, and
+        the share of the severities' variance that is explained."""
+        clips = batch["clips"][:, :, 0] if self.frames else batch["clips"]
+        with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            features = self.network(clips)
+        logits = self.network.heads(features.float())
+        loss, metrics = 0.0, {}
+        for name in self.attributes:
+            tell = batch[f"tell: {name}"]
+            loss = loss + (tell * F.cross_entropy(logits[name], batch[name], reduction="none")).sum() / len(tell)
+            right = (logits[name].argmax(1) == batch[name])[tell == 1].float()
+            metrics[name] = right.mean().item()
+        if self.kinds:
+            names = [f"damage: {kind}" for kind in self.kinds]
+            found, true = (torch.stack([values[name] for name in names]) for values in (logits, batch))
+            error = (found - true).square().mean(1)
+            metrics["damage"] = 1 - (error.sum() / true.var(1).sum().clamp(min=1e-6)).item()
+            loss = loss + self.config.damage_weight * error.sum()
+        return loss, metrics
+
+    def picture(self) -> None:
+        return None
+
+
+def _some(data: MovingThings, n: int, generator: torch.Generator) -> tuple[Tensor, list[Spec]]:
+    """n clips of a split (n, 3, f, H, W), 0 to 255, and their specs."""
+    clips, _, specs = data.batch(torch.randint(len(data), (n,), generator=generator).tolist())
+    return resize(clips, data.size), specs
+
+
+def set_in_motion(
+    pictures: Tensor, specs: list[Spec], f: int, generator: torch.Generator
+) -> tuple[Tensor, list[Spec]]:
+    """Clips (n, 3, f, H, W) from pictures (n, 3, 1, H, W) of one thing each: it moves straight, in a direction and at
+    a speed that are drawn, from a place that is drawn so that it stays inside, as in `datasets.scenes`. With the specs
+    that say so; no combination is held out."""
+    n, _, _, H, W = pictures.shape
+    draw = lambda options: options[torch.randint(len(options), (1,), generator=generator).item()]
+    moves = [draw([moved for moved in _all_moves(spec) if not held_out(moved)]) for spec in specs]
+    pace = [[SPEED[thing.speed] * axis for axis in DIRECTIONS[thing.motion]] for thing in (s.things[0] for s in moves)]
+    step = torch.tensor(pace).reshape(n, 2) * W  # x, y in pixels a frame
+    thing = (pictures - pictures[..., :1, :1]).abs().amax((1, 2)) > 20  # (n 3 1 H W) -> (n H W)
+    shifts = []
+    for axis, shown in enumerate((thing.any(1).float(), thing.any(2).float())):
+        first, last = shown.argmax(1), shown.shape[1] - 1 - shown.flip(1).argmax(1)
+        way = step[:, axis] * (f - 1)
+        low, high = -first - way.clamp(max=0), shown.shape[1] - 1 - last - way.clamp(min=0)
+        shifts.append(low + torch.rand(n, generator=generator) * (high - low))
+    shift = torch.stack(shifts, 1)[:, None] + torch.arange(f)[:, None] * step[:, None]  # (n f 2)
+    theta = torch.eye(2, 3).repeat(n, f, 1, 1)
+    theta[..., 2] = -2 * shift / torch.tensor([W, H])
+    many = pictures.expand(-1, -1, f, -1, -1).transpose(1, 2).flatten(0, 1)  # (n 3 1 H W) -> ((n f) 3 H W)
+    grid = F.affine_grid(theta.flatten(0, 1), many.shape, align_corners=False)
+    moved = F.grid_sample(many, grid, padding_mode="border", align_corners=False)
+    return moved.unflatten(0, (n, f)).transpose(1, 2), moves
+
+
+def _all_moves(spec: Spec) -> list[Spec]:
+    return [replace(spec, things=(replace(spec.things[0], motion=motion, speed=speed),))
+            for motion in VALUES["motion"] for speed in SPEED]  # fmt: skip
+
+
+class SimilarityTask(ClipTask):
+    """Training of the metrics' CLIP, of which both towers are kept."""
+
+    def __init__(self, config: MetricTraining = MetricTraining()):
+        preset = replace(get("mini"), text=text_config())
+        super().__init__(preset, ClipTraining(config.clips, config.images))
+        self.towers = Towers(self.clip, self.mean, self.deviation)
+
+    @property
+    def ema_modules(self) -> dict[str, nn.Module]:
+        return {"network": self.towers}
+
+
+def run(out: str | Path, budget: float, resume: bool = False, settings: dict[str, str] | None = None) -> Path:
+    """Train all networks for `budget` seconds together and write them into the folder `out`; returns it.
+
+    `settings` are texts by name: fields of TrainConfig, for each network, or of MetricTraining. With `resume`, each
+    network goes on where it was. Raises UserError for unknown settings, and where `out` holds runs or none to resume.
+    """
+    from minit2v.checkpoints.folder import save_module
+    from minit2v.training.checkpoint import check_place
+    from minit2v.training.overrides import configure
+    from minit2v.training.ranks import this_process
+
+    out = Path(out)
+    begun = {name for name in SHARES if (out / name / "checkpoint.pt").exists()}
+    for name in (begun or SHARES) if resume else SHARES:  # before anything takes minutes
+        check_place(out / name, resume)
+    for name, share in SHARES.items():
+        config = TrainConfig(seed=SEED, budget=share * budget, **HOW[name])
+        shown, config = configure(settings or {}, MetricTraining(), config)
+        torch.manual_seed(config.seed)
+        task = SimilarityTask(shown) if name == "similarity" else NetworkTask(name, shown)
+        network = train(task, out / name, config, resume and name in begun, {"shown": repr(shown)})["network"]
+        if this_process().is_main_process:
+            save_module(network, out / f"{name}.safetensors", torch.float16 if name == "similarity" else None)
+    if this_process().is_main_process:
+        card.measure(out)
+    return out

@@ -1,0 +1,1 @@
+"""What each metric sees: damage that is known, and the answer of each metric."""

@@ -1,0 +1,250 @@
+"""Does a metric notice damage? Every metric against every corruption, and what each is blind to, with the reason.
+
+                  noise   blur   ...  shuffle 16   freeze   reversal     a cell: Spearman's correlation of the value
+    FVD-mini      1.00    1.00           1.00       1.00     blind (c)   with the severity, over 6 of them; a value is
+    FID-vid       1.00    1.00         blind (a)   blind (a)  blind (a)  the mean of 3 draws of clips and of damage
+
+A metric *sees* a corruption if it gets worse in the order of severity: a correlation of 0.95 or more, so that no two of
+the 6 values are the wrong way round. It may be robust: up to two small severities whose change is within twice its
+standard error over the draws are passed over, and the least severity that is noticed is told. Two tuples claim the
+opposite, each with its reason, and the claims are checked too, so that no half of the table can rot:
+
+    BLIND    the value changes by less than a tenth of what it does under the corruption that this metric feels most
+    MISLED   a little damage makes the value better; only from severity 0.4 on it gets worse, in order
+
+Fréchet distances are those to the very same clips undamaged: 0 at severity 0, and no bias of small sets hides a small
+damage. Only a reversal makes *other* real clips, so there a distance counts as far as it exceeds that of such clips.
+
+References: distortions of rising strength as a test of metrics, arXiv 1706.08500, appendix A1; the content bias and the
+pair of clip sets that shows it, arXiv 2404.12391, figure 1: a medium spatial corruption without a temporal one had an
+FVD of 317.10, a small spatial with a severe temporal one 310.52, which is better; Spearman's correlation, Am. J.
+Psychology 15 (1904), 72-101.
+"""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.errors import UserError
+from minit2v.evaluation.frechet import frechet_distance
+from minit2v.evaluation.judge import agrees, read
+from minit2v.evaluation.mini import networks
+from minit2v.evaluation.mini.scores import DISTANCES
+from minit2v.evaluation.mini.similarity import Similarity
+from minit2v.evaluation.motion import measure
+from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS, ORDER, PICTURE
+
+SEEDS = (0, 1, 2)
+SIZE = 64  # of the clips, pixels
+SEEN = 0.95  # least correlation with severity
+FLOOR = 1024  # clips of the floor
+UNSEEN = 0.10  # greatest change under a corruption that a metric is blind to, over that under the one it feels most
+
+METRICS = {  # name -> 1: damage raises it, -1: lowers it, 0: takes it away from its value on real clips, either way
+    **dict.fromkeys(DISTANCES, 1), "CLIPSIM": -1, "video similarity": -1, "direction gap": -1, "R-precision": -1,
+    "judge accuracy": -1, "motion amplitude": 0, "identity drift": 1, "flicker": 1,
+}  # fmt: skip
+
+BACKWARDS, TIME = ("reversal",), tuple(name for name in ORDER if name != "reversal")
+BLIND = (  # reason, metrics, corruptions
+    ("looks at one frame at a time, and each still is a frame of a real clip",
+     ("FID-vid", "FID-vid (CLIP)", "CLIPSIM"), ORDER),
+    ("was trained on shape and colour alone: only frames in wild order, far from their places, look odd to it",
+     ("FVD-content",), ("shuffle 2", "shuffle 4", "freeze", "reversal", "drop")),
+    ("a straight motion played backwards is another valid clip; only who knows the caption can tell",
+     ("FVD-mini", "motion amplitude", "identity drift", "flicker"), BACKWARDS),
+    ("averages over pixels and frames and puts a threshold on them, to be robust", ("judge accuracy",), ("noise",)),
+    ("where neighbours in time change places, the way as a whole stays the same",
+     ("judge accuracy", "video similarity", "direction gap", "R-precision"), ("shuffle 2",)),
+    ("the damage leaves open to see where the thing goes", ("direction gap",),
+     ("blur", "colour shift", "shuffle 4")),
+    ("the damage leaves the thing where it is", ("motion amplitude",),
+     tuple(name for name in PICTURE if name != "warp")),
+    ("all thirds of the clip still look alike", ("identity drift",), ("blur", "colour shift", *TIME)),
+    ("every frame still has the same brightness and colours", ("flicker",),
+     ("blur", "colour shift", "occlusion", "steady warp", *TIME)),
+)  # fmt: skip
+MISLED = (  # likewise
+    ("its network never saw a picture with it: a little of it makes clips look more, not less, like their captions",
+     (("CLIPSIM", "noise"), ("video similarity", "blur"))),
+)  # fmt: skip
+PAIR = ("blur", (0.5, 0.4), "shuffle 16")  # spatial corruption, its medium and small severity, temporal one
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one metric made of one corruption."""
+
+    values: np.ndarray  # (seeds, levels)
+    correlation: float  # of the mean over seeds with severity, in the direction of the metric
+    least: float  # the least severity that is noticed
+    share: float  # greatest change over levels, mean over seeds, over that of the corruption felt most
+    kind: str = "sees"  # what is claimed: sees, blind or misled
+    reason: str | None = None  # why it does not see
+    correlation_from_04: float = 0.0  # of the severities from 0.4 on
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is claimed is so."""
+        if self.kind == "misled":
+            return self.correlation < SEEN <= self.correlation_from_04 and self.share >= UNSEEN
+        return self.share < UNSEEN if self.kind == "blind" else self.correlation >= SEEN
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlation of the ranks of x (n,) and y (n,), -1..1; equal values share their mean rank, all equal gives 0.
+
+    >>> spearman(np.array([1, 2, 3, 4]), np.array([1, 2, 30, 10]))
+    0.8
+    """
+    a, b = ((ranks := _ranks(v)) - ranks.mean() for v in (x, y))
+    return float(np.round(a @ b / np.sqrt((a @ a) * (b @ b)), 10)) if a.any() and b.any() else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[which]
+
+
+class _OfFeatures(Similarity):
+    """The shipped one, given the features of clips in place of the clips: several metrics ask for the same."""
+
+    frame_features = video_features = staticmethod(lambda features: features)
+
+
+_similarity = cache(lambda: _OfFeatures(Similarity.load().towers))
+
+
+def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metrics=tuple(METRICS)) -> dict[str, float]:
+    """Some of METRICS on a set of clips (n, f, H, W, 3) uint8 with their captions and specs.
+
+    real: {name in DISTANCES: features} of the clips that distances are to.
+    """
+    similarity, shipped = _similarity(), Similarity.load()
+    frames, boards = cache(lambda: shipped.frame_features(clips)), cache(lambda: shipped.video_features(clips))
+    moving = cache(lambda: measure(clips))  # as both above: computed once, when a metric first asks for it
+    of_each = {  # metric -> its figures, one for each clip
+        "CLIPSIM": lambda: similarity.frame(frames(), captions),
+        "video similarity": lambda: similarity.video(boards(), captions),
+        "direction gap": lambda: similarity.swap_gap(boards(), specs),
+        "R-precision": lambda: similarity.rank(boards(), specs),
+        "judge accuracy": lambda: [agrees(read(clip), spec)["all"] for clip, spec in zip(clips, specs)],
+        **{name: lambda name=name: moving()[name] for name in ("motion amplitude", "identity drift", "flicker")},
+    }
+    features = lambda name: frames() if DISTANCES[name] == "frame-clip" else networks.features(DISTANCES[name])(clips)
+    distance = lambda name: frechet_distance(features(name), real[name])
+    return {name: float(np.mean(of_each[name]())) if name in of_each else distance(name) for name in metrics}
+
+
+def _features(clips: np.ndarray, metrics) -> dict[str, np.ndarray]:
+    return {name: networks.features(DISTANCES[name])(clips) for name in DISTANCES if name in metrics}
+
+
+@lru_cache(maxsize=2)
+def _clips(seed: int, n: int) -> tuple:
+    """n clips of test_seen, captions and specs; other ones for each seed until the split begins again."""
+    data = MovingThings("test_seen", size=SIZE)
+    return data.batch((seed * n + np.arange(n)) % len(data))
+
+
+@lru_cache(maxsize=2)
+def _real(seed: int, n: int, metrics: tuple) -> dict[str, np.ndarray]:
+    return _features(_clips(seed, n)[0], metrics)
+
+
+def _point(task: tuple) -> dict[str, float]:
+    """`values` of clips with one damage: (seed, corruption, severity, n, metrics)."""
+    seed, name, severity, n, metrics = task
+    clips, captions, specs = _clips(seed, n)
+    return values(CORRUPTIONS[name](clips, severity, seed), captions, specs, _real(seed, n, metrics), metrics)
+
+
+def table(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> dict[tuple[str, str], Cell]:
+    """Measures all cells of some metrics, {(metric, corruption): Cell}, with n clips a value, in so many processes.
+
+    Raises UserError if n is under 8.
+    """
+    if not (isinstance(n, int) and n >= 8):
+        raise UserError(f"n: expected a whole number from 8, found {n!r}: fewer clips have no distribution")
+    tasks = {(seed, name, level): (seed, name, level, n, metrics)
+             for seed in SEEDS for name in CORRUPTIONS for level in LEVELS[1:]}  # fmt: skip
+    tasks |= {(seed, None, 0.0): (seed, "noise", 0.0, n, metrics) for seed in SEEDS}  # the same for all corruptions
+    points = dict(zip(tasks, _mapped(_point, list(tasks.values()), jobs)))
+    curves = {}
+    for metric in metrics:
+        for name in CORRUPTIONS:
+            keys = [[(seed, name if level else None, level) for level in LEVELS] for seed in SEEDS]
+            curves[metric, name] = np.array([[points[key][metric] for key in row] for row in keys])
+    pairs = [(_real(seed + len(SEEDS), n, metrics), _real(seed, n, metrics)) for seed in SEEDS]
+    return cells(curves, {m: np.mean([frechet_distance(a[m], b[m]) for a, b in pairs]) for m in pairs[0][0]})
+
+
+def cells(curves: dict[tuple[str, str], np.ndarray], other: dict[str, float]) -> dict[tuple[str, str], Cell]:
+    """Judges the curves {(metric, corruption): (seeds, levels)} of METRICS and what BLIND and MISLED say of them.
+
+    other: {metric: Fréchet distance of other real clips}; what a reversal may bring without being seen.
+    """
+    claims = {(m, name): ("blind", why) for why, metrics, names in reversed(BLIND) for m in metrics for name in names}
+    claims |= {pair: ("misled", why) for why, pairs in MISLED for pair in pairs}
+    change = {key: np.abs(curve - curve[:, :1]).max(1).mean() for key, curve in curves.items()}
+    most = {metric: max(change[key] for key in curves if key[0] == metric) for metric, _ in curves}
+    found = {}
+    for key, curve in curves.items():
+        metric, name = key
+        worse = curve * METRICS[metric] if METRICS[metric] else np.abs(curve - curve[:, :1])
+        felt = change[key] - (other.get(metric, 0.0) if name in BACKWARDS else 0.0)
+        share = float(max(0.0, felt) / (most[metric] or 1))
+        rest = spearman(np.arange(len(LEVELS) - 2), worse.mean(0)[2:])
+        correlation, least = _order(worse)
+        kind, reason = claims.get(key, ("sees", None))
+        found[key] = Cell(values=curve, correlation=correlation, least=least, share=share, kind=kind, reason=reason,
+                          correlation_from_04=rest)  # fmt: skip
+    return found
+
+
+def _order(worse: np.ndarray) -> tuple[float, float]:
+    """Correlation of the mean of values (seeds, levels) with severity, and the least severity that is noticed.
+
+    Up to two severities next to 0 are passed over as long as their change is within twice its standard error.
+    """
+    change = worse - worse[:, :1]
+    error = change.std(0, ddof=1) / len(change) ** 0.5
+    passed = 0
+    while passed < 2 and abs(change.mean(0)[passed + 1]) <= 2 * error[passed + 1]:
+        passed += 1
+    values = np.delete(worse.mean(0), range(1, passed + 1))
+    return spearman(np.arange(len(values)), values), LEVELS[passed + 1]
+
+
+def _mapped(function, tasks: list, jobs: int) -> list:
+    from concurrent.futures import ProcessPoolExecutor
+
+    import torch
+    from tqdm.auto import tqdm
+
+    bar = {"total": len(tasks), "desc": "validity", "unit": "set", "disable": None}
+    if jobs == 1:
+        return list(tqdm(map(function, tasks), **bar))
+    with ProcessPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(tqdm(pool.map(function, tasks, chunksize=5), **bar))
+
+
+def matched_pair(n: int = 256) -> dict[str, tuple[float, float]]:
+    """{metric: (of a medium spatial corruption, of a small spatial and a severe temporal one)}: the first should be
+    better. FVD-content calls the second better, as the I3D's FVD did in arXiv 2404.12391; FVD-mini must not."""
+    spatial, severities, temporal = PAIR
+    clips = _clips(0, n)[0]
+    medium, small = (CORRUPTIONS[spatial](clips, severity, 0) for severity in severities)
+    fooled = ("FVD-content", "FVD-mini")
+    real, *sets = (_features(x, fooled) for x in (clips, medium, CORRUPTIONS[temporal](small, 1.0, 0)))
+    return {name: tuple(frechet_distance(found[name], real[name]) for found in sets) for name in fooled}
+
+
+def floor(n: int = FLOOR) -> tuple[float, float]:
+    """FVD-mini of real against real clips, n each, and of uniform noise against real ones. They share no clip."""
+    network, data = networks.features("clip"), MovingThings("train", size=SIZE)
+    real, other = (network(data.batch(range(start, start + n))[0]) for start in (500_000, 500_000 + n))
+    noise = np.random.default_rng(0).integers(0, 256, (n, 16, networks.SIZE, networks.SIZE, 3), np.uint8)
+    return frechet_distance(other, real), frechet_distance(network(noise), real)

@@ -1,0 +1,168 @@
+"""Checks of notebook 00, Take-off: shapes, the step at which a subject appears, a pipeline by hand, one seed a clip."""
+
+import numpy as np
+import torch
+
+from minit2v.diffusion.samplers import SAMPLERS, gaussian, guided
+from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+
+EQUATIONS = {}  # this notebook looks from the outside; the equations begin in 01
+
+QUIZ = [
+    (
+        "How often does the autoencoder's decoder work while one clip is made with 50 steps?",
+        ["Once, at the end", "50 times", "100 times, because of guidance"],
+        0,
+        "The loop works on latents from its first step to its last. Only a recording decodes in between, to show you.",
+    ),
+    (
+        "Two prompts are given the same noise, and their first beliefs x0 differ. Where does the difference come from?",
+        ["From the sampler's random numbers", "From the words", "From the decoder"],
+        1,
+        "DDIM draws nothing, and the decoder is the same for both. Only the context that the UNet reads is different.",
+    ),
+    (
+        "A clip twice as high and twice as wide: how many times more numbers does the UNet work on?",
+        ["2", "4", "32"],
+        1,
+        "Latents have an eighth of the height and an eighth of the width, whatever these are: four times the pixels "
+        "are four times the latents.",
+    ),
+]
+
+
+def shapes(preset, b, frames, height, width):
+    """The shapes that pass between the parts of the pipeline, as a dictionary of tuples."""
+    factor, c = preset.autoencoder.factor, preset.autoencoder.latent_channels
+    h, w = height // factor, width // factor
+    return {
+        "context": (b, preset.text.context_length, preset.text.width),
+        "noise": (b, c, frames, h, w),
+        "latent frames": (b * frames, c, h, w),
+        "pixels": (b, frames, height, width, 3),
+    }
+
+
+@exercise("0.1", name="shapes", solution=shapes, minutes=6, difficulty=1, importance=5)
+def check_shapes(student):
+    """At two models, and sizes that are all different, so that no two axes can be taken for one another."""
+    from minit2v import presets
+
+    causes = {
+        "context": "the order is (b, n, d): context_length tokens of width d; frames play no part in it",
+        "noise": "height and width are divided by the factor, frames are not; the order is b c f h w",
+        "latent frames": "all frames of all clips in one row: b times frames",
+        "pixels": "pixels keep the full height and width, colours are the last axis, and there are 3",
+    }
+    for name in ("mini", "modelscope-1.7b"):
+        arguments = presets.get(name), 3, 5, 64, 128
+        found, expected = student(*arguments), shapes(*arguments)
+        if not isinstance(found, dict) or set(found) != set(expected):
+            keys = sorted(found) if isinstance(found, dict) else type(found).__name__
+            raise Failed(f"a dictionary with the keys {sorted(expected)}", keys, "a key is missing or misspelt")
+        for key, shape in expected.items():
+            wanted = f"{key} {shape} for {name}, b=3, frames=5, 64x128"
+            if not isinstance(found[key], tuple):
+                raise Failed(wanted, found[key], "each shape is a tuple")
+            if found[key] != shape:
+                raise Failed(wanted, found[key], causes[key])
+            if not all(isinstance(size, int) for size in found[key]):
+                raise Failed(wanted, found[key], "/ gives a number with a point, // a whole one")
+    return "all four shapes, for mini and for the released size"
+
+
+def first_close(videos, share):
+    """Index of the first step from which on all beliefs (s, f, H, W, 3) are close to the last one."""
+    videos = videos.astype(float)
+    distance = abs(videos - videos[-1]).reshape(len(videos), -1).mean(axis=1)
+    first = len(videos) - 1
+    while first > 0 and distance[first - 1] <= share * distance[0]:
+        first -= 1
+    return first
+
+
+@exercise("0.2", name="first_close", solution=first_close, minutes=6, difficulty=2, importance=3)
+def check_first_close(student):
+    """On made-up runs whose distances are known: falling, falling and rising again, and standing still."""
+    runs = {
+        "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3, "compare with share * the distance of step 0"),
+        "a run that comes near and leaves again": (
+            [100, 10, 90, 30, 10, 0], 0.5, 3, "all later steps must be close too, not only this one",
+        ),
+        "a run in which nothing changes": ([7, 7, 7], 0.5, 0, "if step 0 equals the last, the answer is 0"),
+    }  # fmt: skip
+    for what, (levels, share, expected, cause) in runs.items():
+        videos = 250 - np.array(levels, np.uint8)[:, None, None, None, None] * np.ones((1, 2, 4, 4, 3), np.uint8)
+        videos[-1, 0, 0, 0, 0] -= videos[-1, 0, 0, 0, 0] > 249  # one number that wraps around if uint8 is subtracted
+        found = student(videos, share)
+        if found is None:
+            cause = "the function does not return its result"
+        elif found != expected and student(videos.astype(float), share) == expected:
+            cause = "uint8 numbers were subtracted: 3 - 5 is 254 there"
+        if found != expected:
+            raise Failed(f"step {expected} for {what}", found, cause)
+    return "right on three made-up runs, one of which leaves again"
+
+
+def generate(pipe, prompt, seed):
+    """The pixels (f, H, W, 3), uint8, of the clip that the pipeline makes of a prompt and a seed."""
+    context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
+    noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
+    model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
+    with torch.inference_mode():
+        for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):
+            pass
+    return pipe.decode(step.x)[0]
+
+
+@exercise("0.3", name="generate", solution=generate, minutes=8, difficulty=3, importance=5)
+def check_generate(student):
+    """Against the pipeline itself, which must not be called."""
+    import minit2v
+
+    pipe = minit2v.load("mini", device="cpu")
+    prompt, seed = "a small green square moves down", 3
+    expected = pipe(prompt, seed=seed).pixels
+
+    class Parts:  # the pipeline without the two methods that do it all
+        def __getattr__(self, name):
+            if name == "stream":
+                raise Failed("the parts put together", "pipe.stream", "use text.encode, gaussian, guided and SAMPLERS")
+            return getattr(pipe, name)
+
+        def __call__(self, *_, **__):
+            raise Failed("the parts put together", "pipe(…)", "use text.encode, gaussian, guided and SAMPLERS")
+
+    found = student(Parts(), prompt, seed)
+    causes = {(1, *expected.shape): "decode returns a batch; take its only clip",
+              (1, 4, 16, 8, 8): "these are latents; pipe.decode makes pixels of them"}
+    shape = tuple(getattr(found, "shape", ()))
+    cause = "is the noise seeded with `seed`, are guidance and steps the preset's, does guided get the prompt first?"
+    close("pixels", found, expected, 1, causes.get(shape, cause))
+    return f"{expected.size:,} numbers as the library makes them"
+
+
+def noises(prompts, seed):
+    """Starting noise (b, 4, 16, 8, 8); that of prompt i depends on seed + i alone."""
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+    return torch.cat([torch.randn(1, 4, 16, 8, 8, generator=one) for one in generators])
+
+
+@exercise("0.B", name="noises", solution=noises, minutes=5, difficulty=2, importance=4)
+def check_noises(student):
+    """Against noise made as asked; the three usual mistakes are told by what they give."""
+    together, expected = student(["a", "b", "c"], 7), noises("abc", 7)
+    same_shape("the noise of three prompts", together, expected.shape,
+               "torch.cat joins parts of shape (1, 4, 16, 8, 8), one for each prompt")
+    shared = torch.Generator().manual_seed(7)
+    mistakes = {
+        "all prompts share one generator": torch.cat([torch.randn(1, 4, 16, 8, 8, generator=shared) for _ in "abc"]),
+        "every generator has the same seed": expected[:1].expand_as(expected),
+        "prompts are counted from 0: the first one has the seed itself": noises("abc", 8),
+    }
+    for cause, noise in mistakes.items():
+        if torch.equal(together, noise):
+            raise Failed("noise of prompt i from the seed seed + i", "other noise", cause)
+    close("the noise", together, expected, 0, "prompt i has a generator of its own, seeded with seed + i")
+    close("the noise of one prompt", student(["x"], 8), expected[1:2], 0, "nothing but seed + i may matter")
+    return "the same noise alone and in company, and another for each prompt"

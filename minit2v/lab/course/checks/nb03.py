@@ -1,0 +1,170 @@
+"""Checks of notebook 03, Training a tiny VQGAN: commitment, perplexity, the discriminator's warm-up, dead codes."""
+
+import math
+
+import torch
+
+from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.networks import bottleneck
+
+EQUATIONS = {
+    "3.1": ("commitment loss",
+            "tests/test_autoencoder.py::test_commitment_draws_vectors_to_their_codes_and_moves_no_code"),
+    "3.2": ("codes as moving averages", "tests/test_autoencoder.py::test_codes_are_running_means_of_their_vectors"),
+    "3.3": ("perplexity of a codebook", "tests/test_autoencoder.py::test_perplexity_counts_the_codes_in_use"),
+    "3.4": ("Laplacian pyramid as a loss",
+            "tests/test_autoencoder.py::test_pyramid_loss_counts_a_lost_edge_more_than_a_shifted_colour"),
+    "3.5": ("hinge loss of the discriminator",
+            "tests/test_autoencoder.py::test_hinge_and_adversarial_loss_of_known_scores"),
+    "3.6": ("adversarial loss of the decoder",
+            "tests/test_autoencoder.py::test_hinge_and_adversarial_loss_of_known_scores"),
+    "3.7": ("warm-up of the adversarial term",
+            "tests/test_autoencoder.py::test_the_adversarial_term_grows_from_nothing_to_its_weight"),
+}  # fmt: skip
+
+QUIZ = [
+    (
+        "An autoencoder is not sure in which of many places a small thing was. Which picture makes its L1 smallest?",
+        ["A sharp thing in one of the places", "A soft thing in the most likely place", "The empty background"],
+        2,
+        "The best answer to L1 is the median of every pixel, and each pixel is background in most of the cases.",
+    ),
+    (
+        "A codebook has 128 codes and a perplexity of 3, and every code is used at least once. What does that mean?",
+        ["The codebook has collapsed", "Most vectors take few of the codes", "The perplexity was computed wrongly"],
+        1,
+        "Usage counts a code that is taken once like one that is taken always; perplexity does not. With a plain "
+        "background in most cells, both numbers can be healthy.",
+    ),
+    (
+        "The discriminator starts after 70 % of the training. What does it give the decoder that L1 cannot?",
+        ["A higher PSNR", "A reason to choose one sharp answer", "More codes"],
+        1,
+        "A smear is a safe answer for L1 and an obvious fake for the discriminator. PSNR hardly moves.",
+    ),
+]
+
+
+def commitment_loss(features, codes, beta=0.25):
+    """beta times the mean squared distance of features to their codes, (n c h w) each, with no gradient for codes."""
+    return beta * ((features - codes.detach()) ** 2).mean()
+
+
+@exercise("3.1", name="commitment_loss", solution=commitment_loss, minutes=6, difficulty=2, importance=4)
+def check_commitment_loss(student):
+    """The value, then whom its gradient reaches."""
+    generator = torch.Generator().manual_seed(3)
+    features, codes = (torch.randn(2, 4, 3, 5, generator=generator, requires_grad=True) for _ in range(2))
+    mean = ((features - codes) ** 2).mean().item()
+    for beta in (0.25, 1.0):
+        found = student(features, codes, beta)
+        same_shape("the loss", found, (), "take the mean over everything: one number")
+        cause = "beta times the mean of the squared differences"
+        if math.isclose(found.item(), beta * mean * features.numel(), rel_tol=1e-4):
+            cause = "the sum instead of the mean"
+        close(f"the loss for beta {beta}", found, beta * mean, 1e-5, cause)
+    try:
+        to_features, to_codes = torch.autograd.grad(student(features, codes), (features, codes), allow_unused=True)
+    except RuntimeError:
+        to_features = to_codes = None
+    if to_features is None:
+        raise Failed("a gradient for the features", "none", "detach the codes, not the features")
+    if to_codes is not None and to_codes.abs().max() > 0:
+        raise Failed("no gradient for the codes", "one", "codes.detach(): they follow by their moving average")
+    expected = 0.5 * (features - codes).detach() / features.numel()
+    close("the gradient", to_features, expected, 1e-6, "only one detach is needed, around the codes")
+    return "the right size; it moves the features and leaves the codes alone"
+
+
+def perplexity(share):
+    """exp of the entropy of shares (k,), which add up to 1: between 1 and k."""
+    used = share[share > 0]
+    return (-(used * used.log()).sum()).exp()
+
+
+@exercise("3.2", name="perplexity", solution=perplexity, minutes=6, difficulty=2, importance=4)
+def check_perplexity(student):
+    """Shares whose answer is known, one with zeros, then random ones against the library."""
+    uniform = student(torch.full((64,), 1 / 64))
+    cause = "natural logarithm and exp belong together"
+    mistakes = {math.log(64): "this is the entropy; exp of it is missing", 1 / 64: "a minus sign is missing"}
+    for value, mistake in mistakes.items():
+        if uniform is not None and math.isclose(float(uniform), value, rel_tol=1e-3):
+            cause = mistake
+    close("perplexity of 64 codes used alike", uniform, 64.0, 1e-3, cause)
+    found = student(torch.tensor([0.5, 0.5, 0.0, 0.0]))
+    if not math.isfinite(float(found)):
+        raise Failed("2 for the shares [0.5, 0.5, 0, 0]", f"{float(found)}", "0 log 0 counts as 0; leave zeros out")
+    close("perplexity of [0.5, 0.5, 0, 0]", found, 2.0, 1e-4, "unused codes add nothing to the entropy")
+    close("perplexity of one code", student(torch.eye(8)[3]), 1.0, 1e-4, "the entropy of a certainty is 0")
+    generator = torch.Generator().manual_seed(3)
+    for k in (3, 128):
+        share = torch.rand(k, generator=generator) ** 4
+        share /= share.sum()
+        expected = bottleneck.perplexity(share)
+        close(f"perplexity of {k} random shares", student(share), expected, 1e-3 * k, "exp of minus the sum of p log p")
+    return "between 1 and k, zeros and all"
+
+
+def warm_up(progress, start=0.7, ramp=0.1):
+    """Factor on the adversarial term: 0 until `start`, then rising in a straight line to 1 at start + ramp."""
+    return min(1.0, max(0.0, (progress - start) / ramp))
+
+
+@exercise("3.3", name="warm_up", solution=warm_up, minutes=5, difficulty=1, importance=3)
+def check_warm_up(student):
+    """At the corners and between them, for two settings."""
+    for start, ramp in ((0.7, 0.1), (0.2, 0.5)):
+        places = {
+            0.0: (0.0, "nothing before `start`: a negative factor would reward what the discriminator dislikes"),
+            start: (0.0, "the rise begins at `start`, from 0"),
+            start + 0.25 * ramp: (0.25, "a straight line: the share of the ramp that is done"),
+            start + ramp: (1.0, "1 when the ramp is done"),
+            1.0: (1.0, "never above 1"),
+        }
+        for progress, (expected, cause) in places.items():
+            close(f"warm_up({progress:g}, {start}, {ramp})", student(progress, start, ramp), expected, 1e-6, cause)
+    return "0, a straight rise, 1, for two settings"
+
+
+def update(codes, usage, sums, vectors, generator):
+    """Codes (k c), usage (k,), sums (k c) after a batch of vectors (m c); dead codes begin anew on vectors of it."""
+    k = len(codes)
+    index = torch.cdist(vectors, codes).argmin(dim=1)
+    share = torch.bincount(index, minlength=k) / len(vectors)
+    usage = 0.99 * usage + 0.01 * share
+    sums = 0.99 * sums + 0.01 * torch.zeros_like(sums).index_add(0, index, vectors) / len(vectors)
+    dead = usage * k < 0.01
+    picks = torch.randint(len(vectors), (int(dead.sum()),), generator=generator)
+    usage[dead], sums[dead] = 1 / k, vectors[picks] / k
+    return sums / usage[:, None], usage, sums
+
+
+@exercise("3.B", name="update", solution=update, minutes=12, difficulty=4, importance=5)
+def check_update(student):
+    """Vectors in eight far clusters, codes in a tiny cube; later the clusters move away. Living codes must stay."""
+    generator, k = torch.Generator().manual_seed(3), 32
+    codes = (2 * torch.rand(k, 2, generator=generator) - 1) / k
+    state = codes, torch.full((k,), 1 / k), codes / k
+    angles = torch.arange(8) * math.pi / 4
+    centres = 3 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    for place, moved in (("where the features begin", 0.0), ("after the features have moved", 20.0)):
+        for _ in range(1000):
+            vectors = (centres + moved).repeat(16, 1) + 0.1 * torch.randn(128, 2, generator=generator)
+            state = student(*state, vectors, generator)
+            if not isinstance(state, (tuple, list)) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
+                found = type(state).__name__
+                raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
+        index = torch.cdist(vectors, state[0]).argmin(dim=1)
+        found = bottleneck.perplexity(torch.bincount(index, minlength=k) / len(vectors)).item()
+        if not found > 12:
+            cause = "a dead code must be put on one of the vectors, each on another: sums / usage is its place"
+            if moved:
+                cause = "a good start is not enough: look for dead codes at every step, by their running usage"
+            raise Failed(f"a perplexity above 12 of 32 {place}", f"{found:.1f}", cause)
+    alive, usage = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 9.0]]), torch.tensor([0.45, 0.45, 0.1])
+    vectors = alive[:2].repeat(8, 1) + 0.1 * torch.randn(16, 2, generator=generator)  # the third misses this batch
+    found = student(alive, usage, usage[:, None] * alive, vectors, generator)[0]
+    cause = "dead is a code whose running usage * k is below a hundredth, not one that this batch has missed"
+    close("codes that are in use", found, alive, 0.05, cause)
+    return "dead codes come back, also when the features move away, and living ones stay"

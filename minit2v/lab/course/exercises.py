@@ -1,0 +1,207 @@
+"""Exercises: what a student writes, the check that tells how far it is, and the way out.
+
+    minit2v/lab/course/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)   registers check and solution
+    a notebook                    lab.check("5.1", q_sample)                       prints one line, never raises
+                                  lab.rescue("5.1")                                q_sample becomes the library's
+                                  lab.yours("5.1")                                 theirs if it passes, or the library's
+
+A check is a function of what the student defined (a function, a class, a number). It raises `Failed`, most often
+through `close` or `same_shape`, with what was expected, what was found and a likely cause; or it returns what it has
+verified, in a few words. A module of checks is imported when one of its exercises is asked for.
+"""
+
+import linecache
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from minit2v.errors import UserError
+
+LONGEST = 200  # letters of something found that are shown
+_FOREIGN = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])  # where no student writes
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a notebook."""
+
+    number: str  # "5.1"; bug hunts are "5.B"
+    name: str  # what the student defines
+    solution: Any  # the library's version of it
+    check: Callable[[Any], str | None]  # raises Failed, or says what it verified
+    minutes: int  # that it takes most people
+    difficulty: int  # 1 to 5
+    importance: int  # 1 to 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found."""
+
+    passed: bool
+    message: str  # one line
+
+
+class Failed(Exception):
+    """What a check expected, what it found, and a likely cause: three short texts without a full stop."""
+
+    def __init__(self, expected, found, cause=""):
+        self.expected, self.found, self.cause = expected, found, cause
+        super().__init__(f"expected {expected}, found {found}." + (f" Likely cause: {cause}" if cause else ""))
+
+
+_REGISTRY: dict[str, Exercise] = {}
+
+
+def exercise(number, *, name, solution, minutes, difficulty, importance):
+    """Decorator that registers a check; the arguments are the fields of `Exercise`."""
+
+    def register(check):
+        _REGISTRY[number] = Exercise(number, name, solution, check, minutes, difficulty, importance)
+        return check
+
+    return register
+
+
+def checks(notebook):
+    """The module of checks of a notebook's number, imported. Raises UserError if it has none."""
+    module = f"minit2v.lab.course.checks.nb{int(notebook):02}"
+    if find_spec(module) is None:
+        raise UserError(f"expected a notebook with exercises, found {notebook!r}; there is no {module}")
+    return import_module(module)
+
+
+def of(notebook):
+    """The exercises of a notebook's number, in order."""
+    checks(notebook)
+    return [_REGISTRY[number] for number in sorted(_REGISTRY) if number.split(".")[0] == str(int(notebook))]
+
+
+def get(number):
+    """The exercise of that number ("5.1"). Raises UserError that lists those of its notebook."""
+    notebook, dot, _ = str(number).partition(".")
+    if not (isinstance(number, str) and dot and notebook.isdecimal()):
+        raise UserError(f'expected the number of an exercise as a text, "5.1", found {number!r}')
+    known = {one.number: one for one in of(notebook)}
+    if number not in known:
+        raise UserError(f"notebook {notebook} has the exercises {', '.join(known)}, found {number!r}")
+    return known[number]
+
+
+def run(number, student):
+    """The `Outcome` of an exercise's check on what the student defined; no mistake of the student's raises."""
+    one = get(number)
+    label = f"{number} {one.name}"
+    try:
+        praise = one.check(student)
+        return Outcome(True, f"✓ {label}: {praise or 'right'}")
+    except Failed as failed:
+        return Outcome(False, f"✗ {label}: {' '.join(str(failed).split())}")  # a tensor's repr has many lines
+    except Exception as error:  # the student's code may raise anything, and so may a check that is given nonsense
+        if _is_a_stub(error):
+            return Outcome(False, f"✗ {label}: not written yet; hint 1 is above")
+        return Outcome(False, f"✗ {label}: {_raised(error)}")
+
+
+def check(number, student):
+    """Print what the check of an exercise finds in `student`; it never stops the notebook."""
+    print(run(number, student).message)
+
+
+def rescue(number):
+    """Define in the notebook, under the names that students use, the library's version of an exercise or of all.
+
+    Args:
+        number: of one exercise, "5.1", or of a notebook, 5.
+    """
+    from IPython import get_ipython
+
+    chosen = of(number) if isinstance(number, int) else [get(number)]
+    if (shell := get_ipython()) is None:
+        raise UserError("rescue: expected a notebook to put the solutions into, found none; it works in Jupyter only")
+    shell.push({one.name: one.solution for one in chosen})
+    names = ", ".join(f"{one.name} ({one.number})" for one in chosen)
+    print(f"from here on these are the library's: {names}; run the check cells again")
+
+
+def yours(number):
+    """What the notebook defines for an exercise if its check passes, else the library's version; says which.
+
+    For cells that put a student's work to use: they run to the end whether it is finished or not.
+    """
+    from IPython import get_ipython
+
+    one, shell = get(number), get_ipython()
+    if shell is None:
+        raise UserError("yours: expected a notebook to look for your work in, found none; it works in Jupyter only")
+    own = shell.user_ns.get(one.name)
+    passed = run(number, own).passed
+    print(f"{one.name} ({number}): " + ("yours" if passed else "the library's, until yours passes its check"))
+    return own if passed else one.solution
+
+
+def close(what, found, expected, tolerance, cause=""):
+    """Raise Failed unless `found` is within `tolerance` of `expected`.
+
+    Args:
+        what: the name of the quantity.
+        found, expected: numbers, arrays or tensors of the same shape.
+        tolerance: the largest absolute difference of any element.
+        cause: the mistake that most often leads here.
+    """
+    wanted = _array(what, expected, cause)
+    same_shape(what, found, wanted.shape, cause)
+    values = _array(what, found, cause)
+    wrong = ~(abs(values - wanted) <= tolerance)  # so that NaN is wrong as well
+    if not wrong.any():
+        return
+    if values.ndim == 0:
+        raise Failed(f"{what} {wanted:.4g} (± {tolerance:g})", f"{values:.4g}", cause)
+    where = tuple(int(indices[0]) for indices in wrong.nonzero())
+    place = ", ".join(map(str, where))
+    raise Failed(f"{what}[{place}] = {wanted[where]:.4g} (± {tolerance:g})",
+                 f"{values[where]:.4g}; {wrong.sum()} of {wrong.size} numbers differ", cause)
+
+
+def same_shape(what, found, expected, cause=""):
+    """Raise Failed unless `found` is a number, array or tensor of the shape `expected`."""
+    shape = tuple(_array(what, found, cause).shape)
+    if shape != tuple(expected):
+        raise Failed(f"{what} of shape {tuple(expected)}", f"{shape}", cause)
+
+
+def _array(what, value, cause):
+    import numpy as np
+
+    if value is None:
+        raise Failed(what, "None", "the function does not return its result")
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise Failed(f"{what} as numbers", f"{_short(value)}", cause) from None
+
+
+def _short(value):
+    text = f"{type(value).__name__} {value!r}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _is_a_stub(error):
+    """torch raises NotImplementedError as well, for a dtype that it cannot compute with: that is no stub."""
+    return isinstance(error, NotImplementedError) and "not implemented for" not in str(error)
+
+
+def _raised(error):
+    """The error, and the line of the student's that it comes from: the last one outside this library and Python's."""
+    line, place = "", error.__traceback__
+    while place is not None:
+        code = place.tb_frame.f_code
+        if not code.co_filename.startswith(_FOREIGN) and "site-packages" not in code.co_filename:
+            line = linecache.getline(code.co_filename, place.tb_lineno).strip() or line
+        place = place.tb_next
+    found = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
+    return f"expected a result, found {found}" + (f"; it comes from the line: {line}" if line else "")

@@ -1,0 +1,1 @@
+"""Memory: what a clip takes, counted and measured."""

@@ -1,0 +1,220 @@
+"""How much memory a clip takes, told before anything is downloaded: `minit2v weights plan`.
+
+    peak  =  Python and PyTorch  +  weights  +  what the busiest network works with  +  what the allocator keeps
+
+Weights and working tensors are counted, not guessed: the networks run on tensors that have shapes and no numbers, and
+every tensor that is alive is added up. The other two terms were measured on Linux. Four ways differ in what is in
+memory at once:
+
+    (no option)     both halves of guidance as one batch, four frames decoded at a time, all networks on the device
+    --sequential    the halves in turn, one frame at a time
+    --offload       on a GPU: only the network that works is on the device, the others wait in the computer's memory
+    both
+
+Peaks on a CPU are within 15 % of measured ones (tests/test_memory.py). Those of a GPU have not been measured.
+"""
+
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from minit2v.checkpoints.fill import MAPPED
+from minit2v.checkpoints.find import preset_of
+from minit2v.devices import find_dtype
+from minit2v.errors import UserError
+from minit2v.memory.measured import runtime
+from minit2v.networks.registry import NETWORKS
+from minit2v.presets import Preset
+from minit2v.systems.settings import Settings, checked, latent_shape
+
+UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
+CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
+KEPT = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
+KERNELS = 20e6  # oneDNN's reordered weights and scratch, for one layer at a time
+WAYS = {"": (True, False), "--sequential": (False, False), "--offload": (True, True),
+        "--sequential --offload": (False, True)}  # option -> (batched, offload)  # fmt: skip
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, but for those of a module; `peak` is their most."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self.known = {tensor.untyped_storage()._cdata: 0 for tensor in (*module.parameters(), *module.buffers())}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.count(tensor.untyped_storage())
+        return result
+
+    def count(self, storage) -> None:
+        key = storage._cdata
+        if key not in self.known:  # else another view of the same bytes
+            self.known[key] = storage.nbytes()
+            self.now += self.known[key]
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.freed, key)
+
+    def freed(self, key: int) -> None:
+        self.now -= self.known.pop(key, 0)
+
+
+def working(module: nn.Module, call, *shapes: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes of the tensors alive at the widest moment of `call`, on inputs of these shapes; those of one axis or two
+    are whole numbers (timesteps, token ids)."""
+    inputs = [torch.zeros(shape, dtype=dtype if len(shape) > 2 else torch.long) for shape in shapes]
+    live = Live(module)
+    live.now = sum(x.untyped_storage().nbytes() for x in inputs)
+    with live:
+        call(*inputs)
+    return max(live.peak, live.now)
+
+
+@contextmanager
+def no_numbers(dtype: torch.dtype):
+    """Inside, tensors have shapes and this dtype but hold nothing."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes that sampling takes at most, each way, and what of it fits into `memory`."""
+
+    what: str  # model, dtype, device and clip in words
+    weights: dict[str, int]  # of each network
+    loading: int  # peak of loading, all networks on the device
+    ways: dict[str, int]  # options -> peak of loading and sampling, on the device
+    host: dict[str, int]  # options -> peak in the computer's memory, where the device is another one
+    memory: float | None  # of the device
+
+    @property
+    def fits(self) -> str | None:
+        """The options of the fastest way that fits; None if none does, or if no memory was named."""
+        if self.memory is None:
+            return None
+        return next((options for options, peak in self.ways.items() if peak <= self.memory), None)
+
+    def line(self) -> str:
+        """What it takes and what to do, in one line."""
+        least = min(self.ways, key=self.ways.get)
+        takes = f"{self.what} takes {gigabytes(self.ways[''])} at most"
+        if least:
+            takes += f", {gigabytes(self.ways[least])} with {least}"
+        if self.memory is None:
+            return takes
+        room = f"of {gigabytes(self.memory)}"
+        if self.fits is None:
+            return f"{takes}: too much {room}; use half precision, fewer frames, or smaller ones"
+        return f"{takes}: {room} it fits" + (f" with {self.fits}" if self.fits else "")
+
+    def table(self) -> str:
+        """All figures, a row each, and the line."""
+        total = sum(self.weights.values())
+        rows = [(f"weights of the {name}", size) for name, size in self.weights.items()] + [("weights", total)]
+        rows += [("peak of loading" + ", without --offload" * bool(self.host), self.loading)]
+        for options, peak in self.ways.items():
+            rows.append((f"peak of sampling {options}".rstrip(), peak))
+            if options in self.host:
+                rows.append(("  and in the computer's memory", self.host[options]))
+        return "\n".join([*(f"{name:<48}{gigabytes(size):>10}" for name, size in rows), "", self.line()])
+
+
+def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = None, dtype: str = "auto",
+         frames: int | None = None, height: int | None = None, width: int | None = None,
+         device: str = "cpu", clips: int = 1, window: int = 0) -> Plan:  # fmt: skip
+    """What sampling `clips` clips at once takes at most.
+
+    `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu" or "cuda",
+    which need not be there. None: the model's own size; no memory to compare with. Raises UserError for a size that
+    the model cannot make, an unknown dtype or device.
+
+    >>> plan("nano", memory="4GB").fits
+    ''
+    """
+    preset = model if isinstance(model, Preset) else preset_of(model)
+    if device not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device: expected cpu, cuda or mps, found {device!r}")
+    kind, memory = find_dtype(dtype, torch.device(device)), as_bytes(memory)
+    asked = Settings(frames=frames, height=height, width=width, window=window)
+    settings = checked(["a clip"], asked, preset)
+    sizes, counts = _counted(preset, settings, kind, clips)
+    pixels = 2 * clips * settings.frames * settings.height * settings.width * 3  # the frames, and all of them together
+    total, ways, host = sum(sizes.values()), {}, {}
+    fixed = CONTEXT if device == "cuda" else runtime()
+    mapped = min(total, MAPPED)
+    loading = int(fixed + total + (0 if device == "cuda" else mapped))
+    for options, (batched, offload) in WAYS.items():
+        if device != "cuda":
+            if not offload:
+                work = max(counts[batched].values())
+                ways[options] = max(loading, int(fixed + total + pixels + work + min(work, KEPT) + KERNELS))
+        elif offload:
+            ways[options] = int(fixed + pixels + max(sizes[name] + counts[batched][name] for name in sizes))
+            host[options] = int(runtime() + total + mapped)
+        else:
+            ways[options] = int(fixed + total + pixels + max(counts[batched].values()))
+            host[options] = int(runtime() + mapped)
+    clip = f"{settings.frames} frames of {settings.width}x{settings.height}"
+    what = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
+    return Plan(what, sizes, loading, ways, host, memory)
+
+
+def _counted(preset: Preset, settings: Settings, dtype: torch.dtype, clips: int):
+    """(bytes of the weights of each network, {batched: {network: bytes that it works with}})."""
+    _, c, f, h, w = latent_shape(clips, settings, preset)
+    f = min(f, settings.window or f)
+    halves, tokens = (2 if settings.guidance != 1 else 1), preset.text.context_length
+    counts = {True: {}, False: {}}
+    with no_numbers(dtype):
+        modules = {name: build(getattr(preset, name)).eval() for name, build in NETWORKS.items()}
+        sizes = {name: sum(p.numel() * p.element_size() for p in m.parameters()) for name, m in modules.items()}
+        for batched, count in counts.items():
+            b, chunk = clips * (halves if batched else 1), min(4 if batched else 1, clips * settings.frames)
+            unet, text, autoencoder = (modules[name] for name in ("unet", "text", "autoencoder"))
+            context = (b, tokens, preset.unet.context_dim)
+            count["text"] = working(text, text, (clips, tokens), dtype=dtype)
+            count["unet"] = working(unet, unet, (b, c, f, h, w), (b,), context, dtype=dtype)
+            count["autoencoder"] = working(autoencoder, autoencoder.decode, (chunk, c, h, w), dtype=dtype)
+    return sizes, counts
+
+
+def as_bytes(memory: float | str | None) -> float | None:
+    """Bytes of "8GB", "7.5 GiB" or "500MB"; a number is bytes already. Raises UserError.
+
+    >>> as_bytes("8GB"), as_bytes("1 GiB")
+    (8000000000.0, 1073741824.0)
+    """
+    if not isinstance(memory, str):
+        return memory
+    text = memory.strip().upper()
+    unit = next((unit for unit in UNITS if text.endswith(unit)), None)
+    try:
+        amount = float(text.removesuffix(unit)) if unit else -1.0
+    except ValueError:
+        amount = -1.0
+    if not 0 < amount < 1e9:
+        raise UserError(f"memory: expected an amount as 8GB or 500MB, found {memory!r}")
+    return amount * UNITS[unit]
+
+
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+

@@ -1,0 +1,1 @@
+"""Networks: what learns. They know no data and no file."""

@@ -1,0 +1,59 @@
+"""Two layers that use the whole of a CPU, each the same function as PyTorch's.
+
+    Linear      x (… d) ──────► matrix product (PyTorch: MKL)                  readable; the sum begins with the bias
+                x (1 d n 1) ──► convolution of kernel 1 (PyTorch: oneDNN)      fast; adds the bias on its way
+    GroupNorm   small bfloat16 maps are laid out channel by channel
+
+**Linear.** In float32 PyTorch leaves matrix products to MKL, which on processors that are not Intel's uses vectors of
+half the width. It leaves convolutions to oneDNN, which uses all of them. Half of the operations of the released UNet
+are in linear layers; `make bench` measures the gain. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1 show
+which kernels run.
+
+**GroupNorm.** PyTorch's kernel for channels_last maps of fewer than 1,024 places walks through memory in strides: in
+bfloat16 and at the sizes of mini it takes longer than the other kernel with a copy there and back.
+
+Reference: Group Normalization, arXiv 1803.08494.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COPIED = 2**21  # numbers of x up to which a copy pays; beyond, new memory costs more
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by way of `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (…, d), weight (e, d), bias (e,) -> (…, e), on either path."""
+    if not fast(x):
+        return F.linear(x, weight, bias)
+    rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (… d) -> (1 d n 1), channels_last: no copy
+    return F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+def fast(x: Tensor) -> bool:
+    """Is the convolution the better way? For float32 on a CPU, where no gradient is asked for: its own is slower.
+
+    With one thread PyTorch does not give a convolution of kernel 1 to oneDNN. Without it, as inside
+    ``torch.backends.mkldnn.flags(enabled=False)``, the readable path is taken.
+    """
+    onednn, mkl = torch.backends.mkldnn, torch.backends.mkl
+    library = onednn.is_available() and onednn.enabled and mkl.is_available()
+    kind = x.device.type == "cpu" and x.dtype == torch.float32
+    return kind and library and not torch.is_grad_enabled() and torch.get_num_threads() > 1
+
+
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``; on a CPU small maps in bfloat16 are laid out channel by channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = x.shape[2:].numel() < 1024 and x.numel() <= COPIED
+        if not (small and x.dtype == torch.bfloat16 and x.device.type == "cpu"):
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)

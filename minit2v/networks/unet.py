@@ -1,0 +1,197 @@
+"""The UNet that predicts the noise of a clip, given its timestep and a text.
+
+    x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─ … ─ middle ─ … ─ level 0 ─ head ─ (b 4 f h w)
+                                              └── skips: what every block and down-sampling gives, handed across
+
+Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock`. With ``temporal=False`` the
+temporal layers are left out and the frames are independent: that is the image model it starts from (Stable Diffusion
+2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
+
+References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXiv 2112.10752.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from minit2v.networks.blocks import SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.networks.layers import GroupNorm
+from minit2v.presets import UNetConfig
+
+
+class UNet(nn.Module):
+    """``unet(x, t, context) -> output`` of the shape of x.
+
+    Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
+    temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
+    0, 1, 2, … (read only by the departures `frame_positions` and `layout`). Sizes need not be powers of two: the
+    up-sampler takes the size of the skip it meets.
+    """
+
+    def __init__(self, config: UNetConfig = UNetConfig()):
+        super().__init__()
+        self.config = config
+        first, emb = config.channels[0], 4 * config.channels[0]
+        self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
+        self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
+        self.layout = Layout(config.context_dim, first) if config.layout else None
+        self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
+        self.first_temporal = TemporalTransformer(
+            first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
+        )
+
+        skips, c = [first], first
+        self.down = nn.ModuleList()
+        for i, (width, attention) in enumerate(zip(config.channels, config.attention)):
+            inputs = [c] + [width] * (config.layers_per_level - 1)
+            resample = Downsample(width) if i < len(config.channels) - 1 else None
+            self.down.append(Level(inputs, width, attention, resample, config))
+            skips += [width] * (config.layers_per_level + (resample is not None))
+            c = width
+        self.middle = Middle(c, config)
+        self.up = nn.ModuleList()
+        for i in reversed(range(len(config.channels))):
+            width, inputs = config.channels[i], []
+            for _ in range(config.layers_per_level + 1):
+                inputs.append(c + skips.pop())
+                c = width
+            self.up.append(Level(inputs, width, config.attention[i], Upsample(width) if i else None, config))
+        self.norm_out = GroupNorm(config.norm_groups, first)
+        self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+
+    def forward(
+        self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None
+    ) -> Tensor:
+        f = x.shape[2]
+        if positions is None:
+            positions = torch.arange(f, device=x.device)[None]
+        emb = self.embed(t, context, positions)  # (b f) e
+        x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        x = self.conv_in(x)
+        if self.layout is not None:
+            x = x + self.layout(context, positions, *x.shape[-2:])
+        if temporal:
+            x = self.first_temporal(x, f)
+        skips = [x]
+        for level in self.down:
+            for block in level.blocks:
+                x = block(x, emb, context, f, temporal)
+                skips.append(x)
+            if level.resample is not None:
+                x = level.resample(x)
+                skips.append(x)
+        x = self.middle(x, emb, context, f, temporal)
+        for level in self.up:
+            for block in level.blocks:
+                x = block(torch.cat([x, skips.pop()], dim=1), emb, context, f, temporal)
+            if level.resample is not None:
+                x = level.resample(x, skips[-1].shape[-2:])
+        x = self.conv_out(F.silu(self.norm_out(x)))
+        return rearrange(x, "(b f) c h w -> b c f h w", f=f)
+
+    def embed(self, t: Tensor, context: Tensor, positions: Tensor) -> Tensor:
+        """The vector that every residual block is told: (b f, e) from timesteps (b,), and what the departures add."""
+        first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
+        emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
+        if self.text_embedding is not None:
+            emb = emb + self.text_embedding(context.mean(dim=1))[:, None]
+        if self.frame_embedding is not None and f > 1:  # an image has no place in time
+            emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
+        emb = self.time_embedding[2](self.time_embedding[1](emb))
+        return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
+
+    def temporal_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the image model does not have."""
+        layers = [m for m in self.modules() if isinstance(m, (TemporalConv, TemporalTransformer))]
+        return [p for layer in layers for p in layer.parameters()]
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, one for each input width, and the layer that leaves it."""
+
+    def __init__(self, inputs: list[int], c: int, attention: bool, resample: nn.Module | None, config: UNetConfig):
+        super().__init__()
+        self.blocks = nn.ModuleList(SpatioTemporalBlock(c_in, c, attention, config) for c_in in inputs)
+        self.resample = resample
+
+
+class Middle(nn.Module):
+    """The lowest resolution: a whole spatio-temporal block, then one of convolutions only."""
+
+    def __init__(self, c: int, config: UNetConfig):
+        super().__init__()
+        self.first = SpatioTemporalBlock(c, c, True, config)
+        self.last = SpatioTemporalBlock(c, c, False, config)
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool) -> Tensor:
+        return self.last(self.first(x, emb, context, f, temporal), emb, context, f, temporal)
+
+
+class Downsample(nn.Module):
+    """Half the height and width: 3x3 convolution of stride 2, padded by 1 on every side."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """To the given height and width by repeating pixels, then a 3x3 convolution."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class Layout(nn.Module):
+    """What a caption leads one to expect where and when: features of every cell of every frame.
+
+    ``context (b, n, d), positions (b or 1, f), h, w -> ((b f), c, h, w)``: an MLP of the mean text token, the frame
+    number, the row and the column. "Moves left" means nothing to a cell by itself: it says *right half* early and
+    *left half* late. That product of word, time and place takes attention and convolutions very long to find.
+    """
+
+    def __init__(self, context_dim: int, c: int):
+        super().__init__()
+        self.text = nn.Linear(context_dim, 4 * c)
+        self.frame, self.row, self.column = (position_layer(c, 4 * c) for _ in range(3))
+        self.hidden, self.out = nn.Linear(4 * c, 4 * c), nn.Linear(4 * c, c)
+
+    def forward(self, context: Tensor, positions: Tensor, h: int, w: int) -> Tensor:
+        weight = self.out.weight
+        width = weight.shape[0]
+        rows, columns = (sinusoid(torch.arange(n, device=weight.device), width).to(weight.dtype) for n in (h, w))
+        x = self.text(context.mean(dim=1))[:, None, None, None] + self.row(rows)[:, None] + self.column(columns)
+        if positions.shape[1] > 1:  # an image has no place in time
+            x = x + self.frame(sinusoid(positions, width).to(weight.dtype))[:, :, None, None]
+        x = self.out(F.silu(self.hidden(F.silu(x))))
+        return rearrange(x, "b f h w c -> (b f) c h w")
+
+
+def position_layer(width: int, d: int) -> nn.Linear:
+    """Reads a `sinusoid` of that width. Half of its values hardly vary over 16 frames: hence the larger weights."""
+    layer = nn.Linear(width, d, bias=False)
+    nn.init.normal_(layer.weight, std=2 * width**-0.5)
+    return layer
+
+
+def sinusoid(position: Tensor, width: int) -> Tensor:
+    """Positions (…) as (…, width): cosines first, then sines, of geometrically spaced frequencies, in float32.
+
+    DDPM, arXiv 2006.11239, appendix B, after Attention Is All You Need, section 3.5; the order is the released model's.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=position.device) / half)
+    angles = position.float()[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,0 +1,1 @@
+"""Recordings: a sampling run or a training in one small file."""

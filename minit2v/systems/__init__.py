@@ -1,0 +1,1 @@
+"""Systems: a paper's way to make video, one file each."""
