@@ -14,7 +14,7 @@ from minit2v import presets
 from minit2v.checkpoints.export import DEPARTURES, autoencoder_json, tensors_for, unet_json
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.unet import UNet
-from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig
+from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset, Preset, TextConfig, UNetConfig
 
 
 def as_in_the_paper(config: UNetConfig) -> UNetConfig:
@@ -63,7 +63,7 @@ def their_unet(ours: UNet) -> nn.Module:
 
     config = ours.config
     with torch.device("meta"):
-        theirs = UNet3DConditionModel.from_config(unet_json(Preset("pair", unet=config)))
+        theirs = UNet3DConditionModel.from_config(unet_json(ModelScopePreset("pair", unet=config)))
         if config.first_temporal_heads != 8:  # which is fixed there
             theirs.transformer_in = TransformerTemporalModel(
                 config.first_temporal_heads, config.head_dim, config.channels[0], norm_num_groups=config.norm_groups
@@ -84,6 +84,6 @@ def their_autoencoder(ours: VQGAN) -> nn.Module:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        theirs = AutoencoderKL.from_config(autoencoder_json(Preset("pair", autoencoder=ours.config)))
+        theirs = AutoencoderKL.from_config(autoencoder_json(ModelScopePreset("pair", autoencoder=ours.config)))
     theirs.load_state_dict(tensors_for("autoencoder", ours, "diffusers"), assign=True)
     return theirs.eval()

@@ -12,7 +12,7 @@ from minit2v.checkpoints.hub import download, on_hub
 from minit2v.checkpoints.load import load_parts
 from minit2v.devices import find_device, find_dtype
 from minit2v.memory.allocator import keep_freed_memory
-from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems import TextToVideo, system_of
 
 
 def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool = True,
@@ -33,4 +33,5 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
     preset, parts = load_parts(folder, dtype, torch.device("cpu") if offload else works)
     if works.type == "cpu":
         keep_freed_memory()  # after the weights came, whose memory goes back to the system with them
-    return TextToVideo(preset, **parts, batched=batched, visit=works if offload else None)
+    pipeline = system_of(preset).pipeline
+    return pipeline(preset, **parts, batched=batched, offload_device=works if offload else None)

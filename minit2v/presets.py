@@ -8,8 +8,10 @@ have: they are off in ``modelscope-1.7b``; the README says what each buys.
 References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``configuration.json``.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import get_type_hints
 
+from minit2v.datasets.moving_things.phrases import words
 from minit2v.errors import UserError
 
 
@@ -91,15 +93,19 @@ class DiffusionConfig:
     spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released) or "trailing"
 
 
+OF_SYSTEM: dict[str, type["Preset"]] = {}  # name of a system -> its preset class; subclasses enter themselves
+
+
 @dataclass(frozen=True)
 class Preset:
-    """A whole text-to-video model: its three networks, its diffusion, and the defaults of a sample."""
+    """What every text-to-video model has a value for: the system that it is of, and the defaults of a sample.
+
+    A subclass is the preset of one system: it names the system and adds the settings of its networks, one field a
+    network, each a dataclass. `from_dict` finds the subclass by the system's name.
+    """
 
     name: str  # what `--model` and `--preset` call it
-    unet: UNetConfig = UNetConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    text: TextConfig = TextConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
+    system: str = ""  # row of `systems.SYSTEMS`: how the networks make a clip
     frames: int = 16  # frames of a clip; released 16
     height: int = 256  # pixels; released 256
     width: int = 256  # pixels; released 256
@@ -108,42 +114,88 @@ class Preset:
     guidance: float = 9.0  # classifier-free guidance scale; released 9.0
     negative: str = ""  # what no clip should show, if nobody says; released ""
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "system" in vars(cls):
+            OF_SYSTEM[cls.system] = cls
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along each side; 1 for a system that works on pixels."""
+        return 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent; 3 for a system that works on pixels."""
+        return 3
+
+    @property
+    def scale_factor(self) -> float:
+        """What the autoencoder's latents are multiplied by, so that their variance is about 1."""
+        return 1.0
+
+    @property
+    def timesteps(self) -> int:
+        """The most sampling steps that make sense."""
+        return 1000
+
     def to_dict(self) -> dict:
         """Nested plain dictionary, as written to config.json."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict) -> "Preset":
-        """Inverse of `to_dict`. Raises UserError for a dictionary that is not a preset."""
+        """Inverse of `to_dict`. Raises UserError for a dictionary that is not a preset of a known system."""
         try:
-            return _build(Preset, values)
+            system = values.get("system", ModelScopePreset.system)  # files before 2026-11 name none
+            if system not in OF_SYSTEM:
+                raise UserError(f"expected a system of {', '.join(OF_SYSTEM)}, found {system!r}; is it of a newer minit2v?")
+            return _build(OF_SYSTEM[system], values)
         except (TypeError, AttributeError) as error:
             raise UserError(
                 f"expected the settings of a preset, found something else ({error}); is this a minit2v model?"
             ) from None
 
 
+@dataclass(frozen=True)
+class ModelScopePreset(Preset):
+    """ModelScopeT2V: a UNet, an autoencoder, a text tower and a diffusion."""
+
+    system: str = "modelscope"
+    unet: UNetConfig = UNetConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    text: TextConfig = TextConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+    @property
+    def factor(self) -> int:
+        return self.autoencoder.factor
+
+    @property
+    def latent_channels(self) -> int:
+        return self.autoencoder.latent_channels
+
+    @property
+    def scale_factor(self) -> float:
+        return self.autoencoder.scale_factor
+
+    @property
+    def timesteps(self) -> int:
+        return self.diffusion.steps
+
+
 def _build(cls: type, values: dict):
     """A dataclass from nested dictionaries; lists become tuples."""
-    nested = {
-        "unet": UNetConfig,
-        "autoencoder": AutoencoderConfig,
-        "text": TextConfig,
-        "diffusion": DiffusionConfig,
-        "vision": VisionConfig,
-    }
-    fields = {}
+    kinds, given = get_type_hints(cls), {}
     for key, value in values.items():
-        if key in nested and isinstance(value, dict):
-            value = _build(nested[key], value)
-        fields[key] = tuple(value) if isinstance(value, list) else value
-    return cls(**fields)
+        if is_dataclass(kinds.get(key)) and isinstance(value, dict):
+            value = _build(kinds[key], value)
+        given[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**given)
 
 
-def _mini() -> Preset:
-    from minit2v.datasets.moving_things import words
-
-    return Preset(
+def _mini() -> ModelScopePreset:
+    return ModelScopePreset(
         name="mini",
         unet=UNetConfig(
             channels=(64, 96),
@@ -184,7 +236,7 @@ def _mini() -> Preset:
     )
 
 
-def _nano() -> Preset:
+def _nano() -> ModelScopePreset:
     mini = _mini()
     return replace(
         mini,
@@ -203,7 +255,7 @@ def _nano() -> Preset:
     )
 
 
-PRESETS = {"nano": _nano, "mini": _mini, "modelscope-1.7b": lambda: Preset(name="modelscope-1.7b")}  # name -> builder
+PRESETS = {"nano": _nano, "mini": _mini, "modelscope-1.7b": lambda: ModelScopePreset("modelscope-1.7b")}  # name -> builder
 
 
 def get(name: str) -> Preset:

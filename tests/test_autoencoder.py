@@ -9,7 +9,7 @@ import torch
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.bottleneck import Codebook, Gaussian, perplexity
-from minit2v.presets import AutoencoderConfig, Preset
+from minit2v.presets import AutoencoderConfig, ModelScopePreset
 from minit2v.training.autoencoder import VQGANConfig, VQGANTask, pixel_weights, pyramid_loss
 
 TINY = {"channels": 8, "multipliers": (1, 2, 3), "layers_per_level": 1, "norm_groups": 4, "codes": 16}
@@ -164,7 +164,7 @@ class Squares:
 
 def make_task(bottleneck="gaussian", **settings):
     torch.manual_seed(0)
-    preset = Preset("tiny", autoencoder=AutoencoderConfig(**TINY, bottleneck=bottleneck), height=16, width=16)
+    preset = ModelScopePreset("tiny", autoencoder=AutoencoderConfig(**TINY, bottleneck=bottleneck), height=16, width=16)
     return VQGANTask(preset, VQGANConfig(width=4, **settings), data=(Squares(1), Squares(4)))
 
 

@@ -15,7 +15,7 @@ from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.memory.plan import WAYS, as_bytes, plan
-from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
+from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 SMALL = {  # networks that take next to nothing, beside the one that is measured
@@ -27,9 +27,9 @@ SMALL = {  # networks that take next to nothing, beside the one that is measured
 ONE_LEVEL = UNetConfig(channels=(320,), attention=(True,), context_dim=64)
 CASES = {
     "mini": presets.get("mini"),
-    "320 wide, one level": Preset("a", **SMALL | {"unet": ONE_LEVEL}, frames=4),
-    "the released autoencoder": Preset("b", **SMALL | {"autoencoder": AutoencoderConfig()}, frames=4),
-    "the released text tower": Preset(
+    "320 wide, one level": ModelScopePreset("a", **SMALL | {"unet": ONE_LEVEL}, frames=4),
+    "the released autoencoder": ModelScopePreset("b", **SMALL | {"autoencoder": AutoencoderConfig()}, frames=4),
+    "the released text tower": ModelScopePreset(
         "c", **SMALL | {"text": TextConfig(), "unet": replace(SMALL["unet"], context_dim=1024)}, frames=1),
 }  # fmt: skip
 # one process that samples one step with random weights, and says what it took at most
@@ -38,8 +38,8 @@ import json, sys
 import torch
 from minit2v.memory.measured import peak
 from minit2v.memory.plan import plan
-from minit2v.systems.pipeline import TextToVideo
-from minit2v.presets import Preset
+from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.presets import ModelScopePreset, Preset
 from minit2v.networks.registry import NETWORKS
 
 preset, dtype, batched = Preset.from_dict(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3] == "batched"
@@ -54,7 +54,7 @@ for name, build in NETWORKS.items():
     parts[name].load_state_dict({key: torch.full(value.shape, 0.01, dtype=value.dtype)
                                  for key, value in parts[name].state_dict().items()}, assign=True)
     parts[name].requires_grad_(False)
-TextToVideo(preset, **parts, batched=batched)("a red circle", steps=1)
+ModelScopeT2V(preset, **parts, batched=batched)("a red circle", steps=1)
 print(json.dumps([foretold, peak()]))
 """
 

@@ -11,11 +11,11 @@ from torch import nn
 import minit2v
 from minit2v.diffusion.samplers import SAMPLERS, ddim, guided
 from minit2v.errors import UserError
-from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
-from minit2v.systems.pipeline import TextToVideo
+from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset, TextConfig, UNetConfig, VisionConfig
+from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.video import Clip
 
-PRESET = Preset("tiny", frames=3, height=16, width=24, steps=5, guidance=3.0, fps=8,
+PRESET = ModelScopePreset("tiny", frames=3, height=16, width=24, steps=5, guidance=3.0, fps=8,
                 autoencoder=AutoencoderConfig(multipliers=(1, 2, 4), scale_factor=0.5))
 SHAPE = (1, 4, 3, 4, 6)  # latents of one clip
 
@@ -54,7 +54,7 @@ class Autoencoder(nn.Module):
 
 
 def pipeline(preset=PRESET, **options):
-    return TextToVideo(preset, Text(), Net(), Autoencoder(), **options)
+    return ModelScopeT2V(preset, Text(), Net(), Autoencoder(), **options)
 
 
 def test_one_prompt_gives_a_clip_and_a_list_a_list():
@@ -186,7 +186,7 @@ def test_bad_input_names_the_remedy():
         pipeline()("a ring", stepz=3)
 
 
-TINY = Preset(
+TINY = ModelScopePreset(
     "tiny", frames=2, height=16, width=16, steps=2, guidance=2.0,
     unet=UNetConfig(channels=(16, 32), attention=(True, True), layers_per_level=1, head_dim=8,
                     first_temporal_heads=2, context_dim=16, norm_groups=8),
@@ -212,7 +212,7 @@ def model(tmp_path_factory):
         torch.nn.init.normal_(parameter, std=0.2)
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, TINY, **parts)
-    return folder, TextToVideo(TINY, **parts)
+    return folder, ModelScopeT2V(TINY, **parts)
 
 
 def test_a_saved_model_loads_and_samples_the_same(model):

@@ -21,15 +21,15 @@ from minit2v.networks import blocks
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.networks.unet import UNet
-from minit2v.presets import AutoencoderConfig, DiffusionConfig, Preset, TextConfig, UNetConfig, VisionConfig
+from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset, TextConfig, UNetConfig, VisionConfig
 from minit2v.recording import recorder as recording
 from minit2v.recording.attention_maps import AttentionMaps, attention_of, words
 from minit2v.recording.flight import ATTENTION, LARGEST, LATENTS, Flight, packed, unpacked
 from minit2v.recording.recorder import BUDGET, Recorder, flight_of, plan, record, strip
-from minit2v.systems.pipeline import TextToVideo
-from minit2v.systems.settings import Settings, checked, latent_shape
+from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.settings import SamplingSettings, checked, latent_shape
 
-TINY = Preset(
+TINY = ModelScopePreset(
     "tiny", frames=3, height=16, width=24, steps=4, guidance=2.0,
     unet=UNetConfig(channels=(16, 32), attention=(False, True), layers_per_level=1, head_dim=8,
                     first_temporal_heads=2, context_dim=16, norm_groups=8),
@@ -49,7 +49,7 @@ def pipeline(preset=TINY, **options):
     unet = UNet(preset.unet)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return TextToVideo(preset, TextEncoder(preset.text), unet, VQGAN(preset.autoencoder), **options)
+    return ModelScopeT2V(preset, TextEncoder(preset.text), unet, VQGAN(preset.autoencoder), **options)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_of_a_long_run_a_part_is_kept(pipe, monkeypatch):
 
 def test_seeds_prompts_and_given_clips(pipe):
     """Flights of a list are those of its prompts alone; a run that starts from a clip has fewer steps."""
-    settings = checked([PROMPT, "a ring moves"], Settings(seed=5), TINY)
+    settings = checked([PROMPT, "a ring moves"], SamplingSettings(seed=5), TINY)
     recorder = Recorder(pipe, [PROMPT, "a ring moves"], settings)
     assert len(list(recorder.follow(pipe.stream([PROMPT, "a ring moves"], seed=5)))) == 4
     separate = flight_of(pipe, PROMPT, seed=5), flight_of(pipe, "a ring moves", seed=6)
@@ -208,14 +208,14 @@ def test_recording_changes_nothing(pipe, monkeypatch):
         steps, asked = pipe.stream(PROMPT), []
         monkeypatch.setattr(blocks, "attention_map", lambda q, k, map=blocks.attention_map: asked.append(1) or map(q, k))
         if follow:
-            steps = Recorder(pipe, [PROMPT], checked([PROMPT], Settings(), TINY)).follow(steps)
+            steps = Recorder(pipe, [PROMPT], checked([PROMPT], SamplingSettings(), TINY)).follow(steps)
         counts.append((len(asked), *[step.x for step in steps]))
         monkeypatch.undo()
         counts[-1] = (len(asked), *counts[-1][1:])
     assert counts[0][0] == counts[2][0] and counts[1][0] == counts[0][0] + 4 * (3 + 3)  # a step: 3 blocks, 2 maps
     assert all(torch.equal(a, b) for a, b in zip(counts[0][1:], counts[1][1:]))
     assert all(layer.keep == 0 and layer.map is None for layer in layers)
-    stopped = Recorder(pipe, [PROMPT], checked([PROMPT], Settings(), TINY)).follow(pipe.stream(PROMPT))
+    stopped = Recorder(pipe, [PROMPT], checked([PROMPT], SamplingSettings(), TINY)).follow(pipe.stream(PROMPT))
     next(stopped)
     assert any(layer.keep for layer in layers)
     stopped.close()
@@ -254,7 +254,7 @@ class Deaf(blocks.Attention):
 def test_runs_without_maps(pipe, tmp_path, monkeypatch):
     """With windows, without a prompt in the network, with foreign networks and classes: the rest is kept."""
     flights = [flight_of(pipe, PROMPT, frames=5, window=3), flight_of(pipe, PROMPT, guidance=0.0)]
-    flights.append(flight_of(TextToVideo(TINY, pipe.text, Foreign(), pipe.autoencoder), PROMPT))
+    flights.append(flight_of(ModelScopeT2V(TINY, pipe.text, Foreign(), pipe.autoencoder), PROMPT))
     monkeypatch.setattr(blocks, "Attention", Deaf)
     flights.append(flight_of(pipeline(), PROMPT))
     monkeypatch.undo()
@@ -331,7 +331,7 @@ class Noisy:
 ], ids=repr)  # fmt: skip
 def test_three_megabytes_at_every_size(name, settings, monkeypatch, tmp_path):
     preset = presets.get(name)
-    settings = checked(["x" * 3000], Settings(**settings, negative="\u4e00" * 3000), preset)
+    settings = checked(["x" * 3000], SamplingSettings(**settings, negative="\u4e00" * 3000), preset)
     pipe = Noisy(preset, settings)
     monkeypatch.setattr(recording, "AttentionMaps", Loud)
     recorder = Recorder(pipe, ["\u4e00" * 3000], settings)
@@ -386,12 +386,12 @@ def test_recording_refuses_a_bad_folder_before_the_first_step(pipe, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "missing" / "steps"):
         with pytest.raises(UserError):
-            record(iter([1 / 1]), folder, pipe, [PROMPT], checked([PROMPT], Settings(), TINY))
+            record(iter([1 / 1]), folder, pipe, [PROMPT], checked([PROMPT], SamplingSettings(), TINY))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_denoiser_has_left_the_device_before_the_decoder_enters(pipe, tmp_path, monkeypatch):
-    visited = pipeline(visit=torch.device("cpu"))
+    visited = pipeline(offload_device=torch.device("cpu"))
     inside = []
 
     def watched(self, network):

@@ -26,9 +26,9 @@ from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder
-from minit2v.presets import AutoencoderConfig, Preset, TextConfig, UNetConfig
+from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
-TINY = Preset(
+TINY = ModelScopePreset(
     name="tiny",
     unet=UNetConfig(channels=(16, 32), attention=(True, False), layers_per_level=2, head_dim=8, first_temporal_heads=8,
                     context_dim=32, norm_groups=8),

@@ -96,7 +96,7 @@ def every_widget():
     diffusion = Diffusion(DiffusionConfig())
     clip = RNG.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     start = torch.randn(50, 2)
-    runs = {"short": list(samplers.ddim(lambda x, t: x, start, diffusion, 5))}
+    runs = {"short": list(samplers.SAMPLERS["ddim"](lambda x, t: x, start, diffusion, 5))}
     dial = NoiseDial(clip, {name: diffusion for name in ("one", "two", "three")})
     return Plain(), a, linked(a, b), dial, SamplerStepper(diffusion, start, runs)
 
@@ -304,8 +304,8 @@ def test_the_stepper_shows_every_step_of_a_sampler():
     diffusion = Diffusion(DiffusionConfig())
     for start in (torch.randn(40, 2), torch.randn(1, 4, 3, 5, 6)):
         dice = torch.Generator().manual_seed(0)
-        runs = {("0", "7"): list(samplers.ddim(lambda x, t: x / 2, start, diffusion, 7)),
-                ("1", "5"): list(samplers.ddpm(lambda x, t: x / 2, start, diffusion, 5, dice))}
+        runs = {("0", "7"): list(samplers.SAMPLERS["ddim"](lambda x, t: x / 2, start, diffusion, 7)),
+                ("1", "5"): list(samplers.SAMPLERS["ddpm"](lambda x, t: x / 2, start, diffusion, 5, generator=dice))}
         stepper = SamplerStepper(diffusion, start, runs, axes=("eta", "steps"))
         for i, steps in enumerate(runs.values()):
             states = [start, *(step.x for step in steps)]
@@ -322,7 +322,7 @@ def test_the_stepper_shows_every_step_of_a_sampler():
 
 def test_long_runs_are_thinned_and_decoded_clips_are_in_order():
     diffusion, start = Diffusion(DiffusionConfig()), torch.randn(1, 4, 3, 2, 2)
-    long, short = (list(samplers.ddim(lambda x, t: x, start, diffusion, n)) for n in (250, 4))
+    long, short = (list(samplers.SAMPLERS["ddim"](lambda x, t: x, start, diffusion, n)) for n in (250, 4))
 
     def decode(latents):
         pixels = latents[:, :3].movedim(1, -1).repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -341,14 +341,14 @@ def test_long_runs_are_thinned_and_decoded_clips_are_in_order():
 
 def test_the_stepper_refuses_what_it_cannot_show():
     diffusion, start = Diffusion(DiffusionConfig()), torch.randn(40, 2)
-    runs = {"one": list(samplers.ddim(lambda x, t: x, start, diffusion, 3))}
+    runs = {"one": list(samplers.SAMPLERS["ddim"](lambda x, t: x, start, diffusion, 3))}
     with pytest.raises(UserError, match="start: expected points"):
         SamplerStepper(diffusion, torch.randn(40, 3), runs)
     with pytest.raises(UserError, match="runs: expected keys of 1 texts"):
         SamplerStepper(diffusion, start, {})
     with pytest.raises(UserError, match="runs: expected keys of 2 texts"):
         SamplerStepper(diffusion, start, runs, axes=("eta", "steps"))
-    gone = {"nan": samplers.ddim(lambda x, t: x * torch.nan, start, diffusion, 3)}
+    gone = {"nan": samplers.SAMPLERS["ddim"](lambda x, t: x * torch.nan, start, diffusion, 3)}
     with pytest.raises(UserError, match="runs: expected finite numbers"):
         SamplerStepper(diffusion, start, gone)
     with pytest.raises(UserError, match="runs: expected steps"):

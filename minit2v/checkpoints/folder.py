@@ -61,9 +61,8 @@ def load_into(module, path: Path):
     return module
 
 
-def save_model(folder: Path, preset: Preset, unet=None, autoencoder=None, text=None, dtype=None) -> None:
+def save_model(folder: Path, preset: Preset, dtype=None, **networks) -> None:
     """Write config.json and the given networks."""
     save_preset(folder, preset)
-    for name, module in zip(NETWORKS, (unet, autoencoder, text)):
-        if module is not None:
-            save_module(module, Path(folder) / f"{name}.safetensors", dtype)
+    for name, module in networks.items():
+        save_module(module, Path(folder) / f"{name}.safetensors", dtype)

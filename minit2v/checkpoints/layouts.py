@@ -17,7 +17,7 @@ from minit2v.checkpoints.folder import read_preset
 from minit2v.checkpoints.reading import Tensors, inside, read
 from minit2v.checkpoints.sizes import CONFIGS
 from minit2v.errors import UserError
-from minit2v.presets import DiffusionConfig, Preset
+from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset
 
 FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
 FILES = {  # of a ModelScope folder
@@ -163,7 +163,7 @@ def preset_of(folder: Path) -> Preset:
         configs[network] = network_config(path, network, settings_of(folder, network))
     sample = settings_of(folder, "unet").get("sample_size") if layout_of(folder) == "diffusers" else None
     size = sample * configs["autoencoder"].factor if isinstance(sample, int) else 256
-    return Preset(name=folder.name, diffusion=diffusion_config(folder), height=size, width=size, **configs)
+    return ModelScopePreset(name=folder.name, diffusion=diffusion_config(folder), height=size, width=size, **configs)
 
 
 def networks_in(path: Path) -> dict:

@@ -31,6 +31,7 @@ from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
+from minit2v.systems import system_of
 
 
 def load_unet(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
@@ -88,4 +89,4 @@ def _block(name: str) -> int:
 def load_parts(folder: Path, dtype: torch.dtype, device: str) -> tuple[Preset, dict[str, nn.Module]]:
     """(settings, {"unet": …, "autoencoder": …, "text": …}) of a folder of any layout. Raises UserError."""
     preset = preset_of(folder)
-    return preset, {name: load_network(name, folder, dtype, device, getattr(preset, name)) for name in NETWORKS}
+    return preset, {name: load_network(name, folder, dtype, device, getattr(preset, name)) for name in system_of(preset).networks}

@@ -28,7 +28,12 @@ def sample(args):
         print(f"minit2v: {foretold}", file=sys.stderr)
     pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
     settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
-    clips = pipe(args.prompts, progress=sys.stderr.isatty(), record_to=args.record, **settings)
+    if args.record:
+        from minit2v.recording.recorder import record
+
+        clips = record(pipe, args.prompts, args.record, sys.stderr.isatty(), **settings)
+    else:
+        clips = pipe(args.prompts, progress=sys.stderr.isatty(), **settings)
     for clip, paths in zip(clips, outs):
         for path in paths:
             print(clip.save(path))

@@ -31,7 +31,7 @@ from minit2v.errors import UserError
 from minit2v.memory.measured import runtime
 from minit2v.networks.registry import NETWORKS
 from minit2v.presets import Preset
-from minit2v.systems.settings import Settings, checked, latent_shape
+from minit2v.systems.settings import SamplingSettings, checked, latent_shape
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
 CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
@@ -150,7 +150,7 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
     if device not in ("cpu", "cuda", "mps"):
         raise UserError(f"device: expected cpu, cuda or mps, found {device!r}")
     kind, memory = find_dtype(dtype, torch.device(device)), as_bytes(memory)
-    asked = Settings(frames=frames, height=height, width=width, window=window)
+    asked = SamplingSettings(frames=frames, height=height, width=width, window=window)
     settings = checked(["a clip"], asked, preset)
     sizes, counts = _counted(preset, settings, kind, clips)
     pixels = 2 * clips * settings.frames * settings.height * settings.width * 3  # the frames, and all of them together
@@ -174,7 +174,7 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
     return Plan(what, sizes, loading, ways, host, memory)
 
 
-def _counted(preset: Preset, settings: Settings, dtype: torch.dtype, clips: int):
+def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, clips: int):
     """(bytes of the weights of each network, {batched: {network: bytes that it works with}})."""
     _, c, f, h, w = latent_shape(clips, settings, preset)
     f = min(f, settings.window or f)

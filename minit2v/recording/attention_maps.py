@@ -25,7 +25,7 @@ from torch import Tensor
 
 from minit2v.networks.text import Tokenizer
 from minit2v.networks.unet import UNet
-from minit2v.systems.settings import Settings
+from minit2v.systems.settings import SamplingSettings
 
 
 def words(tokens: Tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
@@ -56,7 +56,7 @@ class AttentionMaps:
     Attributes: `words`, for each clip, the words that `take` has maps of; empty lists if there will be no maps.
     """
 
-    def __init__(self, pipe, prompts: list[str], settings: Settings, shape: tuple[int, ...]):
+    def __init__(self, pipe, prompts: list[str], settings: SamplingSettings, shape: tuple[int, ...]):
         self.shape, self.level = shape, 0
         self.cross, self.temporal, self.places = [], [], [[] for _ in prompts]
         windowed = 0 < settings.window < settings.frames

@@ -22,8 +22,8 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.recording.attention_maps import AttentionMaps
 from minit2v.recording.flight import LATENTS, Flight, packed
-from minit2v.systems.settings import Settings, checked, latent_shape
-from minit2v.video import check_output
+from minit2v.systems.settings import SamplingSettings, latent_shape
+from minit2v.video import Clip, check_output
 
 BUDGET = 2_900_000  # bytes of latents, pictures and maps; the file has 100,000 more for the rest
 PICTURE = 64  # pixels a side of a preview, at most
@@ -36,33 +36,43 @@ def flight_of(pipe, prompt: str, **settings) -> Flight:
 
     Decodes every step that is kept. Raises UserError for a setting out of range.
     """
-    steps, settings = pipe.stream(prompt, **settings), checked([prompt], Settings(**settings), pipe.preset)
-    recorder = Recorder(pipe, [prompt], settings)
-    for _ in recorder.follow(steps):
+    prompts, settings = pipe.checked(prompt, settings)
+    recorder = Recorder(pipe, prompts, settings)
+    for _ in recorder.follow(pipe.sampled(prompts, settings)):
         pass
     return recorder.flights()[0]
 
 
-def record(steps: Iterable[Step], folder: str | Path, pipe, prompts: list[str], settings: Settings) -> Iterator[Step]:
-    """The same steps of `pipe` again; after the last one, flights and strips of its clips are written into `folder`.
+def record(pipe, prompts: list[str], folder: str | Path, progress: bool = False, **settings) -> list[Clip]:
+    """Clips of prompts, and flights and strips of them in `folder`.
 
-    Several clips make `flight-1.npz`, `strip-1.png`, `flight-2.npz`, … Raises UserError at once for a folder that
-    cannot be made or written.
+    Several clips make `flight-1.npz`, `strip-1.png`, `flight-2.npz`, … `settings` are those of the pipeline's call.
+    Raises UserError, before any work, for a setting out of range and a folder that cannot be made or written.
     """
-    folder = Path(folder)
+    from tqdm.auto import tqdm
+
+    prompts, settings = pipe.checked(prompts, settings)
+    folder = _writable(Path(folder))
+    recorder = Recorder(pipe, prompts, settings)
+    steps = recorder.follow(pipe.sampled(prompts, settings))
+    for step in tqdm(steps, "denoising", settings.steps - settings.skip, unit="step", disable=not progress):
+        pass
+    _write(recorder.flights(), folder)
+    return pipe.clips(step, settings)
+
+
+def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"expected a folder to record in, found {folder}: {error.strerror}") from None
     check_output(folder / "flight.npz", (".npz",))
-    return _record(steps, folder, Recorder(pipe, prompts, settings))
+    return folder
 
 
-def _record(steps, folder, recorder):
+def _write(flights: list[Flight], folder: Path) -> None:
     from PIL import Image
 
-    yield from recorder.follow(steps)
-    flights = recorder.flights()
     for i, flight in enumerate(flights, 1):
         number = "" if len(flights) == 1 else f"-{i}"
         flight.save(folder / f"flight{number}.npz")
@@ -113,7 +123,7 @@ def plan(steps: int, latent: tuple[int, ...], pixels: tuple[int, int], words: in
 class Recorder:
     """Follows a run of `pipe` and keeps of it what `plan` says."""
 
-    def __init__(self, pipe, prompts: list[str], settings: Settings):
+    def __init__(self, pipe, prompts: list[str], settings: SamplingSettings):
         self.pipe, self.prompts, self.settings = pipe, prompts, settings
         shape = latent_shape(len(prompts), settings, pipe.preset)
         self.maps = AttentionMaps(pipe, prompts, settings, shape)

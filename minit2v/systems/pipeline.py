@@ -1,164 +1,177 @@
-"""Text to video: the three networks and a sampler, put together.
+"""Text to video, as far as it is the same in every system: settings are checked, text is encoded, latents are decoded.
 
     prompt ----text--> context (b n d) ----.
-    seed ------------> noise (b 4 f h w) --+--> sampler + UNet --> latents (b 4 f h w) --> pixels (b f H W 3)
-    negative --text--> context (b n d) ----'    one Step each      / scale_factor, autoencoder
+    seed ------------> noise (b c f h w) --+--> steps of the system --> latents (b c f h w) --> pixels (b f H W 3)
+    negative --text--> context (b n d) ----'    one Step each           autoencoder
 
-References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; latent diffusion, 2112.10752, section 3;
-classifier-free guidance, 2207.12598, section 3.2.
+What a system adds is `steps`: from context and settings to one `Step` after the other (see `modelscope`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.diffusion.process import Diffusion
-from minit2v.diffusion.samplers import SAMPLERS, Step, gaussian, guided
-from minit2v.diffusion.windows import shared_noise, windowed
+from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
+from minit2v.pixels import to_pixels, to_signed
 from minit2v.presets import Preset
-from minit2v.recording.recorder import record
-from minit2v.systems.settings import Settings, checked, latent_shape
+from minit2v.systems.settings import SamplingSettings, checked
 from minit2v.video import Clip
 
 
-def _pixels(frames: Tensor) -> Tensor:
-    # [-1, 1] -> uint8; cut off, not rounded, as in the release
-    return (frames.float() * 0.5 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)  # eq (1.2) · DDPM, section 3.3
-
-
-class TextToVideo:
-    """A text-to-video model. Its parts are attributes: `preset`, `text`, `unet`, `autoencoder`, `diffusion`.
+class TextToVideo(ABC):
+    """A text-to-video model. Its parts are attributes: `preset`, and each network under its name.
 
     Args:
-        preset: sizes and defaults.
-        text: `.encode(prompts) -> (b, n, d)`.
-        unet: `(x (b, 4, f, h, w), t (b,), context (b, n, d)) -> (b, 4, f, h, w)`.
-        autoencoder: `.decode(latents (n, 4, h, w)) -> frames (n, 3, H, W)` in [-1, 1].
+        preset: sizes and defaults, of this system.
+        networks: by name, those of the system's row. A network `text` has `.encode(prompts) -> (b, n, d)`; a network
+            `autoencoder` has `.encode(frames (n, 3, H, W) in [-1, 1]) -> (n, c, h, w)` and its inverse `.decode`. A
+            system without one makes pixels (c = 3), one without the other overrides `encode_text`.
         batched: run the two halves of guidance as one batch, decode four frames at a time; False needs half the memory
             and is a little slower.
-        visit: a device where each network works while it has something to do, if it lives elsewhere.
+        offload_device: compute device that each network is moved to for its forward pass; None: they stay.
     """
 
-    def __init__(self, preset: Preset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module,
-                 batched: bool = True, visit: torch.device | None = None):
-        self.preset, self.text, self.unet, self.autoencoder = preset, text, unet, autoencoder
-        self.batched, self.visit = batched, visit
-        self.diffusion = Diffusion(preset.diffusion)
-        for network in (text, unet, autoencoder):
-            network.eval()
+    def __init__(self, preset: Preset, batched: bool = True, offload_device: torch.device | None = None,
+                 **networks: nn.Module):  # fmt: skip
+        self.preset, self.batched, self.offload_device = preset, batched, offload_device
+        self.names = tuple(networks)
+        for name, network in networks.items():
+            setattr(self, name, network.eval())
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Each network by its name."""
+        return {name: getattr(self, name) for name in self.names}
 
     @property
     def device(self) -> torch.device:
-        return self.visit or next(self.unet.parameters()).device
-
-    @contextmanager
-    def working(self, network: nn.Module):
-        """The network is where it works; afterwards it is where it lives."""
-        if self.visit is None:
-            yield
-            return
-        home = next(network.parameters()).device
-        try:
-            yield network.to(self.visit)
-        finally:
-            network.to(home)
+        return self.offload_device or self._parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.parameters()).dtype
+        return self._parameter.dtype
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        return next(next(iter(self.networks.values())).parameters())
+
+    @contextmanager
+    def working(self, network: nn.Module):
+        """Within the block the network is on the device where it computes."""
+        if self.offload_device is None:
+            yield
+            return
+        home = next((p.device for p in network.parameters()), self.offload_device)
+        try:
+            yield network.to(self.offload_device)
+        finally:
+            network.to(home)
 
     def __call__(self, prompt: str | list[str], callback: Callable[[Step], None] | None = None,
-                 progress: bool = False, record_to: str | Path | None = None,
-                 **settings) -> Clip | list[Clip]:
+                 progress: bool = False, **settings) -> Clip | list[Clip]:  # fmt: skip
         """A clip of a prompt; or a list of clips, none of which depends on the others of the list.
 
-        `callback` is called with every Step; `progress` shows a bar; `record_to` is a folder that keeps the run
-        as a flight (see `recording`); `settings` are the fields of `Settings`. Raises UserError, before any work,
-        for a setting out of range.
+        `callback` is called with every Step; `progress` shows a bar; `settings` are the fields of `SamplingSettings`.
+        Raises UserError, before any work, for a setting out of range.
         """
-        prompts, settings = self._checked(prompt, settings)
-        steps = self._stream(prompts, settings)
+        prompts, settings = self.checked(prompt, settings)
+        steps = self.sampled(prompts, settings)
         if progress:
             from tqdm.auto import tqdm
 
             steps = tqdm(steps, "denoising", settings.steps - settings.skip, unit="step")
-        if record_to is not None:
-            steps = record(steps, record_to, self, prompts, settings)
         for step in steps:
             if callback is not None:
                 callback(step)
-        clips = [Clip(pixels, self.preset.fps) for pixels in self.decode(step.x)]
+        clips = self.clips(step, settings)
         return clips[0] if isinstance(prompt, str) else clips
 
     def stream(self, prompt: str | list[str], **settings) -> Iterator[Step]:
-        """One `Step` per denoising step, each computed when it is asked for; its tensors are (b, 4, f, h, w).
+        """One `Step` per denoising step, each computed when it is asked for; its tensors are (b, c, f, h, w).
 
-        `settings` are the fields of `Settings`. Raises UserError at once for a setting out of range.
+        `settings` are the fields of `SamplingSettings`. Raises UserError at once for a setting out of range.
         """
-        return self._stream(*self._checked(prompt, settings))
+        return self.sampled(*self.checked(prompt, settings))
 
-    def _checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], Settings]:
+    def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
+        """Prompts as a list, and settings whose gaps are filled by the preset. Raises UserError."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        return prompts, checked(prompts, Settings(**settings), self.preset)
+        return prompts, checked(prompts, SamplingSettings(**settings), self.preset)
 
-    def _stream(self, prompts: list[str], settings: Settings) -> Iterator[Step]:
-        unconditional = None
+    def sampled(self, prompts: list[str], settings: SamplingSettings) -> Iterator[Step]:
+        """The steps of a run with settings that are `checked`."""
+        return self.steps(*self.encode_text(prompts, settings), settings)
+
+    def encode_text(self, prompts: list[str], settings: SamplingSettings) -> tuple[Tensor, Tensor | None]:
+        """Context (b, n, d) of the prompts, and that of the negative prompt, which guidance 1 does not need."""
         with self.working(self.text):
             context = self.text.encode(prompts).to(self.device, self.dtype)
-            if settings.guidance != 1:
-                unconditional = self.text.encode([settings.negative]).to(context)
-                unconditional = unconditional.expand_as(context)  # (1 n d) -> (b n d)
-        return self._steps(context, unconditional, settings)
+            if settings.guidance == 1:
+                return context, None
+            unconditional = self.text.encode([settings.negative]).to(context)
+            return context, unconditional.expand_as(context)  # (1 n d) -> (b n d)
 
-    @torch.inference_mode()
-    def _steps(self, context: Tensor, unconditional: Tensor | None, settings: Settings) -> Iterator[Step]:
-        told = self.preset.unet.frame_positions or self.preset.unet.layout  # of frame numbers
-        unet = windowed(self.unet, settings.window or settings.frames, self.preset.frames if told else None)
-        model = guided(unet, context, unconditional, settings.guidance, self.batched)
-        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
-        x = settings.noise
-        if x is None:
-            x = gaussian(latent_shape(len(context), settings, self.preset), generators)
-            x = shared_noise(x, settings.window) if settings.window else x
-        options = {} if settings.sampler == "dpm++" else {"generator": generators}
-        if settings.sampler == "ddim":
-            options["eta"] = settings.eta
-        if settings.clip is not None:
-            pixels = np.repeat(settings.clip, settings.frames // len(settings.clip), axis=0)
-            options |= {"clip": self.encode(pixels[None]), "skip": settings.skip}
-        sampler = SAMPLERS[settings.sampler]
-        with self.working(self.unet):
-            yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, **options)
+    @abstractmethod
+    def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
+        """The system: from context (b, n, d) to the steps of a run, each computed when it is asked for."""
+
+    def clips(self, step: Step, settings: SamplingSettings) -> list[Clip]:
+        """The clips that the latents of a step are, decoded."""
+        return [Clip(pixels, settings.fps) for pixels in self.decode(step.x)]
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray, chunk: int = 4) -> Tensor:
-        """Pixels uint8 (b, f, H, W, 3) -> latents as the sampler leaves them (b, 4, f, h, w), float32; see `decode`."""
-        frames = rearrange(torch.from_numpy(pixels), "b f H W c -> (b f) c H W")
-        signed = (part.to(self.device).to(self.dtype) / 127.5 - 1 for part in frames.split(chunk))
-        with self.working(self.autoencoder):
-            latents = torch.cat([self.autoencoder.encode(part).float() for part in signed])
-        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(pixels)) * self.preset.autoencoder.scale_factor
+        """Pixels uint8 (b, f, H, W, 3) -> latents as the system leaves them (b, c, f, h, w), float32; see `decode`."""
+        frames = torch.from_numpy(pixels).flatten(0, 1)  # (b f H W 3) -> ((b f) H W 3)
+        with self.working(self.codec):
+            signed = (to_signed(part.to(self.device)).to(self.dtype) for part in frames.split(chunk))
+            latents = torch.cat([self.codec.encode(part).float() for part in signed])
+        require_finite(latents, "latents")
+        latents = latents.unflatten(0, pixels.shape[:2]).transpose(1, 2).contiguous()  # ((b f) c h w) -> (b c f h w)
+        return latents * self.preset.scale_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
-        """Latents as the sampler leaves them (b, 4, f, h, w) -> pixels uint8 (b, f, H, W, 3).
+        """Latents as the system leaves them (b, c, f, h, w) -> pixels uint8 (b, f, H, W, 3).
 
         `chunk` frames (4, or 1 if not `batched`) at a time go through the autoencoder: frames are independent, so
-        this bounds the memory and changes nothing else. Raises UserError for latents that are not finite.
+        this bounds the memory and changes nothing else. Raises UserError for numbers that are not finite.
         """
-        if not latents.isfinite().all():
-            raise UserError("latents: expected finite numbers, found NaN or inf; half precision overflows on "
-                            "some devices, try dtype float32 or a smaller guidance")
-        latents = (latents / self.preset.autoencoder.scale_factor).to(self.device, self.dtype)
-        frames = rearrange(latents, "b c f h w -> (b f) c h w")
-        chunk = chunk or (4 if self.batched else 1)
-        with self.working(self.autoencoder):
-            pixels = torch.cat([_pixels(self.autoencoder.decode(part)) for part in frames.split(chunk)])
-        return rearrange(pixels, "(b f) c H W -> b f H W c", b=len(latents)).cpu().numpy()
+        require_finite(latents, "latents")
+        latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
+        frames, pixels = latents.transpose(1, 2).flatten(0, 1), []  # (b c f h w) -> ((b f) c h w)
+        with self.working(self.codec):
+            for part in frames.split(chunk or (4 if self.batched else 1)):
+                decoded = self.codec.decode(part)
+                require_finite(decoded, "frames")
+                pixels.append(to_pixels(decoded, rounded=False))
+        return torch.cat(pixels).unflatten(0, (len(latents), -1)).cpu().numpy()
 
+    @property
+    def codec(self) -> nn.Module:
+        """What takes frames to latents and back: the autoencoder, or nothing at all."""
+        return getattr(self, "autoencoder", PIXELS)
+
+
+class Pixels(nn.Module):
+    """The autoencoder of a system that has none: its latents are pixels in [-1, 1]."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        return frames
+
+    decode = encode
+
+
+PIXELS = Pixels()
+
+
+def require_finite(values: Tensor, what: str) -> None:
+    """Raises UserError for NaN and inf, which would become black pixels without a word."""
+    if not values.isfinite().all():
+        raise UserError(f"{what}: expected finite numbers, found NaN or inf; half precision overflows on "
+                        "some devices, try dtype float32 or a smaller guidance")  # fmt: skip

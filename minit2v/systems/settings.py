@@ -7,6 +7,7 @@ import math
 import numbers
 import operator
 import string
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +15,16 @@ from torch import Tensor
 
 from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.errors import UserError
+from minit2v.pixels import fitted
 from minit2v.presets import Preset
 from minit2v.video import Clip
 
-OWN = ("frames", "height", "width", "steps", "guidance", "negative")  # what a preset has a value for
+MOST_FRAMES = 256  # of a clip
+PRESET_FIELDS = ("frames", "height", "width", "steps", "guidance", "negative")  # what a preset has a value for
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """How to sample a clip. None means the preset's own value, given here for the release."""
 
     frames: int | None = None  # length, 1 to 256; released 16
@@ -31,8 +34,9 @@ class Settings:
     guidance: float | None = None  # classifier-free guidance scale, 1 is off; released 9.0
     negative: str | None = None  # what the clip should not show; released ""
     seed: int = 0  # of the noise; prompt number i of a list takes seed + i; 0 to 2**63 - 1
-    sampler: str = "ddim"  # "ddim", "ddpm" or "dpm++"; released ddim
-    eta: float = 0.0  # fresh noise of ddim, 0 to 1; released 0
+    sampler: str = "ddim"  # row of `samplers.SAMPLERS`; released ddim
+    eta: float = 0.0  # fresh noise of a sampler that takes it (ddim), 0 to 1; released 0
+    fps: float | None = None  # frames a second of the clip; None: those of the clip to start from, else the preset's
     noise: Tensor | None = None  # (b, 4, f, h, w), standard normal, to start from instead of the seed's
     clip: Clip | np.ndarray | None = None  # uint8 (f, H, W, 3) to start from; one frame is repeated
     window: int = 0  # frames that the network sees at once, if fewer than the clip has; 0: all (see `windows`)
@@ -44,25 +48,25 @@ class Settings:
         return 0 if self.clip is None else self.steps - max(1, round(self.steps * self.strength))
 
 
-def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
+def checked(prompts: list[str], settings: SamplingSettings, preset: Preset) -> SamplingSettings:
     """The settings, None replaced by the preset's values. Raises UserError for anything out of range."""
     for text in prompts or [None]:
         if not isinstance(text, str) or not text.strip(string.whitespace + string.punctuation):
             raise UserError(f'prompt: expected words, found {text!r}; try "a red circle moves left"')
-    own = {name: getattr(preset, name) for name in OWN}
-    own |= {name: value for name in OWN if (value := getattr(settings, name)) is not None}
-    factor = preset.autoencoder.factor
+    own = {name: getattr(preset, name) for name in PRESET_FIELDS}
+    own |= {name: value for name in PRESET_FIELDS if (value := getattr(settings, name)) is not None}
+    factor = preset.factor
     for name in ("height", "width"):
         own[name] = _integer(name, own[name], 1, 4096)
         if excess := own[name] % factor:
             near = own[name] - excess + factor
             raise UserError(f"{name}: expected a multiple of {factor} pixels, found {own[name]}; try {near}")
-    own["frames"] = _integer("frames", own["frames"], 1, 256)
-    own["steps"] = _integer("steps", own["steps"], 1, preset.diffusion.steps)
+    own["frames"] = _integer("frames", own["frames"], 1, MOST_FRAMES)
+    own["steps"] = _integer("steps", own["steps"], 1, preset.timesteps)
     own["guidance"] = _number("guidance", own["guidance"], -math.inf, math.inf)
     settings = replace(
         settings,  # numpy's numbers become Python's, the only ones that torch takes for a seed
-        window=_integer("window", settings.window, 0, 256),
+        window=_integer("window", settings.window, 0, MOST_FRAMES),
         seed=_integer("seed", settings.seed, 0, 2**63 - 1),
         eta=_number("eta", settings.eta, 0, 1),
         strength=_number("strength", settings.strength, 0, 1),
@@ -71,11 +75,18 @@ def checked(prompts: list[str], settings: Settings, preset: Preset) -> Settings:
         raise UserError(f"negative: expected a text, found {own['negative']!r}")
     if settings.sampler not in SAMPLERS:
         raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {settings.sampler!r}")
-    if settings.eta and settings.sampler != "ddim":
-        raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; only ddim has it")
+    if settings.eta and not SAMPLERS[settings.sampler].takes_eta:
+        takers = ", ".join(name for name, row in SAMPLERS.items() if row.takes_eta)
+        raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; {takers} takes it")
+    if own["guidance"] == 1 and settings.negative:
+        warnings.warn(f"negative: {settings.negative!r} has no effect at guidance 1; take a larger guidance", stacklevel=2)
+    fps = settings.fps or getattr(settings.clip, "fps", preset.fps)
+    settings = replace(settings, fps=_number("fps", fps, 0.01, 1000))
     if settings.clip is not None:
-        settings = replace(settings, clip=getattr(settings.clip, "pixels", settings.clip))
-        own |= _of_clip(settings, own, factor)
+        pixels = _start(settings, own, factor)
+        own |= dict(zip(("frames", "height", "width"), pixels.shape))
+        own["frames"] = own["frames"] if len(pixels) > 1 else _integer("frames", settings.frames or preset.frames, 1, MOST_FRAMES)
+        settings = replace(settings, clip=pixels)
     settings = replace(settings, **own)
     expected, noise = latent_shape(len(prompts), settings, preset), settings.noise
     if noise is not None and not (isinstance(noise, Tensor) and tuple(noise.shape) == expected):
@@ -101,22 +112,25 @@ def _number(name: str, value, low: float, high: float) -> float:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _of_clip(settings: Settings, own: dict, factor: int) -> dict:
-    """The size that a given clip has, which is the size of what is made of it."""
-    shape = getattr(settings.clip, "shape", ())
-    fits = len(shape) == 4 and shape[3] == 3 and shape[0] > 0 and not shape[1] % factor and not shape[2] % factor
-    if not fits or settings.clip.dtype != np.uint8:
-        raise UserError(
-            f"clip: expected uint8 (f, H, W, 3) with H and W multiples of {factor}, found {shape or settings.clip!r}"
-        )
-    frames = own["frames"] if shape[0] == 1 else shape[0]
-    size = {"frames": frames, "height": shape[1], "width": shape[2]}
-    if wrong := [name for name in size if getattr(settings, name) not in (None, size[name])]:
-        raise UserError(f"{wrong[0]}: expected {size[wrong[0]]}, as the clip has, found {own[wrong[0]]}; leave it out")
-    return size
+def _start(settings: SamplingSettings, own: dict, factor: int) -> np.ndarray:
+    """The pixels to start from: as many frames, and as large, as the settings or the clip itself say."""
+    pixels = getattr(settings.clip, "pixels", settings.clip)
+    shape = getattr(pixels, "shape", ())
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape or pixels.dtype != np.uint8:
+        raise UserError(f"clip: expected uint8 (f, H, W, 3), found {shape or pixels!r}")
+    if min(shape[1:3]) < factor:
+        raise UserError(f"clip: expected at least {factor} pixels a side, found {shape[2]}x{shape[1]}; enlarge it first")
+    most = settings.frames or MOST_FRAMES
+    if 1 < len(pixels) < (settings.frames or 0):
+        raise UserError(f"frames: expected at most {len(pixels)}, as the clip has, found {settings.frames}")
+    size = [settings.height or shape[1] - shape[1] % factor, settings.width or shape[2] - shape[2] % factor]
+    if len(pixels) > most or (settings.height is None and size != [*shape[1:3]]):
+        cut = f"{min(len(pixels), most)} frames of {size[1]}x{size[0]}"
+        warnings.warn(f"clip: takes {cut} of {len(pixels)} frames of {shape[2]}x{shape[1]}", stacklevel=3)
+    return fitted(pixels[:most], *size)
 
 
-def latent_shape(b: int, settings: Settings, preset: Preset) -> tuple[int, ...]:
+def latent_shape(b: int, settings: SamplingSettings, preset: Preset) -> tuple[int, ...]:
     """(b, c, f, h, w) of the latents of b clips."""
-    c, factor = preset.autoencoder.latent_channels, preset.autoencoder.factor
+    c, factor = preset.latent_channels, preset.factor
     return b, c, settings.frames, settings.height // factor, settings.width // factor

@@ -32,7 +32,7 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
-from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.latents import cached
 from minit2v.training.ranks import this_process
 
@@ -78,7 +78,7 @@ class UNetTask(nn.Module):
         autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", "vqgan"))
         text = load_into(TextEncoder(preset.text), trained(folder, "text", "clip"))
         # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
-        self.pipe = TextToVideo(preset, text.eval(), self.unet, autoencoder.eval())
+        self.pipe = ModelScopeT2V(preset, text.eval(), self.unet, autoencoder.eval())
         with this_process().main_process_first():  # the others find what the first has computed
             self.cache = cached(Path(folder) / "unet" / "cache.safetensors", self.pipe, config.clips, config.images)
         for layer in caption_layers(self.unet):

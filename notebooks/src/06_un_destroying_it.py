@@ -253,7 +253,7 @@ def path(run, start):
     return torch.stack([start, *(step.x for step in run)])
 
 
-dice = [path(samplers.ddpm(oracle, noise, diffusion, 100, ctx.generator(seed)), noise) for seed in (7, 8)]
+dice = [path(samplers.SAMPLERS["ddpm"](oracle, noise, diffusion, 100, generator=ctx.generator(seed)), noise) for seed in (7, 8)]
 inside = torch.cdist(dice[0][-1], CENTRES).min(1).values < 4 * SPREAD
 same = nearest(dice[0][-1]) == nearest(dice[1][-1])
 print("nearly all points end in a blob:", inside.double().mean().item() > 0.99)
@@ -335,7 +335,7 @@ lab.show_source(samplers.ddim)
 # DDPM and DDIM at work, from the same three noises:
 
 # %%
-still = path(samplers.ddim(oracle, noise, diffusion, 100), noise)
+still = path(samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
 far = (noise.norm(dim=1) > 1.8).nonzero()[:3, 0]  # three that have a way to go
 lab.points({"DDPM": dice[0][-1], "DDIM": still[-1]}, apart=True, paths={"DDPM": dice[0][:, far], "DDIM": still[:, far]},
            alt="DDPM's ways from three noises are long and jagged; DDIM's from the same noises are short and smooth.")
@@ -348,7 +348,7 @@ lab.points({"DDPM": dice[0][-1], "DDIM": still[-1]}, apart=True, paths={"DDPM": 
 # the colours.
 
 # %%
-again = path(samplers.ddim(oracle, noise, diffusion, 100), noise)
+again = path(samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
 print("DDIM twice from the same noise, equal to the last bit:", torch.equal(still, again))
 clouds = {"the noise": noise, "what DDIM makes of it": still[-1], "what DDPM makes of it": dice[0][-1]}
 lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls into six sectors like a cake; DDIM "
@@ -366,7 +366,7 @@ lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls i
 
 # %%
 few = noise[:200]
-runs = {(eta, str(n)): samplers.ddim(oracle, few, diffusion, n, float(eta), ctx.generator(7))
+runs = {(eta, str(n)): samplers.SAMPLERS["ddim"](oracle, few, diffusion, n, float(eta), ctx.generator(7))
         for eta in ("0", "0.5", "1") for n in (40, 10, 5)}
 lab.SamplerStepper(diffusion, few, runs, ("eta", "steps"), data, name="stepper-06", point=far[0].item())
 

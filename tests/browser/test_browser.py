@@ -52,7 +52,7 @@ def two_blobs(x, t):  # a perfect denoiser, for blobs of spread 0.3 around (-1.5
     return middle + a**0.5 * 0.09 / variance * (x - a**0.5 * middle)
 noise = torch.randn(150, 2, generator=torch.Generator().manual_seed(0))
 dice = torch.Generator().manual_seed(1)
-runs = {(str(eta), str(n)): samplers.ddim(two_blobs, noise, diffusion, n, eta, dice) for eta in (0, 1) for n in (5, 20)}
+runs = {(str(eta), str(n)): samplers.SAMPLERS["ddim"](two_blobs, noise, diffusion, n, eta, dice) for eta in (0, 1) for n in (5, 20)}
 stepper = SamplerStepper(diffusion, noise, runs, axes=("eta", "steps"), name="points", run=["0", "20"], step=12)
 stepper
 """,

@@ -28,8 +28,8 @@ class SamplerStepper(LabWidget):
     In the plane a click on a point follows it: its path and its numbers, to be checked by hand.
 
         noise = torch.randn(200, 2)
-        runs = {("0", "10"): samplers.ddim(oracle, noise, diffusion, 10),
-                ("1", "10"): samplers.ddim(oracle, noise, diffusion, 10, 1.0, generator), …}
+        runs = {("0", "10"): samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 10),
+                ("1", "10"): samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 10, 1.0, generator), …}
         lab.SamplerStepper(diffusion, noise, runs, axes=("eta", "steps"), data=points)
 
     Args:

@@ -130,7 +130,7 @@ def _library_steps(diffusion, steps):
     ladder = samplers.timesteps(diffusion, steps)
     levels = [*diffusion.alpha_bar[ladder].tolist(), diffusion.final]
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
-    run = samplers.ddim(lambda x, t: torch.tanh(x) + t / 2000, x, diffusion, steps)
+    run = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, x, diffusion, steps)
     return [(step, (step.x0, step.eps, levels[i], levels[i + 1])) for i, step in enumerate(run)]
 
 
@@ -174,7 +174,7 @@ def check_ddim_sample(student):
         _check_ladder(asked, steps, samplers.timesteps(diffusion, steps))
         again = student(model, start, diffusion.alpha_bar, steps)
         close("a second run from the same noise", again, end, 0, "nothing random may happen between start and end")
-        run = samplers.ddim(lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
+        run = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
         *_, last = run
         cause = "the last step goes to alpha_bar 1, so that its result is x0; each step goes to the level of the next"
         close(f"the end of {steps} steps", end, last.x0, 1e-4, cause)

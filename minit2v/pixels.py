@@ -1,0 +1,65 @@
+"""Pixels as files and screens have them, uint8, and as networks have them, from -1 to 1.
+
+    uint8 (… H W 3)  0 … 255   ── to_signed ──►  float32 (… 3 H W)  -1 … 1
+                               ◄── to_pixels ──
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minit2v.errors import UserError
+
+
+def to_signed(pixels: Tensor | np.ndarray) -> Tensor:
+    """uint8 (…, H, W, 3) -> float32 (…, 3, H, W) in [-1, 1].
+
+    >>> to_signed(np.array([[[0, 51, 255]]], np.uint8)).flatten()
+    tensor([-1.0000, -0.6000,  1.0000])
+    """
+    pixels = torch.as_tensor(pixels)
+    return pixels.movedim(-1, -3).float() / 127.5 - 1.0  # eq (1.1) · DDPM, section 3.3
+
+
+def to_pixels(frames: Tensor, rounded: bool = True) -> Tensor:
+    """(…, 3, H, W) in [-1, 1] -> uint8 (…, H, W, 3), the inverse of `to_signed`; what lies outside is clipped.
+
+    With `rounded` False fractions are cut off, as the release does with its clips.
+
+    >>> to_pixels(torch.tensor([-2.0, -0.6, 0.999]).reshape(3, 1, 1)).flatten()
+    tensor([  0,  51, 255], dtype=torch.uint8)
+    """
+    shares = (frames.float() * 0.5 + 0.5).clamp(0, 1) * 255  # eq (1.2) · DDPM, section 3.3
+    return (shares.round() if rounded else shares).to(torch.uint8).movedim(-3, -1)
+
+
+def evenly(length: int, n: int) -> list[int]:
+    """At most n indices below `length`, evenly from the first to the last.
+
+    >>> evenly(16, 4), evenly(3, 8), evenly(16, 1)
+    ([0, 5, 10, 15], [0, 1, 2], [0])
+    """
+    return np.unique(np.linspace(0, length - 1, min(n, length)).round().astype(int)).tolist()
+
+
+def fitted(frames: np.ndarray, height: int, width: int, fit: str = "crop") -> np.ndarray:
+    """Frames uint8 (f, H, W, 3) at another size (f, height, width, 3), without distortion.
+
+    "crop" fills the new size and cuts off what is beyond it, in equal parts on both sides; "pad" shows all of the frame
+    with black bars. Raises UserError for another `fit`.
+
+    >>> fitted(np.full((1, 20, 40, 3), 9, np.uint8), 10, 10, "pad")[0, :, 5, 0].tolist()
+    [0, 0, 9, 9, 9, 9, 9, 0, 0, 0]
+    """
+    if fit not in ("crop", "pad"):
+        raise UserError(f"fit: expected crop or pad, found {fit!r}")
+    H, W = frames.shape[1:3]
+    if (H, W) == (height, width):
+        return frames
+    scale = (max if fit == "crop" else min)(height / H, width / W)
+    h, w = max(1, round(H * scale)), max(1, round(W * scale))
+    signed = to_signed(frames)
+    frames = signed if (h, w) == (H, W) else F.interpolate(signed, (h, w), mode="bilinear", antialias=True)
+    top, left = (height - h) // 2, (width - w) // 2  # negative: cut off
+    return to_pixels(F.pad(frames, (left, width - w - left, top, height - h - top), value=-1.0)).numpy()

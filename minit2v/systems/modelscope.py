@@ -1,0 +1,53 @@
+"""ModelScopeT2V: latents are denoised by a UNet of spatio-temporal blocks that reads the text.
+
+    context (b n d) ------.
+    noise (b c f h w) ----+--> sampler + UNet --> latents (b c f h w), scaled --> / scale_factor, autoencoder
+                               one Step each
+
+References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; latent diffusion, 2112.10752, section 3;
+classifier-free guidance, 2207.12598, section 3.2.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minit2v.diffusion.process import Diffusion
+from minit2v.diffusion.samplers import SAMPLERS, Step, gaussian, guided
+from minit2v.diffusion.windows import shared_noise, windowed
+from minit2v.presets import ModelScopePreset
+from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.settings import SamplingSettings, latent_shape
+
+
+class ModelScopeT2V(TextToVideo):
+    """`text`, `unet` and `autoencoder`, and `diffusion`, the noise schedule; see `TextToVideo`.
+
+    ``unet(x (b, c, f, h, w), t (b,), context (b, n, d)) -> (b, c, f, h, w)``
+    """
+
+    def __init__(self, preset: ModelScopePreset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module, **options):
+        super().__init__(preset, unet=unet, text=text, autoencoder=autoencoder, **options)
+        self.diffusion = Diffusion(preset.diffusion)
+
+    @torch.inference_mode()
+    def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
+        numbered = self.preset.unet.frame_positions or self.preset.unet.layout  # the UNet is given frame numbers
+        learnt = self.preset.frames if numbered else None
+        unet = windowed(self.unet, settings.window or settings.frames, learnt)
+        model = guided(unet, context, unconditional, settings.guidance, self.batched)
+        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
+        x = settings.noise
+        if x is None:
+            x = gaussian(latent_shape(len(context), settings, self.preset), generators)
+            x = shared_noise(x, settings.window) if settings.window else x
+        clip = None
+        if settings.clip is not None:
+            pixels = np.repeat(settings.clip, settings.frames // len(settings.clip), axis=0)
+            clip = self.encode(pixels[None])
+        sampler = SAMPLERS[settings.sampler]
+        with self.working(self.unet):
+            yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, settings.eta, generators, clip,
+                               settings.skip)  # fmt: skip
