@@ -15,8 +15,6 @@ from minit2v.presets import PRESETS, Preset, get
 def find_model(name: str | Path) -> Path:
     """The folder of a model: a shipped name ("mini") or a path, of any layout. Raises UserError that lists what is
     known."""
-    from minit2v.released import layout_of
-
     for folder in (data_dir() / name, Path(name)):
         if (folder / "config.json").is_file() or layout_of(folder):
             return folder
