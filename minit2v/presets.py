@@ -30,7 +30,7 @@ class UNetConfig:
     dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
-    layout: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
+    scene_prior: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
 
 
@@ -83,7 +83,7 @@ class TextConfig:
 class DiffusionConfig:
     """The noise schedule and what the network predicts (paper section 3; DDPM, arXiv 2006.11239)."""
 
-    steps: int = 1000  # timesteps T of the forward process; released 1000
+    timesteps: int = 1000  # T of the forward process; released 1000
     schedule: str = "scaled_linear"  # "scaled_linear", "linear" or "cosine"; released scaled_linear
     beta_start: float = 0.00085  # variance added at t = 0; released 0.00085
     beta_end: float = 0.012  # variance added at t = T - 1; released 0.012
@@ -181,13 +181,17 @@ class ModelScopePreset(Preset):
 
     @property
     def timesteps(self) -> int:
-        return self.diffusion.steps
+        return self.diffusion.timesteps
+
+
+LEGACY_NAMES = {(UNetConfig, "layout"): "scene_prior", (DiffusionConfig, "steps"): "timesteps"}  # of older files
 
 
 def _build(cls: type, values: dict):
     """A dataclass from nested dictionaries; lists become tuples."""
     kinds, given = get_type_hints(cls), {}
     for key, value in values.items():
+        key = LEGACY_NAMES.get((cls, key), key)
         if is_dataclass(kinds.get(key)) and isinstance(value, dict):
             value = _build(kinds[key], value)
         given[key] = tuple(value) if isinstance(value, list) else value
@@ -208,7 +212,7 @@ def _mini() -> ModelScopePreset:
             dropout=0.0,
             frame_positions=True,
             text_in_embedding=True,
-            layout=True,
+            scene_prior=True,
             scale_shift=True,
         ),
         autoencoder=AutoencoderConfig(

@@ -3,7 +3,7 @@
     python scripts/ablate_layout.py runs/mini
 
 At t = 999 the best answer of a denoiser is the mean clip of its caption: an MLP of (caption, frame, row, column), the
-`Layout` of the UNet, learns that mean in a minute, where a UNet takes many. Printed after 150, 300 and 600 steps of 64
+`ScenePrior` of the UNet, learns that mean in a minute, where a UNet takes many. Printed after 150, 300 and 600 steps of 64
 clips: by how much the loss on 256 other clips grows when the direction word is turned into its opposite. Needs the
 folder of a finished run (its autoencoder, text tower and cache of latents).
 """
@@ -21,7 +21,7 @@ from minit2v.datasets.moving_things import MovingThings, caption
 from minit2v.datasets.moving_things.wrong_words import OPPOSITE, with_wrong
 from minit2v.loading import load
 from minit2v.networks.text import TextEncoder
-from minit2v.networks.unet import Layout
+from minit2v.networks.unet import ScenePrior
 from minit2v.training.latents import cached
 from minit2v.training.unet import UNetTraining, equally_loud, trained
 
@@ -29,11 +29,11 @@ HELD_BACK, BATCH, REPORTS = 256, 64, (150, 300, 600)
 
 
 class MeanClip(nn.Module):
-    """A Layout whose features are turned into latents: (b n d), (b f) -> (b f h w c)."""
+    """A ScenePrior whose features are turned into latents: (b n d), (b f) -> (b f h w c)."""
 
     def __init__(self, context_dim: int, c: int, latent_channels: int, deep: bool):
         super().__init__()
-        self.layout, self.head = Layout(context_dim, c), nn.Linear(c, latent_channels)
+        self.layout, self.head = ScenePrior(context_dim, c), nn.Linear(c, latent_channels)
         if not deep:
             self.layout.hidden = nn.Identity()
 

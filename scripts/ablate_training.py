@@ -35,7 +35,7 @@ FEW_FRAMES = 2  # `sparse_until` of a run that is the first half of the sparse p
 VARIANTS = {
     "everything": {},
     "everything, another seed": {"seed": "1"},
-    "no layout": {"unet.layout": "false"},
+    "no layout": {"unet.scene_prior": "false"},
     "text not in the timestep embedding": {"unet.text_in_embedding": "false"},
     "no frame numbers in it": {"unet.frame_positions": "false"},
     "no scale and shift": {"unet.scale_shift": "false"},
@@ -48,7 +48,7 @@ VARIANTS = {
         "diffusion.spacing": "leading",
     },
     "as the paper": {
-        "unet.layout": "false", "unet.text_in_embedding": "false", "unet.frame_positions": "false",
+        "unet.scene_prior": "false", "unet.text_in_embedding": "false", "unet.frame_positions": "false",
         "unet.scale_shift": "false", "sparse_until": "0", "high_noise": "0", "matrix_rate": "0", "balanced": "false",
         "diffusion.prediction": "eps", "diffusion.zero_terminal_snr": "false", "diffusion.snr_shift": "1",
         "diffusion.spacing": "leading", "temporal_rate": "5", "image_share": "0.125",
@@ -67,7 +67,7 @@ def measure(task: UNetTask) -> dict:
     contexts = [task.pipe.text.encode([caption(spec) for spec in some]) for some in said]
     result = {}
     for level in LEVELS:
-        t = torch.full((CLIPS,), int(level * task.preset.diffusion.steps))
+        t = torch.full((CLIPS,), int(level * task.preset.diffusion.timesteps))
         right, wrong = (task.losses(latents, noise, t, context, shown.expand(CLIPS, -1)) for context in contexts)
         cost = 100 * (wrong - right) / right.mean()
         result[str(level)] = right.mean().item(), cost.mean().item(), (cost.std() / CLIPS**0.5).item()

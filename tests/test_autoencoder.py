@@ -109,7 +109,7 @@ def test_codebook_takes_the_nearest_code_and_passes_the_gradient_through():
     vectors = features.detach().permute(0, 2, 3, 1).reshape(-1, 4)
     expected = codebook.codes[torch.cdist(vectors, codebook.codes).argmin(dim=1)]
     torch.testing.assert_close(latents.detach().permute(0, 2, 3, 1).reshape(-1, 4), expected)
-    torch.testing.assert_close(codebook.snap(latents), latents)  # a code is its own nearest code
+    torch.testing.assert_close(codebook.quantize(latents), latents)  # a code is its own nearest code
     upstream = torch.randn_like(latents)
     (gradient,) = torch.autograd.grad((latents * upstream).sum(), features, retain_graph=True)
     torch.testing.assert_close(gradient, upstream)  # identity
@@ -127,7 +127,7 @@ def test_codebook_follows_its_vectors_and_restarts_dead_codes():
 
     for _ in range(30):
         codebook(batch())
-    assert codebook.snap(batch()).sub(batch()).abs().max() < 1.0  # every cluster has a code
+    assert codebook.quantize(batch()).sub(batch()).abs().max() < 1.0  # every cluster has a code
     codebook.codes[2] = codebook.sums[2] = 1e3  # far from everything, and long unused
     codebook.usage[2] = 0.0
     codebook(batch())
@@ -262,7 +262,7 @@ def test_commitment_draws_vectors_to_their_codes_and_moves_no_code():
     features = torch.randn(2, 4, 3, 5, requires_grad=True)
     _, loss, _ = codebook(features)
     (gradient,) = torch.autograd.grad(loss, features)
-    away = features.detach() - codebook.snap(features.detach())
+    away = features.detach() - codebook.quantize(features.detach())
     torch.testing.assert_close(loss.detach(), 0.25 * away.square().mean())
     torch.testing.assert_close(gradient, 0.25 * 2 * away / away.numel())
     assert not list(codebook.parameters())

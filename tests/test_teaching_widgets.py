@@ -149,7 +149,7 @@ def test_codebook_picker_takes_the_code_that_the_codebook_takes(pipe, book):
     assert picker.counts[picker.taken[0]] == (picker.taken == picker.taken[0]).sum()
     on_plane = np.linalg.norm(picker.points - picker.codes[picker.taken], axis=1)  # a projection only shortens
     assert (on_plane <= picker.distances[:, 0] + 1e-6).all() and on_plane.max() > 0.1
-    expected = pipe.autoencoder.decode(codes.snap(latents)).permute(0, 2, 3, 1).numpy()
+    expected = pipe.autoencoder.decode(codes.quantize(latents)).permute(0, 2, 3, 1).numpy()
     assert np.abs(picker.decoded - (expected * 127.5 + 127.5).clip(0, 255)).max() <= 1
     with pytest.raises(UserError, match="expected"):
         codebooks.CodebookPicker(codes, latents[:, :3])

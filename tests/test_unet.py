@@ -12,7 +12,7 @@ from minit2v import presets
 from minit2v.networks import blocks
 from minit2v.networks.blocks import attend
 from minit2v.networks.layers import GroupNorm
-from minit2v.networks.unet import Layout, UNet
+from minit2v.networks.unet import ScenePrior, UNet
 from minit2v.presets import UNetConfig
 
 TINY = UNetConfig(
@@ -154,7 +154,7 @@ def test_time_is_seen_only_through_temporal_convolutions():
         assert same != positions
 
 
-@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions", "layout", "scale_shift"])
+@pytest.mark.parametrize("departure", ["text_in_embedding", "frame_positions", "scene_prior", "scale_shift"])
 def test_departures_add_spatial_parameters_only_when_on(departure):
     def spatial(config):
         unet = UNet(config)
@@ -170,7 +170,7 @@ def test_departures_add_spatial_parameters_only_when_on(departure):
 @torch.no_grad()
 def test_layout_says_what_goes_where_and_when():
     """Of a clip seen as some of its frames, the layout is that of the whole clip at those frames."""
-    layout = Layout(16, 32)
+    layout = ScenePrior(16, 32)
     context, positions = torch.randn(2, 5, 16), torch.arange(16).expand(2, -1)
     whole = layout(context, positions, 4, 6).unflatten(0, (2, 16))
     some = layout(context, positions[:, 1::4], 4, 6).unflatten(0, (2, 4))

@@ -282,7 +282,7 @@ def test_the_dial_takes_pixels_as_they_are_and_refuses_what_is_no_clip():
     for wrong in (torch.zeros(3, 4), torch.zeros(2, 3, 4, 8, 8), "clip", torch.zeros(3, 4, 8, 8, dtype=torch.long)):
         with pytest.raises(UserError, match="clip: expected"):
             NoiseDial(wrong, diffusion)
-    for diffusions in ({}, {"a": diffusion, "b": Diffusion(DiffusionConfig(steps=10))}):
+    for diffusions in ({}, {"a": diffusion, "b": Diffusion(DiffusionConfig(timesteps=10))}):
         with pytest.raises(UserError, match="diffusions: expected"):
             NoiseDial(clip, diffusions)
     for name, value in {"t": 1000, "frame": 2, "schedule": "other"}.items():

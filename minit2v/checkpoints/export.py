@@ -17,7 +17,7 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import DiffusionConfig, Preset, UNetConfig
 
-DEPARTURES = ("frame_positions", "text_in_embedding", "layout", "scale_shift")
+DEPARTURES = ("frame_positions", "text_in_embedding", "scene_prior", "scale_shift")
 
 
 def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def _modelscope(folder: Path, preset: Preset, states: dict, text: nn.Module) -> 
         "unet_num_heads": unet.first_temporal_heads, "unet_head_dim": unet.head_dim,
         "unet_res_blocks": unet.layers_per_level,
         "unet_attn_scales": [0.5**i for i, attention in enumerate(unet.attention) if attention],
-        "unet_dropout": unet.dropout, "temporal_attention": "True", "num_timesteps": preset.diffusion.steps,
+        "unet_dropout": unet.dropout, "temporal_attention": "True", "num_timesteps": preset.diffusion.timesteps,
         "mean_type": preset.diffusion.prediction, "var_type": "fixed_small", "loss_type": "mse",
         "norm_num_groups": unet.norm_groups,
     }  # fmt: skip

@@ -142,7 +142,7 @@ def diffusion_config(folder: Path) -> DiffusionConfig:
     predictions = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
     return replace(
         released,
-        steps=found.get("num_train_timesteps", released.steps),
+        timesteps=found.get("num_train_timesteps", released.timesteps),
         schedule=found.get("beta_schedule", released.schedule),
         beta_start=found.get("beta_start", released.beta_start),
         beta_end=found.get("beta_end", released.beta_end),

@@ -33,15 +33,15 @@ CHOICES = {
 def betas(config: DiffusionConfig) -> Tensor:
     """The variance that each step of the forward process adds: float64 (T,), in (0, 1).
 
-    >>> betas(DiffusionConfig(steps=3, schedule="linear", beta_start=0.1, beta_end=0.3)).tolist()
+    >>> betas(DiffusionConfig(timesteps=3, schedule="linear", beta_start=0.1, beta_end=0.3)).tolist()
     [0.1, 0.2, 0.3]
     """
     start, end = config.beta_start, config.beta_end
     if config.schedule == "linear":
-        return torch.linspace(start, end, config.steps, dtype=torch.float64)
+        return torch.linspace(start, end, config.timesteps, dtype=torch.float64)
     if config.schedule == "scaled_linear":  # Stable Diffusion's: equally spaced square roots
-        return torch.linspace(start**0.5, end**0.5, config.steps, dtype=torch.float64) ** 2
-    time = torch.arange(config.steps + 1, dtype=torch.float64) / config.steps
+        return torch.linspace(start**0.5, end**0.5, config.timesteps, dtype=torch.float64) ** 2
+    time = torch.arange(config.timesteps + 1, dtype=torch.float64) / config.timesteps
     signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2  # eq (5.3) · improved DDPM (17)
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)  # the cap keeps the last step finite
 

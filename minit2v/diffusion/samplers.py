@@ -75,7 +75,7 @@ def timesteps(diffusion: Diffusion, steps: int, intervals: int | None = None) ->
     >>> timesteps(Diffusion(DiffusionConfig(spacing="trailing")), 5)
     [999, 799, 599, 399, 199]
     """
-    T = diffusion.config.steps
+    T = diffusion.config.timesteps
     if not 1 <= steps <= T:
         raise UserError(f"steps: expected 1 to {T}, found {steps}")
     if diffusion.config.spacing == "trailing":

@@ -169,7 +169,7 @@ class VQGAN(nn.Module):
         c = self.config.latent_channels
         if latents.ndim != 4 or latents.shape[1] != c:
             raise UserError(f"expected latents (n, {c}, h, w), got {tuple(latents.shape)}")
-        return self.reconstruct(self.bottleneck.snap(latents))
+        return self.reconstruct(self.bottleneck.quantize(latents))
 
     def forward(self, frames: Tensor, noise: Tensor | None = None):
         """One training pass: -> reconstruction (n 3 H W), bottleneck loss, figures to report.

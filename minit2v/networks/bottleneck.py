@@ -3,7 +3,7 @@
     Gaussian    features = (mean, log-variance)  ->  mean + std * noise     pulled towards N(0, 1) by a small KL term
     Codebook    features = vectors               ->  the nearest of K learnt codes, gradients straight through
 
-Both have one interface: ``mode`` and ``sample`` give latents, ``snap`` is applied before decoding, and a call is a
+Both have one interface: ``mode`` and ``sample`` give latents, ``quantize`` is applied before decoding, and a call is a
 training pass: latents, loss, figures to report.
 
 References: latent diffusion, Rombach et al. 2022 (arXiv:2112.10752), section 3.1 and appendix G; VQ-VAE, van den Oord
@@ -39,7 +39,7 @@ class Gaussian(nn.Module):
         mean, logvar = self.split(moments)
         return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)  # eq (2.3) · Auto-encoding variational Bayes, appendix B
 
-    def snap(self, latents: Tensor) -> Tensor:
+    def quantize(self, latents: Tensor) -> Tensor:
         return latents  # any latents may be decoded
 
     def forward(self, moments: Tensor, noise: Tensor | None = None):
@@ -75,17 +75,17 @@ class Codebook(nn.Module):
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code
         return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)  # eq (2.4) · VQ-VAE (1)
 
-    def snap(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def quantize(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
         vectors = rearrange(latents, "n c h w -> (n h w) c")
         codes = self.codes[self.nearest(vectors)]
         return rearrange(codes, "(n h w) c -> n c h w", n=latents.shape[0], h=latents.shape[2])
 
-    mode = sample = snap  # nothing is random here
+    mode = sample = quantize  # nothing is random here
 
     def forward(self, features: Tensor, noise: Tensor | None = None):
         """-> latents (n c h w), commitment loss, figures to report. In training the codes move."""
-        quantised = self.snap(features).detach()
+        quantised = self.quantize(features).detach()
         loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
         # straight-through: gradients skip the choice
         latents = features + (quantised - features).detach()  # eq (2.5) · VQ-VAE section 3.2

@@ -27,7 +27,7 @@ class UNet(nn.Module):
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
-    0, 1, 2, … (read only by the departures `frame_positions` and `layout`). Sizes need not be powers of two: the
+    0, 1, 2, … (read only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: the
     up-sampler takes the size of the skip it meets.
     """
 
@@ -38,7 +38,7 @@ class UNet(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
-        self.layout = Layout(config.context_dim, first) if config.layout else None
+        self.layout = ScenePrior(config.context_dim, first) if config.scene_prior else None  # named as in the shipped weights
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.first_temporal = TemporalTransformer(
             first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
@@ -154,7 +154,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
-class Layout(nn.Module):
+class ScenePrior(nn.Module):
     """What a caption leads one to expect where and when: features of every cell of every frame.
 
     ``context (b, n, d), positions (b or 1, f), h, w -> ((b f), c, h, w)``: an MLP of the mean text token, the frame

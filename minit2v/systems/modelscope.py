@@ -34,7 +34,7 @@ class ModelScopeT2V(TextToVideo):
 
     @torch.inference_mode()
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
-        numbered = self.preset.unet.frame_positions or self.preset.unet.layout  # the UNet is given frame numbers
+        numbered = self.preset.unet.frame_positions or self.preset.unet.scene_prior  # the UNet is given frame numbers
         learnt = self.preset.frames if numbered else None
         unet = windowed(self.unet, settings.window or settings.frames, learnt)
         model = guided(unet, context, unconditional, settings.guidance, self.batched)

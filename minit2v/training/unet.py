@@ -158,7 +158,7 @@ class UNetTask(nn.Module):
         """Uniform over all timesteps; but of sparse clips a share of `high_noise` is from the noisiest fifth, where
         nothing but the caption tells how things move. One from each n-th of this distribution: no batch is all
         noisy or all clean (Variational Diffusion Models, arXiv 2107.00630, appendix I.1)."""
-        steps, share = self.preset.diffusion.steps, self.config.high_noise if self.spacing > 1 else 0.0
+        steps, share = self.preset.diffusion.timesteps, self.config.high_noise if self.spacing > 1 else 0.0
         drawn = (torch.arange(n) + torch.rand(n, generator=generator)) / n
         below = 0.8 * (1 - share)  # the chance of the other four fifths
         drawn = torch.where(drawn < below, drawn / (1 - share), 0.8 + 0.2 * (drawn - below) / (1 - below))
@@ -171,7 +171,7 @@ class UNetTask(nn.Module):
         metrics = {f"{kind} loss": losses.mean().item(), **self.sensitivity}
         if self.log_error is not None:
             levels = self.log_error.shape[1]
-            level = batch["t"] * levels // self.preset.diffusion.steps
+            level = batch["t"] * levels // self.preset.diffusion.timesteps
             typical = self.log_error[int(kind == "clip"), level].exp()
             losses = losses / typical + typical  # least where `typical` is the root of the level's mean loss
         return losses.mean(), metrics
@@ -203,7 +203,7 @@ class UNetTask(nn.Module):
         # both in the plainest words: a paraphrase may cost more than a wrong word does
         right, costs = self.pipe.text.encode([caption(spec) for spec in specs]), {}
         for t in (0.999, 0.8, 0.5):
-            level = torch.full((len(latents),), int(t * self.preset.diffusion.steps), device=latents.device)
+            level = torch.full((len(latents),), int(t * self.preset.diffusion.timesteps), device=latents.device)
             base = self.losses(latents, noise, level, right, positions).mean()
             for name in ("shape", "colour", "size", "motion", "speed"):
                 wrong = self.pipe.text.encode([caption(with_wrong(spec, name)) for spec in specs])

@@ -352,7 +352,7 @@ for codes in (8, 32, 128, 512):
     for _ in range(60):
         books[codes](others)
     with torch.no_grad():
-        through[codes] = autoencoder.decode(books[codes].snap(latents))
+        through[codes] = autoencoder.decode(books[codes].quantize(latents))
 quality = [psnr(frames, through[codes]) for codes in books]
 lab.curves(
     {"with a codebook": (list(books), quality), "without": (list(books), [psnr(frames, decoded)] * 4)},

@@ -133,7 +133,7 @@ def examine(task: VQGANTask, frames: Tensor) -> tuple[np.ndarray, dict[str, floa
     features = network.features(frames.to(task.device))
     vectors = features.permute(0, 2, 3, 1).flatten(0, 2)  # (n c h w) -> ((n h w) c)
     share = torch.bincount(book.nearest(vectors), minlength=len(book.codes)) / len(vectors)
-    latents = book.snap(features)
+    latents = book.quantize(features)
     given_back = network.reconstruct(latents).cpu()
     figures = {
         "unseen: psnr": 10 * torch.log10(4 / F.mse_loss(frames, given_back.clamp(-1, 1))),

@@ -106,7 +106,7 @@ class CodebookPicker(LabWidget):
         self.colours = code_colours(self.codes, self.counts > 0)
         self.decoded, frames, tiles = None, b"", {}
         if decode is not None:
-            decoded = decode(codebook.snap(rearrange(vectors, "(n h w) c -> n c h w", n=n, h=h)))
+            decoded = decode(codebook.quantize(rearrange(vectors, "(n h w) c -> n c h w", n=n, h=h)))
             self.decoded = rearrange(decoded.float().cpu() * 127.5 + 127.5, "n c H W -> n H W c").clamp(0, 255)
             self.decoded = self.decoded.to(torch.uint8).numpy()
             frames, tiles = atlas(self.decoded)
