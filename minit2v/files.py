@@ -1,6 +1,12 @@
-"""Files: where those are that come with the library, and writing so that nothing is ever half-written."""
+"""Files: where those are that come with the library, and writing so that nothing is ever half-written.
 
+`say` writes to the terminal, or to where a shell redirects it, in any encoding.
+"""
+
+import codecs
 import os
+import sys
+import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,3 +55,30 @@ def find_recording(path: str | Path, what: str) -> Path:
         shipped = ", ".join(sorted(place.stem for place in folder.glob("*.npz")))
         raise UserError(f"expected an existing {what} (.npz) or one of {shipped}, found {path}")
     return found
+
+
+PLAIN = {"→": "->", "←": "<-", "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "±": "+-", "≤": "<=", "≥": ">=",
+         "✓": "ok", "✔": "ok", "✗": "no", "✘": "no", "“": '"', "”": '"', "‘": "'", "’": "'", "…": "..."}  # fmt: skip
+
+
+def say(text: object = "", stream=None) -> None:
+    """Print a line to `stream` (standard output), whatever its encoding: what that lacks becomes ASCII, or "?".
+
+    >>> import io
+    >>> say("Fréchet → 1 日", io.TextIOWrapper(console := io.BytesIO(), "ascii", write_through=True))
+    >>> console.getvalue().decode().strip()
+    'Frechet -> 1 ?'
+    """
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(str(text).encode(encoding, "minit2v.plain").decode(encoding), file=stream)
+
+
+def _plain(error: UnicodeEncodeError) -> tuple[str, int]:
+    """ASCII for characters that an encoding lacks: an equivalent, a letter without its accent, or a question mark."""
+    bare = lambda char: unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode() if char.isalpha() else ""
+    missing = error.object[error.start : error.end]
+    return "".join(PLAIN.get(char) or bare(char) or "?" for char in missing), error.end
+
+
+codecs.register_error("minit2v.plain", _plain)

@@ -1,5 +1,7 @@
 """A report as Markdown: accuracies of the judge, distances to real clips, text and motion, and how they were made."""
 
+from collections.abc import Iterable, Sequence
+
 from minit2v.evaluation.full_scale.published import MARK, MODELSCOPE
 from minit2v.evaluation.judge import ATTRIBUTES
 from minit2v.evaluation.mini.scores import DISTANCES
@@ -16,6 +18,18 @@ ALIKE = (
     "Means (95 % interval). CLIPSIM and video similarity are cosines of caption and clip by the metrics' own CLIP; "
     "direction gap is how much the latter falls with the opposite direction in the caption; R-precision in %, chance 3.1."
 )
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Rows of cells under their headings as Markdown, without a line break at the end.
+
+    >>> print(markdown_table(["clips", "N"], [["real", 8]]))
+    | clips | N |
+    | --- | --- |
+    | real | 8 |
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def markdown(report: dict) -> str:
@@ -65,6 +79,5 @@ def _cell(estimate: dict | None) -> str:
 
 
 def _table(report: dict, headings: list[str], cells: list[list[str]]) -> str:
-    lines = [["clips", "prompts", "N", *headings], ["---"] * (3 + len(headings))]
-    lines += [[row["clips"], row["split"], str(row["n"]), *texts] for row, texts in zip(report["rows"], cells)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    rows = [[row["clips"], row["split"], row["n"], *texts] for row, texts in zip(report["rows"], cells)]
+    return markdown_table(["clips", "prompts", "N", *headings], rows) + "\n"
