@@ -61,7 +61,8 @@ class Tokenizer:
         prompts = [self._known(prompt) for prompt in prompts]
         for prompt in prompts:
             self._warn_if_cut(prompt)
-        return torch.searchsorted(self.rows, self.bpe(prompts))
+        with torch.device("cpu"):  # open_clip takes torch's default device
+            return torch.searchsorted(self.rows, self.bpe(prompts))
 
     def _split(self, text: str) -> list[str]:
         """Words, digits and runs of punctuation, in lower case: the pieces within which open_clip merges byte pairs."""
