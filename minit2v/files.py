@@ -64,10 +64,11 @@ PLAIN = {"→": "->", "←": "<-", "–": "-", "—": "-", "−": "-", "×": "x"
 def say(text: object = "", stream=None) -> None:
     """Print a line to `stream` (standard output), whatever its encoding: what that lacks becomes ASCII, or "?".
 
-    >>> import io
-    >>> say("Fréchet → 1 日", io.TextIOWrapper(console := io.BytesIO(), "ascii", write_through=True))
-    >>> console.getvalue().decode().strip()
-    'Frechet -> 1 ?'
+    >>> from io import BytesIO, TextIOWrapper
+    >>> console = TextIOWrapper(BytesIO(), "ascii", newline="\\n")
+    >>> say("Fréchet → 1 日", console)
+    >>> console.seek(0), console.read()
+    (0, 'Frechet -> 1 ?\\n')
     """
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
