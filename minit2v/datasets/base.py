@@ -1,4 +1,4 @@
-"""What training and evaluation ask of a data set, whatever it is: the door through which a new one comes in.
+"""What training and evaluation ask of any data set: the door through which a new one comes in.
 
     DATASETS["moving-things"]() ─┐
     FolderData("my-videos")     ─┴─► Dataset ── open("train", …) ─► VideoText ── batch([3, 1, 4]) ─► Batch
@@ -6,14 +6,14 @@
 A data set is added by one file and one row of `minit2v.datasets.DATASETS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 
 class Batch(NamedTuple):
-    """Some items of a data set. `specs` say what is in each clip, where the data set knows."""
+    """Some items of a data set. `specs` say what each clip shows, if the data set knows."""
 
     frames: np.ndarray  # uint8 (b, f, H, W, 3)
     captions: list[str]
@@ -25,7 +25,10 @@ class VideoText(Protocol):
     """Captioned clips, or pictures (f = 1), of one split at one size."""
 
     def __len__(self) -> int: ...
-    def batch(self, indices: Sequence[int]) -> Batch: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The items with these numbers, the same at every call. Raises IndexError beyond the end."""
+        ...
 
 
 @runtime_checkable
@@ -33,10 +36,13 @@ class Dataset(Protocol):
     """A data set: its splits, its words, and the clips themselves."""
 
     name: str  # what `--data` calls it
-    test_splits: tuple[str, ...]  # splits that `evaluate` measures; besides "train" and "val", which every one has
+    test_splits: tuple[str, ...]  # splits that `evaluate` measures, besides "train" and "val"
 
     def open(self, split: str, frames: int, height: int, width: int, images: bool = False) -> VideoText:
-        """A split as clips of so many frames and pixels, or as pictures. Raises UserError for one that it lacks."""
+        """A split as clips of `frames` frames, or as pictures (images=True), of height x width pixels.
+
+        Raises UserError for a split or a size that it does not have.
+        """
         ...
 
     def words(self) -> list[str] | None:
@@ -44,15 +50,23 @@ class Dataset(Protocol):
         ...
 
     def identity(self) -> str:
-        """A text that changes whenever an item does, so that what is computed from the items can be kept."""
+        """A text that changes whenever an item does: what is computed from the items is kept under it."""
         ...
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """What a data set with specs can do besides: say a caption, and say it with one word wrong (caption sensitivity)."""
+    """A data set with specs that can write a caption, and write it with one word wrong (caption sensitivity)."""
 
-    attributes: tuple[str, ...]  # what can be wrong
+    attributes: tuple[str, ...]  # which words can be wrong
 
     def right(self, spec: Any) -> str: ...
     def wrong(self, spec: Any, attribute: str) -> str: ...
+
+    def choices(self, spec: Any, attribute: str) -> list[str]:
+        """Captions that differ in one attribute only, the right one first; none if the item does not have it."""
+        ...
+
+    def meaning(self, caption: str) -> tuple[Hashable, Hashable]:
+        """What a still picture shows of it, and all that it says: paraphrases have the same meaning."""
+        ...

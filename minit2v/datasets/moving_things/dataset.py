@@ -22,12 +22,14 @@ Sync-DRAW's captioned Moving MNIST (Mittal, Marwah and Balasubramanian 2017) hel
 """
 
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
+from minit2v.datasets.base import Batch
 from minit2v.datasets.moving_things import sprites
 from minit2v.datasets.moving_things.captions import Spec, Thing, caption
 from minit2v.datasets.moving_things.phrases import LANGUAGES, LEVELS
@@ -73,7 +75,7 @@ class Sample(NamedTuple):
 class _Item(NamedTuple):
     spec: Spec
     caption: str
-    luck: tuple[float, ...]  # four in 0..1: place across, down, phase of the motion, which photograph
+    uniforms: tuple[float, ...]  # four in 0..1: place across, place down, phase of the motion, which photograph
 
 
 def held_out(spec: Spec) -> bool:
@@ -131,14 +133,14 @@ class MovingThings:
         frames, captions, specs = self.batch([index])
         return Sample(frames[0], captions[0], specs[0])
 
-    def batch(self, indices) -> tuple[np.ndarray, list[str], list[Spec]]:
-        """The clips of these indices: frames (b, f, H, H, 3) uint8, b captions, b specs."""
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """The clips with these numbers: frames (b, f, H, H, 3) uint8, b captions, b specs."""
         items = [self._item(int(index)) for index in indices]
         specs = [item.spec for item in items]
-        luck = np.array([item.luck for item in items])
-        photos = self._photos(specs, luck[:, 3]) if self.level == "R" else None
-        frames = render(specs, luck[:, :3], self.size, self.frames, photos)
-        return frames, [item.caption for item in items], specs
+        uniforms = np.array([item.uniforms for item in items])
+        photos = self._photos(specs, uniforms[:, 3]) if self.level == "R" else None
+        frames = render(specs, uniforms[:, :3], self.size, self.frames, photos)
+        return Batch(frames, [item.caption for item in items], specs)
 
     def text(self, index: int) -> tuple[str, Spec]:
         """Caption and spec of one clip, without drawing it."""
@@ -148,29 +150,29 @@ class MovingThings:
     def _item(self, index: int) -> _Item:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} clips, found index {index}")
-        luck = _uniforms(np.random.Generator(np.random.Philox(key=(self._stream, index))))
-        place = next(luck), next(luck)
-        spec = self._spec(luck)
+        rng = _uniforms(np.random.Generator(np.random.Philox(key=(self._stream, index))))
+        place = next(rng), next(rng)
+        spec = self._spec(rng)
         said, style = spec, index
         if self.split == "train":
-            unsaid = {slot: None for slot in ("size", "speed") if next(luck) < UNSAID}
+            unsaid = {slot: None for slot in ("size", "speed") if next(rng) < UNSAID}
             said = replace(spec, things=tuple(replace(thing, **unsaid) for thing in spec.things))
-            style = int(next(luck) * 2**30)
-        return _Item(spec, caption(said, self.language, style), (*place, next(luck), next(luck)))
+            style = int(next(rng) * 2**30)
+        return _Item(spec, caption(said, self.language, style), (*place, next(rng), next(rng)))
 
-    def _spec(self, luck) -> Spec:
+    def _spec(self, rng: Iterator[float]) -> Spec:
         """Any spec of this split, with equal chance: drawn from all specs until one belongs to it."""
         share = float(self.split == "test_imageonly")
         if self.images and self.split in ("train", "val"):
             share = IMAGE_ONLY_SHARE
-        looks = self._new_looks if next(luck) < share else self._looks
-        while held_out(spec := self._any_spec(looks, luck)) != (self.split == "test_heldout"):
+        looks = self._new_looks if next(rng) < share else self._looks
+        while held_out(spec := self._any_spec(looks, rng)) != (self.split == "test_heldout"):
             pass
         return spec
 
-    def _any_spec(self, looks: list[tuple], luck) -> Spec:
+    def _any_spec(self, looks: list[tuple], rng: Iterator[float]) -> Spec:
         def pick(options):
-            return options[int(next(luck) * len(options))]
+            return options[int(next(rng) * len(options))]
 
         thing = Thing(*pick(looks), pick(tuple(RADIUS)))
         extra = {}
@@ -193,17 +195,17 @@ class MovingThings:
             extra["count"] = pick((1, 2, 3))
         return Spec(things, **extra)
 
-    def _photos(self, specs: list[Spec], luck: np.ndarray) -> np.ndarray:
+    def _photos(self, specs: list[Spec], uniforms: np.ndarray) -> np.ndarray:
         """Photographs (b, k, k) of the specs' classes; those of train never occur elsewhere."""
         cut = sprites.FOR_TRAINING
         first, last = (0, cut) if self.split == "train" else (cut, sprites.A_CLASS)
-        numbers = [int(first + u * (last - first)) for u in luck]
+        numbers = [int(first + u * (last - first)) for u in uniforms]
         things = [spec.things[0] for spec in specs]
         widths = np.array([2 * self.size * RADIUS[thing.size] for thing in things])
         return sprites.photos([thing.shape for thing in things], numbers, widths)
 
 
-def _uniforms(generator: np.random.Generator):
-    """Random numbers in 0..1 without end."""
+def _uniforms(generator: np.random.Generator) -> Iterator[float]:
+    """Random numbers in 0..1, without end."""
     while True:
         yield from generator.random(16).tolist()

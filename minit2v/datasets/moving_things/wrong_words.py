@@ -1,17 +1,26 @@
-"""A spec with one word wrong: what caption sensitivity compares with (see `unet`)."""
+"""A spec with one wrong value: caption sensitivity compares its caption with the right one."""
 
 from dataclasses import replace
 
-from minit2v.datasets.moving_things import Spec
+from minit2v.datasets.moving_things.captions import Spec
+from minit2v.datasets.moving_things.sprites import CLASSES
 
-PAIRS = (("left", "right"), ("up", "down"), ("small", "large"), ("slowly", "quickly"))
+PAIRS = (("left", "right"), ("up", "down"), ("small", "large"), ("slowly", "quickly"))  # all of level 1
 OPPOSITE = dict(PAIRS) | {b: a for a, b in PAIRS}
-OTHERS = {"shape": ("circle", "cross"), "colour": ("red", "blue")}
+FURTHER = (("up-left", "down-right"), ("up-right", "down-left"), ("clockwise", "counter-clockwise"),
+           ("stays", "bounces"))  # fmt: skip
+OPPOSITE_MOTION = dict(FURTHER) | {b: a for a, b in FURTHER}  # of levels 2 and 3
+OTHERS = {"shape": ("circle", "cross"), "colour": ("red", "blue"), "speed": ("slowly",)}  # "stays" has no speed
+OTHER_PHOTOS = ("sneaker", "dress")
 
 
 def with_wrong(spec: Spec, name: str) -> Spec:
-    """The spec with one attribute of its thing changed: to the opposite, or to another shape or colour."""
-    thing = spec.things[0]
-    value = getattr(thing, name)
-    wrong = OPPOSITE.get(value) or next(other for other in OTHERS[name] if other != value)
-    return replace(spec, things=(replace(thing, **{name: wrong}),))
+    """The spec with one attribute of its first thing changed: to the opposite, or to another shape or colour.
+
+    Motion and speed change for all things, as they move together.
+    """
+    value = getattr(spec.things[0], name)
+    others = OTHER_PHOTOS if value in CLASSES else OTHERS.get(name, ())
+    wrong = (OPPOSITE | OPPOSITE_MOTION).get(value) or next(other for other in others if other != value)
+    first, *rest = (replace(thing, **{name: wrong}) for thing in spec.things)
+    return replace(spec, things=(first, *(rest if name in ("motion", "speed") else spec.things[1:])))

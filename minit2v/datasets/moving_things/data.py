@@ -1,0 +1,79 @@
+"""Moving Things as the data set that training and evaluation ask for, with a caption's twin that has one word wrong."""
+
+from dataclasses import replace
+
+from minit2v.datasets.moving_things import sprites
+from minit2v.datasets.moving_things.captions import Spec, caption, parse
+from minit2v.datasets.moving_things.dataset import IMAGE_ONLY, MOTIONS, MovingThings
+from minit2v.datasets.moving_things.phrases import LEVELS, words
+from minit2v.datasets.moving_things.render import COLOURS, SHAPES
+from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
+from minit2v.datasets.moving_things.wrong_words import with_wrong
+from minit2v.errors import UserError
+
+DRAWING = 1  # to be raised when any item changes: latents that were kept of the old ones are then computed again
+LOOKS = ("shape", "colour", "size")  # what a still picture shows
+
+
+class MovingThingsData:
+    """The row "moving-things" of `DATASETS`: a `Dataset` and a `Probe`.
+
+    level: 1 to 4 or "R", see `MovingThings`. Raises UserError for another one.
+
+    >>> data = MovingThingsData()
+    >>> data.open("val", frames=16, height=32, width=32).batch([0, 7]).frames.shape
+    (2, 16, 32, 32, 3)
+    """
+
+    name = "moving-things"
+    test_splits = ("test_seen", "test_heldout", "test_imageonly")
+
+    def __init__(self, level: int | str = 1):
+        known = {str(level): level for level in LEVELS}
+        if str(level) not in known:
+            raise UserError(f"level: expected one of {', '.join(known)}, found {level!r}")
+        self.level = known[str(level)]
+        looks = ("shape",) if self.level == "R" else ("shape", "colour")  # photographs have no colour
+        self.attributes = (*looks, "size", "motion", "speed")
+
+    def open(self, split: str, frames: int, height: int, width: int, images: bool = False) -> MovingThings:
+        """A split; with images=True `frames` is not used. Raises UserError for pictures that are not square."""
+        if height != width:
+            raise UserError(f"{self.name}: expected square pictures, found {width}x{height}; choose equal sides")
+        return MovingThings(split, self.level, size=height, frames=frames, images=images)
+
+    def words(self) -> list[str]:
+        return words(self.level)
+
+    def identity(self) -> str:
+        return f"{self.name}, level {self.level}, drawing {DRAWING}"
+
+    def right(self, spec: Spec) -> str:
+        """The plainest caption of a spec; says everything."""
+        return caption(spec)
+
+    def wrong(self, spec: Spec, attribute: str) -> str:
+        """The same caption with a wrong value of one of `attributes`."""
+        return caption(with_wrong(spec, attribute))
+
+    def choices(self, spec: Spec, attribute: str) -> list[str]:
+        """The plainest caption, then the same with each other value of the attribute; none for what a spec leaves None.
+
+        >>> data = MovingThingsData()
+        >>> data.choices(parse("a red circle moves left"), "motion")[:2]
+        ['a red circle moves left', 'a red circle moves right']
+        """
+        thing = spec.things[0]
+        value = getattr(thing, attribute)
+        if value is None:
+            return []
+        known = {"shape": sprites.CLASSES if self.level == "R" else SHAPES, "colour": COLOURS, "size": RADIUS,
+                 "motion": MOTIONS[self.level], "speed": SPEED}[attribute]  # fmt: skip
+        others = [other for other in known if other != value and (thing.motion is None or other not in IMAGE_ONLY)]
+        things = [(replace(thing, **{attribute: chosen}), *spec.things[1:]) for chosen in (value, *others)]
+        return [caption(replace(spec, things=each)) for each in things]
+
+    def meaning(self, caption: str) -> tuple[tuple, Spec]:
+        """The looks of the first thing, as far as the caption says them, and all that it says."""
+        said = parse(caption)
+        return tuple(getattr(said.things[0], name) for name in LOOKS), said
