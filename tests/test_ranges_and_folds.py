@@ -9,7 +9,7 @@ from einops import rearrange
 
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.datasets.moving_things.scenes import DIRECTIONS, SPEED
-from minit2v.evaluation import judge
+from minit2v.evaluation import finding, judge
 from minit2v.networks.blocks import clip_view, frame_view
 from minit2v.systems import pipeline
 from minit2v.training.autoencoder import to_signed
@@ -48,8 +48,8 @@ def test_views_of_frames_and_clips_are_inverse(layout):
 def test_centroid_and_line_are_those_of_the_drawing(size):
     frames, _, specs = MovingThings("test_seen", size=size).batch(range(24))
     for clip, spec in zip(frames, specs):
-        pooled = judge._pooled(clip)
-        _, centre, present = judge._locate(pooled - np.median(pooled[:, ::2, ::2].reshape(-1, 3), axis=0))
+        pooled = finding.pooled(clip)
+        _, centre, present = finding.locate(pooled - np.median(pooled[:, ::2, ::2].reshape(-1, 3), axis=0))
         assert present.all()
         velocity, residual = judge._line(np.arange(16), centre / pooled.shape[2])
         thing = spec.things[0]

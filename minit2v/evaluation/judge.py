@@ -1,19 +1,21 @@
-"""Reads shape, colour, size, direction and speed of one moving thing from pixels, with no learning in it.
+"""Reads shape, colour, size, direction and speed of one moving thing from pixels, without learning.
 
     clip ─> background ─> where it is ─> its colour ─> centroids ─────────────> line fit ───> direction, speed
             (median)      (threshold,    (cosine to        │
                            window)        palette)         └──> align, average ─> template ─> shape, size
 
-A learnt judge is blind to what its training never showed, and a generator can be trained to please it; this
-one can be read line by line. It abstains (None, which counts as wrong) rather than guess: when the picture is
-empty or noise, when more than one thing is there, and when a thing does not stay or move the same:
+A learnt judge is blind to what its training never showed, and a generator can be trained to please it; this one can be
+read line by line. It abstains (None, which counts as wrong) rather than guess: when the picture is empty or noise, when
+it shows more than one thing, and when a thing changes or does not move steadily:
 
-* colour, shape and size are read in the first, middle and last third on their own, and must agree;
+* colour, shape and size are read in the first, middle and last third separately, and must agree;
 * the velocities of the two halves must agree, so a thing that stops half-way does not "move".
 
-It reads what level 1 of Moving Things shows. Lengths are in picture widths, so that one set of constants serves
-every picture size. Testing text-to-video models on drawn shapes, where the truth is known, follows TFGAN
-(Balaji et al., Conditional GAN with Discriminative Filter Generation, IJCAI 2019).
+It reads level 1 of Moving Things; `finding` has the steps up to the centroids. Lengths are in picture widths, so that
+one set of constants serves every picture size.
+
+References: text-to-video models tested on drawn shapes, whose truth is known: TFGAN, Balaji et al., Conditional GAN
+with Discriminative Filter Generation, IJCAI 2019.
 """
 
 from dataclasses import dataclass, fields
@@ -26,26 +28,21 @@ from minit2v.datasets.moving_things.captions import Spec, Thing
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.errors import UserError
+from minit2v.evaluation.finding import locate, mean_look, median_colour, pooled
 
-THRESHOLD = 40  # least distance of a thing from the background, grey levels
-NOISE = 4  # the threshold is at least so many times the median distance from the background
-WINDOW = 0.30  # half the side of the square in which a thing is looked at, widths
-ALONE = 0.90  # least share of the pixels unlike the background that lie in the window
-LEAST_AREA = 0.008  # of a thing, in pictures; a small thing covers 0.02 or more
 PRESENT = 7 / 8  # least share of frames that show one thing: 14 of 16
 COLOUR_COSINE = 0.95  # least cosine to the nearest colour of the palette
 COLOUR_PURITY = 0.85  # least length of the mean colour over the mean length: 1 where there is one colour only
 CORRELATION = 0.80  # least correlation with the nearest template
-RESIDUAL = 0.10  # greatest root mean square distance from the line, in units of the way travelled
+RESIDUAL = 0.10  # greatest root mean square distance from the line, in units of the distance travelled
 HALVES = 0.40  # greatest difference between the velocities of the halves, in units of the speed
 SIDEWAYS = 0.50  # greatest speed across the direction, in units of that along it: 27 degrees
 BLURS = (0.0, 0.022, 0.038)  # of the templates, standard deviation in widths: 0, 0.7 and 1.2 pixels of 32
-GRID = 28  # points along the side of an aligned thing
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge saw; None where it abstains."""
+    """What the judge reads from a clip; None where it abstains."""
 
     shape: str | None = None
     colour: str | None = None
@@ -58,7 +55,7 @@ ATTRIBUTES = tuple(field.name for field in fields(Reading))
 
 
 def read(frames: np.ndarray) -> Reading:
-    """The attributes of the one thing in a clip, frames (f, H, W, 3) uint8.
+    """Reads the attributes of the one thing in a clip, frames (f, H, W, 3) uint8.
 
     Raises UserError for an array of another shape or type.
 
@@ -67,10 +64,10 @@ def read(frames: np.ndarray) -> Reading:
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
-    clip = _pooled(frames)
-    background = _background(clip)
+    clip = pooled(frames)
+    background = median_colour(clip)
     difference = clip - background
-    weight, centre, present = _locate(difference)
+    weight, centre, present = locate(difference)
     if present.mean() < PRESENT:
         return Reading()
     times = np.flatnonzero(present)
@@ -85,9 +82,9 @@ def read(frames: np.ndarray) -> Reading:
 
 
 def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
-    """Which attributes the reading has as the spec says, and "all"; what the spec leaves None is right anyway.
+    """Compares a reading with a spec: {attribute: whether it is right, "all": whether every one is}.
 
-    Raises UserError for a spec of more than one thing.
+    An attribute that the spec leaves None counts as right. Raises UserError for a spec of more than one thing.
 
     >>> from minit2v.datasets import parse
     >>> agrees(Reading("circle", "red", motion="left"), parse("a red circle moves up"))
@@ -101,62 +98,16 @@ def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
 
 
 def _agreed(names) -> str | None:
-    """The one name that all parts of the clip were given."""
+    """The name that all parts of the clip agree on, if they do."""
     first, *rest = names
     return first if all(name == first for name in rest) else None
-
-
-def _pooled(frames: np.ndarray) -> np.ndarray:
-    """Averages blocks of pixels until 32 to 63 are left across: less noise, less work. Returns float32."""
-    _, height, width, _ = frames.shape
-    k = max(1, min(height, width) // 32)
-    frames = frames[:, : height // k * k, : width // k * k].astype(np.uint16)
-    rows = sum(frames[:, i::k] for i in range(k))
-    return sum(rows[:, :, i::k] for i in range(k)).astype(np.float32) / k**2
-
-
-def _background(clip: np.ndarray) -> np.ndarray:
-    """The median colour (3,) of a clip (f, h, w, 3)."""
-    return np.median(clip[:, ::2, ::2].reshape(-1, 3), axis=0)
-
-
-def _weight(difference: np.ndarray) -> np.ndarray:
-    """Distance of each pixel from the background, zero below the threshold: (f, h, w, 3) -> (f, h, w)."""
-    distance = np.sqrt(np.square(_smoothed(difference)).sum(-1))
-    return np.where(distance > max(THRESHOLD, NOISE * np.median(distance)), distance, 0)
-
-
-def _locate(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the thing is in each frame: (f, h, w, 3) -> weight (f, h, w), centre (f, 2), x y in pixels, present (f,).
-
-    Outside a window weights become zero; it closes in on the centroid, so that specks elsewhere do not pull.
-    """
-    f, h, w, _ = difference.shape
-    weight = _weight(difference)
-    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)
-    centre = np.array([[w / 2, h / 2]] * f, np.float32)
-    for half in (1.0, 1.3 * WINDOW, WINDOW, WINDOW):
-        near_x = np.abs(x - centre[:, :1]) <= half * w
-        near_y = np.abs(y - centre[:, 1:]) <= half * w
-        inside = weight * (near_y[:, :, None] & near_x[:, None, :])
-        mass = inside.sum((1, 2)) + 1e-6
-        centre = np.stack([inside.sum(1) @ x, inside.sum(2) @ y], 1) / mass[:, None]  # eq (1.5) · image moments
-    area = (inside > 0).mean((1, 2))
-    present = (area > LEAST_AREA) & (area > ALONE * (weight > 0).mean((1, 2)))
-    return inside, centre, present
-
-
-def _smoothed(a: np.ndarray) -> np.ndarray:
-    """Means over 3x3 pixels of (f, h, w, 3); beyond the border the outermost pixel goes on."""
-    a = np.pad(a, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    a = a[:, :-2] + a[:, 1:-1] + a[:, 2:]
-    return (a[:, :, :-2] + a[:, :, 1:-1] + a[:, :, 2:]) / 9
 
 
 def _colour(difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
     """Unit vector from the background's colour to the thing's, (3,), and its purity: 1 for one colour, less for two.
 
-    A mixture with the background, at an edge or by blur, lies on the line between the two: only the length changes.
+    A mixture with the background, at an edge or by blur, lies on the line between the two colours and changes only the
+    length.
     """
     core = difference[weight > 0.6 * weight.max((1, 2), keepdims=True)]  # (pixels, 3)
     mean = core.mean(0)
@@ -171,24 +122,10 @@ def _colour_name(direction: np.ndarray, background: np.ndarray) -> str | None:
 
 
 def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The thing's mean look as a vector of mean 0 and length 1: (f, h, w), (f, 2) -> (GRID²,)."""
-    look = _mean_look(cover, centre)
+    """Mean look of the thing, normalised to mean 0 and length 1: (f, h, w), (f, 2) -> (GRID²,)."""
+    look = mean_look(cover, centre)
     look -= look.mean()
     return look / (np.sqrt(look @ look) + 1e-6)
-
-
-def _mean_look(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Mean over frames of the thing moved to the middle: (f, h, w), (f, 2) -> (GRID²,).
-
-    Bilinear sampling is a product with tent functions, one matrix for the rows and one for the columns.
-    """
-    _, h, w = cover.shape
-    offset = np.linspace(-WINDOW, WINDOW, GRID, dtype=np.float32) * w
-    columns, rows = (
-        np.maximum(0, 1 - np.abs((centre[:, axis, None] + offset)[..., None] - np.arange(length, dtype=np.float32)))
-        for axis, length in ((0, w), (1, h))
-    )
-    return (rows @ cover @ columns.transpose(0, 2, 1)).mean(0).reshape(-1)
 
 
 def _form(look: np.ndarray) -> tuple[str | None, str | None]:
@@ -200,13 +137,13 @@ def _form(look: np.ndarray) -> tuple[str | None, str | None]:
 
 @lru_cache
 def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
-    """All shapes and sizes, each blurred by BLURS, as `_aligned` sees them: [(shape, size)], (n, GRID²) float32.
+    """All shapes and sizes, blurred by each of BLURS and aligned: [(shape, size)], (n, GRID²) float32.
 
-    They are drawn by the data set's own renderer at 32 pixels and read with the judge's own functions, so what
-    these do to a thing they do to its template too.
+    The data set's own renderer draws them at 32 pixels and the judge's own functions align them, so a template is
+    distorted exactly as a thing is.
     """
     size, names, templates = 32, [], []
-    places = np.random.default_rng(0).uniform(0.3, 0.7, (8, 3))  # all sorts of places within a pixel
+    places = np.random.default_rng(0).uniform(0.3, 0.7, (8, 3))  # at different offsets within a pixel
     pixel = np.arange(size)
     for shape, name in product(SHAPES, RADIUS):
         still = [Spec((Thing(shape, "white", name),))] * 8
@@ -215,14 +152,14 @@ def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
             kernel = np.exp(-((pixel[:, None] - pixel) ** 2) / (2 * (blur * size) ** 2 + 1e-6))
             kernel /= kernel.sum(1, keepdims=True)
             cover = (kernel @ (clip - np.median(clip)) @ kernel.T).astype(np.float32)
-            _, centre, _ = _locate(np.repeat(cover[..., None], 3, axis=-1))
+            _, centre, _ = locate(np.repeat(cover[..., None], 3, axis=-1))
             names.append((shape, name))
             templates.append(_aligned(cover, centre))
     return names, np.stack(templates)
 
 
 def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | None]:
-    """Direction and speed of centroids (n, 2), in widths, at frames times (n,), if they run straight and steadily."""
+    """Direction and speed of centroids (n, 2), in widths, at frames `times` (n,); None unless straight and steady."""
     slow, quick = SPEED["slowly"], SPEED["quickly"]
     if len(times) < 4:
         return None, None
@@ -243,7 +180,7 @@ def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | No
 
 
 def _line(times: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
-    """Least squares: velocity (2,) in widths a frame, and root mean square distance from the line in widths."""
+    """Line by least squares: velocity (2,) in widths a frame, root mean square distance from the line in widths."""
     t = times - times.mean()
     velocity = t @ centre / (t @ t)  # eq (1.6) · least squares
     rest = centre - centre.mean(0) - t[:, None] * velocity
