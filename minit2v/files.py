@@ -7,6 +7,7 @@ import codecs
 import os
 import sys
 import unicodedata
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +46,27 @@ def data_dir() -> Path:
     """Where shipped weights and images are: inside an installed wheel, or in the clone."""
     inside = Path(__file__).parent / "_data"
     return inside if inside.exists() else Path(__file__).parent.parent / "data"
+
+
+def stamps(paths: Sequence[Path]) -> str:
+    """A text that changes when one of the files does; what is computed from them is kept under it."""
+    return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16, with or without a byte order mark. Raises UserError for another encoding."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in data[:2]:  # its first character is ASCII
+        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected text in UTF-8 or UTF-16 in {path}, found {error.reason} at byte {error.start}; save "
+                        "it as UTF-8") from error  # fmt: skip
 
 
 def find_recording(path: str | Path, what: str) -> Path:

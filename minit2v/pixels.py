@@ -43,6 +43,30 @@ def evenly(length: int, n: int) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(n, length)).round().astype(int)).tolist()
 
 
+def square(pixels: np.ndarray, size: int, crop: bool = True) -> np.ndarray:
+    """Frames uint8 (f, H, W, 3) -> (f, size, size, 3): the centre square, or all of the frame with crop=False, resized.
+
+    Bicubic with antialias, as Pillow and clean-fid do it, and rounded to uint8: full-scale metrics are defined on it.
+    Frames of that size stay as they are.
+
+    >>> square(np.full((2, 24, 32, 3), 7, np.uint8), 8).shape
+    (2, 8, 8, 3)
+    """
+    if crop:
+        side, (top, left) = min(pixels.shape[1:3]), ((n - min(pixels.shape[1:3])) // 2 for n in pixels.shape[1:3])
+        pixels = pixels[:, top : top + side, left : left + side]
+    frames = bicubic(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2), size)  # (f H W 3) -> (f 3 H W)
+    return frames.permute(0, 2, 3, 1).numpy()  # (f 3 size size) -> (f size size 3)
+
+
+def bicubic(frames: Tensor, size: int) -> Tensor:
+    """Frames (f, 3, H, W) -> (f, 3, size, size), bicubic with antialias, in their dtype."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(frames, [size, size], InterpolationMode.BICUBIC, antialias=True)
+
+
 def fitted(frames: np.ndarray, height: int, width: int, fit: str = "crop") -> np.ndarray:
     """Frames uint8 (f, H, W, 3) at another size (f, height, width, 3), without distortion.
 

@@ -5,15 +5,21 @@
                                --save-->  .webp lossless, loops                  (Pillow)
                                --show-->  animated PNG: a notebook plays it as an ordinary picture
                                --strip->  one picture, n frames side by side
+    .mp4 .mov .mkv .webm .avi .m4v .gif .webp .png .jpg  --load-->  pixels, upright, at an even frame rate
 
 A file appears under its name only when it is complete: it is written beside its place and moved there at the end.
+`Footage` reads any file by its time stamps and decodes only the frames that are asked for.
 
 References: H.264 in mp4, `crf` and `+faststart`: https://trac.ffmpeg.org/wiki/Encode/H.264; animated PNG:
-https://www.w3.org/TR/png-3/.
+https://www.w3.org/TR/png-3/; rotation of a video: `av_display_rotation_get` of FFmpeg's libavutil/display.h.
 """
 
 import io
+import re
 import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,18 +29,27 @@ import numpy as np
 from minit2v.errors import UserError
 from minit2v.files import atomic
 
-SUFFIXES = (".mp4", ".gif", ".webp")
-PICTURES = (".png", ".jpg", ".jpeg")  # read only: clips of one frame
+SUFFIXES = (".mp4", ".gif", ".webp")  # what a clip is saved as
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+ANIMATED = (".gif", ".webp")  # a picture, or several that move
+PICTURES = (".png", ".jpg", ".jpeg")  # read as clips of one frame
+READABLE = VIDEOS + ANIMATED + PICTURES
+FASTEST = {".gif": 50, ".webp": 90, ".mp4": 1000}  # fps; browsers show a picture of 10 ms or less for 100 ms
+LARGEST_FRAME = 2**26  # pixels of a frame, 8192 x 8192: more is an attack on the memory, or a mistake
+LARGEST_CLIP = 2**30  # pixels of all frames of a clip, 3 GB
 SHOWN_WIDTH = 256  # pixels on the screen of a notebook; small clips are shown enlarged to it
+PICTURE_FPS = 8.0  # of a clip of one picture
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
-    """A short silent video.
+    """A short silent video: a sequence of frames, uint8 (H, W, 3).
 
     >>> clip = Clip(np.zeros((16, 64, 64, 3), np.uint8), fps=8)
     >>> clip
     Clip(16 frames of 64x64, 8 fps)
+    >>> len(clip), clip[0].shape, clip[:4].shape, np.asarray(clip).shape
+    (16, (64, 64, 3), (4, 64, 64, 3), (16, 64, 64, 3))
     >>> clip.strip(4).shape
     (64, 256, 3)
     """
@@ -46,12 +61,24 @@ class Clip:
         shape, dtype = getattr(self.pixels, "shape", None), getattr(self.pixels, "dtype", None)
         if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or dtype != np.uint8:
             raise UserError(f"a clip needs pixels uint8 (f, H, W, 3), none of them 0; found {dtype} {shape}")
-        if not 0 < self.fps <= 100:  # a GIF counts time in hundredths of a second
-            raise UserError(f"a clip needs 0 < fps <= 100 frames a second, found {self.fps}")
+        if not 0 < self.fps <= 1000:
+            raise UserError(f"a clip needs 0 < fps <= 1000 frames a second, found {self.fps}")
 
     def __repr__(self):
         f, H, W, _ = self.pixels.shape
         return f"Clip({f} frame{'s' * (f > 1)} of {W}x{H}, {self.fps:g} fps)"
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, which):
+        return self.pixels[which]
+
+    def __iter__(self):
+        return iter(self.pixels)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.pixels, dtype) if copy else np.asarray(self.pixels, dtype)
 
     def _repr_png_(self):
         f, H, W, _ = self.pixels.shape
@@ -62,44 +89,43 @@ class Clip:
 
     def strip(self, n=8):
         """n frames, evenly spaced from the first to the last, side by side: uint8 (H, n*W, 3)."""
-        if not 1 <= n <= len(self.pixels):
-            raise UserError(f"a strip of this clip has 1 to {len(self.pixels)} frames, found n={n}")
-        chosen = np.linspace(0, len(self.pixels) - 1, n).round().astype(int)
-        return np.concatenate(list(self.pixels[chosen]), axis=1)  # n x (H W 3) -> (H, n*W, 3)
+        if not 1 <= n <= len(self):
+            raise UserError(f"a strip of this clip has 1 to {len(self)} frames, found n={n}")
+        from minit2v.pixels import evenly  # imports torch, which takes a second
+
+        return np.concatenate(list(self.pixels[evenly(len(self), n)]), axis=1)  # n x (H W 3) -> (H, n*W, 3)
 
     def save(self, path):
         """Write the clip to `path` (.mp4, .gif or .webp by its suffix) and return the path.
 
-        Raises UserError for a path that cannot be written, for a full disk, and for an mp4 of odd width or height;
-        then nothing is left behind and an older file of that name is untouched.
+        Raises UserError for a path that cannot be written, for a full disk, for an mp4 of odd width or height, and for
+        more frames a second than the kind of file can show; then nothing is left behind and an older file of that name
+        is untouched.
         """
         path = check_output(path)
-        H, W = self.pixels.shape[1:3]
-        if path.suffix.lower() == ".mp4" and (H % 2 or W % 2):  # its colours have half the resolution
+        suffix, (H, W) = path.suffix.lower(), self.pixels.shape[1:3]
+        if suffix == ".mp4" and (H % 2 or W % 2):  # its colours have half the resolution
             raise UserError(f".mp4 needs an even width and height, found {W}x{H}; crop it, or save a .gif or .webp")
+        if self.fps > FASTEST[suffix]:
+            raise UserError(f"a {suffix} shows at most {FASTEST[suffix]} frames a second, found {self.fps:g}; save an "
+                            ".mp4, or leave frames out")  # fmt: skip
         with atomic(path) as unfinished:
-            if path.suffix.lower() == ".mp4":
+            if suffix == ".mp4":
                 _save_mp4(unfinished, self.pixels, self.fps)
             else:
-                kind = path.suffix[1:].upper()
-                _save_frames(unfinished, kind, self.pixels, _centiseconds(len(self.pixels), self.fps))
+                _save_animation(unfinished, suffix, self.pixels, self.fps)
         return path
 
     @classmethod
     def load(cls, path):
-        """The clip in an .mp4, .gif or .webp file, or the picture in a .png or .jpg as a clip of one frame.
+        """The clip in a file of VIDEOS or ANIMATED, or a picture as a clip of one frame, in any format of READABLE.
 
-        Raises UserError for a missing, foreign or damaged file.
+        Frames of uneven length become a clip of even frame rate, in which a longer one is repeated.
+        Raises UserError for a missing, foreign or damaged file, and for more than LARGEST_CLIP pixels.
         """
-        import av
-
-        path, known = Path(path), SUFFIXES + PICTURES
-        if path.suffix.lower() not in known or not path.is_file():
-            raise UserError(f"expected an existing file ending in {', '.join(known)}, found {path}")
-        try:
-            return cls(*(_load_mp4(path) if path.suffix.lower() == ".mp4" else _load_frames(path)))
-        except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-            raise UserError(f"expected a video, found {path} damaged or of another kind: {error}") from error
+        footage = Footage(path)
+        times, fps = footage.even()
+        return cls(np.stack(footage.at(times)), fps)
 
 
 def check_output(path, suffixes=SUFFIXES):
@@ -121,6 +147,222 @@ def check_output(path, suffixes=SUFFIXES):
     return path
 
 
+class Footage:
+    """The frames of a video or picture file, and when each is shown; pixels are decoded when they are asked for.
+
+        edges  0.0   0.1       0.3  0.4 s      frame i is shown from edges[i] to edges[i + 1]
+               ├──0──┼────1────┼──2─┤
+
+    edges: seconds (f + 1,), from 0. size: width and height in pixels, as stored. nominal: frames a second as the file
+    states them, or None. Raises UserError for a missing, foreign or damaged file and for frames of more than
+    LARGEST_FRAME pixels.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if self.path.suffix.lower() not in READABLE or not self.path.is_file():
+            raise UserError(f"expected an existing file ending in {', '.join(READABLE)}, found {path}")
+        kind = _Video if self.path.suffix.lower() in VIDEOS else _Pictures
+        with _readable(self.path):
+            self._frames = kind(self.path)
+            self.edges, self.size, self.nominal = self._frames.edges, self._frames.size, self._frames.nominal
+
+    @property
+    def interval(self) -> float:
+        """How long a typical frame is shown, in seconds."""
+        return float(self._frames.typical(np.diff(self.edges)))
+
+    def even(self) -> tuple[np.ndarray, float]:
+        """Times of frames at an even rate, in seconds, and that rate in frames a second.
+
+        Each frame has one time if the rate is even; else one that is shown n times as long as a typical one has n.
+        Raises UserError for more than LARGEST_CLIP pixels.
+        """
+        edges, (width, height) = self.edges, self.size
+        n, end = len(edges) - 1, edges[-1]
+        even = np.abs(edges - np.linspace(0, end, n + 1)).max() < end / n / 4  # mkv rounds to 1 ms, gif to 10 ms
+        fps = min(n / end if even else 1 / self.interval, 1000.0)
+        if even and self.nominal and abs(self.nominal / fps - 1) < 0.02:
+            fps = self.nominal  # not rounded
+        count = n if even else max(1, round(end * fps))
+        if count * max(width * height, 1024) > LARGEST_CLIP:
+            raise UserError(f"{self.path}: expected a clip of at most {LARGEST_CLIP:,} pixels, found {count} frames of "
+                            f"{width}x{height}; cut it, or make it smaller")  # fmt: skip
+        return (edges[:-1] + edges[1:]) / 2 if even else (np.arange(count) + 0.5) / fps, fps
+
+    def at(self, times: Sequence[float], change: Callable = lambda pixels: pixels) -> list[np.ndarray]:
+        """The frames shown at increasing `times`, in seconds: uint8 (H, W, 3), or what `change` makes of each."""
+        with _readable(self.path):
+            found, shown = [], None
+            for start, pixels in self._frames.decoded(times[0]):
+                while shown and len(found) < len(times) and times[len(found)] < start:
+                    found.append(change(shown[1]()))
+                if len(found) == len(times):
+                    return found
+                shown = start, pixels
+            if shown is None or shown[0] < self.edges[-2] - 2 * self.interval:
+                raise ValueError(f"its frames end before {self.edges[-2]:g} s")
+            return found + [change(shown[1]())] * (len(times) - len(found))
+
+
+class _Video:
+    """Frames of a video file, by FFmpeg; see `Footage`."""
+
+    # a text file can be a playlist that names other files and addresses: nothing but these is opened
+    OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,avi"}
+    typical = staticmethod(np.median)
+
+    def __init__(self, path: Path):
+        self.path = path.resolve()  # not to be taken for an address
+        with self._opened() as (container, stream):
+            seen = [p for p in container.demux(stream) if p.dts is not None or p.pts is not None]
+            stamps = {p.dts if p.pts is None else p.pts: p.duration for p in seen if not p.is_discard}
+            promised, self.base = stream.frames, stream.time_base
+            self.nominal = stream.average_rate and float(stream.average_rate)
+            self.size = _checked(stream.codec_context.width, stream.codec_context.height)
+        starts = sorted(stamps)
+        if not starts or promised > len(seen):
+            raise ValueError(f"it has {len(seen)} frames, its header states {promised}")
+        self.first, last = starts[0], starts[-1]
+        usual = self.typical(np.diff(starts)) if len(starts) > 1 else 1 / (self.nominal or PICTURE_FPS) / self.base
+        ends = np.array([*starts, last + max(stamps[last] or 0, usual)], float)  # its own may be 1 tick, or 0
+        self.edges = (ends - self.first) * float(self.base)
+
+    def decoded(self, since: float) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+        """(start in seconds, function that gives the pixels) of each frame, from one shown at `since` or before."""
+        with self._opened() as (container, stream):
+            if since > 2:  # seconds; nearer ones are faster decoded than sought
+                container.seek(self.first + int(since / self.base), stream=stream)
+            for number, frame in enumerate(container.decode(stream)):
+                start = float((frame.pts - self.first) * self.base)
+                if number == 0 and start > since > 2:  # a bad index: from the beginning then
+                    yield from self.decoded(0)
+                    return
+                yield start, lambda frame=frame, aspect=stream.sample_aspect_ratio: _upright(frame, aspect)
+
+    @contextmanager
+    def _opened(self):
+        import av
+
+        with av.open(str(self.path), options=self.OPTIONS) as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise ValueError("it has no video")
+            stream.codec_context.options = {"max_pixels": str(LARGEST_FRAME)}
+            yield container, stream
+
+
+def _upright(frame, aspect: Fraction | None) -> np.ndarray:
+    """Pixels uint8 (H, W, 3) of a decoded frame, square and turned as the file asks for.
+
+    Of the display matrix (a b u; c d v; x y w) the point (x, y) goes to (a x + c y, b x + d y).
+    """
+    width, _ = _checked(round(frame.width * (aspect or 1)), frame.height)
+    pixels = frame.to_ndarray(format="rgb24", width=width)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(b) > abs(a):  # a quarter turn: rows become columns
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+class _Pictures:
+    """Frames of a picture or an animation, by Pillow; see `Footage`.
+
+    Pillow merges equal neighbours into one frame that lasts longer, and these files round its time. So a clip's file
+    bears a note of how many frames it has and how fast they are.
+    """
+
+    typical = staticmethod(np.min)  # so that none is left out
+    nominal = None
+
+    def __init__(self, path: Path):
+        self.path = path
+        with self._opened() as image:
+            self.size = image.size
+            moves = path.suffix.lower() in ANIMATED
+            count = getattr(image, "n_frames", 1) if moves else 1
+            if count * image.width * image.height > LARGEST_CLIP:
+                raise ValueError(f"it has {count} frames of {image.width}x{image.height}")
+            stored = np.concatenate([[0.0], np.cumsum([_seconds(image, i) for i in range(count)])])
+            self.edges = stored if moves else np.array([0, 1 / PICTURE_FPS])
+            if moves and (note := _noted(image)):
+                frames, fps = note
+                if count == 1 or abs(frames / fps - stored[-1]) < 0.02:
+                    self.edges, self.nominal = np.arange(frames + 1) / fps, fps
+        middles = (self.edges[:-1] + self.edges[1:]) / 2
+        self.stored = np.searchsorted(stored, middles, "right").clip(1, count) - 1  # which stored frame is shown
+
+    def decoded(self, since: float) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+        with self._opened() as image:
+            for start, number in zip(self.edges, self.stored, strict=False):
+                image.seek(int(number))
+                yield float(start), lambda pixels=_rgb(image): pixels
+
+    @contextmanager
+    def _opened(self):
+        from PIL import Image
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(self.path, formats=("GIF", "WEBP", "PNG", "JPEG"))  # others run programs
+        with image:
+            _checked(*image.size)
+            yield image
+
+
+def _seconds(image, number: int) -> float:
+    """How long a frame of an animation is shown."""
+    image.seek(number)
+    image.load()  # a webp knows the time only then
+    return (image.info.get("duration") or 100) / 1000  # 0 or none: what browsers take
+
+
+def _noted(image) -> tuple[int, float] | None:
+    """Frames and frames a second, from the note of `_save_animation`."""
+    image.seek(0)
+    text = image.getexif().get(DESCRIPTION) or image.info.get("comment", b"")
+    text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    found = re.fullmatch(r"minit2v: (\d{1,6}) frames, (\d{1,3}(?:\.\d{1,20})?(?:e-\d\d)?) fps", text)
+    return (int(found[1]), float(found[2])) if found and int(found[1]) and float(found[2]) else None
+
+
+def _rgb(image) -> np.ndarray:
+    """Pixels uint8 (H, W, 3) of Pillow's image, upright, over black where it is transparent."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        grey = (np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)  # (H W) -> (H W 3)
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "black")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
+    return np.asarray(image.convert("RGB"))
+
+
+def _checked(width: int, height: int) -> tuple[int, int]:
+    """Raises ValueError for a frame that is too large to be decoded, or empty."""
+    if not 0 < width * height <= LARGEST_FRAME:
+        raise ValueError(f"its frames are {width}x{height}")
+    return width, height
+
+
+@contextmanager
+def _readable(path: Path):
+    """Whatever FFmpeg or Pillow raise over a stranger's bytes is one line that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"expected a video or a picture, found {path} damaged or of another kind: {reason}") from error
+
+
 def _save_mp4(path, pixels, fps):
     import av
 
@@ -136,38 +378,29 @@ def _save_mp4(path, pixels, fps):
         raise OSError(error.errno, error.strerror) from error
 
 
-def _load_mp4(path):
-    import av
-
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        return np.stack(frames), float(stream.average_rate)
+DESCRIPTION = 0x010E  # tag of Exif
 
 
-def _save_frames(file, kind, pixels, durations):
+def _save_animation(file, suffix, pixels, fps):
+    """A .gif or .webp with the note that `_noted` reads."""
+    from PIL import Image
+
+    note = f"minit2v: {len(pixels)} frames, {float(fps)} fps"
+    exif = Image.Exif()
+    exif[DESCRIPTION] = note
+    extra, tick = ({"comment": note.encode()}, 10) if suffix == ".gif" else ({"exif": exif, "lossless": True}, 1)
+    _save_frames(file, suffix[1:].upper(), pixels, _durations(len(pixels), fps, tick), **extra)
+
+
+def _save_frames(file, kind, pixels, durations, **options):
     """An animated GIF (the best 256 colours of each frame by median cut), WEBP or PNG that loops; durations in ms."""
     from PIL import Image
 
     first, *others = [Image.fromarray(frame) for frame in pixels]
-    lossless = {"lossless": True} if kind == "WEBP" else {}
-    first.save(file, kind, save_all=True, append_images=others, duration=durations, loop=0, **lossless)
+    first.save(file, kind, save_all=True, append_images=others, duration=durations, loop=0, **options)
 
 
-def _load_frames(path):
-    """Pillow merges equal neighbours into one frame that lasts longer; here it becomes several again."""
-    from PIL import Image, ImageSequence
-
-    with Image.open(path) as image:
-        frames, durations = [], []
-        for frame in ImageSequence.Iterator(image):
-            frames.append(np.asarray(frame.convert("RGB")))
-            durations.append(frame.info.get("duration") or 100)  # ms; 0 or none: what browsers take
-    times = np.maximum(1, np.round(np.array(durations) / min(durations))).astype(int)
-    return np.repeat(np.stack(frames), times, axis=0), 1000 * times.sum() / sum(durations)
-
-
-def _centiseconds(frames, fps):
-    """Durations in ms, multiples of 10 (GIF knows no finer), whose sum is right: 120, 130, 120, ... at 8 fps."""
-    ends = np.round(100 * np.arange(frames + 1) / fps).astype(int)
-    return [int(10 * duration) for duration in np.diff(ends)]
+def _durations(frames, fps, tick):
+    """Durations in ms, multiples of `tick`, whose sum is right: 120, 130, 120, … of ticks of 10 at 8 fps."""
+    ends = np.round(1000 / tick * np.arange(frames + 1) / fps).astype(int)
+    return [int(tick * duration) for duration in np.diff(ends)]

@@ -25,11 +25,11 @@ from minit2v.evaluation.full_scale.backbones import (
     TOLERANCE,
     Inception,
     checked_self_test,
-    prepare,
     self_test,
 )
 from minit2v.evaluation.full_scale.extraction import Videos
 from minit2v.evaluation.full_scale.metrics import Settings, fid_estimate, measure, similarity
+from minit2v.pixels import square
 from minit2v.video import Clip
 
 pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit"), pytest.mark.filterwarnings("ignore:.*skipped, no file")]
@@ -146,7 +146,7 @@ def test_fid_of_frames_is_torchmetrics_number_and_ours(files):
 
     whole = FrechetInceptionDistance(64, feature_extractor_weights_path=str(files.inception))  # its own resizing
     for several, real in ((x, False), (y, True)):
-        frames = np.stack([np.stack([prepare(f[None], 299)[0] for f in clip]) for clip in several])
+        frames = np.stack([np.stack([square(f[None], 299)[0] for f in clip]) for clip in several])
         whole.update(torch.from_numpy(frames.reshape(-1, 299, 299, 3)).permute(0, 3, 1, 2), real=real)
     assert estimate.value == pytest.approx(float(whole.compute()), rel=1e-5)
 
@@ -200,9 +200,9 @@ def test_frames_are_resized_as_pillow_does():
     noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
     for size in (24, 96):
         theirs = [np.asarray(Image.fromarray(f[:, 10:60]).resize((size, size), Image.BICUBIC)) for f in noise]
-        assert np.abs(prepare(noise, size) - np.stack(theirs).astype(int)).max() <= 1
-    assert np.array_equal(prepare(noise[:, :, 10:60], 50), noise[:, :, 10:60])
-    assert prepare(noise, 24, crop=False).shape == (2, 24, 24, 3)
+        assert np.abs(square(noise, size) - np.stack(theirs).astype(int)).max() <= 1
+    assert np.array_equal(square(noise[:, :, 10:60], 50), noise[:, :, 10:60])
+    assert square(noise, 24, crop=False).shape == (2, 24, 24, 3)
 
 
 def test_an_interrupted_run_goes_on(files, tmp_path):

@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.evaluation.full_scale.backbones import prepare
-from minit2v.evaluation.full_scale.extraction import stamps
+from minit2v.files import stamps
+from minit2v.pixels import square
 from minit2v.video import Clip
 
 PROTOCOLS = {"one-caption": None, "all-captions": None, "2048-clips": 2048}  # -> clips that are drawn; None: all
@@ -89,7 +89,7 @@ class Clips(Sequence):
         if times is None:  # its header promised more
             raise UserError(f"expected {wanted.frames} frames at {wanted.fps or clip.fps:g} fps in {self._path(name)}, "
                             f"found {clip}; it is damaged, get it again")  # fmt: skip
-        return prepare(clip.pixels[times], wanted.size, wanted.crop)
+        return square(clip.pixels[times], wanted.size, wanted.crop)
 
     def _path(self, name: str) -> Path:
         return self.folder / "videos" / f"{name}.mp4"

@@ -4,8 +4,8 @@
                                                                     ├─ 299 x 299 ─ Inception ─────────────> (n 2048)
                                                                     └─ 224 x 224 ─ CLIP ViT-B/32 ─────────> (n 512)
 
-There is one resize function, for real and generated clips and for all networks: how a picture is made smaller shifts
-these metrics by as much as models differ. What a published network does to its input inside (I3D to 224) stays, as it
+There is one resize function, `pixels.square`, for real and generated clips and for all networks: how a picture is made
+smaller shifts these metrics by as much as models differ. What a published network does to its input inside (I3D to 224) stays, as it
 belongs to its definition. A file is opened only after its sha256 is the one that the user gave: a TorchScript is a
 program.
 
@@ -27,33 +27,12 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.fetching import verified
 from minit2v.errors import UserError
+from minit2v.pixels import bicubic
 
 I3D_FRAMES = 10  # the shortest clip that common_metrics_on_video_quality gives it
 CHUNK = 64  # frames or captions that an image or text network sees at once
 UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError)  # another kind
 SELF_TEST, TOLERANCE = 151.26, 0.5  # of `self_test`; TensorFlow's own network gives 151.39
-
-
-def prepare(pixels: np.ndarray, size: int, crop: bool = True) -> np.ndarray:
-    """Frames (f, H, W, 3) uint8 -> (f, size, size, 3): the centre square, or with crop=False all of it, resized.
-
-    Bicubic with antialias, as Pillow and clean-fid do it, and rounded to uint8. Frames of that size stay as they are.
-
-    >>> prepare(np.full((2, 24, 32, 3), 7, np.uint8), 8).shape
-    (2, 8, 8, 3)
-    """
-    if crop:
-        side, (top, left) = min(pixels.shape[1:3]), ((n - min(pixels.shape[1:3])) // 2 for n in pixels.shape[1:3])
-        pixels = pixels[:, top:top + side, left:left + side]
-    frames = _resize(torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2), size)  # (f H W 3) -> (f 3 H W)
-    return frames.permute(0, 2, 3, 1).numpy()  # (f 3 size size) -> (f size size 3)
-
-
-def _resize(frames: Tensor, size: int) -> Tensor:
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
-    return resize(frames, [size, size], InterpolationMode.BICUBIC, antialias=True)
 
 
 @dataclass(frozen=True)
@@ -128,7 +107,7 @@ class Inception:
     @torch.no_grad()
     def features(self, clips: np.ndarray) -> np.ndarray:
         """Features (b, f, layer) float32 of every frame of clips (b, f, H, W, 3) uint8."""
-        return _of_frames(lambda frames: self.network(_resize(frames, 299)), clips, self.device)
+        return _of_frames(lambda frames: self.network(bicubic(frames, 299)), clips, self.device)
 
 
 @dataclass(frozen=True)
@@ -167,7 +146,7 @@ class CLIP:
                      for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))  # fmt: skip
         size = self.network.visual.image_size
         side = size if isinstance(size, int) else size[0]
-        encode = lambda frames: self.network.encode_image((_resize(frames, side) / 255 - mean) / std)
+        encode = lambda frames: self.network.encode_image((bicubic(frames, side) / 255 - mean) / std)
         return _of_frames(encode, clips, self.device)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Features of more clips than fit in memory: a batch at a time, kept on disk, so that an interrupted run goes on.
 
-    clips[0:8]   ─ prepare ─ networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
-    clips[8:16]  ─ prepare ─ networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
+    clips[0:8]   ─ square ── networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
+    clips[8:16]  ─ square ── networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
 
 KEY says what the numbers depend on: which clips (a set's `label`, else its pixels), the network's file, and how the
 frames were prepared. A batch whose files are there is not asked for again, so clips that would have to be sampled for
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.evaluation.full_scale.backbones import prepare
-from minit2v.files import atomic
+from minit2v.files import atomic, stamps
+from minit2v.pixels import square
 from minit2v.video import Clip
 
 if TYPE_CHECKING:
@@ -73,11 +73,6 @@ class Videos(Sequence):
         return [Clip.load(path).pixels for path in paths] if isinstance(which, slice) else Clip.load(paths).pixels
 
 
-def stamps(paths: Sequence[Path]) -> str:
-    """Which files these are, and that none was written since: what is kept of them must not outlive them."""
-    return repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
-
-
 def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:
     """A part of the clips, (b, f, size, size, 3) uint8."""
     for i, clip in enumerate(clips):
@@ -85,7 +80,7 @@ def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:
         if dtype != np.uint8 or len(shape) != 4 or shape[0] != settings.frames or shape[3] != 3:
             raise UserError(f"expected clips uint8 ({settings.frames}, H, W, 3), found {dtype} {shape} as clip "
                             f"{start + i}; all have one number of frames, see the setting frames")  # fmt: skip
-    return np.stack([prepare(clip, settings.size, settings.crop) for clip in clips])
+    return np.stack([square(clip, settings.size, settings.crop) for clip in clips])
 
 
 def _label(clips: Sequence) -> str:
