@@ -70,3 +70,12 @@ class Probe(Protocol):
     def meaning(self, caption: str) -> tuple[Hashable, Hashable]:
         """What a still picture shows of it, and all that it says: paraphrases have the same meaning."""
         ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A data set with specs that can read from pixels whether a clip shows what its spec says (`evaluate`)."""
+
+    def judge(self, clip: np.ndarray, spec: Any) -> dict[str, bool]:
+        """Whether each attribute of a clip (f, H, W, 3) uint8 is right, under the same names for every clip."""
+        ...
