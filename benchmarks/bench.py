@@ -1,9 +1,11 @@
-"""This library against diffusers on this machine, as ratios: `make bench`, or python -m benchmarks.bench --only decode
+"""Compares this library with diffusers on this machine: `make bench`, or python -m benchmarks.bench --only sample
 
-Both sides have the same weights, inputs, precision and threads, each in a process of its own (see `sides`); a figure is
-the median of rounds that alternate, a ratio that of the medians, with the least and the greatest of one round. Before
-anything is timed, the results of both sides are compared. Seconds are this machine's: only ratios mean anything
-elsewhere. Prints a Markdown table, and keeps its rows in docs/bench.json, where those that are not measured anew stay.
+Both sides have the same weights, inputs, precision and threads, and each runs in its own process (see `sides`).
+Seconds are medians of rounds that alternate between the sides; a ratio is the ratio of two medians, followed by the
+smallest and the largest ratio within a round. The outputs of both sides are compared before anything is timed. Seconds
+belong to this machine: only ratios carry over to another. Prints a Markdown table and saves its rows in
+docs/bench.json; rows that are not measured again stay as they were. `make bench` then copies the table to
+docs/speed.md.
 """
 
 import argparse
@@ -21,12 +23,14 @@ import torch
 from benchmarks import rows
 from benchmarks.pairs import FULL, MINI, WIDE, small
 from minit2v import presets
-from minit2v.files import atomic
+from minit2v.evaluation.table import markdown_table
+from minit2v.files import atomic, say
 from minit2v.memory.measured import available
 from minit2v.presets import AutoencoderConfig
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 RELEASED = presets.get("modelscope-1.7b")
+HEADINGS = ("what", "ours (s)", "diffusers (s)", "ratio (of one round)", "rounds")  # fields of rows.Row
 CASES = {  # name -> (GB of memory, rows)
     "forward-mini": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), FLOAT32)),
     "forward-mini-bf16": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), BFLOAT16)),
@@ -47,7 +51,7 @@ CASES = {  # name -> (GB of memory, rows)
 
 
 def machine(threads: int) -> str:
-    """What the figures were measured with."""
+    """One line about the hardware and the packages."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.machine()]
@@ -57,11 +61,13 @@ def machine(threads: int) -> str:
 
 
 def table(kept: dict[str, dict]) -> str:
-    """Markdown of the cases {name: {"rows": [{what, ours, theirs, ratio, rounds}], "machine"}}, ordered as `CASES`."""
-    lines = ["| what | ours (s) | diffusers (s) | ratio (of one round) | rounds |", "| --- | --- | --- | --- | --- |"]
-    for name in filter(kept.get, CASES):
-        lines += ["| {what} | {ours} | {theirs} | {ratio} | {rounds} |".format(**row) for row in kept[name]["rows"]]
-    return "\n".join(lines)
+    """Markdown of the saved cases {name: {"rows": [{what, ours, theirs, ratio, rounds}], "machine"}}.
+
+    Rows are in the order of `CASES`; the machines that they were measured on follow.
+    """
+    cells = [list(row.values()) for name in filter(kept.get, CASES) for row in kept[name]["rows"]]
+    machines = dict.fromkeys(case["machine"] for case in kept.values())
+    return "\n\n".join([markdown_table(HEADINGS, cells), *machines])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,11 +75,11 @@ def main(arguments: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, default=list(CASES),
                         help=f"rows: {', '.join(CASES)}")  # fmt: skip
-    parser.add_argument("--rounds", type=int, help="instead of as many as take a minute or two")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each side")
-    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does everything run?")
-    parser.add_argument("--picture", type=Path, default=Path("docs/scaling.png"), help="where the row scaling draws")
-    parser.add_argument("--out", type=Path, default=Path("docs/bench.json"), help="where rows are kept")
+    parser.add_argument("--rounds", type=int, help="rounds of each row (as many as take a minute or two)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of each side")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, to see that all rows run; saves nothing")
+    parser.add_argument("--picture", type=Path, default=Path("docs/scaling.png"), help="picture of the row scaling")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench.json"), help="file of the rows")
     chosen = parser.parse_args(arguments)
     options = rows.Options(chosen.rounds, chosen.threads, chosen.tiny, chosen.picture)
     path = None if chosen.tiny else chosen.out
@@ -82,14 +88,14 @@ def main(arguments: list[str] | None = None) -> None:
     for name in chosen.only:
         needs, measure = CASES[name]
         if not options.tiny and (available("cpu") or 1e12) < needs * 1e9:
-            print(f"{name}: left out, as it needs {needs} GB of memory", file=sys.stderr)
+            print(f"{name}: skipped, needs {needs} GB of memory", file=sys.stderr)
             continue
         print(name, file=sys.stderr)
         kept[name] = {"rows": [asdict(row) for row in measure(options=options)], "machine": note}
         if path:
             with atomic(path) as unfinished:
                 unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    print("\n\n".join([table(kept), *dict.fromkeys(case["machine"] for case in kept.values())]))
+    say(table(kept))
 
 
 if __name__ == "__main__":

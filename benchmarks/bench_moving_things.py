@@ -1,9 +1,9 @@
-"""Milliseconds of processor time that one core needs for a clip of Moving Things (16 frames, 64 x 64 pixels).
+"""Measures the processor time to draw a clip of Moving Things (16 frames of 64 x 64 pixels) on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_moving_things.py
 
-Processor time of this process and not time on the clock, so that other programs on the machine matter less;
-of eleven repetitions the median and the least. The aim is less than 3 ms.
+Prints the median and the minimum of eleven repetitions, in milliseconds. Processor time, unlike time on the clock,
+hardly depends on other programs. The target is 3 ms.
 """
 
 import statistics
@@ -16,7 +16,7 @@ REPETITIONS, CLIPS = 11, 64
 
 
 def milliseconds(data: MovingThings) -> list[float]:
-    """Processor time per clip of batches of CLIPS clips, sorted."""
+    """Processor time per clip in batches of CLIPS clips, sorted."""
     data.batch(range(CLIPS))  # builds the distance tables
     times = []
     for repetition in range(REPETITIONS):
@@ -27,7 +27,7 @@ def milliseconds(data: MovingThings) -> list[float]:
 
 
 if __name__ == "__main__":
-    print("level  what      median    least   (ms of one core an item)")
+    print("level  what      median  minimum   (ms per item)")
     for level in LEVELS:
         for what, images in (("clips", False), ("pictures", True)):
             times = milliseconds(MovingThings("train", level, images=images))

@@ -1,8 +1,8 @@
-"""Both sides of a comparison: a network of this library and diffusers' own, with the same random weights.
+"""Both sides of a comparison: a network of this library and diffusers' class, with the same random weights.
 
-    ours ── released names (`released.export`) ──► diffusers' class, which holds the same memory
+    ours ── renamed (`checkpoints.export`) ──► diffusers' class, which shares the memory
 
-diffusers cannot have the departures of the mini model, so configurations come without them (`as_in_the_paper`).
+diffusers has no counterpart of the departures of the mini model, so configurations drop them (`as_in_the_paper`).
 """
 
 from dataclasses import replace
@@ -18,30 +18,30 @@ from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset
 
 
 def as_in_the_paper(config: UNetConfig) -> UNetConfig:
-    """The same sizes without departures, and without dropout, so that two training steps can be compared."""
+    """The same sizes without departures, and without dropout, whose random numbers would differ between the sides."""
     return replace(config, **dict.fromkeys(DEPARTURES, False), dropout=0.0)
 
 
 MINI = as_in_the_paper(presets.get("mini").unet)
-WIDE = UNetConfig(channels=(320,), attention=(True,), dropout=0.0)  # the release's first level alone
+WIDE = UNetConfig(channels=(320,), attention=(True,), dropout=0.0)  # only the first level of the release
 FULL = as_in_the_paper(presets.get("modelscope-1.7b").unet)
 
 
 def small() -> Preset:
-    """A whole model of mini's sizes that every layout can hold: no departures, CLIP's whole vocabulary."""
+    """A whole model of mini's sizes that every layout can represent: no departures, CLIP's full vocabulary."""
     mini = presets.get("mini")
     text = TextConfig(width=128, heads=4, layers=5, embed_dim=128)
-    unet = replace(MINI, first_temporal_heads=8)  # diffusers' folder has no setting for it
+    unet = replace(MINI, first_temporal_heads=8)  # fixed in diffusers' layout
     return replace(mini, name="small", unet=unet, text=text, diffusion=DiffusionConfig(), steps=20, guidance=9.0)
 
 
 def tiny(config: UNetConfig) -> UNetConfig:
-    """The same structure as narrow as can be, to see whether everything runs."""
+    """The same structure at the smallest width, to see that everything runs."""
     return replace(config, channels=(32,) * len(config.channels), head_dim=8, context_dim=32, norm_groups=8)
 
 
 def redrawn(module: nn.Module, seed: int = 0) -> nn.Module:
-    """All parameters random: the usual start has zeros, which would hide whole branches."""
+    """Draw all parameters at random: the usual initialization has zeros, which would hide whole branches."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():
@@ -50,21 +50,21 @@ def redrawn(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def our_unet(config: UNetConfig, dtype: torch.dtype = torch.float32) -> UNet:
-    """In evaluation mode. The same numbers on every call, also in another process."""
+    """A UNet in evaluation mode; every call, in any process, gives the same weights."""
     with torch.device("meta"):
         unet = UNet(config).to(dtype)
     return redrawn(unet.to_empty(device="cpu")).eval()
 
 
 def their_unet(ours: UNet) -> nn.Module:
-    """diffusers' `UNet3DConditionModel` with the weights of ours: the same memory, not a copy."""
+    """diffusers' `UNet3DConditionModel` with our weights: the same memory, not a copy."""
     from diffusers import UNet3DConditionModel
     from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 
     config = ours.config
     with torch.device("meta"):
         theirs = UNet3DConditionModel.from_config(unet_json(ModelScopePreset("pair", unet=config)))
-        if config.first_temporal_heads != 8:  # which is fixed there
+        if config.first_temporal_heads != 8:  # diffusers always builds 8
             theirs.transformer_in = TransformerTemporalModel(
                 config.first_temporal_heads, config.head_dim, config.channels[0], norm_num_groups=config.norm_groups
             )
@@ -76,11 +76,12 @@ def their_unet(ours: UNet) -> nn.Module:
 
 
 def our_autoencoder(config: AutoencoderConfig) -> VQGAN:
+    """An autoencoder in evaluation mode; every call gives the same weights."""
     return redrawn(VQGAN(config)).eval()
 
 
 def their_autoencoder(ours: VQGAN) -> nn.Module:
-    """diffusers' `AutoencoderKL` with the weights of ours."""
+    """diffusers' `AutoencoderKL` with our weights."""
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The rows of the benchmark table: each function measures one comparison and yields its lines."""
+"""The rows of the benchmark table: each function measures one comparison and yields its rows."""
 
 import shutil
 import statistics
@@ -20,10 +20,10 @@ from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
-OUTPUTS = {FLOAT32: 1e-3, BFLOAT16: 0.1}  # how far outputs may be apart, relative: random weights are not kind
-LOSSES = {FLOAT32: 1e-3, BFLOAT16: 0.02}  # likewise loss and norm of the gradient
-PIXELS = 0.01  # likewise frames, which are whole numbers from 0 to 255
-MATRIX = 4096  # side of the matrices whose product tells what the machine can do
+OUTPUTS = {FLOAT32: 1e-3, BFLOAT16: 0.1}  # largest relative difference of outputs; random weights amplify rounding
+LOSSES = {FLOAT32: 1e-3, BFLOAT16: 0.02}  # the same for the loss and the norm of the gradient
+PIXELS = 0.01  # the same for frames, which are rounded to whole numbers, 0 to 255
+MATRIX = 4096  # side of the square matrices whose product gives the machine's rate
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Options:
     """How to measure."""
 
     rounds: int | None = None  # None: as many as take a minute or two
-    threads: int = 0  # of each side
-    tiny: bool = False  # the smallest sizes, to see whether everything runs
-    picture: Path | None = None  # of the row `scaling`
+    threads: int = 0  # threads of each side
+    tiny: bool = False  # the smallest sizes, to see that everything runs
+    picture: Path | None = None  # file that the row `scaling` draws to
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Row:
 
 @contextmanager
 def both(options: Options, setup, *arguments) -> Iterator[dict[str, Side]]:
-    """The two sides of a comparison, at work while the block lasts."""
+    """The two sides of a comparison; their processes live as long as the block."""
     with ExitStack() as stack:
         start = lambda name: stack.enter_context(Side(options.threads, setup, name, *arguments))
         yield {name: start(name) for name in ("ours", "diffusers")}
 
 
 def forward(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, options: Options, share: bool = False):
-    """Rows of the UNet's forward pass; with `share` also of how much of the machine's own product rate it reaches."""
+    """The UNet's forward pass; with `share` also its rate as a share of the machine's rate for a matrix product."""
     config, shape = (pairs.tiny(config), (1, 4, 8, 8)) if options.tiny else (config, shape)
     with ExitStack() as stack:
         sides = stack.enter_context(both(options, work.forward, config, dtype))
@@ -74,7 +74,7 @@ def forward(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, opt
 
 
 def training(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, options: Options, light: bool = False):
-    """A training step: forward, backward, AdamW; or what has no numbers of its own, see `work.training`."""
+    """A training step: forward, backward, and AdamW; `light` as in `work.training`."""
     config, shape = (pairs.tiny(config), (1, 4, 8, 8)) if options.tiny else (config, shape)
     with both(options, work.training, config, dtype, light) as sides:
         times = race(sides, (shape,), LOSSES[dtype], options.rounds)
@@ -83,6 +83,7 @@ def training(name: str, config: UNetConfig, shape: tuple, dtype: torch.dtype, op
 
 
 def decode(name: str, config: AutoencoderConfig, shape: tuple, options: Options):
+    """Latents to frames."""
     shape = (1, 2, 2) if options.tiny else shape
     with both(options, work.decoding, config) as sides:
         times = race(sides, (shape,), OUTPUTS[FLOAT32], options.rounds)
@@ -91,18 +92,18 @@ def decode(name: str, config: AutoencoderConfig, shape: tuple, options: Options)
 
 
 def sample(options: Options):
-    """A whole clip, from the prompt to pixels, by both pipelines from one folder."""
+    """A whole clip, from the prompt to pixels; both pipelines load the same folder."""
     f, size, steps = (2, 16, 2) if options.tiny else (16, 64, 20)
-    with written(options, pairs.small()) as folder, both(options, work.sampling, folder) as sides:
+    with model_folder(options, pairs.small()) as folder, both(options, work.sampling, folder) as sides:
         times = race(sides, (f, size, steps), PIXELS, options.rounds)
     what = f"sampling a clip, small, {f} frames of {size} x {size} pixels, {steps} DDIM steps with guidance, float32"
     yield seconds(what, times)
 
 
 def memory(name: str, preset: Preset, question: tuple, options: Options):
-    """The most that a process holds which loads a model and samples a clip with it: one after the other, once."""
+    """Peak memory of a process that loads a model and samples a clip; one side after the other, one round."""
     f, size, steps = (2, 16, 1) if options.tiny else question
-    with written(options, preset) as folder:
+    with model_folder(options, preset) as folder:
         peaks = {}
         for side in ("ours", "diffusers"):
             with Side(options.threads, work.sampling, side, folder) as process:
@@ -113,7 +114,7 @@ def memory(name: str, preset: Preset, question: tuple, options: Options):
 
 
 def growth(options: Options):
-    """How the cost of a forward pass grows, as exponents: 1 is linear. Draws the picture."""
+    """The exponents with which the cost of a forward pass grows; 1 is linear. Draws the picture."""
     config = pairs.tiny(pairs.WIDE) if options.tiny else pairs.WIDE
     with both(options, work.forward, config, FLOAT32) as sides:
         measured = lambda shape: race(sides, (shape,), OUTPUTS[FLOAT32], options.rounds or 3)
@@ -129,12 +130,12 @@ def growth(options: Options):
 
 
 @contextmanager
-def written(options: Options, preset: Preset) -> Iterator[Path]:
-    """A folder with a model of random weights, in diffusers' layout, while the block lasts."""
+def model_folder(options: Options, preset: Preset) -> Iterator[Path]:
+    """A folder with a randomly initialized model in diffusers' layout; removed when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         size = 4 * sum(p.numel() for part in on_meta(preset).values() for p in part.parameters())
         if shutil.disk_usage(folder).free < 1.1 * size:
-            raise UserError(f"expected {gigabytes(size)} free in {folder}, found less; set TMPDIR to another place")
+            raise UserError(f"expected {gigabytes(size)} free in {folder}, found less; set TMPDIR to another disk")
         with Side(options.threads, work.writing, preset, Path(folder) / "model") as process:
             process()
         yield Path(folder) / "model"
@@ -147,7 +148,7 @@ def on_meta(preset: Preset) -> dict:
 
 @torch.no_grad()
 def flops(config: UNetConfig, shape: tuple) -> int:
-    """Operations of a forward pass in products and convolutions, two for a multiplication and addition."""
+    """Operations of a forward pass in matrix products and convolutions; a multiply-add counts as two."""
     with torch.device("meta"):
         unet = UNet(config)
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Is the cost linear in frames? A forward pass against frames, picture size and batch: a picture, and exponents."""
+"""Is the cost linear in frames? Forward passes at growing numbers of frames, picture sizes and batches."""
 
 import statistics
 from pathlib import Path
@@ -6,29 +6,30 @@ from pathlib import Path
 import numpy as np
 
 AXES = {"f": "frames", "h": "latent rows and columns", "b": "clips at once"}
-BASE = {"b": 1, "f": 8, "h": 16}  # what is not varied
+BASE = {"b": 1, "f": 8, "h": 16}  # values of the axes that are not varied
 VALUES = {"f": (2, 4, 8, 16, 32, 64), "h": (8, 12, 16, 24, 32), "b": (1, 2, 4)}
 
 
 def values(axis: str, tiny: bool = False) -> tuple[int, ...]:
+    """The sizes measured along an axis."""
     return (2, 4) if tiny else VALUES[axis]
 
 
 def shapes(axis: str, tiny: bool = False) -> list[tuple[int, int, int, int]]:
-    """(b, f, h, w) of each measurement."""
+    """The shape (b, f, h, w) of each measurement."""
     base = {"b": 1, "f": 1, "h": 2} if tiny else BASE
     sizes = [base | {axis: value} for value in values(axis, tiny)]
     return [(size["b"], size["f"], size["h"], size["h"]) for size in sizes]
 
 
 def curves(axis: str, times: list[dict[str, list[float]]], tiny: bool = False):
-    """(values, seconds of ours, seconds of diffusers), as medians."""
+    """(values, our median seconds, diffusers' median seconds)."""
     medians = [[statistics.median(each[side]) for each in times] for side in ("ours", "diffusers")]
     return values(axis, tiny), *medians
 
 
 def exponent(sizes, seconds) -> float:
-    """The slope of seconds against sizes in logarithms: p where seconds grow like size^p.
+    """The exponent p of seconds ~ size^p: the slope of a line through the logarithms.
 
     >>> round(exponent((1, 2, 4), (3.0, 6.0, 12.0)), 6)
     1.0
@@ -37,7 +38,7 @@ def exponent(sizes, seconds) -> float:
 
 
 def draw(curves: dict, path: Path) -> None:
-    """One panel an axis, both scales logarithmic; grey is what a linear cost would be."""
+    """Draw one panel per axis, both scales logarithmic; the grey line is a linear cost."""
     import matplotlib
 
     matplotlib.use("Agg")

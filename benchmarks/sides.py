@@ -1,10 +1,10 @@
-"""Two programs side by side: each in a process of its own, in rounds that alternate, so that both see the same machine.
+"""Runs two programs side by side, each in its own process, in alternating rounds, so that both see the same machine.
 
-    ours        ▓▓      ▓▓         ▓▓      ▓▓          one works while the others wait;
-    diffusers      ▓▓▓     ▓▓▓  ▓▓▓    ▓▓▓             the order turns round every round
+    ours        ▓▓         ▓▓      ▓▓         ▓▓       one runs while the other waits;
+    diffusers      ▓▓▓  ▓▓▓           ▓▓▓  ▓▓▓         every round reverses the order
 
-A process of its own because memory is one: what an allocator keeps for one side would serve the other, and the peak of
-one would hide that of the other. The first call of each side warms up and is not counted; its results are compared.
+Separate processes keep memory apart: in one process, memory that the allocator keeps for one side would serve the
+other, and the higher peak would hide the lower. The first call of each side is a warm-up: it is compared, not timed.
 """
 
 import multiprocessing
@@ -19,20 +19,21 @@ from torch import Tensor
 
 from minit2v.memory.measured import peak
 
-LEAST, MOST = 3, 15  # rounds
+MIN_ROUNDS, MAX_ROUNDS = 3, 15
 
 
 @dataclass(frozen=True)
-class Run:
+class Measurement:
     """One call of a side."""
 
     seconds: float
     output: np.ndarray  # float32
-    peak: int  # bytes that its process has held at most so far
+    peak: int  # bytes, the most that its process has held so far
 
 
 def serve(connection, threads: int, setup: Callable, arguments: tuple) -> None:
-    """The process of a side: ``setup(*arguments)`` gives what is called, with what comes in, until None comes."""
+    """The main loop of a side's process: calls what ``setup(*arguments)`` returns, once for each question, until None
+    arrives."""
     torch.set_num_threads(threads)
     try:
         call = setup(*arguments)
@@ -41,13 +42,13 @@ def serve(connection, threads: int, setup: Callable, arguments: tuple) -> None:
             output = call(*question)
             seconds = time.perf_counter() - start
             output = output.detach().float().numpy() if isinstance(output, Tensor) else np.asarray(output, np.float32)
-            connection.send(Run(seconds, output, peak()))
+            connection.send(Measurement(seconds, output, peak()))
     except Exception:
         connection.send(traceback.format_exc())
 
 
 class Side:
-    """A process that has one side of a comparison; to be used in a with statement."""
+    """A process that runs one side of a comparison; use it in a with statement."""
 
     def __init__(self, threads: int, setup: Callable, *arguments):
         context = multiprocessing.get_context("spawn")
@@ -56,8 +57,8 @@ class Side:
         self.process.start()
         theirs.close()
 
-    def __call__(self, *question) -> Run:
-        """One call. Raises RuntimeError with the traceback of the process."""
+    def __call__(self, *question) -> Measurement:
+        """Make one call. Raises RuntimeError with the process's traceback."""
         self.connection.send(question)
         answer = self.connection.recv()
         if isinstance(answer, str):
@@ -75,14 +76,14 @@ class Side:
 
 def race(sides: dict[str, Side], question: tuple = (), tolerance: float = 1e-3, rounds: int | None = None,
          limit: float = 100.0) -> dict[str, list[float]]:  # fmt: skip
-    """{name: seconds of each round}, after a call each to warm up, whose results must agree.
+    """Time the sides in alternating rounds, after one warm-up call each: {name: seconds of each round}.
 
-    `rounds`: how many; else as many as take `limit` seconds, at least LEAST, at most MOST. Raises AssertionError if
-    "ours" and "diffusers" are further apart than `tolerance`, relative.
+    `rounds` defaults to what fits into `limit` seconds, between MIN_ROUNDS and MAX_ROUNDS. Raises AssertionError if the
+    outputs of "ours" and "diffusers" differ by more than `tolerance`, relative.
     """
     warm = {name: side(*question) for name, side in sides.items()}
     same(warm["ours"], warm["diffusers"], tolerance)
-    rounds = rounds or min(MOST, max(LEAST, int(limit / sum(run.seconds for run in warm.values()))))
+    rounds = rounds or min(MAX_ROUNDS, max(MIN_ROUNDS, int(limit / sum(run.seconds for run in warm.values()))))
     seconds = {name: [] for name in sides}
     for i in range(rounds):
         for name in list(sides)[:: 1 if i % 2 else -1]:
@@ -90,8 +91,8 @@ def race(sides: dict[str, Side], question: tuple = (), tolerance: float = 1e-3, 
     return seconds
 
 
-def same(ours: Run, theirs: Run, tolerance: float) -> None:
-    """Raises AssertionError unless both have computed the same, and something."""
+def same(ours: Measurement, theirs: Measurement, tolerance: float) -> None:
+    """Raises AssertionError unless both outputs are finite, nonzero and equal within `tolerance`."""
     size, difference = np.linalg.norm(theirs.output), np.linalg.norm(ours.output - theirs.output)
-    assert np.isfinite(size) and size > 0, f"expected numbers, found a norm of {size}"
-    assert difference <= tolerance * size, f"both sides differ by {difference / size:.1e}, allowed is {tolerance:.0e}"
+    assert np.isfinite(size) and size > 0, f"expected a finite nonzero output, found a norm of {size}"
+    assert difference <= tolerance * size, f"the sides differ by {difference / size:.1e}, allowed are {tolerance:.0e}"

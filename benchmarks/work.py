@@ -1,6 +1,6 @@
-"""What is measured: each function sets one side up, in that side's process, and returns what a round calls.
+"""The work that is measured: each function prepares one side, in that side's process, and returns the call of a round.
 
-"ours" is set up as a user gets it from `minit2v.load` or `minit2v train`, "diffusers" as a user of its classes has it.
+"ours" is prepared as `minit2v.load` and `minit2v train` prepare it, "diffusers" as a user of its classes would.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ from minit2v.memory.allocator import keep_freed_memory
 from minit2v.networks.registry import NETWORKS
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
 
-TOKENS = 77  # of a text
+TOKENS = 77  # tokens of a text
 PROMPT = "a panda eats bamboo on a rock"
 
 
 def inputs(config: UNetConfig, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """(x (b, c, f, h, w), t (b,), context (b, n, d)) of a shape (b, f, h, w)."""
+    """(x (b, c, f, h, w), t (b,), context (b, n, d)) for a shape (b, f, h, w)."""
     b, f, h, w = shape
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(b, config.in_channels, f, h, w, generator=generator).to(dtype)
@@ -31,6 +31,7 @@ def inputs(config: UNetConfig, shape: tuple[int, ...], dtype: torch.dtype) -> tu
 
 
 def unet(side: str, config: UNetConfig, dtype: torch.dtype) -> nn.Module:
+    """The UNet of a side."""
     ours = pairs.our_unet(config, dtype)
     if side == "ours":
         keep_freed_memory()
@@ -39,11 +40,12 @@ def unet(side: str, config: UNetConfig, dtype: torch.dtype) -> nn.Module:
 
 
 def answer(output) -> Tensor:
+    """The tensor in a network's output; diffusers wraps it."""
     return output if isinstance(output, Tensor) else output.sample
 
 
 def forward(side: str, config: UNetConfig, dtype: torch.dtype):
-    """A call of the UNet with inputs of a shape (b, f, h, w)."""
+    """The UNet's forward pass on inputs of a shape (b, f, h, w)."""
     network = unet(side, config, dtype)
 
     @torch.no_grad()
@@ -54,14 +56,14 @@ def forward(side: str, config: UNetConfig, dtype: torch.dtype):
 
 
 def training(side: str, config: UNetConfig, dtype: torch.dtype, light: bool):
-    """A training step: forward, backward, AdamW. Parameters stay in float32, `dtype` is computed in.
+    """A training step: forward, backward, and AdamW on float32 parameters, computed in `dtype`.
 
-    `light`: everything is in `dtype`, and the step is plain gradient descent, as AdamW's numbers would not fit into the
-    memory. Returns the loss and the norm of the gradient.
+    `light` keeps the parameters in `dtype` as well and takes a step of plain gradient descent: AdamW's state would not
+    fit into memory. The call returns the loss and the norm of the gradient.
     """
     network = unet(side, config, dtype if light else torch.float32).train()
     if side == "ours":
-        network.to(memory_format=torch.channels_last)  # as `UNetTask` has it
+        network.to(memory_format=torch.channels_last)  # as `UNetTask` does
     optimizer = (torch.optim.SGD if light else torch.optim.AdamW)(network.parameters(), lr=1e-4)
 
     def call(shape: tuple[int, ...]) -> Tensor:
@@ -96,7 +98,7 @@ def decoding(side: str, config: AutoencoderConfig):
 
 
 def writing(preset: Preset, folder: Path):
-    """A model with random weights, in diffusers' layout."""
+    """Write a randomly initialized model in diffusers' layout."""
 
     def call() -> list:
         parts = {name: pairs.redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
@@ -107,7 +109,7 @@ def writing(preset: Preset, folder: Path):
 
 
 def sampling(side: str, folder: Path):
-    """A clip from a prompt, by either library's pipeline from the same folder; 0 to 255."""
+    """A clip from a prompt, by either library's pipeline from the same folder; pixels from 0 to 255."""
     pipe = minit2v.load(folder, device="cpu") if side == "ours" else their_pipeline(folder)
 
     def call(f: int, size: int, steps: int):
@@ -121,6 +123,7 @@ def sampling(side: str, folder: Path):
 
 
 def their_pipeline(folder: Path):
+    """diffusers' text-to-video pipeline, without its progress bar."""
     from diffusers import TextToVideoSDPipeline
 
     pipe = TextToVideoSDPipeline.from_pretrained(folder)
@@ -129,6 +132,6 @@ def their_pipeline(folder: Path):
 
 
 def multiplying(n: int, dtype: torch.dtype):
-    """A product of two n x n matrices: 2 n³ operations."""
+    """The product of two n x n matrices: 2 n³ operations."""
     a, b = torch.randn(2, n, n).to(dtype)
     return lambda *_: (a @ b)[:1]

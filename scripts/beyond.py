@@ -1,7 +1,7 @@
-"""Clips from clips, from pictures, longer ones, and what not to show: python scripts/beyond.py docs/beyond.png
+"""Clips from clips, from pictures, longer clips, and negative prompts: python scripts/beyond.py docs/beyond.png
 
-Runs the commands below, which are those of the README, with the shipped model, and draws eight frames of each clip
-under its command.
+Runs the commands below, which docs/sampling.md explains, with the shipped model, and draws eight frames of each clip
+below its command.
 """
 
 import os
@@ -18,13 +18,15 @@ import numpy as np  # noqa: E402
 
 from minit2v.cli import main as minit2v  # noqa: E402
 from minit2v.evaluation.judge import read  # noqa: E402
+from minit2v.files import say  # noqa: E402
+from minit2v.pixels import evenly  # noqa: E402
 from minit2v.video import Clip  # noqa: E402
 
 COMMANDS = """
 minit2v sample "a large red circle moves left" --out red.webp
-minit2v sample "a large blue circle moves left" --clip red.webp --out blue.webp
+minit2v sample "a large blue circle moves left" --init red.webp --out blue.webp
 minit2v sample "a small yellow square" --frames 1 --seed 2 --out square.webp
-minit2v sample "a small yellow square moves right" --clip square.webp --strength 0.95 --out moving.webp
+minit2v sample "a small yellow square moves right" --init square.webp --strength 0.95 --out moving.webp
 minit2v sample "a large red circle moves left" --frames 32 --out long.webp
 minit2v sample "a large red circle moves left" --frames 32 --window 16 --out windows.webp
 minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --out any.webp
@@ -34,7 +36,7 @@ FRAMES = 8
 
 
 def clips(commands: list[str], folder: str | Path) -> list[Clip]:
-    """What the commands write, run one after the other in a folder. Raises RuntimeError if one fails."""
+    """Run the commands in order, in a folder, and return their clips. Raises RuntimeError if one fails."""
     before, made = Path.cwd(), []
     os.chdir(folder)
     try:
@@ -53,15 +55,15 @@ def main(out: str) -> None:
         made = clips(COMMANDS, folder)
     figure, axes = plt.subplots(len(made), 1, figsize=(7.6, 1.12 * len(made)))
     for axis, command, clip in zip(axes, COMMANDS, made):
-        chosen = np.linspace(0, len(clip.pixels) - 1, min(FRAMES, len(clip.pixels))).round().astype(int)
         row = np.full((clip.pixels.shape[1], FRAMES * (clip.pixels.shape[2] + 2), 3), 255, dtype=np.uint8)
-        frames = np.pad(clip.pixels[chosen], ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
+        frames = clip.pixels[evenly(len(clip.pixels), FRAMES)]
+        frames = np.pad(frames, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
         strip = np.concatenate(list(frames), axis=1)  # f x (H W 3) -> (H, f*W, 3)
         row[:, : strip.shape[1]] = strip
         axis.imshow(row)
         axis.set_title(command.removeprefix("minit2v sample "), fontsize=8, loc="left", pad=2)
         axis.axis("off")
-        print(f"{command}\n    {read(clip.pixels)}")
+        say(f"{command}\n    {read(clip.pixels)}")
     figure.tight_layout(h_pad=0.3)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)

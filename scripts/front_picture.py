@@ -39,7 +39,7 @@ def label(words: str, width: int) -> np.ndarray:
 
 
 def sheet(clips: list[np.ndarray], captions: list[str]) -> np.ndarray:
-    """Clips uint8 (f, H, W, 3) of one size in rows of COLUMNS, enlarged, each with its caption below: (f, H', W', 3)."""
+    """Enlarged clips uint8 (f, H, W, 3) in rows of COLUMNS, each above its caption: uint8 (f, H', W', 3)."""
     f, H, W, _ = clips[0].shape
     H, W, rows = SCALE * H, SCALE * W, -(-len(clips) // COLUMNS)
     canvas = np.empty((f, rows * (GAP + H + TEXT), COLUMNS * (GAP + W) + GAP, 3), np.uint8)

@@ -3,9 +3,9 @@
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion
     python scripts/make_fashion_subset.py fashion/usr/share/datasets/fashion-mnist data/fashion_mnist.npz
 
-The folder holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, as does the authors' repository
-https://github.com/zalandoresearch/fashion-mnist. 200 photographs a class are chosen with a fixed seed and
-stored in the order of the labels: photos (10, 200, 28, 28) uint8.
+The folder holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz; the authors' repository has them too:
+https://github.com/zalandoresearch/fashion-mnist. A fixed seed chooses 200 photographs of each class, stored in the
+order of the labels: photos (10, 200, 28, 28) uint8.
 """
 
 import argparse
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-A_CLASS, SEED = 200, 0
+PER_CLASS, SEED = 200, 0
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An IDX file of bytes: two zeros, type 8 (byte), number of axes, a big-endian int32 each, the data."""
+    """The array in a compressed IDX file of bytes; stops the program if the file is of another kind.
+
+    The format: two zeros, type 8 (byte), the number of axes, their lengths as big-endian int32, the data.
+    """
     raw = gzip.decompress(path.read_bytes())
     if raw[:3] != b"\0\0\x08":
         raise SystemExit(f"expected an IDX file of bytes, found something else: {path}")
@@ -27,16 +30,16 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def subset(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A_CLASS images of each of the ten labels, in random order: (10, A_CLASS, 28, 28)."""
+    """PER_CLASS images of each of the ten labels, in random order: (10, PER_CLASS, 28, 28)."""
     generator = np.random.Generator(np.random.Philox(SEED))
-    chosen = [generator.choice(np.flatnonzero(labels == label), A_CLASS, replace=False) for label in range(10)]
+    chosen = [generator.choice(np.flatnonzero(labels == label), PER_CLASS, replace=False) for label in range(10)]
     return images[np.stack(chosen)]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the two .gz files are")
-    parser.add_argument("out", type=Path, help="the .npz file to write")
+    parser.add_argument("folder", type=Path, help="folder of the two .gz files")
+    parser.add_argument("out", type=Path, help=".npz file to write")
     arguments = parser.parse_args()
     images = read_idx(arguments.folder / "train-images-idx3-ubyte.gz")
     labels = read_idx(arguments.folder / "train-labels-idx1-ubyte.gz")

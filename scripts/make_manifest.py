@@ -1,12 +1,12 @@
-"""Makes data/released_manifest.json: name, shape and dtype of every tensor of the released files, in both layouts.
+"""Makes data/released_manifest.json: name, shape and dtype of every tensor in the released files, in both layouts.
 
     pip download --no-deps modelscope==1.20.0
     python scripts/make_manifest.py modelscope-1.20.0-py3-none-any.whl data/released_manifest.json
 
-No weights are read: the networks are built by the public implementations, at the released size and without memory (on
-the meta device). UNet and autoencoder are ModelScope's own modules, taken out of the wheel, and diffusers'; the text
-tower is open_clip's ViT-H-14 and transformers', whose file has 23 blocks and names that begin with text_model. Needs
-the packages of minit2v[test].
+Reads no weights: the public implementations build the networks at the released size on the meta device, which takes no
+memory. UNet and autoencoder are ModelScope's own modules, read from the wheel, and diffusers'. The text towers are
+open_clip's ViT-H-14 and that of transformers, whose file has 23 blocks and names that start with text_model. Needs the
+packages of minit2v[test].
 """
 
 import json
@@ -17,19 +17,20 @@ from pathlib import Path
 
 import torch
 
-PLACE = "modelscope/models/multi_modal/video_synthesis"
+PACKAGE = "modelscope/models/multi_modal/video_synthesis"
 
 
 def module_of(wheel: str, name: str) -> types.ModuleType:
-    """One file of the wheel as a module, without the package around it."""
+    """One file of the wheel as a module, without its package."""
     with zipfile.ZipFile(wheel) as file:
-        source = file.read(f"{PLACE}/{name}.py").decode()
+        source = file.read(f"{PACKAGE}/{name}.py").decode()
     module = types.ModuleType(name)
-    exec(compile(source, f"{wheel}/{PLACE}/{name}.py", "exec"), module.__dict__)
+    exec(compile(source, f"{wheel}/{PACKAGE}/{name}.py", "exec"), module.__dict__)
     return module
 
 
 def modelscope(wheel: str) -> dict:
+    """{network: state dictionary} as ModelScope and open_clip name their tensors."""
     import open_clip
 
     unet = module_of(wheel, "unet_sd").UNetSD(
@@ -47,10 +48,11 @@ def modelscope(wheel: str) -> dict:
 
 
 def diffusers() -> dict:
+    """{network: state dictionary} as diffusers and transformers name their tensors."""
     from diffusers import AutoencoderKL, UNet3DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    unet = UNet3DConditionModel(cross_attention_dim=1024)  # its other defaults are the release
+    unet = UNet3DConditionModel(cross_attention_dim=1024)  # the other defaults are the released values
     autoencoder = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,

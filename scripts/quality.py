@@ -1,15 +1,16 @@
-"""Quality against time: what each sampler makes of 1 to 250 steps, with the mini model: `make quality`
+"""Quality against time: each sampler with 1 to 250 steps of the mini model: `make quality`
 
-All samplers get the same prompts (the first of split `val`), seeds and initial noise. Two parts, so that seconds can be
-measured when the machine has nothing else to do:
+All samplers get the same prompts (the first of split `val`), seeds and initial noise. There are two parts, so that
+seconds can be measured while the machine does nothing else:
 
-    python scripts/quality.py                  both parts, then docs/quality.md and docs/quality.png
-    python scripts/quality.py --part quality   clips, judged: hours, and goes on where it was stopped
+    python scripts/quality.py                  both parts, then docs/quality.json and docs/quality.png
+    python scripts/quality.py --part quality   clips, judged: hours; continues where it was stopped
     python scripts/quality.py --part seconds   a few clips each, one at a time: minutes
-    python scripts/quality.py --part report    table and picture of what is there
+    python scripts/quality.py --part report    summary and picture of the rows that are finished
 
-Each finished row is a line of runs/quality.jsonl, under all that it depends on: the fingerprint of the weights, of the
-network whose features are compared, and every setting.
+Each finished row is a line of runs/quality.jsonl with everything that it depends on: the fingerprints of the weights
+and of the network whose features are compared, and every setting. `make quality` then copies the table to
+docs/quality.md.
 """
 
 import argparse
@@ -33,16 +34,17 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation import motion
 from minit2v.evaluation.frechet import frechet_estimate
 from minit2v.evaluation.judge import agrees, read
+from minit2v.files import say
 
 SAMPLERS = ("ddim", "dpm++", "ddpm")
 STEPS = (1, 2, 4, 8, 12, 20, 50, 100, 250)
 SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # guidance, at SWEEP_STEPS of DDIM
 SWEEP_STEPS = 12
-MANY = 50  # more steps than these are taken with fewer prompts
+MANY = 50  # rows with more steps use fewer prompts
 BATCH = 16  # clips at a time
-SEEDS = 4  # clips of a prompt whose distances are the diversity; the prompts are n / 16
-TIMED = 5  # clips whose median time is told
-REFERENCE = "test_seen"  # real clips that the made ones are compared with
+SEEDS = 4  # clips of one prompt, whose distances are its diversity; measured on n / 16 prompts
+TIMED = 5  # clips whose median time is reported
+REFERENCE = "test_seen"  # split of the real clips that generated ones are compared with
 PROMPT = "a large red circle moves left slowly"
 
 
@@ -56,37 +58,39 @@ class Setting:
 
     @property
     def evaluations(self) -> int:
-        """How often the network is asked for a clip: guidance asks twice a step, but not at 0 and 1."""
+        """Network evaluations for a clip: two a step with guidance, one where its scale is 0 or 1."""
         return self.steps * (1 if self.guidance in (0, 1) else 2)
 
 
 def settings(guidance: float, steps: tuple[int, ...] = STEPS, sweep: tuple[float, ...] = SWEEP) -> list[Setting]:
-    """The rows, the cheap ones first: every sampler with every number of steps, then DDIM with every guidance."""
+    """The rows, cheap ones first: every sampler with every number of steps, then DDIM with every guidance scale."""
     rows = [Setting(sampler, n, guidance) for n, sampler in product(steps, SAMPLERS)]
     return list(dict.fromkeys([*rows, *(Setting("ddim", SWEEP_STEPS, scale) for scale in sweep)]))
 
 
 class Rows:
-    """Finished rows in a file of a JSON line each; `base` is what all rows of this run depend on."""
+    """The finished rows, in a file with one line of JSON each; `base` is what all rows of this run depend on."""
 
     def __init__(self, path: Path, base: dict):
         self.path, self.base = path, base
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.rows = [json.loads(line) for line in lines if line.endswith("}")]  # not one that was cut short
+        self.rows = [json.loads(line) for line in lines if line.endswith("}")]  # skips a line that was cut short
 
     def find(self, part: str, setting: Setting, **more) -> dict | None:
+        """The newest row of this setting; None if there is none."""
         key = self.base | asdict(setting) | more | {"part": part}
         return next((row for row in reversed(self.rows) if all(row.get(name) == key[name] for name in key)), None)
 
     def add(self, part: str, setting: Setting, figures: dict, **more) -> None:
+        """Append a row to the list and to the file."""
         self.rows.append(self.base | asdict(setting) | more | {"part": part} | figures)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
 
 
-def made(pipe, setting: Setting, prompts: list[str], seed: int) -> Iterator[np.ndarray]:
-    """Clips (b, f, H, W, 3) uint8 of the prompts, a batch at a time; prompt number i starts from noise seed + i."""
+def clips_of(pipe, setting: Setting, prompts: list[str], seed: int) -> Iterator[np.ndarray]:
+    """Clips uint8 (b, f, H, W, 3) of the prompts, one batch at a time; prompt number i has seed + i."""
     options = asdict(setting)
     for start in range(0, len(prompts), BATCH):
         clips = pipe(prompts[start : start + BATCH], seed=seed + start, **options)
@@ -94,13 +98,13 @@ def made(pipe, setting: Setting, prompts: list[str], seed: int) -> Iterator[np.n
 
 
 def figures(pipe, setting: Setting, n: int, seed: int, features: Callable, real: tuple[np.ndarray, np.ndarray]) -> dict:
-    """What is told of a row. `real`: features of the reference clips, and of those of the prompts themselves."""
+    """The figures of a row. `real`: features of the reference clips, and of the real clips of the same prompts."""
     data = MovingThings("val", size=pipe.preset.width, frames=pipe.preset.frames)
     texts = [data.text(i) for i in range(n)]
-    clips = np.concatenate(list(made(pipe, setting, [caption for caption, _ in texts], seed)))
+    clips = np.concatenate(list(clips_of(pipe, setting, [caption for caption, _ in texts], seed)))
     verdicts = [agrees(read(clip), spec) for clip, (_, spec) in zip(clips, texts)]
     several = [caption for caption, _ in texts[: max(1, n // 16)] for _ in range(SEEDS)]
-    again = np.concatenate(list(made(pipe, setting, several, seed + 10**6)))
+    again = np.concatenate(list(clips_of(pipe, setting, several, seed + 10**6)))
     reference, own = real
     return {
         "all": [verdict["all"] for verdict in verdicts],
@@ -112,7 +116,7 @@ def figures(pipe, setting: Setting, n: int, seed: int, features: Callable, real:
 
 
 def measure_quality(pipe, rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, features: Callable) -> None:
-    """Compute the rows that are missing."""
+    """Measure the rows that are missing."""
     size, frames = pipe.preset.width, pipe.preset.frames
     count = partial(prompts_for, n=n, few=few)
     missing = [setting for setting in chosen if not rows.find("quality", setting, n=count(setting), seed=seed)]
@@ -131,7 +135,7 @@ def measure_quality(pipe, rows: Rows, chosen: list[Setting], n: int, few: int, s
 
 
 def measure_seconds(pipe, rows: Rows, chosen: list[Setting], threads: int) -> None:
-    """Wall time of one clip alone, from prompt to pixels: medians of rounds over all settings, after one to warm up."""
+    """Time on the clock for one clip, from prompt to pixels: medians of rounds over all settings, after a warm-up."""
     missing = [setting for setting in chosen if not rows.find("seconds", setting, threads=threads)]
     times = {setting: [] for setting in missing}
     pipe(PROMPT, steps=1)
@@ -145,12 +149,12 @@ def measure_seconds(pipe, rows: Rows, chosen: list[Setting], threads: int) -> No
 
 
 def prompts_for(setting: Setting, n: int, few: int) -> int:
-    """How many prompts a row gets."""
+    """Number of prompts of a row."""
     return n if setting.steps <= MANY else min(few, n)
 
 
 def joined(rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, threads: int) -> list[dict]:
-    """The rows whose quality was measured, with their seconds (None: not measured)."""
+    """The rows with a measured quality, and their seconds (None: not measured)."""
     found = []
     for setting in chosen:
         row = rows.find("quality", setting, n=prompts_for(setting, n, few), seed=seed)
@@ -172,14 +176,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="shipped name or folder")
     parser.add_argument("--part", choices=("all", "quality", "seconds", "report"), default="all")
-    parser.add_argument("--n", type=int, default=128, help="prompts")
-    parser.add_argument("--few", type=int, default=32, help=f"prompts with more than {MANY} steps")
+    parser.add_argument("--n", type=int, default=128, help="number of prompts")
+    parser.add_argument("--few", type=int, default=32, help=f"number of prompts with more than {MANY} steps")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--sweep", type=float, nargs="*", default=SWEEP, help=f"guidance, with {SWEEP_STEPS} steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rows", type=Path, default=Path("runs/quality.jsonl"))
-    parser.add_argument("--out", type=Path, default=Path("docs/quality.md"), help="the picture goes beside it")
+    parser.add_argument("--out", type=Path, default=Path("docs/quality.json"), help="the picture goes beside it")
     chosen = parser.parse_args(arguments)
     pipe = minit2v.load(chosen.model, dtype=chosen.dtype)
     base = {"weights": fingerprint(find_model(chosen.model)), "dtype": chosen.dtype}
@@ -192,7 +196,9 @@ def main(arguments: list[str] | None = None) -> None:
         measure_seconds(pipe, rows, wanted, threads)
     found = joined(rows, wanted, chosen.n, chosen.few, chosen.seed, threads)
     how = f"{Path(chosen.model).name} ({base['weights']}), {chosen.dtype}, seed {chosen.seed}, {threads} threads"
-    quality_report.write(found, pipe.preset.guidance, how, chosen.out)
+    kept = quality_report.summary(found, pipe.preset.guidance, how)
+    quality_report.write(kept, chosen.out)
+    say(quality_report.table(kept))
 
 
 if __name__ == "__main__":

@@ -1,45 +1,51 @@
-"""The rows of `quality` as a table and a picture, each sampler against DDIM with 50 steps on the same prompts."""
+"""The figures of `quality` as a summary, a table and a picture, each row against DDIM with 50 steps, prompt by prompt.
 
+    rows with a verdict for every prompt  ── summary ──►  docs/quality.json  ── table ──►  docs/quality.md
+                                                                             ── draw ───►  docs/quality.png
+"""
+
+import json
 import math
 import statistics
+from dataclasses import asdict
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate
+from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}
 COLOURS = {"ddim": "tab:blue", "dpm++": "tab:red", "ddpm": "tab:green"}
-BASELINE = "ddim", 50
+BASELINE = {"sampler": "ddim", "steps": 50}  # with the model's own guidance
 HEADINGS = ("sampler", "steps", "guidance", "network evaluations", "seconds a clip", "N", "all right, %",
-            "less that of the baseline", "McNemar's p", "direction right, %", "FVD-mini", "floor", "diversity",
+            "minus the baseline", "McNemar's p", "direction right, %", "FVD-mini", "floor", "diversity",
             "motion amplitude")  # fmt: skip
+FIGURES = ("all right, %", "FVD-mini", "diversity", "motion amplitude")  # that are drawn
 
 
 def discordant(a: list[bool], b: list[bool]) -> tuple[int, int, int]:
-    """(pairs, of them right in a alone, right in b alone); the first prompts that both have."""
+    """(number of pairs, pairs that are right in a only, in b only), over the first prompts that both have."""
     pairs = [(bool(x), bool(y)) for x, y in zip(a, b)]
     return len(pairs), sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p of McNemar's test: how likely so uneven a split is if both are equally often right alone.
+    """Two-sided exact p of McNemar's test: the probability of a split at least this uneven, if both sides are equally
+    likely to be the one that is right.
 
     >>> mcnemar(5, 5), round(mcnemar(0, 6), 5)
     (1.0, 0.03125)
     """
-    n, least = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def difference(n: int, only_a: int, only_b: int, z: float = NORMAL) -> tuple[float, float, float]:
-    """(a's share less b's, its 95 % interval) of n pairs; Agresti and Min, Statistics in Medicine 24 (2005) 729-740:
-    Wald's interval after half a pair was added to each of the four cells, so that it has a width even without any.
+    """(a's share minus b's, the ends of its 95 % interval) of n pairs.
+
+    Agresti and Min, Statistics in Medicine 24 (2005) 729-740: Wald's interval after half a pair is added to each of the
+    four cells, so that the interval has a width even if no pair differs.
 
     >>> [round(x, 3) for x in difference(100, 10, 4)]
     [0.06, -0.015, 0.132]
@@ -49,111 +55,114 @@ def difference(n: int, only_a: int, only_b: int, z: float = NORMAL) -> tuple[flo
     return gap / n, gap / total - half, gap / total + half
 
 
+def find_baseline(rows: list[dict], guidance: float) -> dict:
+    """The row of DDIM with 50 steps and this guidance. Raises UserError if it was not measured."""
+    for row in rows:
+        if {"guidance": guidance, **BASELINE}.items() <= row.items():
+            return row
+    sampler, steps = BASELINE.values()
+    raise UserError(f"expected a row of {sampler} with {steps} steps, found none; measure it: --part quality")
+
+
+def summarized(row: dict, baseline: dict) -> dict:
+    """The figures of a row, with a 95 % interval each, under the names of HEADINGS where they have a column."""
+    n, only_a, only_b = discordant(row["all"], baseline["all"])
+    value, low, high = (100 * x for x in difference(n, only_a, only_b))
+    return {name: row[name] for name in ("sampler", "steps", "guidance", "evaluations", "seconds", "n")} | {
+        "all right, %": asdict(share_estimate(row["all"])),
+        "minus the baseline": None if row is baseline else {"value": value, "low": low, "high": high},
+        "McNemar's p": None if row is baseline else mcnemar(only_a, only_b),
+        "direction right, %": asdict(share_estimate(row["direction"])),
+        "FVD-mini": row["FVD-mini"],
+        "diversity": asdict(mean_estimate(row["diversity"])),
+        "motion amplitude": asdict(mean_estimate(row["motion amplitude"])),
+    }
+
+
+def summary(rows: list[dict], guidance: float, how: str) -> dict:
+    """What is saved and shown of all rows: {"how", "guidance", "rows"}."""
+    baseline = find_baseline(rows, guidance)
+    return {"how": how, "guidance": guidance, "rows": [summarized(row, baseline) for row in rows]}
+
+
 def matches(row: dict, baseline: dict) -> bool:
-    """Is the row as good as the baseline, as far as can be told? The interval of the difference in accuracy holds 0 or
-    lies above it, and FVD-mini is not larger beyond both intervals."""
-    _, _, high = difference(*discordant(row["all"], baseline["all"]))
-    return high >= 0 and row["FVD-mini"]["low"] <= baseline["FVD-mini"]["high"]
+    """Is a summarized row as good as the baseline, as far as can be told? The interval of the difference in accuracy
+    reaches 0, and FVD-mini is not larger beyond both intervals."""
+    gap = row["minus the baseline"]
+    return (not gap or gap["high"] >= 0) and row["FVD-mini"]["low"] <= baseline["FVD-mini"]["high"]
 
 
-def fewest(rows: list[dict], baseline: dict, sampler: str) -> int | None:
-    """The least number of steps from which on all that were measured with as many prompts match the baseline."""
-    alike = [row for row in rows if row["sampler"] == sampler and row["n"] == baseline["n"]]
+def fewest(kept: dict, sampler: str) -> int | None:
+    """The smallest number of steps from which on every row with as many prompts as the baseline matches it."""
+    baseline = find_baseline(kept["rows"], kept["guidance"])
+    same = {"sampler": sampler, "guidance": kept["guidance"], "n": baseline["n"]}.items()
     found = None
-    for row in sorted(alike, key=lambda row: -row["steps"]):
+    for row in sorted((row for row in kept["rows"] if same <= row.items()), key=lambda row: -row["steps"]):
         if not matches(row, baseline):
             break
         found = row["steps"]
     return found
 
 
-def find_baseline(rows: list[dict], guidance: float) -> dict:
-    """DDIM with 50 steps and the model's guidance. Raises UserError if it was not measured."""
-    for row in rows:
-        if (row["sampler"], row["steps"], row["guidance"]) == (*BASELINE, guidance):
-            return row
-    raise UserError(f"expected a row of {BASELINE[0]} with {BASELINE[1]} steps, found none; measure it: --part quality")
-
-
-def percent(right: list[bool]) -> str:
-    share = share_estimate(right)
-    return f"{share.value:.1f} ({share.low:.1f}–{share.high:.1f})"
-
-
-def cells(row: dict, baseline: dict) -> list[str]:
-    """A row of the table, under HEADINGS."""
-    n, only_a, only_b = discordant(row["all"], baseline["all"])
-    gap, low, high = (100 * x for x in difference(n, only_a, only_b))
-    fvd, amplitude = row["FVD-mini"], mean_estimate(row["motion amplitude"])
-    itself = row is baseline
+def cells(row: dict) -> list[str]:
+    """A summarized row as text, under HEADINGS."""
+    show = lambda name, form, to="–": "{value:{0}} ({low:{0}}{1}{high:{0}})".format(form, to, **row[name])
+    baseline = row["minus the baseline"] is None
     return [
         NAMES[row["sampler"]], str(row["steps"]), f"{row['guidance']:g}", str(row["evaluations"]),
-        "–" if row["seconds"] is None else f"{row['seconds']:.2f}", str(row["n"]), percent(row["all"]),
-        "–" if itself else f"{gap:+.1f} ({low:+.1f} to {high:+.1f})",
-        "–" if itself else f"{mcnemar(only_a, only_b):.2g}", percent(row["direction"]),
-        f"{fvd['value']:.3g} ({fvd['low']:.3g}–{fvd['high']:.3g})", f"{fvd['floor']:.3g}",
-        f"{statistics.mean(row['diversity']):.3g}",
-        f"{amplitude.value:.3f} ({amplitude.low:.3f}–{amplitude.high:.3f})",
+        "–" if row["seconds"] is None else f"{row['seconds']:.2f}", str(row["n"]), show("all right, %", ".1f"),
+        "–" if baseline else show("minus the baseline", "+.1f", " to "),
+        "–" if baseline else format(row["McNemar's p"], ".2g"), show("direction right, %", ".1f"),
+        show("FVD-mini", ".3g"), f"{row['FVD-mini']['floor']:.3g}", f"{row['diversity']['value']:.3g}",
+        show("motion amplitude", ".3f"),
     ]  # fmt: skip
 
 
-def table(rows: list[dict], guidance: float, how: str) -> str:
-    """All rows in Markdown, what they were made with, and the fewest steps that match the baseline."""
-    baseline = find_baseline(rows, guidance)
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *(cells(row, baseline) for row in rows)]
-    told = []
-    for sampler in ("dpm++", "ddim", "ddpm"):
-        steps = fewest([row for row in rows if row["guidance"] == guidance], baseline, sampler)
-        told.append(f"{NAMES[sampler]} {'with no number of steps' if steps is None else f'from {steps} steps on'}")
-    name = f"{NAMES[BASELINE[0]]} with {BASELINE[1]} steps"
-    note = (
-        f"{how}. Intervals are 95 %. The first N prompts of split val, the same initial noise for all; FVD-mini is "
-        f"against 512 real clips, and larger the fewer clips there are: compare rows of equal N, and with the floor, "
-        f"which is real clips in their place.\n\nAs good as {name}, as far as {baseline['n']} prompts can tell (the "
-        f"interval of the difference reaches 0, FVD-mini is not larger beyond both intervals): {', '.join(told)}."
+def table(kept: dict) -> str:
+    """A summary in Markdown: all rows, how they were made, and the fewest steps that match the baseline."""
+    baseline = find_baseline(kept["rows"], kept["guidance"])
+    found = {NAMES[sampler]: fewest(kept, sampler) for sampler in ("dpm++", "ddim", "ddpm")}
+    matching = [f"{name} {f'from {n} steps on' if n else 'at no number of steps'}" for name, n in found.items()]
+    return (
+        f"{markdown_table(HEADINGS, map(cells, kept['rows']))}\n\n{kept['how']}. Intervals are 95 %. All rows use the "
+        "first N prompts of split val and the same initial noise. FVD-mini compares with 512 real clips, and grows as "
+        "N falls: compare rows of equal N, and with the floor, which is real clips instead of generated ones.\n\n"
+        f"As good as {NAMES[BASELINE['sampler']]} with {BASELINE['steps']} steps, as far as {baseline['n']} prompts "
+        "can tell (the interval of the difference reaches 0, and FVD-mini is not larger beyond both intervals): "
+        f"{', '.join(matching)}."
     )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 
-def bars(values: list[tuple[float, float, float]]) -> list[list[float]]:
-    """(value, low, high) of each -> how far down and up its bar reaches."""
-    return [[max(0.0, v - low) for v, low, _ in values], [max(0.0, high - v) for v, _, high in values]]
-
-
-def interval(estimate) -> tuple[float, float, float]:
-    return estimate.value, estimate.low, estimate.high
-
-
-FIGURES = {
-    "all right, %": lambda row: interval(share_estimate(row["all"])),
-    "FVD-mini": lambda row: tuple(row["FVD-mini"][name] for name in ("value", "low", "high")),
-    "diversity": lambda row: interval(mean_estimate(row["diversity"])),
-    "motion amplitude": lambda row: interval(mean_estimate(row["motion amplitude"])),
-}
-
-
-def line(axis, rows: list[dict], figure: str, x: str, most: int, **style) -> None:
-    """A figure with its intervals against `x`; hollow where there are fewer prompts than in the most, but for FVD-mini,
-    which is larger the fewer clips there are."""
-    fair = lambda row: row[x] is not None and (figure != "FVD-mini" or row["n"] == most)
-    rows = sorted(filter(fair, rows), key=lambda row: row[x])
-    values, places = [FIGURES[figure](row) for row in rows], [row[x] for row in rows]
-    drawn = axis.errorbar(places, [v for v, _, _ in values], bars(values), fmt="-", capsize=2, linewidth=1.2, **style)
-    for place, (value, _, _), row in zip(places, values, rows):
-        filled = drawn[0].get_color() if row["n"] == most else "white"
-        axis.plot(place, value, "o", color=drawn[0].get_color(), markerfacecolor=filled, markersize=5)
-    axis.set_ylabel(figure)
+def line(axis, rows: list[dict], name: str, x: str, most: int, **style) -> None:
+    """Draw a figure with its intervals against `x`. Points with fewer than `most` prompts are hollow; FVD-mini omits
+    them, because it grows as N falls."""
+    comparable = lambda row: row[x] is not None and (name != "FVD-mini" or row["n"] == most)
+    rows = sorted(filter(comparable, rows), key=lambda row: row[x])
+    places, figures = [row[x] for row in rows], [row[name] for row in rows]
+    bars = [[max(0.0, f["value"] - f["low"]) for f in figures], [max(0.0, f["high"] - f["value"]) for f in figures]]
+    drawn = axis.errorbar(places, [f["value"] for f in figures], bars, fmt="-", capsize=2, linewidth=1.2, **style)
+    colour = drawn[0].get_color()
+    for place, figure, row in zip(places, figures, rows):
+        filled = colour if row["n"] == most else "white"
+        axis.plot(place, figure["value"], "o", color=colour, markerfacecolor=filled, markersize=5)
+    axis.set_ylabel(name)
     axis.grid(alpha=0.3)
 
 
-def draw(rows: list[dict], guidance: float, path: Path) -> None:
-    """All figures against network evaluations; accuracy and FVD-mini against seconds, and against guidance."""
+def draw(kept: dict, path: Path) -> None:
+    """Draw all figures against network evaluations; accuracy and FVD-mini also against seconds and guidance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = kept["rows"]
     figure, axes = plt.subplots(2, 4, figsize=(15, 7), constrained_layout=True)
-    most = max(row["n"] for row in rows)
-    usual = [row for row in rows if row["guidance"] == guidance]
+    most, fewest_prompts = (pick(row["n"] for row in rows) for pick in (max, min))
+    usual = [row for row in rows if row["guidance"] == kept["guidance"]]
     ticks = sorted({row["evaluations"] for row in usual})
     against = [(axis, name, "evaluations") for axis, name in zip(axes[0], FIGURES)]
-    for axis, name, x in (*against, (axes[1, 0], "all right, %", "seconds"), (axes[1, 1], "FVD-mini", "seconds")):
+    for axis, name, x in (*against, (axes[1, 0], FIGURES[0], "seconds"), (axes[1, 1], FIGURES[1], "seconds")):
         for sampler, label in NAMES.items():
             of_sampler = [row for row in usual if row["sampler"] == sampler]
             line(axis, of_sampler, name, x, most, color=COLOURS[sampler], label=label)
@@ -173,17 +182,15 @@ def draw(rows: list[dict], guidance: float, path: Path) -> None:
         axis.axhline(floor, color="0.5", linestyle="--", linewidth=1)
         place = {"xy": (0.02, floor), "xycoords": ("axes fraction", "data"), "va": "bottom"}
         axis.annotate(f"real clips, N = {most}", **place, fontsize=8, color="0.4")
-    least = min(row["n"] for row in rows)
-    figure.suptitle(f"{most} prompts, 95 % intervals" + (f"; hollow: N = {least}" if least < most else ""), fontsize=10)
+    hollow = f"; hollow: N = {fewest_prompts}" if fewest_prompts < most else ""
+    figure.suptitle(f"{most} prompts, 95 % intervals{hollow}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def write(rows: list[dict], guidance: float, how: str, out: Path) -> None:
-    """Print the table, write it to `out` and the picture beside it."""
-    text = table(rows, guidance, how)
-    print(text)
+def write(kept: dict, out: Path) -> None:
+    """Save a summary as JSON in `out`, and draw the picture beside it."""
     with atomic(out) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    draw(rows, guidance, out.with_suffix(".png"))
+        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    draw(kept, out.with_suffix(".png"))

@@ -23,7 +23,7 @@ TINY = pairs.tiny(pairs.MINI)
 
 
 class Here:
-    """A side without a process of its own: the benchmarks' own work, at once."""
+    """A side that runs its work in this process."""
 
     def __init__(self, threads, setup, *arguments):
         self.call = setup(*arguments)
@@ -31,7 +31,7 @@ class Here:
     def __call__(self, *question):
         output = self.call(*question)
         output = output.detach().float().numpy() if isinstance(output, torch.Tensor) else np.asarray(output, np.float32)
-        return sides.Run(1.0, output, 1)
+        return sides.Measurement(1.0, output, 1)
 
     def __enter__(self):
         return self
@@ -48,13 +48,13 @@ def here(monkeypatch):
 @pytest.mark.parametrize("name", ["forward-full", "training-mini", "training-mini-bf16", "training-full-bf16",
                                   "decode-mini", "sample", "memory-small"])  # fmt: skip
 def test_both_sides_compute_the_same(here, name):
-    """`race` compares them before it counts a round; here no time is taken. The other rows have other sizes only."""
+    """`race` compares the outputs before it counts a round. The other rows differ only in size."""
     _, measure = bench.CASES[name]
     for row in measure(options=rows.Options(rounds=1, threads=1, tiny=True)):
         assert row.rounds == 1 and row.ratio.startswith("1.00")
 
 
-def test_rows_that_are_not_measured_anew_stay(here, monkeypatch, tmp_path, capsys):
+def test_rows_that_are_not_measured_again_stay(here, monkeypatch, tmp_path, capsys):
     line = lambda what: [rows.Row(what, "1", "2", "0.50", 3)]
     monkeypatch.setattr(bench, "CASES", {"a": (0, lambda options: line("new a")), "b": (0, lambda options: line("b"))})
     out = tmp_path / "bench.json"
@@ -66,20 +66,15 @@ def test_rows_that_are_not_measured_anew_stay(here, monkeypatch, tmp_path, capsy
     assert bench.table(kept) in capsys.readouterr().out
 
 
-def test_the_readme_shows_what_was_measured():
-    kept = json.loads((ROOT / "docs/bench.json").read_text(encoding="utf-8"))
-    assert bench.table(kept) in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 def test_sides_that_differ_are_not_timed():
-    a = sides.Run(1.0, np.ones(3, np.float32), 0)
+    a = sides.Measurement(1.0, np.ones(3, np.float32), 0)
     sides.same(a, replace(a, output=np.full(3, 1.0001, np.float32)), 1e-3)
     for wrong in (np.full(3, 1.1), np.zeros(3), np.full(3, np.nan)):
         with pytest.raises(AssertionError):
             sides.same(a, replace(a, output=wrong.astype(np.float32)), 1e-3)
 
 
-def test_a_side_is_a_process_of_its_own_and_tells_what_went_wrong():
+def test_a_side_has_its_own_process_and_reports_what_went_wrong():
     with sides.Side(1, operator.methodcaller, "sum") as side:
         run = side(torch.ones(2, 3))
         assert run.output == 6 and run.seconds > 0 and run.peak > 1e7
@@ -88,7 +83,7 @@ def test_a_side_is_a_process_of_its_own_and_tells_what_went_wrong():
 
 
 def test_operations_are_counted():
-    """Twice the frames cost twice as much, but for attention along time; temporal convolutions are a known part."""
+    """Twice the frames cost about twice as much; the count includes the temporal convolutions."""
     one, two = (rows.flops(TINY, (1, f, 8, 8)) for f in (1, 2))
     assert 1.8 < two / one < 2.2
     c, blocks = TINY.channels[0], (1 + 2) + (1 + 2) / 4 + 2 / 4  # down and up at 8 x 8 and 4 x 4, and the middle
@@ -106,7 +101,7 @@ def test_growth(here, tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured(tmp_path):
-    """Rows of two samplers with a model that has few steps, and the features of a stand-in network."""
+    """Rows of two samplers, measured with the features of a stand-in network."""
     pipe = minit2v.load("mini", device="cpu")
     features = lambda clips: clips[:, ::4, ::16, ::16].reshape(len(clips), -1).astype(np.float64)[:, :32] / 255
     found = quality.Rows(tmp_path / "rows.jsonl", {"weights": "w"})
@@ -116,7 +111,7 @@ def measured(tmp_path):
 
 
 def test_quality_is_measured_once_with_equal_noise(measured, monkeypatch):
-    """With one step both samplers end at the same x0: what differs would be their prompts, seeds or noise."""
+    """With one step both samplers end at the same x0: a difference would come from prompts, seeds or noise."""
     pipe, found, chosen, features = measured
     first, second = (found.find("quality", setting, n=2, seed=0) for setting in chosen)
     assert len(first["all"]) == 2 and first["FVD-mini"]["n"] == 2 and len(first["diversity"]) == 1
@@ -132,7 +127,7 @@ def test_quality_is_measured_once_with_equal_noise(measured, monkeypatch):
 
 
 def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0) -> dict:
-    """A made-up row: the first `right` of n prompts are right."""
+    """A row in which the first `right` of n prompts are right."""
     verdicts = [i < right for i in range(n)]
     figures = {"value": fvd, "low": 0.9 * fvd, "high": 1.1 * fvd, "n": n, "floor": 0.1, "limit": fvd}
     return {"sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts, "direction": verdicts,
@@ -140,18 +135,18 @@ def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0) ->
             "evaluations": 2 * steps}  # fmt: skip
 
 
-def test_the_fewest_steps_that_match(tmp_path, capsys):
+def test_the_fewest_steps_that_match(tmp_path):
     found = [row("ddim", 50, 80), row("dpm++", 2, 81), row("dpm++", 4, 30), row("dpm++", 8, 79), row("dpm++", 20, 80),
              row("ddpm", 50, 20), row("dpm++", 100, 30, n=32)]  # fmt: skip
-    baseline = quality_report.find_baseline(found, 1.5)
-    assert quality_report.fewest(found, baseline, "dpm++") == 8, "4 is worse, so 2 was luck; 100 has other prompts"
-    assert quality_report.fewest(found, baseline, "ddpm") is None
+    kept = quality_report.summary(found, 1.5, "made up")
+    assert quality_report.fewest(kept, "dpm++") == 8, "4 is worse, so 2 was luck; 100 has other prompts"
+    assert quality_report.fewest(kept, "ddpm") is None
     far = [entry | {"FVD-mini": row("dpm++", 8, 79, fvd=5.0)["FVD-mini"]} if entry["steps"] == 8 else entry
            for entry in found]  # fmt: skip
-    assert quality_report.fewest(far, baseline, "dpm++") == 20
-    quality_report.write(found, 1.5, "made up", tmp_path / "quality.md")
-    text = (tmp_path / "quality.md").read_text()
-    assert capsys.readouterr().out.startswith(text) and "DPM-Solver++ from 8 steps on" in text
+    assert quality_report.fewest(quality_report.summary(far, 1.5, "made up"), "dpm++") == 20
+    quality_report.write(kept, tmp_path / "quality.json")
+    saved = json.loads((tmp_path / "quality.json").read_text())
+    assert saved == kept and "DPM-Solver++ from 8 steps on" in quality_report.table(saved)
     assert (tmp_path / "quality.png").stat().st_size > 10_000
     with pytest.raises(minit2v.errors.UserError, match="expected a row of ddim with 50 steps"):
         quality_report.find_baseline(found[1:], 1.5)
@@ -161,8 +156,8 @@ def test_the_interval_of_a_paired_difference_holds_the_truth():
     """Of many draws with a known difference, 95 % intervals hold it about 95 times in 100."""
     generator, inside = np.random.default_rng(0), 0
     for _ in range(1000):
-        luck = generator.random(128)
-        a, b = luck < 0.85, np.where(generator.random(128) < 0.9, luck < 0.80, generator.random(128) < 0.80)
+        draw = generator.random(128)
+        a, b = draw < 0.85, np.where(generator.random(128) < 0.9, draw < 0.80, generator.random(128) < 0.80)
         _, low, high = quality_report.difference(*quality_report.discordant(a.tolist(), b.tolist()))
         inside += low <= 0.05 <= high
     assert 930 <= inside <= 980
