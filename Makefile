@@ -17,7 +17,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics flights validity bench quality
+.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics recordings validity bench quality
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -82,8 +82,8 @@ metrics: env  ## the networks that the metrics look through, anew; again after a
 	mkdir -p data/metrics
 	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
 
-flights: env  ## the recorded runs of data/flights anew, after another model came into data/mini: ten seconds
-	$(BIN)/python scripts/record_flights.py
+recordings: env  ## the recorded runs of data/recordings again, after another model came into data/mini: ten seconds
+	$(BIN)/python scripts/record.py
 
 validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)

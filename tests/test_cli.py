@@ -81,7 +81,7 @@ def test_sample_is_the_library_call(model, here):
 def test_record_keeps_the_steps(model, here):
     assert main(["sample", PROMPT, "--model", str(model), "--steps", "3", "--frames", "2", "--record", "steps"]) == 0
     assert (here / "clip.mp4").is_file()
-    assert sorted(path.name for path in (here / "steps").iterdir()) == ["flight.npz", "strip.png"]
+    assert sorted(path.name for path in (here / "steps").iterdir()) == ["recording.npz", "strip.png"]
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -93,7 +93,7 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     source = {path.relative_to(ROOT).as_posix() for path in paths}
     files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
     shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
-    shipped |= {"minit2v/_data/flights/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
+    shipped |= {"minit2v/_data/recordings/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
     assert source | shipped <= names
     assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
 

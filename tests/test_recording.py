@@ -1,7 +1,8 @@
-"""Flights: what is kept of a run and how exactly, what a word looks at, 3 MB at every size, bad files."""
+"""Recordings: what is kept of a run and how exactly, what a word looks at, 3 MB at every size, other systems, bad files."""
 
 import io
 import json
+import math
 import pickle
 import zipfile
 from dataclasses import replace
@@ -21,12 +22,21 @@ from minit2v.networks import blocks
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.networks.unet import UNet
-from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset, TextConfig, UNetConfig, VisionConfig
-from minit2v.recording import recorder as recording
+from minit2v.presets import (
+    AutoencoderConfig,
+    DiffusionConfig,
+    ModelScopePreset,
+    Preset,
+    TextConfig,
+    UNetConfig,
+    VisionConfig,
+)
+from minit2v.recording import recorder as room
 from minit2v.recording.attention_maps import AttentionMaps, attention_of, words
-from minit2v.recording.flight import ATTENTION, LARGEST, LATENTS, Flight, packed, unpacked
-from minit2v.recording.recorder import BUDGET, Recorder, flight_of, plan, record, strip
+from minit2v.recording.recorder import BUDGET, Recorder, plan, record, recorded, strip
+from minit2v.recording.recording import ATTENTION, LARGEST, LATENTS, Recording, packed, unpacked
 from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings, checked, latent_shape
 
 TINY = ModelScopePreset(
@@ -76,9 +86,9 @@ def test_numbers_are_right_within_half_of_a_255th_of_their_steps_range():
 def test_a_short_run_is_kept_whole(pipe, tmp_path):
     """All of a run at the size of its model, also after writing and reading."""
     steps = list(pipe.stream(PROMPT, seed=3))
-    flight = flight_of(pipe, PROMPT, seed=3)
-    loaded = Flight.load(flight.save(tmp_path / "flight.npz"))
-    for found in (flight, loaded):
+    recording = recorded(pipe, PROMPT, seed=3)
+    loaded = Recording.load(recording.save(tmp_path / "recording.npz"))
+    for found in (recording, loaded):
         assert (found.prompt, found.model, found.fps) == (PROMPT, "tiny", 8)
         assert found.t.tolist() == [step.t for step in steps] and found.steps.tolist() == [0, 1, 2, 3]
         assert found.frames.tolist() == [0, 1, 2] and found.preview.shape == (4, 3, 16, 24, 3)
@@ -88,19 +98,19 @@ def test_a_short_run_is_kept_whole(pipe, tmp_path):
             error = np.abs(found.latents(name) - whole).max((1, 2, 3, 4))
             assert (error <= np.ptp(whole, (1, 2, 3, 4)) / 510 + 1e-5).all()
             np.testing.assert_allclose(found.norms[name], (whole**2).mean((1, 2, 3, 4)) ** 0.5, rtol=1e-5)
-    expected = {"frames": 3, "height": 16, "width": 24, "steps": 4, "guidance": 2.0, "negative": "", "seed": 3,
-                "sampler": "ddim", "eta": 0.0, "window": 0, "clip": False, "noise": False, "strength": 0.7}
+    expected = {"frames": 3, "height": 16, "width": 24, "steps": 4, "guidance": 2.0, "negative": "", "seed": 3, "fps": 8,
+                "sampler": "ddim", "eta": 0.0, "window": 0, "init": False, "noise": False, "strength": 0.7}
     assert loaded.settings == expected
-    assert (flight.preview == np.stack([pipe.decode(step.x0)[0] for step in steps])).all()
+    assert (recording.preview == np.stack([pipe.decode(step.x0)[0] for step in steps])).all()
     for name in ("x", "eps", "x0", "cross", "temporal", "timesteps", "frames"):
-        assert (getattr(loaded, name) == getattr(flight, name)).all()
-    assert loaded.words == flight.words == ["a", "red", "ring"]
+        assert (getattr(loaded, name) == getattr(recording, name)).all()
+    assert loaded.words == recording.words == ["a", "red", "ring"]
 
 
 def test_previews_come_back_nearly_as_they_were(pipe, tmp_path):
     pictures = MovingThings("val", size=64)[0][0][None]
-    flight = flight_of(pipe, PROMPT, frames=16, steps=1)
-    back = Flight.load(replace(flight, preview=pictures).save(tmp_path / "flight.npz")).preview
+    recording = recorded(pipe, PROMPT, frames=16, steps=1)
+    back = Recording.load(replace(recording, preview=pictures).save(tmp_path / "recording.npz")).preview
     error = np.abs(back.astype(int) - pictures)
     assert back.shape == pictures.shape and error.mean() < 1 and error.max() < 40
 
@@ -108,10 +118,10 @@ def test_previews_come_back_nearly_as_they_were(pipe, tmp_path):
 def test_of_a_long_run_a_part_is_kept(pipe, monkeypatch):
     """The numbers that are kept are those of the whole recording at the same steps, frames, rows and columns."""
     options = dict(frames=12, height=72, width=40, steps=9)
-    whole = flight_of(pipe, PROMPT, **options)
-    monkeypatch.setattr(recording, "BUDGET", 250_000)
-    monkeypatch.setattr(recording, "WORDS", 2)
-    part = flight_of(pipe, PROMPT, **options)
+    whole = recorded(pipe, PROMPT, **options)
+    monkeypatch.setattr(room, "BUDGET", 250_000)
+    monkeypatch.setattr(room, "WORDS", 2)
+    part = recorded(pipe, PROMPT, **options)
     assert part.steps.tolist() == [0, 3, 5, 8] and part.frames.tolist() == [0, 2, 4, 6, 8, 10]
     assert part.timesteps.tolist() == whole.timesteps.tolist() and part.fps == whole.fps / 2
     for name in LATENTS:
@@ -127,25 +137,25 @@ def test_of_a_long_run_a_part_is_kept(pipe, monkeypatch):
 
 
 def test_seeds_prompts_and_given_clips(pipe):
-    """Flights of a list are those of its prompts alone; a run that starts from a clip has fewer steps."""
+    """Recordings of a list are those of its prompts alone; a run that starts from a clip has fewer steps."""
     settings = checked([PROMPT, "a ring moves"], SamplingSettings(seed=5), TINY)
     recorder = Recorder(pipe, [PROMPT, "a ring moves"], settings)
     assert len(list(recorder.follow(pipe.stream([PROMPT, "a ring moves"], seed=5)))) == 4
-    separate = flight_of(pipe, PROMPT, seed=5), flight_of(pipe, "a ring moves", seed=6)
-    for together, alone in zip(recorder.flights(), separate):
+    separate = recorded(pipe, PROMPT, seed=5), recorded(pipe, "a ring moves", seed=6)
+    for together, alone in zip(recorder.recordings(), separate):
         assert together.settings == alone.settings and together.words == alone.words
         for name in LATENTS:
             np.testing.assert_allclose(together.latents(name), alone.latents(name), atol=0.05)
         for name in ATTENTION:
             np.testing.assert_allclose(together.attention(name), alone.attention(name), atol=0.005)
     still = np.zeros((1, 16, 24, 3), np.uint8)
-    late = flight_of(pipe, PROMPT, clip=still, strength=0.5)
+    late = recorded(pipe, PROMPT, init=still, strength=0.5)
     assert late.steps.tolist() == [0, 1] and late.timesteps.tolist() == [499, 249]
-    assert late.settings["clip"] is True and json.dumps(flight_of(pipe, PROMPT, frames=np.int64(3)).settings)
+    assert late.settings["init"] is True and json.dumps(recorded(pipe, PROMPT, frames=np.int64(3)).settings)
     with pytest.raises(UserError, match="prompt: expected"):
-        flight_of(pipe, [PROMPT])
+        recorded(pipe, [PROMPT])
     with pytest.raises(UserError, match="frames: expected"):
-        flight_of(pipe, PROMPT, frames=0)
+        recorded(pipe, PROMPT, frames=0)
 
 
 # attention
@@ -188,16 +198,16 @@ def test_maps_are_those_of_the_prompt(batched, guidance, attention):
         if "to_q" in name or "to_k" in name:  # sharp maps
             torch.nn.init.normal_(parameter, std=4.0)
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    flight = flight_of(pipe, PROMPT, noise=noise, guidance=guidance, negative="moves")
+    recording = recorded(pipe, PROMPT, noise=noise, guidance=guidance, negative="moves")
     cross, temporal = by_loops(pipe.unet, noise, 999, pipe.text.encode([PROMPT]))
     other, _ = by_loops(pipe.unet, noise, 999, pipe.text.encode(["moves"]))
     large = cross[1:4]  # the words, without start and padding
     while large.shape[-1] < SHAPE[-1]:
         large = large.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert flight.words == ["a", "red", "ring"] and large.std() > 0.05 and (other - cross).abs().max() > 0.1
-    assert np.abs(flight.attention("cross")[0] - large.numpy()).max() < 1 / 255
-    assert np.abs(flight.attention("temporal")[0] - temporal.numpy()).max() < 1 / 255
-    np.testing.assert_allclose(flight.attention("temporal").sum(-1), 1, atol=0.01)
+    assert recording.words == ["a", "red", "ring"] and large.std() > 0.05 and (other - cross).abs().max() > 0.1
+    assert np.abs(recording.attention("cross")[0] - large.numpy()).max() < 1 / 255
+    assert np.abs(recording.attention("temporal")[0] - temporal.numpy()).max() < 1 / 255
+    np.testing.assert_allclose(recording.attention("temporal").sum(-1), 1, atol=0.01)
 
 
 def test_recording_changes_nothing(pipe, monkeypatch):
@@ -223,13 +233,13 @@ def test_recording_changes_nothing(pipe, monkeypatch):
 
 
 def test_only_steps_that_are_kept_are_asked(pipe, monkeypatch):
-    monkeypatch.setattr(recording, "BUDGET", 20_000)
+    monkeypatch.setattr(room, "BUDGET", 20_000)
     asked = []
     monkeypatch.setattr(AttentionMaps, "ask", lambda maps, wanted: asked.append(wanted))
     monkeypatch.setattr(AttentionMaps, "take", lambda maps: None)
-    flight = flight_of(pipe, PROMPT, steps=9)
-    assert 1 < len(flight.steps) < 9
-    assert [i for i, wanted in enumerate(asked) if wanted] == flight.steps.tolist()
+    recording = recorded(pipe, PROMPT, steps=9)
+    assert 1 < len(recording.steps) < 9
+    assert [i for i, wanted in enumerate(asked) if wanted] == recording.steps.tolist()
 
 
 class Foreign(torch.nn.Module):
@@ -253,19 +263,19 @@ class Deaf(blocks.Attention):
 
 def test_runs_without_maps(pipe, tmp_path, monkeypatch):
     """With windows, without a prompt in the network, with foreign networks and classes: the rest is kept."""
-    flights = [flight_of(pipe, PROMPT, frames=5, window=3), flight_of(pipe, PROMPT, guidance=0.0)]
-    flights.append(flight_of(ModelScopeT2V(TINY, pipe.text, Foreign(), pipe.autoencoder), PROMPT))
+    recordings = [recorded(pipe, PROMPT, frames=5, window=3), recorded(pipe, PROMPT, guidance=0.0)]
+    recordings.append(recorded(ModelScopeT2V(TINY, pipe.text, Foreign(), pipe.autoencoder), PROMPT))
     monkeypatch.setattr(blocks, "Attention", Deaf)
-    flights.append(flight_of(pipeline(), PROMPT))
+    recordings.append(recorded(pipeline(), PROMPT))
     monkeypatch.undo()
-    for flight in flights:
-        loaded = Flight.load(flight.save(tmp_path / "flight.npz"))
+    for recording in recordings:
+        loaded = Recording.load(recording.save(tmp_path / "recording.npz"))
         assert loaded.words == [] and loaded.cross is None and loaded.temporal is None
         with pytest.raises(UserError, match="no cross"):
             loaded.attention("cross")
         assert loaded.latents("x0").shape[0] == 4
-    assert flight_of(pipe, PROMPT, window=3).words  # a window that holds the whole clip
-    assert flight_of(pipe, PROMPT, height=14, width=10).cross.shape == (4, 3, 3, 7, 5)  # maps of 4 x 3 cells
+    assert recorded(pipe, PROMPT, window=3).words  # a window that holds the whole clip
+    assert recorded(pipe, PROMPT, height=14, width=10).cross.shape == (4, 3, 3, 7, 5)  # maps of 4 x 3 cells
 
 
 def test_words_of_a_prompt():
@@ -281,6 +291,33 @@ def test_words_of_a_prompt():
     assert words(compact, "A red, ring.") == [("a", [1]), ("red", [2]), ("ring", [3])]
     chinese = words(Tokenizer(20), "红色 circle")
     assert [word for word, _ in chinese] == ["红色", "circle"]
+
+
+# other systems
+
+
+class Fading(TextToVideo):
+    """A system of pixels: no autoencoder, no noise schedule, no UNet; its steps have neither eps nor x0."""
+
+    def steps(self, context, unconditional, settings):
+        x = torch.zeros(len(context), 3, settings.frames, settings.height, settings.width)
+        for i in range(2):  # as many as it likes, whatever the settings say
+            x = x + context.mean(dim=(1, 2)).tanh()[:, None, None, None, None] / 4
+            yield Step(i, 1 - i, x)
+
+
+def test_a_system_keeps_what_its_steps_have(pipe, tmp_path):
+    preset = Preset("fading", system="fading", frames=3, height=16, width=24, steps=5, guidance=1.0)
+    fading = Fading(preset, text=pipe.text)
+    steps = list(fading.stream(PROMPT))
+    recording = recorded(fading, PROMPT)
+    for found in (recording, Recording.load(recording.save(tmp_path / "recording.npz"))):
+        assert found.latent_names == ["x"] and found.attention_maps == [] and found.words == []
+        assert found.alpha_bar is None and found.timesteps.tolist() == [1, 0] and found.steps.tolist() == [0, 1]
+        assert np.abs(found.latents("x")[1] - steps[1].x[0].transpose(0, 1).numpy()).max() < 0.01
+        assert np.abs(found.preview[1].astype(int) - fading.decode(steps[1].x)[0]).max() <= 4
+        with pytest.raises(UserError, match="no x0: .* it has x"):
+            found.latents("x0")
 
 
 # sizes
@@ -333,19 +370,19 @@ def test_three_megabytes_at_every_size(name, settings, monkeypatch, tmp_path):
     preset = presets.get(name)
     settings = checked(["x" * 3000], SamplingSettings(**settings, negative="\u4e00" * 3000), preset)
     pipe = Noisy(preset, settings)
-    monkeypatch.setattr(recording, "AttentionMaps", Loud)
+    monkeypatch.setattr(room, "AttentionMaps", Loud)
     recorder = Recorder(pipe, ["\u4e00" * 3000], settings)
     for _ in recorder.follow(pipe.stream()):
         pass
-    flight = recorder.flights()[0]
-    size = flight.save(tmp_path / "flight.npz").stat().st_size
+    recording = recorder.recordings()[0]
+    size = recording.save(tmp_path / "recording.npz").stat().st_size
     assert size <= 3_000_000
-    assert len(flight.norms["x"]) == settings.steps and flight.steps[[0, -1]].tolist() == [0, settings.steps - 1]
-    assert Flight.load(tmp_path / "flight.npz").preview.shape == flight.preview.shape
+    assert len(recording.norms["x"]) == settings.steps and recording.steps[[0, -1]].tolist() == [0, settings.steps - 1]
+    assert Recording.load(tmp_path / "recording.npz").preview.shape == recording.preview.shape
     if settings.height == 256:  # decoding is slow there
-        assert flight.x.shape[1:] == (8, 4, 32, 32) and len(flight.words) == 12 and sum(pipe.decoded) <= 10 * 8
+        assert recording.x.shape[1:] == (8, 4, 32, 32) and len(recording.words) == 12 and sum(pipe.decoded) <= 10 * 8
     if settings.steps == 12:  # the mini model's own
-        assert flight.x.shape[:2] == flight.preview.shape[:2] == (12, 16) and len(flight.words) == 18
+        assert recording.x.shape[:2] == recording.preview.shape[:2] == (12, 16) and len(recording.words) == 18
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -367,26 +404,36 @@ def test_what_is_planned_fits(seed):
 
 
 def test_a_recording_is_files_in_a_folder(pipe, tmp_path):
-    clip = pipe(PROMPT, record_to=tmp_path / "one")
+    (clip,) = record(pipe, [PROMPT], tmp_path / "one")
     assert (clip.pixels == pipe(PROMPT).pixels).all()
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["flight.npz", "strip.png"]
-    flight = Flight.load(tmp_path / "one" / "flight.npz")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["recording.npz", "strip.png"]
+    recording = Recording.load(tmp_path / "one" / "recording.npz")
     picture = np.asarray(Image.open(tmp_path / "one" / "strip.png"))
-    assert picture.shape == (4 * 16, 3 * 24, 3) and flight.t.tolist() == [999, 749, 499, 249]
+    assert picture.shape == (4 * 16, 3 * 24, 3) and recording.t.tolist() == [999, 749, 499, 249]
     first, last = (pipe.decode(step.x0)[0] for step in list(pipe.stream(PROMPT))[:: 3])
     assert (picture[:16, :24] == first[0]).all() and (picture[-16:, -24:] == last[-1]).all()
-    pipe([PROMPT, "a ring"], steps=8, frames=16, record_to=tmp_path / "two")
-    names = ["flight-1.npz", "flight-2.npz", "strip-1.png", "strip-2.png"]
+    clips = record(pipe, [PROMPT, "a ring"], tmp_path / "two", steps=8, frames=16)
+    names = ["recording-1.npz", "recording-2.npz", "strip-1.png", "strip-2.png"]
+    assert [len(clip.pixels) for clip in clips] == [16, 16]
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == names
-    second = Flight.load(tmp_path / "two" / "flight-2.npz")
+    second = Recording.load(tmp_path / "two" / "recording-2.npz")
     assert second.prompt == "a ring" and second.settings["seed"] == 1 and strip(second).shape == (6 * 16, 8 * 24, 3)
 
 
-def test_recording_refuses_a_bad_folder_before_the_first_step(pipe, tmp_path):
+class Unsampled:
+    """A pipeline that must not be asked to sample."""
+
+    def checked(self, prompts, settings):
+        return prompts, checked(prompts, SamplingSettings(**settings), TINY)
+
+
+def test_recording_refuses_a_bad_folder_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "missing" / "steps"):
         with pytest.raises(UserError):
-            record(iter([1 / 1]), folder, pipe, [PROMPT], checked([PROMPT], SamplingSettings(), TINY))
+            record(Unsampled(), [PROMPT], folder)
+    with pytest.raises(UserError, match="frames: expected"):
+        record(Unsampled(), [PROMPT], tmp_path / "new", frames=0)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -405,13 +452,13 @@ def test_the_denoiser_has_left_the_device_before_the_decoder_enters(pipe, tmp_pa
 
         return Block()
 
-    monkeypatch.setattr(TextToVideo, "working", watched)
-    visited(PROMPT, record_to=tmp_path / "steps")
-    assert Flight.load(tmp_path / "steps" / "flight.npz").words
+    monkeypatch.setattr(ModelScopeT2V, "working", watched)
+    record(visited, [PROMPT], tmp_path / "steps")
+    assert Recording.load(tmp_path / "steps" / "recording.npz").words
 
 
 def altered(path, **changes):
-    """The bytes of the flight file with members replaced: arrays, bytes, or None to leave one out."""
+    """The bytes of the recording file with members replaced: arrays, bytes, or None to leave one out."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     for name, value in changes.items():
@@ -443,14 +490,39 @@ def texts_with(path, **changes):
     return np.frombuffer(json.dumps(texts | changes).encode(), np.uint8)
 
 
+def with_layout(path, **changes):
+    with np.load(path) as file:
+        layout = json.loads(file["texts"].tobytes())["layout"]
+    return texts_with(path, layout=layout | changes)
+
+
 def picture_of(width, height):
     Image.new("L", (width, height)).save(file := io.BytesIO(), "WEBP")
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
+def legacy(path):
+    """The bytes of a recording as the first files were: they said "flight", and had the shape of their pictures."""
+    recording = Recording.load(path)
+    tiles = rearrange(recording.preview, "s f H W c -> (s f c) H W")
+    columns = math.ceil(math.sqrt(len(tiles)))
+    blank = np.zeros((-len(tiles) % columns, *tiles.shape[1:]), np.uint8)
+    sheet = rearrange(np.concatenate([tiles, blank]), "(r q) H W -> (r H) (q W)", q=columns)
+    Image.fromarray(sheet).save(file := io.BytesIO(), "WEBP", quality=90, method=6)
+    texts = texts_with(path, format="minit2v flight 1", pictures=recording.preview.shape, layout=None)
+    return altered(path, texts=texts, pictures=np.frombuffer(file.getvalue(), np.uint8))
+
+
+def test_files_of_the_first_format_are_read(recording_file, tmp_path):
+    (tmp_path / "flight.npz").write_bytes(legacy(recording_file))
+    old, new = Recording.load(tmp_path / "flight.npz"), Recording.load(recording_file)
+    assert np.abs(old.preview.astype(int) - new.preview).mean() < 3  # its pictures have lost a little twice
+    assert (old.x == new.x).all() and old.words == new.words
+
+
 DAMAGE = {
     "empty": (lambda path: b"", ""),
-    "text": (lambda path: b"not a flight", ""),
+    "text": (lambda path: b"not a recording", ""),
     "a pickle": (lambda path: pickle.dumps(Trap()), ""),
     "an array": (lambda path: np.save(file := io.BytesIO(), np.zeros(3)) or file.getvalue(), ""),
     "truncated": (lambda path: path.read_bytes()[:-200], ""),
@@ -459,7 +531,8 @@ DAMAGE = {
     "another archive": (lambda path: altered(path, texts=None), "texts"),
     "a pickled array": (lambda path: altered(path, x=np.array([Trap()], dtype=object)), "pickle"),
     "a pickled extra": (lambda path: altered(path, more=np.array([Trap()], dtype=object)), "pickle"),
-    "no latents": (lambda path: altered(path, x0=None), "x0"),
+    "no latents": (lambda path: altered(path, x=None), "'x'"),
+    "latents without numbers": (lambda path: altered(path, ranges__x0=None), "ranges of x0"),
     "no norms": (lambda path: altered(path, norms__eps=None), "norms of eps"),
     "no ranges": (lambda path: altered(path, ranges__cross=None), "ranges of cross"),
     "no pictures": (lambda path: altered(path, pictures=None), "pictures"),
@@ -471,13 +544,14 @@ DAMAGE = {
     "wrong settings": (lambda path: altered(path, texts=texts_with(path, settings=[])), "settings"),
     "no fps": (lambda path: altered(path, texts=texts_with(path, fps=0)), "fps"),
     "endless fps": (lambda path: altered(path, texts=texts_with(path, fps=float("inf"))), "fps"),
-    "another format": (lambda path: altered(path, texts=texts_with(path, format="minit2v flight 9")), "flight 9"),
+    "another format": (lambda path: altered(path, texts=texts_with(path, format="minit2v recording 9")), "recording 9"),
     "steps beyond": (lambda path: altered(path, steps=np.array([0, 1, 2, 9])), "steps: expected rising"),
     "steps falling": (lambda path: altered(path, steps=np.array([0, 2, 1, 3])), "steps: expected rising"),
     "not numbers": (lambda path: altered(path, ranges__x=np.full((4, 2), np.nan, np.float32)), "finite"),
     "small pictures": (lambda path: altered(path, pictures=picture_of(8, 8)), "8x8 pixels"),
-    "huge pictures": (lambda path: altered(path, texts=texts_with(path, pictures=[4, 3, 9999, 9999, 3])), "shape .*9999"),
-    "negative pictures": (lambda path: altered(path, texts=texts_with(path, pictures=[4, -3, 16, -24, 3])), "shape .*-24"),
+    "huge pictures": (lambda path: altered(path, texts=with_layout(path, width=9999, height=9999)), "49995x79992 pixels together"),
+    "negative pictures": (lambda path: altered(path, texts=with_layout(path, width=-24)), "layout .*-24"),
+    "pictures of no size": (lambda path: altered(path, texts=with_layout(path, count=None)), "layout .*None"),
     "a huge file": (lambda path: bytes(LARGEST + 1), "bytes"),
     "a bomb": (lambda path: altered(path, x=np.zeros(10**7, np.uint8)), "unpack"),
     "a header that lies": (lambda path: altered(path, x=b"\x93NUMPY\x01\x00\x76\x00" + repr(
@@ -486,37 +560,37 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_bad_files_are_refused_in_one_line(kind, pipe, tmp_path, flight_file):
+def test_bad_files_are_refused_in_one_line(kind, pipe, tmp_path, recording_file):
     make, told = DAMAGE[kind]
     bad = tmp_path / "bad.npz"
-    bad.write_bytes(make(flight_file))
-    with pytest.raises(UserError, match=f"^expected a flight, found .*bad.npz damaged or .*: .*{told}") as error:
-        Flight.load(bad)
+    bad.write_bytes(make(recording_file))
+    with pytest.raises(UserError, match=f"^expected a recording, found .*bad.npz damaged or .*: .*{told}") as error:
+        Recording.load(bad)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600 and not Trap.ran
 
 
 @pytest.fixture(scope="module")
-def flight_file(pipe, tmp_path_factory):
-    return flight_of(pipe, PROMPT).save(tmp_path_factory.mktemp("flight") / "flight.npz")
+def recording_file(pipe, tmp_path_factory):
+    return recorded(pipe, PROMPT).save(tmp_path_factory.mktemp("recording") / "recording.npz")
 
 
-def test_places_that_cannot_be(flight_file, tmp_path):
-    flight = Flight.load(flight_file)
-    assert Flight.load(str(flight_file)).prompt == PROMPT
-    with pytest.raises(UserError, match="existing flight .*left.*no-such"):
-        Flight.load(tmp_path / "no-such.npz")
+def test_places_that_cannot_be(recording_file, tmp_path):
+    recording = Recording.load(recording_file)
+    assert Recording.load(str(recording_file)).prompt == PROMPT
+    with pytest.raises(UserError, match="existing recording .*left.*no-such"):
+        Recording.load(tmp_path / "no-such.npz")
     with pytest.raises(UserError, match="no-such"):
-        Flight.load("no-such")
+        Recording.load("no-such")
     with pytest.raises(UserError):
-        Flight.load(tmp_path)
-    for bad in (tmp_path / "flight.txt", tmp_path / "missing" / "flight.npz", tmp_path):
+        Recording.load(tmp_path)
+    for bad in (tmp_path / "recording.txt", tmp_path / "missing" / "recording.npz", tmp_path):
         with pytest.raises(UserError):
-            flight.save(bad)
-    with pytest.raises(UserError, match="expected one of x, eps, x0"):
-        flight.latents("z")
+            recording.save(bad)
+    with pytest.raises(UserError, match="expected one of x, eps, x0, found 'z'"):
+        recording.latents("z")
     big = np.random.default_rng(0).integers(0, 256, (4, 3, 4, 300, 300), dtype=np.uint8)
     with pytest.raises(UserError, match="3,000,000 bytes"):
-        replace(flight, x=big, eps=big, x0=big, words=[], cross=None).save(tmp_path / "big.npz")
+        replace(recording, x=big, eps=big, x0=big, words=[], cross=None).save(tmp_path / "big.npz")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -524,7 +598,7 @@ def test_nothing_is_kept_of_a_run_that_fails(pipe, tmp_path):
     broken = pipeline()
     torch.nn.init.constant_(broken.unet.conv_out.bias, float("nan"))
     with pytest.raises(UserError, match="latents: expected finite"):
-        broken(PROMPT, record_to=tmp_path / "steps")
+        record(broken, [PROMPT], tmp_path / "steps")
     assert list((tmp_path / "steps").iterdir()) == []
 
 
@@ -533,14 +607,14 @@ def test_nothing_is_kept_of_a_run_that_fails(pipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["left", "right", "left-guidance-4"])
 def test_shipped_flights_are_of_the_shipped_model(mini, name):
-    """After a new data/mini: `make flights`."""
-    flight = Flight.load(name)
-    path = minit2v.files.data_dir() / f"flights/{name}.npz"
-    assert path.stat().st_size < 300_000 and flight.model == "mini" and flight.preview.shape == (12, 16, 64, 64, 3)
-    again = flight_of(mini, flight.prompt, seed=flight.settings["seed"], guidance=flight.settings["guidance"])
-    assert again.settings == flight.settings and again.words == flight.words
+    """After a new data/mini: `make recordings`."""
+    recording = Recording.load(name)
+    path = minit2v.files.data_dir() / f"recordings/{name}.npz"
+    assert path.stat().st_size < 300_000 and recording.model == "mini" and recording.preview.shape == (12, 16, 64, 64, 3)
+    again = recorded(mini, recording.prompt, seed=recording.settings["seed"], guidance=recording.settings["guidance"])
+    assert again.settings == recording.settings and again.words == recording.words
     for kept in LATENTS:
-        assert np.abs(again.latents(kept) - flight.latents(kept)).mean() < 0.02, "record them anew: make flights"
+        assert np.abs(again.latents(kept) - recording.latents(kept)).mean() < 0.02, "record them again: make recordings"
     for kept in ATTENTION:
-        assert np.abs(again.attention(kept) - flight.attention(kept)).mean() < 0.01
-    assert np.abs(again.preview.astype(int) - flight.preview).mean() < 3
+        assert np.abs(again.attention(kept) - recording.attention(kept)).mean() < 0.01
+    assert np.abs(again.preview.astype(int) - recording.preview).mean() < 3

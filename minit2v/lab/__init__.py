@@ -4,14 +4,14 @@
 
     ctx = lab.setup(5)            # seed, device, mode: the first cell of every notebook
     lab.show_source(q_sample)     # the library's own source, with its line numbers
-    lab.check("5.1", q_sample)    # what an exercise's check found
+    lab.check("5.1", q_sample)    # does an exercise pass, and if not, why
     lab.swap(pipe, TemporalConv=Mine)   # your class runs inside the real model
 
 Each name is imported when it is first used, so that `from minit2v import lab` takes no time and a missing package
-matters only to the widget that needs it.
+matters only to what needs it.
 """
 
-from importlib import import_module
+from minit2v.lab.packages import needed
 
 _HOME = {  # name -> the module of this package that it lives in
     "setup": "course.session",
@@ -48,10 +48,10 @@ _MODULES = {"course", "plots", "widgets"}
 
 def __getattr__(name):
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return needed(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"minit2v.lab has no {name!r}; it has {', '.join(_HOME)}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(needed(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value  # the next time it is found without this function
     return value
 

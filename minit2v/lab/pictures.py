@@ -4,8 +4,10 @@ import base64
 import io
 
 import numpy as np
+import torch
 
 from minit2v.errors import UserError
+from minit2v.pixels import to_pixels
 from minit2v.video import Clip
 
 WIDEST = 900  # pixels
@@ -39,7 +41,7 @@ def pixels(images):
     A picture (H, W) becomes grey: floats from their least (black) to their greatest (white).
 
     >>> pixels(np.array([[[-1.0, 0.0, 1.0]]])).tolist()
-    [[[0, 127, 255]]]
+    [[[0, 128, 255]]]
     """
     images = images.pixels if isinstance(images, Clip) else images
     if hasattr(images, "detach"):
@@ -54,7 +56,10 @@ def pixels(images):
         images = np.moveaxis(images, -3, -1)  # (… 3 H W) -> (… H W 3)
     if images.ndim < 3 or images.shape[-1] != 3:
         raise UserError(f"expected pictures (…, H, W, 3) or (…, 3, H, W), found {images.shape}")
-    return images if images.dtype == np.uint8 else ((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    if images.dtype == np.uint8:
+        return images
+    planes = np.ascontiguousarray(np.moveaxis(images, -1, -3))  # (… H W 3) -> (… 3 H W)
+    return to_pixels(torch.from_numpy(planes)).numpy()
 
 
 def fitted(images, beside, most=4):
@@ -72,10 +77,10 @@ def fitted(images, beside, most=4):
 
 def titled(image, title):
     """The picture with a line of text above it, cut where the picture ends."""
-    return np.concatenate([written(title, image.shape[1]), image]) if title else image
+    return np.concatenate([line_of_text(title, image.shape[1]), image]) if title else image
 
 
-def written(text, width=None):
+def line_of_text(text, width=None):
     """A line of text as a picture, black on white; as wide as it needs if no width is given."""
     from PIL import Image, ImageDraw, ImageFont
 

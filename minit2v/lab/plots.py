@@ -17,7 +17,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.lab.pictures import Picture, encoded, fitted, pixels, row, stack, titled, written
+from minit2v.lab.packages import needed
+from minit2v.lab.pictures import Picture, encoded, fitted, line_of_text, pixels, row, stack, titled
+from minit2v.pixels import evenly
 from minit2v.video import Clip
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")  # Okabe and Ito
@@ -33,7 +35,7 @@ def strip(clips, n=8, *, alt):
         clips: a `Clip`, pixels (f, H, W, 3) or floats in [-1, 1] (f, 3, H, W), or {title: one of them}.
     """
     clips = _named(clips)
-    chosen = {title: f[np.linspace(0, len(f) - 1, min(n, len(f))).round().astype(int)] for title, f in clips.items()}
+    chosen = {title: f[evenly(len(f), n)] for title, f in clips.items()}
     beside = max(map(len, chosen.values()))
     return Picture(encoded([stack([titled(row(fitted(f, beside)), title) for title, f in chosen.items()])]), alt)
 
@@ -76,18 +78,16 @@ def latents(z, n=8, *, alt):
     Args:
         z: (c, f, h, w), or (1, c, f, h, w), or (c, h, w) for one frame.
     """
-    from matplotlib import colormaps
-
     z = _numbers(z)
     z = z[0] if z.ndim == 5 and len(z) == 1 else z[:, None] if z.ndim == 3 else z
     if z.ndim != 4:
         raise UserError(f"latents: expected those of one clip, (c, f, h, w), found {z.shape}")
     limit = max(abs(z).max(), 1e-12)
-    colours = colormaps[DIVERGING]((z / limit + 1) / 2)[..., :3] * 255  # (c f h w) -> (c f h w 3)
-    beside = min(n, z.shape[1])
-    rows = [f[np.linspace(0, len(f) - 1, beside).round().astype(int)] for f in colours.astype(np.uint8)]
+    colours = needed("matplotlib").colormaps[DIVERGING]((z / limit + 1) / 2)[..., :3] * 255  # (c f h w) -> (c f h w 3)
+    rows = colours.astype(np.uint8)[:, evenly(z.shape[1], n)]
+    beside = rows.shape[1]
     pictures = [titled(row(fitted(f, max(beside, 4), most=16)), f"channel {i}") for i, f in enumerate(rows)]
-    scale = written(f"white 0, orange {limit:.2g}, violet -{limit:.2g}")
+    scale = line_of_text(f"white 0, orange {limit:.2g}, violet -{limit:.2g}")
     return Picture(encoded([stack([*pictures, scale])]), alt)
 
 
@@ -181,12 +181,10 @@ def _numbers(values):
 @contextmanager
 def _figure(width, height, panels=1):
     """(figure, its axes) of that size in inches, whatever the notebook's own matplotlib settings are."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    matplotlib = needed("matplotlib")
     own = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # it would stay changed
     with matplotlib.rc_context(own | {"font.size": 10.5, "svg.hashsalt": ""}):
-        figure = Figure((width, height), dpi=DOTS, layout="constrained")
+        figure = needed("matplotlib.figure").Figure((width, height), dpi=DOTS, layout="constrained")
         yield figure, list(figure.subplots(1, panels, squeeze=False).flat)
 
 

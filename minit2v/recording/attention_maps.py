@@ -8,9 +8,9 @@
     ▒▒▒  ░░░░  ░▓▓░                         ░▒█▒
 
 Maps come from the highest resolution that has attention, as the mean over its blocks on both sides of the UNet. Under
-guidance they are those of the half that is given the prompt. A run has none where that would not mean much or cannot
-be: with guidance 0 (nothing reads the prompt), with a window that slides over the frames (each frame has several
-maps), and with networks that are not, or not wholly, the library's.
+guidance they are those of the half that is given the prompt. Some runs have none: with guidance 0 (nothing reads the
+prompt), with a window that slides over the frames (each frame has several maps), and with a system or with networks
+that have no such attention.
 
 References: Hertz et al., arXiv 2208.01626, section 3 (cross-attention of a word); ModelScopeT2V, arXiv 2308.06571,
 section 3.3.
@@ -25,20 +25,21 @@ from torch import Tensor
 
 from minit2v.networks.text import Tokenizer
 from minit2v.networks.unet import UNet
+from minit2v.systems import TextToVideo
 from minit2v.systems.settings import SamplingSettings
 
 
 def words(tokens: Tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
     """The words that the network reads of a prompt, in lower case, and the places of their byte pairs among its tokens.
 
-    Start, end and padding are left out, and so is what a long prompt is cut by.
+    Start, end and padding are left out, and so are words that a long prompt loses.
 
-    >>> from minit2v.text import Tokenizer
+    >>> from minit2v.networks.text import Tokenizer
     >>> words(Tokenizer(9), "a red thingamabob")
     [('a', [1]), ('red', [2]), ('thingamabob', [3, 4, 5, 6])]
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is cut has been said where it was encoded
+        warnings.simplefilter("ignore")  # whoever encoded the prompt was told that it is cut
         ids = tokens.rows[tokens([prompt])[0]].tolist()
     found, places = [], []
     end = ids.index(tokens.bpe.eot_token_id)
@@ -51,12 +52,12 @@ def words(tokens: Tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
 
 
 class AttentionMaps:
-    """Asks the attention of a pipeline's UNet for its maps while it samples latents of a shape (b, c, f, h, w).
+    """Asks the attention of a pipeline's UNet for its maps while the pipeline samples latents (b, c, f, h, w).
 
-    Attributes: `words`, for each clip, the words that `take` has maps of; empty lists if there will be no maps.
+    Attributes: `words`, for each clip, the words that `take` has maps of; empty lists without maps.
     """
 
-    def __init__(self, pipe, prompts: list[str], settings: SamplingSettings, shape: tuple[int, ...]):
+    def __init__(self, pipe: TextToVideo, prompts: list[str], settings: SamplingSettings, shape: tuple[int, ...]):
         self.shape, self.level = shape, 0
         self.cross, self.temporal, self.places = [], [], [[] for _ in prompts]
         windowed = 0 < settings.window < settings.frames
@@ -65,11 +66,11 @@ class AttentionMaps:
                 self.level, self.cross, self.temporal = attention_of(pipe.unet)
                 self.places = [words(pipe.text.tokens, prompt) for prompt in prompts]
             except (AttributeError, IndexError, ValueError):
-                self.cross, self.temporal = [], []  # another network, or a class of somebody's own in it
+                self.cross, self.temporal = [], []  # another system's network, or a user's class in it
         self.words = [[word for word, _ in clip] if self.cross else [] for clip in self.places]
 
     def ask(self, wanted: bool) -> None:
-        """From now on each call leaves its maps; or no longer."""
+        """Switch the maps of the following calls on or off."""
         b, (rows, columns) = self.shape[0], self._cells()
         for layer in self.cross:
             layer.keep, layer.map = b * wanted, None
@@ -79,7 +80,7 @@ class AttentionMaps:
     def take(self) -> tuple[list[Tensor], Tensor] | None:
         """The maps of the last call: for each clip (k, f, h, w), k as many as its words; and (b, f, f). On the CPU.
 
-        None if they were not left. Shares of attention, 0..1: of a word the sum of its byte pairs.
+        Shares of attention, 0..1; a word's is the sum of its byte pairs'. None if there are no maps.
         """
         layers = self.cross + self.temporal
         if not layers or any(getattr(layer, "map", None) is None for layer in layers):

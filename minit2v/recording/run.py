@@ -1,11 +1,10 @@
-"""A recorded training of the autoencoder: its curves, and what it gave back of the same few frames at many steps.
+"""A recorded training of an autoencoder: its curves, and its reconstructions of the same few frames at many steps.
 
-    run = record(task_of("late"), 1200, name="late")     a training, minutes on a CPU    scripts/record_vqgan.py
-    run = Run.load("nano-vqgan-late")                    a shipped one                   data/runs/
-    lab.RunReplay(run)                                   the widget that shows it
+    run = TrainingRun.load("nano-vqgan-late")     a shipped one, of data/runs (scripts/record_vqgan.py)
+    lab.RunReplay(run)                            the widget that shows it
 
 The file is a numpy archive without pickles (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html);
-the pictures in it are one WebP.
+its pictures are one WebP (`sheets`).
 """
 
 import json
@@ -16,19 +15,22 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, find_recording
+from minit2v.recording.archive import arrays_of
 from minit2v.recording.sheets import atlas, cut
 from minit2v.video import check_output
 
+MOST_BYTES = 2**26  # of a file, unpacked
+
 
 @dataclass(eq=False)
-class Run:
+class TrainingRun:
     """What is kept of a training. Raises UserError for arrays that do not fit together."""
 
     name: str
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> steps (n,) and values (n,), float32
     frames: np.ndarray  # (k, H, W, 3) uint8: frames that it was not trained on
     steps: np.ndarray  # (p,) rising: after so many steps the pictures were made
-    pictures: np.ndarray  # (p, k, H, W, 3) uint8: what the network gave back of the frames
+    pictures: np.ndarray  # (p, k, H, W, 3) uint8: reconstructions of the frames
 
     def __post_init__(self):
         self.curves = {key: tuple(np.asarray(v, np.float32) for v in pair) for key, pair in self.curves.items()}
@@ -51,14 +53,14 @@ class Run:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "Run":
+    def load(cls, path: str | Path) -> "TrainingRun":
         """The run in an .npz file, or a shipped one by its name. Raises UserError for a missing or damaged file."""
         found = find_recording(path, "run")
         try:
-            with np.load(found, allow_pickle=False) as file:
-                texts, steps = json.loads(str(file["texts"])), file["steps"]
-                curves = {key.partition(".")[2]: tuple(file[key]) for key in file if key.startswith("curves.")}
-                tiles = cut(file["tiles"].tobytes(), texts["layout"])
+            arrays = arrays_of(found, MOST_BYTES)
+            texts, steps = json.loads(str(arrays["texts"])), arrays["steps"]
+            curves = {key.partition(".")[2]: tuple(arrays[key]) for key in arrays if key.startswith("curves.")}
+            tiles = cut(arrays["tiles"].tobytes(), texts["layout"])
             frames, pictures = np.split(tiles, [texts["frames"]])
             return cls(texts["name"], curves, frames, steps, pictures.reshape(len(steps), *frames.shape))
         except Exception as error:  # a damaged archive fails in a dozen ways

@@ -1,7 +1,7 @@
 """From an equation of the course to its paper, to the line that computes it, to the test that proves it.
 
     variance = …  # eq (6.2) · DDIM (16)          a tag at the end of a line of the library: number, paper
-    EQUATIONS = {"6.2": (title, test id)}         in the chapter's module of checks, minit2v/lab/checks/nb06.py
+    EQUATIONS = {"6.2": (title, test id)}         in the chapter's module of checks, minit2v/lab/course/checks/nb06.py
 
 The tables in the notebooks are made from these two; a test fails when a tag or a test goes missing.
 """
@@ -34,7 +34,7 @@ def tags(folder=PACKAGE):
     found = []
     for path in sorted(Path(folder).rglob("*.py")):
         name = path.relative_to(Path(folder).parent).as_posix()
-        if "/lab/" in name:  # the lab talks about tags
+        if "/lab/" in name:  # the lab has tags in its texts
             continue
         for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if match := TAG.match(line):

@@ -1,13 +1,13 @@
-"""Exercises: what a student writes, the check that tells how far it is, and the way out.
+"""Exercises: what a student writes, the check that says how far it is, and the way out.
 
-    minit2v/lab/course/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)   registers check and solution
-    a notebook                    lab.check("5.1", q_sample)                       prints one line, never raises
-                                  lab.rescue("5.1")                                q_sample becomes the library's
-                                  lab.yours("5.1")                                 theirs if it passes, or the library's
+    lab/course/checks/nb05.py    @exercise("5.1", name="q_sample", solution=…)    registers check and solution
+    a notebook                   lab.check("5.1", q_sample)                       prints one line, never raises
+                                 lab.rescue("5.1")                                q_sample becomes the library's
+                                 lab.yours("5.1")                                 theirs if it passes, or the library's
 
 A check is a function of what the student defined (a function, a class, a number). It raises `Failed`, most often
-through `close` or `same_shape`, with what was expected, what was found and a likely cause; or it returns what it has
-verified, in a few words. A module of checks is imported when one of its exercises is asked for.
+through `close` or `same_shape`, with what was expected, what was found and a likely cause; or it returns in a few words
+what it has verified. A module of checks is imported when one of its exercises is asked for.
 """
 
 import linecache
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from minit2v.errors import UserError
+from minit2v.files import say
+from minit2v.lab.packages import needed
 
 LONGEST = 200  # letters of something found that are shown
-_FOREIGN = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])  # where no student writes
+_FOREIGN = (str(Path(__file__).parents[2]), sysconfig.get_paths()["stdlib"])  # where no student writes
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def run(number, student):
 
 def check(number, student):
     """Print what the check of an exercise finds in `student`; it never stops the notebook."""
-    print(run(number, student).message)
+    say(run(number, student).message)
 
 
 def rescue(number):
@@ -118,14 +120,12 @@ def rescue(number):
     Args:
         number: of one exercise, "5.1", or of a notebook, 5.
     """
-    from IPython import get_ipython
-
     chosen = of(number) if isinstance(number, int) else [get(number)]
-    if (shell := get_ipython()) is None:
+    if (shell := needed("IPython").get_ipython()) is None:
         raise UserError("rescue: expected a notebook to put the solutions into, found none; it works in Jupyter only")
     shell.push({one.name: one.solution for one in chosen})
     names = ", ".join(f"{one.name} ({one.number})" for one in chosen)
-    print(f"from here on these are the library's: {names}; run the check cells again")
+    say(f"from here on these are the library's: {names}; run the check cells again")
 
 
 def yours(number):
@@ -133,14 +133,12 @@ def yours(number):
 
     For cells that put a student's work to use: they run to the end whether it is finished or not.
     """
-    from IPython import get_ipython
-
-    one, shell = get(number), get_ipython()
+    one, shell = get(number), needed("IPython").get_ipython()
     if shell is None:
         raise UserError("yours: expected a notebook to look for your work in, found none; it works in Jupyter only")
     own = shell.user_ns.get(one.name)
     passed = run(number, own).passed
-    print(f"{one.name} ({number}): " + ("yours" if passed else "the library's, until yours passes its check"))
+    say(f"{one.name} ({number}): " + ("yours" if passed else "the library's, until yours passes its check"))
     return own if passed else one.solution
 
 

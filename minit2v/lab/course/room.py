@@ -1,10 +1,12 @@
-"""Is this machine ready for a lab? `minit2v doctor --lab A`, to be run on every machine of a room."""
+"""Is this machine ready for a lab? `minit2v doctor --lab A` says so; run it on every machine of a room."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from minit2v.errors import UserError
+from minit2v.files import say
+from minit2v.lab.packages import INSTALL
 
 LABS = {  # name: its title, the numbers of its notebooks
     "A": ("From noise to motion", (5, 6)),
@@ -29,16 +31,16 @@ def examine(name):
         except Exception as error:  # a broken package may raise anything: name it and go on
             wrong.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
     if not wrong:
-        print(f"OK  lab {name.upper()}, {title}: {', '.join(found)}")
+        say(f"OK  lab {name.upper()}, {title}: {', '.join(found)}")
     for problem in wrong:
-        print(f"NOT READY  lab {name.upper()}: {problem}")
+        say(f"NOT READY  lab {name.upper()}: {problem}")
     return 1 if wrong else 0
 
 
 def notebooks_folder():
     """The folder of the notebooks: the working folder, `notebooks` in it, or the clone's. None if there is none."""
     here = Path.cwd()
-    for folder in (here, here / "notebooks", Path(__file__).parents[2] / "notebooks"):
+    for folder in (here, here / "notebooks", Path(__file__).parents[3] / "notebooks"):
         if list(folder.glob("[0-9][0-9]_*.ipynb")):
             return folder
     return None
@@ -53,7 +55,7 @@ def _packages():
             missing.append(package)
     if missing:
         raise UserError(f"expected the packages {', '.join(PACKAGES)}, found no {', '.join(missing)}; "
-                        'pip install -e ".[lab]" while there is a network')
+                        f"{INSTALL} while there is a network")
     return f"JupyterLab {version('jupyterlab')}"
 
 

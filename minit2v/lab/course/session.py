@@ -1,4 +1,4 @@
-"""The first cell of every notebook: seed, device and mode, told in one line.
+"""The first cell of every notebook: seed, device and mode, printed in one line.
 
     MINIT2V_FAST=1   fast      what the tests run: seconds a notebook
                      default   a laptop's CPU: minutes a notebook; the committed outputs are from here
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from minit2v.errors import UserError
+from minit2v.files import say
 
 SEED = 0  # of torch, of numpy and of every `Session.generator()`
 
 
 @dataclass(frozen=True)
 class Session:
-    """What `setup` gives a notebook.
+    """The session of a notebook, made by `setup`.
 
     >>> Session(5, "fast", "cpu").pick(fast=10, default=500)
     10
@@ -26,7 +27,7 @@ class Session:
 
     notebook: int  # its number
     mode: str  # "fast", "default" or "full"
-    device: str  # what torch calls it; "cpu" but in full mode: then what is printed is the same everywhere
+    device: str  # what torch calls it; "cpu" unless the mode is full, so that the same is printed everywhere
 
     def pick(self, *, fast, default, full=None):
         """The value for this mode; full takes the default's if it has none of its own."""
@@ -36,7 +37,7 @@ class Session:
         """A fresh `torch.Generator` on the CPU: the same numbers each time, whatever ran before."""
         import torch
 
-        return torch.Generator().manual_seed(seed)
+        return torch.Generator("cpu").manual_seed(seed)
 
     @cached_property
     def pipe(self):
@@ -73,6 +74,7 @@ def setup(notebook):
     import torch
 
     import minit2v
+    from minit2v.devices import find_device
 
     torch.manual_seed(SEED)
     np.random.seed(SEED)
@@ -80,7 +82,7 @@ def setup(notebook):
         torch.set_num_threads(1)
     device = "cpu"
     if chosen == "full":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = find_device("auto").type
     versions = f"minit2v {minit2v.__version__}, torch {torch.__version__.partition('+')[0]}"
-    print(f"notebook {notebook:02} · mode {chosen} · device {device} · seed {SEED} · {versions}")
+    say(f"notebook {notebook:02} · mode {chosen} · device {device} · seed {SEED} · {versions}")
     return Session(notebook, chosen, device)

@@ -5,9 +5,10 @@ import inspect
 from pathlib import Path
 
 from minit2v.errors import UserError
+from minit2v.lab.packages import needed
 
 PACKAGE = Path(__file__).resolve().parents[2]  # as a source file is resolved: a home may be a link
-COLOURS = "friendly"  # Pygments' style; on a ground of our own it is readable in a dark notebook as well
+COLOURS = "friendly"  # Pygments' style; on a background of its own it is readable in a dark notebook as well
 
 
 class Source:
@@ -69,6 +70,4 @@ def show_source(obj, lines=None):
 
     Raises UserError for something that is not the library's.
     """
-    from IPython.display import display
-
-    display(Source(obj, lines))
+    needed("IPython.display").display(Source(obj, lines))

@@ -1,32 +1,35 @@
 """Your class inside the real model: `with lab.swap(pipe, TemporalConv=Mine) as swapped`.
 
-    library                 while the block lasts
-    blocks.TemporalConv     Mine, under that name in every module of minit2v
-    pipe.unet               the same pipe.unet; swapped.unet is built anew with Mine in it, from the same settings,
-                            and filled with the weights of pipe.unet by name
+    library                          while the block lasts
+    networks.blocks.TemporalConv     Mine, under that name in every module of minit2v, and in its tables
+    pipe.unet                        the same pipe.unet; swapped.unet is built with Mine in it, from the same settings,
+                                     and filled with the weights of pipe.unet by name
 
 So a class that has parameters of the same names and shapes computes with the trained numbers: if it is right, the
-clip is the same to the last bit, and if it is not, one sees what that does to a video.
+clip is the same to the last bit, and if it is not, you see what that does to a video.
 """
 
 import copy
 import inspect
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from types import ModuleType
+from typing import Any
 
 import torch
 
 from minit2v.errors import UserError
-
-PARTS = {"unet": "unet", "autoencoder": "autoencoder", "text": "text", "diffusion": "diffusion"}  # of a pipe: setting
+from minit2v.systems.pipeline import TextToVideo
 
 
 @contextmanager
-def swap(pipe, **replacements):
+def swap(pipe: TextToVideo, **replacements: Any) -> Iterator[TextToVideo]:
     """A model like `pipe` in which classes or functions of the library are replaced.
 
     Args:
-        pipe: a `TextToVideo`; it is not changed.
+        pipe: a model of any system; it is not changed.
         replacements: library name -> your class or function, as TemporalConv=Mine or attend=mine. A name that two
             modules have is written with its module: **{"blocks.ResBlock": Mine}.
 
@@ -35,7 +38,7 @@ def swap(pipe, **replacements):
     classes stay in the model, but functions are the library's again.
 
     >>> import minit2v
-    >>> from minit2v.blocks import TemporalConv
+    >>> from minit2v.networks.blocks import TemporalConv
     >>> class Silent(TemporalConv):
     ...     def forward(self, x, f):
     ...         return x                 # as if no frame knew of the others
@@ -54,51 +57,69 @@ def swap(pipe, **replacements):
             holder[key] = value
 
 
-def _original(name):
+def _original(name: str) -> Any:
     """The library's object of a name. Raises UserError if there is none, or more than one."""
     module, _, short = name.rpartition(".")
     found = {}
     for place, namespace in _namespaces():
         value = namespace.get(short)
-        if getattr(value, "__module__", None) == place and place.removeprefix("minit2v.").endswith(module):
+        if getattr(value, "__module__", None) == place and f".{place}".endswith(f".{module}" if module else ""):
             found[place.removeprefix("minit2v.")] = value
     if len(found) != 1:
         several = f"several ({', '.join(f'{place}.{short}' for place in found)}); name the module" if found else "none"
-        raise UserError(f"swap: expected the name of a class or function of minit2v, found {name!r}, "
-                        f"of which there are {several}")
+        raise UserError(f"swap: expected the name of one class or function of minit2v, found {name!r}: "
+                        f"there are {several}")
     return found.popitem()[1]
 
 
-def _namespaces():
-    """(name, namespace) of every module of the library that is imported, but the lab's."""
+def _namespaces() -> Iterator[tuple[str, dict]]:
+    """(name, namespace) of every module of the library that is imported, except the lab's."""
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("minit2v.") and not name.startswith("minit2v.lab") and module is not None:
+        if name.startswith("minit2v.") and not name.startswith("minit2v.lab") and isinstance(module, ModuleType):
             yield name, vars(module)
 
 
-def _replace(old, new):
-    """Put `new` wherever modules, and tables of modules such as SAMPLERS, hold `old`; what it takes to undo that."""
+def _replace(old: Any, new: Any) -> list[tuple[dict, str, Any]]:
+    """Put `new` wherever modules, their tables (NETWORKS) and the rows of these (SAMPLERS) hold `old`.
+
+    Returns the holders, keys and values that undo it.
+    """
     undo = []
     for _, namespace in list(_namespaces()):
         tables = [value for key, value in namespace.items() if isinstance(value, dict) and not key.startswith("__")]
         for holder in (namespace, *tables):
-            for key in [key for key, value in holder.items() if value is old]:
-                undo.append((holder, key, old))
-                holder[key] = new
+            for key, value in list(holder.items()):
+                if (swapped := _with(value, old, new)) is not value:
+                    undo.append((holder, key, value))
+                    holder[key] = swapped
     return undo
 
 
-def _rebuilt(pipe, pairs):
+def _with(value: Any, old: Any, new: Any) -> Any:
+    """`new` if the value is `old`; a row of a table with `new` in its fields that hold `old`; else the value itself."""
+    if value is old:
+        return new
+    if not is_dataclass(value) or inspect.isclass(value):
+        return value
+    held = {field.name: new for field in fields(value) if getattr(value, field.name) is old}
+    return replace(value, **held) if held else value
+
+
+def _rebuilt(pipe: TextToVideo, pairs: list[tuple[Any, Any]]) -> TextToVideo:
+    """A copy of the model whose parts that contain a replaced class are built again.
+
+    A part is an attribute of the model that has settings of the same name in the preset.
+    """
     swapped = copy.copy(pipe)
     current = {old: new for old, new in pairs if inspect.isclass(old)}
-    for part, setting in PARTS.items():
-        own = getattr(pipe, part)
+    for part, own in vars(pipe).items():
+        settings = getattr(pipe.preset, part, None)
         modules = list(own.modules()) if isinstance(own, torch.nn.Module) else [own]
-        if not any(type(module) in current for module in modules):
+        if not is_dataclass(settings) or not any(type(module) in current for module in modules):
             continue
         build = current.get(type(own), type(own))
         try:
-            new = build(getattr(pipe.preset, setting))
+            new = build(settings)
         except TypeError as error:
             built = "; ".join(f"{old.__name__}{inspect.signature(old)}" for old in current)
             raise UserError(f"swap: expected a class built like the library's, {built}; found: {error}") from error
@@ -109,7 +130,7 @@ def _rebuilt(pipe, pairs):
     return swapped
 
 
-def _carry_over(own, new, current):
+def _carry_over(own: torch.nn.Module, new: torch.nn.Module, current: dict) -> None:
     """Fill a network with the weights of another by name. Raises UserError naming the first that does not fit."""
     names = ", ".join(getattr(value, "__name__", str(value)) for value in current.values())
     given, wanted = own.state_dict(), new.state_dict()

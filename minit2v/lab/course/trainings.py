@@ -1,26 +1,27 @@
-"""A recorded training of the autoencoder: its curves, and what it gave back of the same few frames at many steps.
+"""The trainings of notebook 03: a nano autoencoder with a codebook, as a loop to look inside, and recorded.
 
-    run = record(task_of("late"), 1200, name="late")     a training, minutes on a CPU    scripts/record_vqgan.py
-    run = Run.load("nano-vqgan-late")                    a shipped one                   data/runs/
-    lab.RunReplay(run)                                   the widget that shows it
-
-The file is a numpy archive without pickles (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html);
-the pictures in it are one WebP.
+    task = task_of("late")                               networks, losses, data
+    for step, report in training(task, 1500): …          the loop
+    run = record_training(task, 1500, "late", [0, 500])  a `TrainingRun`, after minutes on a CPU
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minit2v.datasets import find_data
+from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.networks.bottleneck import Codebook, perplexity
+from minit2v.pixels import to_pixels, to_signed
 from minit2v.presets import get
-from minit2v.recording.run import Run
-from minit2v.training.autoencoder import VQGANConfig, VQGANTask, to_signed
+from minit2v.recipes import settings_of
+from minit2v.recording.run import TrainingRun
+from minit2v.training.autoencoder import AutoencoderTask, AutoencoderTraining
 from minit2v.training.trainer import learning_rate, step_generator
 
 BATCH, RATE, SEED = 16, 2e-3, 0  # of every training here
@@ -28,7 +29,7 @@ CODES = 128  # of the codebook
 EVERY = 5  # steps that make one point of a curve, their mean
 MEASURED = 64  # frames of the split `val` that are measured
 SHOWN = [13, 3, 2, 5]  # those of them that are kept as pictures: a ring, a cross, a small triangle, a star
-ADVERSARIAL = {"adversarial": 0.1, "hinge": 1.0}  # ten times the library's, so that its effect is seen in minutes
+ADVERSARIAL = {"adversarial": 0.1, "hinge": 1.0}  # ten times the recipe's, so that its effect is seen in minutes
 VARIANTS = {  # name -> (settings of the loss, does the codebook collapse)
     "late": (ADVERSARIAL, False),
     "early": (ADVERSARIAL | {"start": 0.0, "ramp": 1e-9}, False),
@@ -37,9 +38,7 @@ VARIANTS = {  # name -> (settings of the loss, does the codebook collapse)
 }
 
 
-
-
-def task_of(variant: str = "late") -> VQGANTask:
+def task_of(variant: str = "late") -> AutoencoderTask:
     """The nano autoencoder with a codebook of 128 codes and its losses, untrained, the same each time.
 
     Args:
@@ -52,14 +51,16 @@ def task_of(variant: str = "late") -> VQGANTask:
     torch.manual_seed(SEED)
     nano = get("nano")
     nano = replace(nano, autoencoder=replace(nano.autoencoder, bottleneck="codebook", codes=CODES))
-    task = VQGANTask(nano, VQGANConfig(**settings))
+    known = {field.name for field in fields(AutoencoderTraining)}
+    recipe = {name: value for name, value in settings_of("nano", "autoencoder").items() if name in known}
+    task = AutoencoderTask(nano, AutoencoderTraining(**recipe | settings), find_data("moving-things"))
     if collapse:
         never_restarted(task.autoencoder.bottleneck)
     return task
 
 
 def never_restarted(book: Codebook) -> None:
-    """Start a codebook as the first VQGAN's is started, uniformly between -1/k and 1/k, and leave the dead dead."""
+    """Start a codebook as the first VQGAN did, uniformly between -1/k and 1/k, and restart no dead code."""
     k = len(book.codes)
     book.codes.uniform_(-1 / k, 1 / k, generator=torch.Generator().manual_seed(SEED))
     book.usage.fill_(1 / k)
@@ -67,8 +68,8 @@ def never_restarted(book: Codebook) -> None:
     book.dead_below = 0.0
 
 
-def training(task: VQGANTask, steps: int, stop: int | None = None) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train a task, yielding the number of steps done and what the last one reported: a loop to look inside.
+def training(task: AutoencoderTask, steps: int, stop: int | None = None) -> Iterator[tuple[int, dict[str, float]]]:
+    """Train a task, yielding the number of steps done and the report of the last one: a loop to look inside.
 
     The library's own loop, `minit2v.training.trainer`, has the same batches and learning rate, and can be resumed.
 
@@ -89,9 +90,9 @@ def training(task: VQGANTask, steps: int, stop: int | None = None) -> Iterator[t
         yield step + 1, report
 
 
-def record(task: VQGANTask, steps: int, name: str, pictures_at: list[int]) -> Run:
-    """Train a task to its end and keep what a `Run` keeps: the mean of every few reports, and measurements and
-    pictures of frames it is not trained on, after the given numbers of steps. A bar tells the time that is left."""
+def record_training(task: AutoencoderTask, steps: int, name: str, pictures_at: list[int]) -> TrainingRun:
+    """Train a task to its end, with a progress bar, and record it: the mean of every few reports, and, after the given
+    numbers of steps, measurements and pictures of frames that it is not trained on."""
     from tqdm import tqdm
 
     frames = unseen_frames()
@@ -110,7 +111,7 @@ def record(task: VQGANTask, steps: int, name: str, pictures_at: list[int]) -> Ru
             look(step)
     curves = {key: smoothed(reports, key) for key in dict.fromkeys(key for report in reports for key in report)}
     curves |= {key: tuple(np.array(pairs).T) for key, pairs in measured.items()}
-    return Run(name, curves, to_pixels(frames[SHOWN]), np.array([*made]), np.stack([*made.values()]))
+    return TrainingRun(name, curves, to_pixels(frames[SHOWN]).numpy(), np.array([*made]), np.stack([*made.values()]))
 
 
 def smoothed(reports: list[dict[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -121,14 +122,12 @@ def smoothed(reports: list[dict[str, float]], key: str) -> tuple[np.ndarray, np.
 
 def unseen_frames() -> Tensor:
     """Pictures of the split `val`: (64, 3, 32, 32) in [-1, 1]."""
-    from minit2v.datasets.moving_things import MovingThings
-
-    return to_signed(torch.from_numpy(MovingThings("val", size=32, images=True).batch(range(MEASURED))[0][:, 0]))
+    return to_signed(MovingThings("val", size=32, images=True).batch(range(MEASURED)).frames[:, 0])
 
 
 @torch.no_grad()
-def examine(task: VQGANTask, frames: Tensor) -> tuple[np.ndarray, dict[str, float]]:
-    """What the network gives back of the frames to be shown, uint8 (k, H, W, 3), and figures over all of them."""
+def examine(task: AutoencoderTask, frames: Tensor) -> tuple[np.ndarray, dict[str, float]]:
+    """Reconstructions of the frames that are shown, uint8 (k, H, W, 3), and figures over all frames."""
     network, book = task.autoencoder, task.autoencoder.bottleneck
     features = network.features(frames.to(task.device))
     vectors = features.permute(0, 2, 3, 1).flatten(0, 2)  # (n c h w) -> ((n h w) c)
@@ -142,14 +141,10 @@ def examine(task: VQGANTask, frames: Tensor) -> tuple[np.ndarray, dict[str, floa
         "unseen: perplexity": perplexity(share),
         "unseen: std of latents": latents.std(),
     }
-    return to_pixels(given_back[SHOWN]), {key: value.item() for key, value in figures.items()}
+    return to_pixels(given_back[SHOWN]).numpy(), {key: value.item() for key, value in figures.items()}
 
 
 def fine_edges(frames: Tensor) -> Tensor:
-    """Mean size of the finest edges: what halving and doubling the frames takes away."""
+    """Mean size of the finest edges, which halving and doubling the frames takes away."""
     return (frames - F.interpolate(F.avg_pool2d(frames, 2), scale_factor=2.0)).abs().mean()
 
-
-def to_pixels(frames: Tensor) -> np.ndarray:
-    """(n 3 H W) in [-1, 1] -> uint8 (n H W 3)."""
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

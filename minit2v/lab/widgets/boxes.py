@@ -1,7 +1,7 @@
 """Maps of networks: boxes with shapes, parameters and source, and the lines between them.
 
-    Box    a part of a network: where it is drawn, what goes in and out, what it has learnt, where it is written
-    BoxMap the widget that shows boxes; `UNetMap` and `PipelineMap` say which
+    Box       a part of a network: its place, what goes in and out, its parameters, its source
+    BoxMap    the widget that shows boxes; `UNetMap` and `PipelineMap` say which
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import nn
 from minit2v.lab.course.source import Source
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files
-from minit2v.networks.blocks import TemporalConv, TemporalTransformer
+from minit2v.networks import blocks
 
 
 @dataclass
@@ -32,10 +32,10 @@ class Box:
     parameters: int = 0
     temporal: int = 0  # those of layers along time
     parts: list[tuple[str, int, int]] = field(default_factory=list)  # name and class, parameters, temporal ones
-    source: str = ""  # "minit2v/blocks.py, lines 216–236"
+    source: str = ""  # "minit2v/networks/blocks.py, lines 216–236"
     code: str = ""
 
-    def written_in(self, obj) -> "Box":
+    def with_source(self, obj) -> "Box":
         """The same box with the source of a class or function of the library."""
         source = Source(obj)
         self.source, self.code = source.title, "\n".join(source.lines)
@@ -43,7 +43,8 @@ class Box:
 
 
 def along_time(module: nn.Module) -> bool:
-    return isinstance(module, (TemporalConv, TemporalTransformer))  # looked up here: `lab.swap` may have replaced them
+    # looked up in their module, where `lab.swap` may have replaced them
+    return isinstance(module, (blocks.TemporalConv, blocks.TemporalTransformer))
 
 
 def count(modules: Iterable[nn.Module | None]) -> tuple[int, int]:
@@ -56,7 +57,7 @@ def count(modules: Iterable[nn.Module | None]) -> tuple[int, int]:
 
 
 def parts_of(module: nn.Module) -> list[tuple[str, int, int]]:
-    """What a module's parameters are in, itself or its children: (name and class, parameters, temporal ones)."""
+    """Where a module has its parameters, in itself or its children: (name and class, parameters, temporal ones)."""
     result = [(name, parameter.numel(), 0) for name, parameter in module.named_parameters(recurse=False)]
     for name, child in module.named_children():
         total, temporal = count([child])
@@ -71,7 +72,7 @@ def shape_text(shape: Iterable[int]) -> str:
 
 
 class BoxMap(LabWidget):
-    """Boxes to be clicked or walked through with the arrow keys, and all that is known of the selected one.
+    """Boxes to click or to walk through with the arrow keys, and all about the selected one.
 
     Synced: `selected`, the number of a box.
     """

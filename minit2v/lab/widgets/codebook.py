@@ -23,6 +23,7 @@ from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.networks.bottleneck import Codebook, perplexity
+from minit2v.pixels import to_pixels
 from minit2v.recording.sheets import atlas
 
 SHOWN = 5  # nearest codes in the list
@@ -31,7 +32,7 @@ SHOWN = 5  # nearest codes in the list
 def vectors_of(codebook: Codebook, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     """Latents before the codebook, (n c h w) or (c h w), as vectors ((n h w) c), and (n, h, w)."""
     if not isinstance(codebook, Codebook):
-        raise UserError(f"codebook: expected minit2v.bottleneck.Codebook, found {type(codebook).__name__}")
+        raise UserError(f"codebook: expected minit2v.networks.bottleneck.Codebook, found {type(codebook).__name__}")
     c = codebook.codes.shape[1]
     latents = latents[None] if latents.ndim == 3 else latents
     if latents.ndim != 4 or latents.shape[1] != c:
@@ -79,7 +80,7 @@ class CodebookPicker(LabWidget):
     """Pick a cell of a frame: its nearest codes with distances, the one it takes, and all codes on a plane.
 
     Args:
-        codebook: a `minit2v.bottleneck.Codebook`.
+        codebook: a `minit2v.networks.bottleneck.Codebook`.
         latents: what the encoder hands to it, (n c h w) or (c h w): `autoencoder.features(frames)`.
         decode: latents (n c h w) -> frames (n 3 H W) in [-1, 1]; then the decoded frames are shown as well.
 
@@ -107,8 +108,7 @@ class CodebookPicker(LabWidget):
         self.decoded, frames, tiles = None, b"", {}
         if decode is not None:
             decoded = decode(codebook.quantize(rearrange(vectors, "(n h w) c -> n c h w", n=n, h=h)))
-            self.decoded = rearrange(decoded.float().cpu() * 127.5 + 127.5, "n c H W -> n H W c").clamp(0, 255)
-            self.decoded = self.decoded.to(torch.uint8).numpy()
+            self.decoded = to_pixels(decoded).cpu().numpy()
             frames, tiles = atlas(self.decoded)
         self.facts_ = {
             "n": n, "h": h, "w": w, "k": self.nearest.shape[1], "codes": len(self.codes), "share": share,

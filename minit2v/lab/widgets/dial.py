@@ -16,7 +16,8 @@ import traitlets
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.lab.widgets.base import LabWidget, files, pack, to_uint8
-from minit2v.lab.widgets.pictures import LIMIT, channels, enlarge, sheet, spread
+from minit2v.lab.widgets.pictures import LIMIT, channels, enlarge, sheet
+from minit2v.pixels import evenly, to_signed
 from minit2v.video import Clip
 
 COLUMNS, TILES, TILE = 6, 12, 96  # of the static picture: noise does not compress, so there are few tiles
@@ -67,7 +68,7 @@ class NoiseDial(LabWidget):
         super().__init__(name, info=info, numbers=numbers, numbers_layout=layout, **traits)
 
     def _limits(self, clip):
-        """The numbers that are shown black and white, the same for every t."""
+        """The numbers shown as black and as white, the same for every t."""
         if self.x0.shape[1] != 3:
             return [-LIMIT, LIMIT]
         if getattr(getattr(clip, "pixels", clip), "dtype", None) == np.uint8:
@@ -102,7 +103,7 @@ class NoiseDial(LabWidget):
 
     def picture(self):
         names, middle = list(self.alpha_bar)[:COLUMNS], len(self.x0) // 2
-        times = spread(len(self.alpha_bar[names[0]]), min(COLUMNS, TILES // len(names)))
+        times = evenly(len(self.alpha_bar[names[0]]), min(COLUMNS, TILES // len(names)))
         tiles = [[self._tile(self.x_t(t, name)[middle]) for t in times] for name in names]
         return sheet(tiles, [f"t {t}" for t in times], names)
 
@@ -117,7 +118,7 @@ def centred(clip):
     if isinstance(clip, Clip):
         clip = clip.pixels
     if isinstance(clip, np.ndarray) and clip.dtype == np.uint8 and clip.ndim == 4 and clip.shape[3] == 3:
-        return np.moveaxis(clip, 3, 1).astype(np.float32) / 127.5 - 1
+        return to_signed(clip).numpy()
     if isinstance(clip, torch.Tensor) and clip.ndim == 5 and len(clip) == 1:
         clip = clip[0]
     if not (isinstance(clip, torch.Tensor) and clip.ndim == 4 and clip.is_floating_point() and clip.numel()):

@@ -5,6 +5,8 @@
 
 import numpy as np
 
+from minit2v.lab.packages import needed
+
 SHARPNESS = 1.6  # picture pixels per screen pixel
 INK, FAINT, LINE = "#222222", "#666666", "#bbbbbb"
 
@@ -13,18 +15,15 @@ DIVERGING = ("#053061", "#4393c3", "#f7f7f7", "#e69138", "#7f3b08")  # as in lab
 
 def diagram(width: int, height: int):
     """An empty white figure of width x height screen pixels and its only axes, whose units are those pixels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
+    figure = needed("matplotlib.figure").Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     return figure, axes
 
 
 def box(axes, x, y, width, height, colour="none", edge=LINE, thickness=0.8):
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=edge, linewidth=thickness))
+    rectangle = needed("matplotlib.patches").Rectangle
+    axes.add_patch(rectangle((x, y), width, height, facecolor=colour, edgecolor=edge, linewidth=thickness))
 
 
 def text(axes, x, y, words, size=12, colour=INK, align="left", **options):
@@ -40,15 +39,11 @@ def image(axes, picture, x, y, width, height, **options):
 
 def diverging():
     """A colour map for numbers around 0."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("diverging", DIVERGING)
+    return needed("matplotlib.colors").LinearSegmentedColormap.from_list("diverging", DIVERGING)
 
 
 def pixels(figure) -> np.ndarray:
     """The drawn figure, uint8 (H, W, 3)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
+    canvas = needed("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

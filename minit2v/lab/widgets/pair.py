@@ -50,5 +50,5 @@ class LinkedScrubbers(LabWidget):
         return f"Two runs, one above the other. {self.a.alt()} {self.b.alt()}"
 
     def picture(self):
-        frames = min(len(scrubber.flight.frames) for scrubber in (self.a, self.b))
+        frames = min(len(scrubber.recording.frames) for scrubber in (self.a, self.b))
         return moving(frames, lambda frame: stack([self.a.moment(frame), self.b.moment(frame)]))

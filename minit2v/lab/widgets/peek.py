@@ -18,9 +18,11 @@ import torch
 import traitlets
 
 from minit2v.errors import UserError
+from minit2v.lab.packages import needed
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files
 from minit2v.networks.autoencoder import VQGAN
+from minit2v.pixels import evenly, to_pixels, to_signed
 from minit2v.recording.sheets import atlas
 
 STOPS = 81  # of the slider; odd, so that 0 is one
@@ -34,17 +36,15 @@ def key(channel: int, row: int, column: int) -> str:
 
 def heat(difference: np.ndarray) -> np.ndarray:
     """Differences of pixels, uint8 (H W 3), as a picture: black none, pale yellow 128 or more in some channel."""
-    from matplotlib import colormaps
-
     amount = np.minimum(difference.max(axis=-1) / 128, 1)
-    return (colormaps["inferno"](amount)[..., :3] * 255).astype(np.uint8)
+    return (needed("matplotlib").colormaps["inferno"](amount)[..., :3] * 255).astype(np.uint8)
 
 
 class Peek:
     """A frame's latents and what decoding them gives after some of the numbers were changed.
 
     Args:
-        autoencoder: a `minit2v.autoencoder.VQGAN`.
+        autoencoder: a `minit2v.networks.autoencoder.VQGAN`.
         pixels: uint8 (H, W, 3).
         scale: latents are shown and edited times this number; by default the model's own scale factor.
     """
@@ -57,8 +57,8 @@ class Peek:
         self.autoencoder, self.pixels = autoencoder, pixels
         self.scale = autoencoder.config.scale_factor if scale is None else scale
         self.weight = next(autoencoder.parameters())
-        frame = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(self.weight.device)
-        self.latents = autoencoder.encode(frame.to(self.weight.dtype) / 127.5 - 1)[0]  # unscaled, (c h w)
+        frame = to_signed(np.array(pixels))[None]  # (H W 3) -> (1 3 H W)
+        self.latents = autoencoder.encode(frame.to(self.weight))[0]  # unscaled, (c h w)
         self.plain = self.decode([{}])[0]
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class Peek:
                 one[self.place(place)] = value / self.scale
         one_by_one = latents.split(1)  # a batch may round otherwise, and no change must be no difference
         frames = torch.cat([self.autoencoder.decode(part).float().cpu() for part in one_by_one])
-        return (frames * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return to_pixels(frames).numpy()
 
     def place(self, name: str) -> tuple[int, ...]:
         """(channel, row, column) of its name. UserError for a place that the latents do not have."""
@@ -125,7 +125,7 @@ class LatentPeek(LabWidget):
         values = np.linspace(-limit, limit, STOPS)
         if recorded is None:
             recorded = 9 if pixels.shape[-3] * pixels.shape[-2] <= SMALL else 3
-        chosen = np.linspace(0, STOPS - 1, recorded).round().astype(int)
+        chosen = evenly(STOPS, recorded)
         self.recorded = [{}] + [{key(i, row, column): float(values[stop])} for i in range(c) for stop in chosen]
         self.tiles = peek.pictures(self.recorded)
         recordings, tiles = atlas(np.concatenate([peek.pixels[None], self.tiles]))

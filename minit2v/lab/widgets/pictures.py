@@ -7,7 +7,7 @@
 
 import numpy as np
 
-from minit2v.lab.pictures import encoded, row, stack, written
+from minit2v.lab.pictures import encoded, line_of_text, row, stack
 from minit2v.lab.widgets import figures
 
 MOST_BYTES = 150_000  # of a static picture: notebooks hold several and stay below 1.5 MB
@@ -38,13 +38,13 @@ def sheet(rows, top, left):
     >>> sheet(np.zeros((2, 3, 32, 32, 3), np.uint8), ["a", "b", "c"], ["first", "second"]).shape[0]
     90
     """
-    margin = max(written(text).shape[1] for text in left)
-    head = [written("", margin)] + [written(text, tile.shape[1]) for text, tile in zip(top, rows[0])]
-    return stack([row(head)] + [row([written(text, margin), *tiles]) for text, tiles in zip(left, rows)])
+    margin = max(line_of_text(text).shape[1] for text in left)
+    head = [line_of_text("", margin)] + [line_of_text(text, tile.shape[1]) for text, tile in zip(top, rows[0])]
+    return stack([row(head)] + [row([line_of_text(text, margin), *tiles]) for text, tiles in zip(left, rows)])
 
 
 def moving(count, make):
-    """The pictures make(0), …, make(count - 1): of all, or as many as a file of 150 kB has room for; at least one.
+    """The pictures make(0), …, make(count - 1): all, or as many as a file of 150 kB has room for; at least one.
 
     Returns uint8 (n, H, W, 3), or (H, W, 3) of the middle one.
     """
@@ -54,11 +54,3 @@ def moving(count, make):
             return pictures[::every]
     return pictures[count // 2]
 
-
-def spread(length, n):
-    """At most n whole numbers, evenly from 0 to length - 1.
-
-    >>> spread(16, 4)
-    [0, 5, 10, 15]
-    """
-    return np.unique(np.linspace(0, length - 1, min(n, length)).round().astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""PipelineMap: text to video in one picture; a box tells its shapes, parameters, file, and the notebook that builds it.
+"""PipelineMap: ModelScopeT2V in one picture; a box shows its shapes, parameters, file, and the notebook that builds it.
 
     prompt ─> text encoder ─>  UNet   ─> …           the text enters from the left, the noise from below;
                               ↕    (every step)      UNet and sampler take turns;
@@ -15,9 +15,10 @@ from minit2v.diffusion import samplers
 from minit2v.errors import UserError
 from minit2v.lab.widgets.boxes import Box, BoxMap, count, parts_of, shape_text
 from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.networks.unet import UNet
-from minit2v.presets import Preset
+from minit2v.presets import ModelScopePreset, Preset
 from minit2v.video import Clip
 
 NOTEBOOKS = {
@@ -28,22 +29,24 @@ NOTEBOOKS = {
 
 
 class PipelineMap(BoxMap):
-    """A text-to-video model as boxes: pick one for its shapes, parameters, source and notebook.
+    """A text encoder, a UNet and an autoencoder as boxes: pick one for its shapes, parameters, source and notebook.
 
     Args:
-        pipe: a `TextToVideo`, or a preset, of which the networks are then built without memory.
+        pipe: a `TextToVideo` of the system modelscope, or its preset: then the networks are built without memory.
 
-    Synced: `selected`, the number of a box. UserError for something else.
+    Synced: `selected`, the number of a box. UserError for something else, such as a model of another system.
     """
 
     def __init__(self, pipe, name: str | None = None):
         self.preset = pipe if isinstance(pipe, Preset) else getattr(pipe, "preset", None)
-        if self.preset is None:
-            raise UserError(f"pipe: expected a TextToVideo or a preset, found {type(pipe).__name__}")
+        if not isinstance(self.preset, ModelScopePreset):
+            found = f"system {self.preset.system}" if isinstance(self.preset, Preset) else type(pipe).__name__
+            raise UserError(f"PipelineMap: expected a model or a preset of the system {ModelScopePreset.system}, "
+                            f"found {found}; it draws no other")  # fmt: skip
         if pipe is self.preset:
             with torch.device("meta"):
-                parts = {"text": TextEncoder, "unet": UNet, "autoencoder": VQGAN}
-                pipe = SimpleNamespace(**{part: build(getattr(pipe, part)) for part, build in parts.items()})
+                parts = {part: NETWORKS[part](getattr(pipe, part)) for part in ("text", "unet", "autoencoder")}
+            pipe = SimpleNamespace(**parts)
         self.parameters = sum(count([part])[0] for part in (pipe.text, pipe.unet, pipe.autoencoder))
         boxes = self._boxes(pipe)
         title = f"{self.preset.name}: from a prompt to a clip, {self.parameters:,} parameters"
@@ -87,7 +90,7 @@ class PipelineMap(BoxMap):
             facts = [*facts, ("notebook", NOTEBOOKS[title])]
             named = {"text encoder": "pipe.text", "UNet": "pipe.unet", "autoencoder": "pipe.autoencoder"}
             box = Box(named.get(title, title), title, *place, note, facts, total, temporal, parts)
-            boxes[title] = box.written_in(source)
+            boxes[title] = box.with_source(source)
         return boxes
 
     def _lines(self, boxes: dict[str, Box]) -> list[dict]:

@@ -1,11 +1,11 @@
-"""RunReplay: the curves of a training under a cursor, and what the network gave back of some frames at that step.
+"""RunReplay: the curves of a training under a cursor, and the network's reconstructions of some frames at that step.
 
     l1 │╲                 frames     ▣ ▣ ▣ ▣
        │ ╲___|___         late       ▣ ▣ ▣ ▣     several runs: a line and a row each, under one slider
        └─────┴───         early      ▣ ▣ ▣ ▣
     step ────●───
 
-A training that is going on can draw its points over the recorded ones: `append`.
+A training in progress can draw its points over the recorded ones: `append`.
 """
 
 import numpy as np
@@ -15,8 +15,9 @@ from minit2v.errors import UserError
 from minit2v.lab.pictures import stack
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files, pack
-from minit2v.lab.widgets.pictures import enlarge, sheet, spread
-from minit2v.recording.run import Run
+from minit2v.lab.widgets.pictures import enlarge, sheet
+from minit2v.pixels import evenly
+from minit2v.recording.run import TrainingRun
 from minit2v.recording.sheets import atlas
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # as in drawing.js
@@ -24,10 +25,10 @@ COLUMNS, TILES, TILE = 7, 4, 64  # of the static picture: steps, rows of frames,
 
 
 class RunReplay(LabWidget):
-    """Recorded trainings: choose a curve, move the cursor over the steps, and see the frames that were given back.
+    """Recorded trainings: choose a curve, move the cursor over the steps, and see the reconstructed frames.
 
     Args:
-        runs: a `Run`, or several with the same frames and steps of pictures.
+        runs: a `TrainingRun`, or several with the same frames and steps of pictures.
         name: see `LabWidget`.
         traits: where it begins: at, curve.
 
@@ -47,9 +48,9 @@ class RunReplay(LabWidget):
     tiles_layout = traitlets.Dict().tag(sync=True)
 
     def __init__(self, runs, name=None, **traits):
-        self.runs = [runs] if isinstance(runs, Run) else list(runs)
-        if not self.runs or not all(isinstance(run, Run) for run in self.runs):
-            raise UserError(f"RunReplay: expected a Run or several, found {runs!r:.80}")
+        self.runs = [runs] if isinstance(runs, TrainingRun) else list(runs)
+        if not self.runs or not all(isinstance(run, TrainingRun) for run in self.runs):
+            raise UserError(f"RunReplay: expected a TrainingRun or several, found {runs!r:.80}")
         first = self.runs[0]
         self.steps, self.frames = first.steps, first.frames
         for run in self.runs[1:]:
@@ -81,7 +82,7 @@ class RunReplay(LabWidget):
         return proposal.value
 
     def append(self, step, report):
-        """Draw what a step of a living training reported, {curve: value}, over the recorded lines."""
+        """Draw over the recorded lines what a step of a running training reported, {curve: value}."""
         live = {key: [[*steps], [*values]] for key, (steps, values) in self.live.items()}
         for key, value in report.items():
             steps, values = live.setdefault(key, [[], []])
@@ -98,7 +99,7 @@ class RunReplay(LabWidget):
                 "of some frames, from the first steps on the left to the last, and the frames themselves.")
 
     def picture(self):
-        chosen = spread(len(self.steps), COLUMNS)
+        chosen = evenly(len(self.steps), COLUMNS)
         top = [*(f"step {step}" for step in self.steps[chosen]), "frame"]
         rows, left = [], []
         for run in self.runs:

@@ -23,35 +23,41 @@ function percent(value, [low, high]) {
   return `${(100 * (low + (value / 255) * (high - low))).toFixed(1)} %`;
 }
 
-async function openFlight(model) {
+const alphaBar = (run, i) => (run.alphaBar ? ` · ᾱ ${run.alphaBar[i].toFixed(3)}` : "");
+
+// What Python sent, and how the decoded latents are called: x₀, or x where the system has no x₀.
+async function openRecording(model) {
   const side = model.get("compact") ? SIDES.compact : SIDES.wide;
   const numbers = await openNumbers(model.get("numbers"), model.get("numbers_layout"));
   const pictures = await openAtlas(model.get("pictures"), model.get("pictures_layout"));
-  return { ...model.get("info"), numbers, pictures, side };
+  const info = model.get("info");
+  const [decoded, seen] = info.shown === "x0" ? ["x₀ decoded", "x₀ decoded, the clip that the network sees"]
+    : ["x decoded", "x decoded, the clip after the step"];
+  return { ...info, numbers, pictures, side, decoded, seen };
 }
 
 // ---- the views: each gives {node, draw(step, frame, word), caption(word), legend} ----------------------------------
 
-function channels(flight, name, caption) {
-  const { shape: [, frames, count, height, width], data } = flight.numbers[name];
-  const tiles = channelTiles(count, height, width, flight.side);
+function channels(run, name, caption) {
+  const { shape: [, frames, count, height, width], data } = run.numbers[name];
+  const tiles = channelTiles(count, height, width, run.side);
   const draw = (step, frame) =>
-    tiles.draw(data, (step * frames + frame) * count * height * width, flight.ranges[name][step]);
+    tiles.draw(data, (step * frames + frame) * count * height * width, run.ranges[name][step]);
   return { node: tiles.node, draw, caption: () => caption, legend: latentLegend() };
 }
 
-function asColour(flight) {
-  const { shape: [, frames, count, height, width], data } = flight.numbers.x;
-  const node = newCanvas("latents as colours", width, height, ...fit(width, height, flight.side));
+function asColour(run) {
+  const { shape: [, frames, count, height, width], data } = run.numbers.x;
+  const node = newCanvas("latents as colours", width, height, ...fit(width, height, run.side));
   const cells = height * width, context = node.getContext("2d");
   const draw = (step, frame) => {
-    const [low, high] = flight.ranges.x[step];
+    const [low, high] = run.ranges.x[step];
     const image = context.createImageData(width, height), start = (step * frames + frame) * count * cells;
     for (let i = 0; i < cells; i++) {
       for (let colour = 0; colour < 3; colour++) {
-        let sum = flight.projection[count][colour];
+        let sum = run.projection[count][colour];
         for (let c = 0; c < count; c++) {
-          sum += flight.projection[c][colour] * (low + (data[start + c * cells + i] / 255) * (high - low));
+          sum += run.projection[c][colour] * (low + (data[start + c * cells + i] / 255) * (high - low));
         }
         image.data[4 * i + colour] = Math.round(sum);       // clipped to 0..255 by the array
       }
@@ -62,46 +68,46 @@ function asColour(flight) {
   return { node, draw, caption: () => "after the step; red, green, blue: sums of channels" };
 }
 
-function oneFrame(flight, label) {
-  const { width, height } = flight.pictures;
-  const node = newCanvas(label, width, height, ...fit(width, height, flight.side));
-  return { node, draw: (step, frame) => flight.pictures.draw(node, step * flight.frames.length + frame) };
+function oneFrame(run, label) {
+  const { width, height } = run.pictures;
+  const node = newCanvas(label, width, height, ...fit(width, height, run.side));
+  return { node, draw: (step, frame) => run.pictures.draw(node, step * run.frames.length + frame) };
 }
 
-function allFrames(flight, choose) {
-  const { width, height } = flight.pictures, columns = Math.ceil(Math.sqrt(flight.frames.length));
-  const [W, H] = fit(width, height, flight.side).map((side) => Math.floor(side / columns) - 2);
-  const tiles = flight.frames.map((number) => newCanvas(`frame ${number + 1}`, width, height, W, H));
+function allFrames(run, choose) {
+  const { width, height } = run.pictures, columns = Math.ceil(Math.sqrt(run.frames.length));
+  const [W, H] = fit(width, height, run.side).map((side) => Math.floor(side / columns) - 2);
+  const tiles = run.frames.map((number) => newCanvas(`frame ${number + 1}`, width, height, W, H));
   tiles.forEach((tile, i) => tile.addEventListener("click", () => choose(i)));
   const node = element("div", { class: "mt-tiles", style: `grid-template-columns: repeat(${columns}, max-content)` },
     ...tiles);
   const draw = (step, frame) => tiles.forEach((tile, i) => {
-    flight.pictures.draw(tile, step * flight.frames.length + i);
+    run.pictures.draw(tile, step * run.frames.length + i);
     tile.classList.toggle("mt-mark", i === frame);
   });
-  return { node, draw, caption: () => "x₀ decoded, all frames; click one" };
+  return { node, draw, caption: () => `${run.decoded}, all frames; click one` };
 }
 
-function crossAttention(flight) {
-  const { shape: [, count, frames, height, width], data } = flight.numbers.cross;
-  const { node: picture, draw: drawPicture } = oneFrame(flight, "decoded frame");
-  const { width: W, height: H } = flight.pictures;
-  const glow = newCanvas("attention", width, height, ...fit(W, H, flight.side));
+function crossAttention(run) {
+  const { shape: [, count, frames, height, width], data } = run.numbers.cross;
+  const { node: picture, draw: drawPicture } = oneFrame(run, "decoded frame");
+  const { width: W, height: H } = run.pictures;
+  const glow = newCanvas("attention", width, height, ...fit(W, H, run.side));
   const scale = legend(AMOUNT);
   glow.classList.add("mt-over");
   const node = element("div", { class: "mt-stack" }, picture, glow);
   const draw = (step, frame, word) => {
     drawPicture(step, frame);
-    const cells = height * width, first = (step * count + Math.max(0, flight.words.indexOf(word))) * frames * cells;
+    const cells = height * width, first = (step * count + Math.max(0, run.words.indexOf(word))) * frames * cells;
     const [least, most] = extremes(data, first, frames * cells);  // of this word, in all frames of this step
     paint(glow, data, first + frame * cells, stretched(GLOW, least, most));
-    scale.name(...[least, most].map((value) => percent(value, flight.ranges.cross[step])));
+    scale.name(...[least, most].map((value) => percent(value, run.ranges.cross[step])));
   };
   return { node, draw, caption: (word) => `share of attention that goes to “${word}”`, legend: scale };
 }
 
-function temporalAttention(flight, choose) {
-  const { side } = flight, frames = flight.frames.length, cell = side / frames;
+function temporalAttention(run, choose) {
+  const { side } = run, frames = run.frames.length, cell = side / frames;
   const matrix = newCanvas("frame by frame attention", frames, frames, side);
   const scale = legend(AMOUNT);
   const row = element("div", { class: "mt-matrix-row", style: `height: ${cell}px; width: ${side}px` });
@@ -110,8 +116,8 @@ function temporalAttention(flight, choose) {
     choose(Math.min(frames - 1, Math.max(0, Math.floor(y / cell))));
   } }, matrix, row);
   const draw = (step, frame) => {
-    paint(matrix, flight.numbers.temporal.data, step * frames * frames, AMOUNT);
-    scale.name(...[0, 255].map((value) => percent(value, flight.ranges.temporal[step])));
+    paint(matrix, run.numbers.temporal.data, step * frames * frames, AMOUNT);
+    scale.name(...[0, 255].map((value) => percent(value, run.ranges.temporal[step])));
     row.style.top = `${frame * cell}px`;
   };
   return { node, draw, caption: () => "row: a frame; column: the frame it looks at", legend: scale };
@@ -119,16 +125,16 @@ function temporalAttention(flight, choose) {
 
 // ---- the widget --------------------------------------------------------------------------------------------------
 
-function makeView(name, flight, compact, choose) {
+function makeView(name, run, compact, choose) {
   switch (name) {
-    case "latent channels": return channels(flight, "x", "latents after the step, channel by channel");
-    case "latent as colour": return asColour(flight);
-    case "clip x0": return channels(flight, "x0", "x₀, the clip that the network sees");
-    case "noise": return channels(flight, "eps", "the noise that the network sees");
-    case "decoded": return compact ? { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded" }
-      : allFrames(flight, choose);
-    case "cross-attention": return crossAttention(flight);
-    default: return temporalAttention(flight, choose);
+    case "latent channels": return channels(run, "x", "latents after the step, channel by channel");
+    case "latent as colour": return asColour(run);
+    case "clip x0": return channels(run, "x0", "x₀, the clip that the network sees");
+    case "noise": return channels(run, "eps", "the noise that the network sees");
+    case "decoded": return compact ? { ...oneFrame(run, "decoded frame"), caption: () => run.decoded }
+      : allFrames(run, choose);
+    case "cross-attention": return crossAttention(run);
+    default: return temporalAttention(run, choose);
   }
 }
 
@@ -155,37 +161,37 @@ function title({ prompt, model, settings }) {
 }
 
 async function render({ model, el }) {
-  const flight = await openFlight(model);
+  const run = await openRecording(model);
   const compact = model.get("compact");
   const set = (name) => (value) => put(model, name, value);
   const next = (name, count) => () => put(model, name, (model.get(name) + 1) % count);
   const plays = {
-    step: player("the steps", next("step", flight.steps.length), () => 250),
-    frame: player("the frames", next("frame", flight.frames.length), () => 1000 / flight.fps),
+    step: player("the steps", next("step", run.steps.length), () => 250),
+    frame: player("the frames", next("frame", run.frames.length), () => 1000 / run.fps),
   };
   let last = "frame";                                        // what the space bar plays
   const sliders = {
-    step: slider("step", { max: flight.steps.length - 1, onInput: set("step"), text: (i) =>
-      `${flight.steps[i] + 1} of ${flight.ofSteps} · t ${flight.t[i]} · ᾱ ${flight.alphaBar[i].toFixed(3)}` }),
-    frame: slider("frame", { max: flight.frames.length - 1, onInput: set("frame"), text: (i) =>
-      `${flight.frames[i] + 1} of ${flight.ofFrames}` }),
+    step: slider("step", { max: run.steps.length - 1, onInput: set("step"), text: (i) =>
+      `${run.steps[i] + 1} of ${run.ofSteps} · t ${run.t[i]}${alphaBar(run, i)}` }),
+    frame: slider("frame", { max: run.frames.length - 1, onInput: set("frame"), text: (i) =>
+      `${run.frames[i] + 1} of ${run.ofFrames}` }),
   };
   const views = {};
-  const viewOf = (name) => (views[name] = views[name] || makeView(name, flight, compact, set("frame")));
+  const viewOf = (name) => (views[name] = views[name] || makeView(name, run, compact, set("frame")));
   const oneOf = (name, options, chosen) => (compact ? menu(name, options, model.get(name), chosen, `a ${name} …`)
     : choice(name, options.map((option) => [option, option]), model.get(name), chosen));
-  const viewChoice = oneOf("view", flight.views, set("view"));
-  const wordChoice = oneOf("word", flight.words, (word) => {
+  const viewChoice = oneOf("view", run.views, set("view"));
+  const wordChoice = oneOf("word", run.words, (word) => {
     model.set("word", word);
     put(model, "view", "cross-attention");
   });
-  const left = compact ? null : panel(flight), right = panel(flight);
-  const seen = { ...oneFrame(flight, "decoded frame"), caption: () => "x₀ decoded, the clip that the network sees" };
+  const left = compact ? null : panel(run), right = panel(run);
+  const seen = { ...oneFrame(run, "decoded frame"), caption: () => run.seen };
 
-  const root = widgetRoot(el, `latent scrubber: ${flight.prompt}`, () => plays[last].toggle());
-  root.append(title(flight), viewChoice.node,
+  const root = widgetRoot(el, `latent scrubber: ${run.prompt}`, () => plays[last].toggle());
+  root.append(title(run), viewChoice.node,
     element("div", { class: "mt-row" }, left && left.node, right.node),
-    flight.numbers.cross ? element("div", { class: "mt-line" }, element("span", {}, "look up"), wordChoice.node) : "",
+    run.numbers.cross ? element("div", { class: "mt-line" }, element("span", {}, "look up"), wordChoice.node) : "",
     ...["step", "frame"].map((name) => element("div", { class: "mt-line", onfocusin: () => { last = name; } },
       plays[name].node, sliders[name].node)));
   root.classList.toggle("mt-compact", compact);

@@ -3,8 +3,9 @@
      step ──────●────────  5 of 12 · t 653 · ᾱ 0.12     left:  the clip that the network believes in (x0, decoded)
      frame ──●───────────  5 of 16                      right: latents, noise, attention … of that step and frame
 
-What it shows is a `recording.Flight`, live or from a file; all of it is sent to the browser once. `linked` puts two
-runs side by side that move together, to compare prompts or guidance.
+It shows a `recording.Recording`, live or from a file, and what the run's system has: no view of noise or attention
+without them. All of it is sent to the browser once. `linked` puts two runs side by side that move together, to compare
+prompts or guidance.
 """
 
 import numpy as np
@@ -12,11 +13,16 @@ import traitlets
 
 from minit2v.errors import UserError
 from minit2v.lab.widgets.base import LabWidget, files, pack
-from minit2v.lab.widgets.pictures import enlarge, moving, sheet, spread
-from minit2v.recording.flight import Flight
+from minit2v.lab.widgets.pictures import enlarge, moving, sheet
+from minit2v.pixels import evenly
+from minit2v.recording.recorder import recorded
+from minit2v.recording.recording import Recording
 from minit2v.recording.sheets import atlas
 
-VIEWS = ("latent channels", "latent as colour", "clip x0", "noise", "decoded", "cross-attention", "temporal attention")
+VIEWS = {  # name -> the array of the recording that it needs
+    "latent channels": "x", "latent as colour": "x", "clip x0": "x0", "noise": "eps", "decoded": "preview",
+    "cross-attention": "cross", "temporal attention": "temporal",
+}  # fmt: skip
 COLUMNS, TILE = 6, 64  # the static picture: steps, pixels of a tile
 
 
@@ -30,8 +36,11 @@ class LatentScrubber(LabWidget):
         cross-attention      where a word is looked up, over the decoded frame; click a word
         temporal attention   which frames look at which; click a row
 
+    A system without x0 has its latents after the step in the place of x0, and each view that needs what it lacks is
+    left out.
+
     Args:
-        flight: a `recording.Flight`, from `lab.record(pipe, prompt)` or `Flight.load(path)`.
+        recording: a `recording.Recording`, from `lab.record(pipe, prompt)` or `Recording.load(path)`.
         name: see `LabWidget`.
         traits: where it begins: step, frame, view, word; `compact` leaves the left picture out.
 
@@ -52,34 +61,34 @@ class LatentScrubber(LabWidget):
     pictures = traitlets.Bytes().tag(sync=True)
     pictures_layout = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, flight, name=None, **traits):
-        if not isinstance(flight, Flight):
-            raise UserError(f"LatentScrubber: expected a Flight, found {flight!r:.80}; Flight.load reads a file")
-        self.flight, self.words = flight, numbered(flight.words)
-        self.projection = colour_projection(flight.latents("x0"), flight.preview)
-        missing = {"cross-attention": flight.cross is None, "temporal attention": flight.temporal is None}
-        self.views = [view for view in VIEWS if not missing.get(view)]
-        names = ("x", "x0", "eps", *flight.attention_maps)
-        numbers, numbers_layout = pack(**{key: getattr(flight, key) for key in names})
-        pictures, pictures_layout = atlas(flight.preview.reshape(-1, *flight.preview.shape[2:]))
+    def __init__(self, recording: Recording, name: str | None = None, **traits):
+        if not isinstance(recording, Recording):
+            raise UserError(f"LatentScrubber: expected a Recording, found {recording!r:.80}; Recording.load reads a file")
+        self.recording, self.words = recording, numbered(recording.words)
+        self.shown = "x" if recording.x0 is None else "x0"  # what the preview shows, decoded
+        self.projection = colour_projection(recording.latents(self.shown), recording.preview)
+        self.views = [view for view, needed in VIEWS.items() if getattr(recording, needed) is not None]
+        names = (*recording.latent_names, *recording.attention_maps)
+        numbers, numbers_layout = pack(**{key: getattr(recording, key) for key in names})
+        pictures, pictures_layout = atlas(recording.preview.reshape(-1, *recording.preview.shape[2:]))
         traits = {"view": self.views[0], "word": self.words[0] if self.words else ""} | traits
         super().__init__(name, info=self._info(), numbers=numbers, numbers_layout=numbers_layout,
                          pictures=pictures, pictures_layout=pictures_layout, **traits)
 
     def _info(self):
-        flight = self.flight
+        run = self.recording
         return {
-            "prompt": flight.prompt, "model": flight.model, "settings": flight.settings, "fps": float(flight.fps),
-            "steps": flight.steps.tolist(), "frames": flight.frames.tolist(), "ofSteps": len(flight.timesteps),
-            "ofFrames": flight.settings.get("frames", len(flight.frames)),
-            "t": flight.t.tolist(), "alphaBar": flight.alpha_bar.tolist(),
-            "ranges": {key: ends.tolist() for key, ends in flight.ranges.items()},
+            "prompt": run.prompt, "model": run.model, "settings": run.settings, "fps": float(run.fps),
+            "steps": run.steps.tolist(), "frames": run.frames.tolist(), "ofSteps": len(run.timesteps),
+            "ofFrames": run.settings.get("frames", len(run.frames)), "t": run.t.tolist(),
+            "alphaBar": None if run.alpha_bar is None else run.alpha_bar.tolist(),
+            "ranges": {key: ends.tolist() for key, ends in run.ranges.items()}, "shown": self.shown,
             "views": self.views, "words": self.words, "projection": self.projection.round(4).tolist(),
         }  # fmt: skip
 
     @traitlets.validate("step", "frame")
     def _within(self, proposal):
-        count = self.flight.preview.shape[proposal.trait.name == "frame"]
+        count = self.recording.preview.shape[proposal.trait.name == "frame"]
         if not 0 <= proposal.value < count:
             raise UserError(f"{proposal.trait.name}: expected 0 to {count - 1}, found {proposal.value}")
         return proposal.value
@@ -92,31 +101,27 @@ class LatentScrubber(LabWidget):
         return proposal.value
 
     def describe(self):
-        steps, frames = self.flight.preview.shape[:2]
-        return f"{self.flight.prompt!r}, {steps} steps, {frames} frames"
+        steps, frames = self.recording.preview.shape[:2]
+        return f"{self.recording.prompt!r}, {steps} steps, {frames} frames"
 
     def alt(self):
-        return (f"The run for “{self.flight.prompt}”, from noise on the left to the clip on the right: "
+        return (f"The run for “{self.recording.prompt}”, from noise on the left to the clip on the right: "
                 "latents as colours above, the decoded clip below.")
 
     def picture(self):
-        return moving(len(self.flight.frames), self.moment)
+        return moving(len(self.recording.frames), self.moment)
 
-    def moment(self, frame):
+    def moment(self, frame: int) -> np.ndarray:
         """The static picture at one frame."""
-        steps = spread(len(self.flight.preview), COLUMNS)
-        latents = self.flight.latents("x")[steps, frame]
-        colours = np.einsum("schw,cd->shwd", latents, self.projection[:-1]) + self.projection[-1]
-        rows = [enlarge(tiles, TILE) for tiles in (colours.round().clip(0, 255).astype(np.uint8),
-                                                   self.flight.preview[steps, frame])]
-        return sheet(rows, top=[f"t {self.flight.t[i]}" for i in steps], left=["x", "x0"])
+        run, steps = self.recording, evenly(len(self.recording.preview), COLUMNS)
+        colours = np.einsum("schw,cd->shwd", run.latents("x")[steps, frame], self.projection[:-1]) + self.projection[-1]
+        rows = colours.round().clip(0, 255).astype(np.uint8), run.preview[steps, frame]
+        return sheet([enlarge(tiles, TILE) for tiles in rows], [f"t {run.t[i]}" for i in steps], ["x", self.shown])
 
 
-def record(pipe, prompt, **settings):
-    """A clip of a prompt sampled by a `TextToVideo`, step by step: a `Flight` to scrub. See `recording.flight_of`."""
-    from minit2v.recording.recorder import flight_of
-
-    return flight_of(pipe, prompt, **settings)
+def record(pipe, prompt: str, **settings) -> Recording:
+    """A clip of a prompt, sampled by a `TextToVideo` step by step, to scrub; see `recording.recorder.recorded`."""
+    return recorded(pipe, prompt, **settings)
 
 
 def colour_projection(latents, pixels):

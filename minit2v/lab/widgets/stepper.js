@@ -2,11 +2,12 @@ const PLANE = 420, SIDE = 200;               // pixels on the screen: the plane,
 const ARROWS = 40;                           // so many points show their noise
 const BLUE = PALETTE[0], ORANGE = PALETTE[1], GREEN = PALETTE[2];
 
-// The runs with their numbers as typed arrays: run.before, run.noise, run.x0, run.after = {data, range, shape}.
+// The runs with their numbers as typed arrays: run.before, run.after and, where the system has them, run.noise and
+// run.x0 = {data, range, shape}.
 async function openRuns(model) {
   const numbers = await openNumbers(model.get("numbers"), model.get("numbers_layout")), info = model.get("info");
   info.runs.forEach((run, i) => {
-    for (const kind of ["before", "noise", "x0", "after"]) {
+    for (const kind of info.kinds) {
       run[kind] = { ...numbers[`${i}.${kind}`], range: run.ranges[kind] };
     }
   });
@@ -23,29 +24,35 @@ const minus = (text) => text.replace("-", "−");
 
 // ---- points ------------------------------------------------------------------------------------------------------
 
-const LAYERS = [["x0", "x₀", true], ["noise", "noise", true], ["after", "next x", true], ["path", "path", true]];
+const LAYERS = [["x0", "x₀", true, ORANGE], ["noise", "noise", true, "#888"], ["after", "next x", true, GREEN],
+  ["path", "path", true, BLUE]];
 
-function makePlane(flight, follow) {
-  const { reach } = flight, layers = Object.fromEntries(LAYERS.map(([key, , on]) => [key, on]));
+function makePlane(sampling, follow) {
+  const { reach, kinds } = sampling, known = sampling.runs.every((run) => run.alphaBar);
+  const there = { after: true, path: true, x0: kinds.includes("x0"), noise: kinds.includes("noise") && known };
+  const layers = Object.fromEntries(LAYERS.map(([key, , on]) => [key, on && there[key]]));
   const { node: canvas, begin } = drawing("points in the plane; click one to follow it", PLANE, PLANE);
   const at = ([x, y]) => [(x / reach + 1) * PLANE / 2, (1 - y / reach) * PLANE / 2];
   const table = element("table", { class: "mt-numbers" }), title = element("caption");
   let last = () => {};                                       // draws again when a layer is switched
-  const toggles = LAYERS.map(([key, text, on]) => toggle(text, on, (value) => { layers[key] = value; last(); }).node);
-  toggles.forEach((node, i) => node.append(element("span", { class: "mt-key", style:
-    `background: ${[ORANGE, "#888", GREEN, BLUE][i]}` })));
+  const toggles = LAYERS.filter(([key]) => there[key]).map(([key, text, on, colour]) => {
+    const { node } = toggle(text, on, (value) => { layers[key] = value; last(); });
+    node.append(element("span", { class: "mt-key", style: `background: ${colour}` }));
+    return node;
+  });
   const node = element("div", { class: "mt-row" }, canvas,
     element("div", { class: "mt-panel mt-beside" }, ...toggles, table));
 
   const drawPoint = (context, run, step, i, strong) => {
-    const x = pointOf(run.before, step, i), x0 = pointOf(run.x0, step, i), noise = pointOf(run.noise, step, i);
-    const sigma = Math.sqrt(1 - run.alphaBar[step]), clean = x.map((value, axis) => value - sigma * noise[axis]);
+    const x = pointOf(run.before, step, i);
     if (layers.noise && (strong || i < ARROWS)) {
+      const noise = pointOf(run.noise, step, i), sigma = Math.sqrt(1 - run.alphaBar[step]);
+      const clean = x.map((value, axis) => value - sigma * noise[axis]);
       line(context, [at(clean), at(x)], strong ? "#777" : "#7779", strong ? 2 : 1);
     }
     if (layers.after) line(context, [at(x), at(pointOf(run.after, step, i))], GREEN, strong ? 2.5 : 1);
     dot(context, at(x), strong ? 5 : 2.5, BLUE);
-    if (layers.x0) dot(context, at(x0), strong ? 4 : 2, ORANGE);
+    if (layers.x0) dot(context, at(pointOf(run.x0, step, i)), strong ? 4 : 2, ORANGE);
     if (layers.after && strong) dot(context, at(pointOf(run.after, step, i)), 4, GREEN);
   };
   const draw = (run, step, frame, followed) => {
@@ -55,8 +62,8 @@ function makePlane(flight, follow) {
       line(context, [at([unit, -reach]), at([unit, reach])], unit ? "#8882" : "#8886", 1);
       line(context, [at([-reach, unit]), at([reach, unit])], unit ? "#8882" : "#8886", 1);
     }
-    for (let i = 0; flight.data && i < flight.data.shape[0]; i++) {
-      dot(context, at([flight.data.data[2 * i], flight.data.data[2 * i + 1]]), 1.5, "#8885");
+    for (let i = 0; sampling.data && i < sampling.data.shape[0]; i++) {
+      dot(context, at([sampling.data.data[2 * i], sampling.data.data[2 * i + 1]]), 1.5, "#8885");
     }
     for (let i = 0; i < n; i++) if (i !== followed) drawPoint(context, run, step, i, false);
     if (layers.path) {
@@ -65,14 +72,14 @@ function makePlane(flight, follow) {
     }
     drawPoint(context, run, step, followed, true);
     dot(context, at(pointOf(run.before, step, followed)), 8, getComputedStyle(canvas).color, true);
-    const rows = [["x", run.before], ["noise", run.noise], ["x₀", run.x0], ["next x", run.after]];
+    const rows = [["x", run.before], ["noise", run.noise], ["x₀", run.x0], ["next x", run.after]].filter(([, kind]) => kind);
     title.textContent = `point ${followed + 1} of ${n}`;
     table.replaceChildren(title, ...rows.map(([name, kind]) => element("tr", {}, element("th", { scope: "row" }, name),
       ...pointOf(kind, step, followed).map((value) => element("td", {}, minus(value.toFixed(2)))))));
   };
   canvas.addEventListener("click", (event) => {
     const box = canvas.getBoundingClientRect(), [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const { run, step } = flight.now;
+    const { run, step } = sampling.now;
     const distance = (i) => {
       const [left, top] = at(pointOf(run.before, step, i));
       return Math.hypot(left - x, top - y);
@@ -89,24 +96,26 @@ function makePlane(flight, follow) {
 const CAPTIONS = [["before", "x"], ["noise", "noise that the network sees"], ["x0", "x₀ that the network sees"],
   ["after", "next x"]];
 
-function makePanels(flight) {
-  const [, frames, count, height, width] = flight.runs[0].before.shape, cells = count * height * width;
-  const panels = CAPTIONS.map(([kind, caption]) => (
+function makePanels(sampling) {
+  const [, frames, count, height, width] = sampling.runs[0].before.shape, cells = count * height * width;
+  const panels = CAPTIONS.filter(([kind]) => sampling.kinds.includes(kind)).map(([kind, caption]) => (
     { kind, caption, tiles: channelTiles(count, height, width, SIDE) }));
   const nodes = panels.map(({ caption, tiles }) => element("div", { class: "mt-panel", style: `width: ${SIDE}px` },
     element("div", { class: "mt-caption" }, caption), tiles.node));
-  const screen = flight.pictures && newCanvas("x₀ decoded", flight.pictures.width, flight.pictures.height,
-    ...fit(flight.pictures.width, flight.pictures.height, SIDE));
-  if (screen) {                                              // below the x₀ that it shows
-    nodes.push(element("div", { class: "mt-panel", style: "grid-column: 3" },
-      element("div", { class: "mt-caption" }, "x₀ decoded"), screen));
+  const title = sampling.decoded === "x0" ? "x₀ decoded" : "next x decoded";
+  const screen = sampling.pictures && newCanvas(title, sampling.pictures.width, sampling.pictures.height,
+    ...fit(sampling.pictures.width, sampling.pictures.height, SIDE));
+  if (screen) {                                              // below the latents that it shows
+    const column = 1 + panels.findIndex(({ kind }) => kind === sampling.decoded);
+    nodes.push(element("div", { class: "mt-panel", style: `grid-column: ${column}` },
+      element("div", { class: "mt-caption" }, title), screen));
   }
   let first = 0;                                             // its first picture in the atlas, of each run
-  flight.runs.forEach((run) => { run.first = first; first += run.t.length * frames; });
+  sampling.runs.forEach((run) => { run.first = first; first += run.t.length * frames; });
   const node = element("div", { class: "mt-latents" }, ...nodes);
   const draw = (run, step, frame) => {
     panels.forEach(({ kind, tiles }) => tiles.draw(run[kind].data, (step * frames + frame) * cells, run[kind].range));
-    if (screen) flight.pictures.draw(screen, run.first + step * frames + frame);
+    if (screen) sampling.pictures.draw(screen, run.first + step * frames + frame);
   };
   return { node, draw };
 }
@@ -120,7 +129,7 @@ function nearestRun(runs, key, axis, text) {
 }
 
 async function render({ model, el }) {
-  const flight = await openRuns(model), { runs, axes, plane } = flight;
+  const sampling = await openRuns(model), { runs, axes, plane } = sampling;
   const current = () => runs.find((run) => run.key.every((value, i) => value === model.get("run")[i])) || runs[0];
   const stepOf = (run) => Math.min(model.get("step"), run.t.length - 1);
   const change = (axis) => (text) => {                       // to another run, at about the same t
@@ -129,14 +138,15 @@ async function render({ model, el }) {
     model.set("step", step);
     put(model, "run", to.key);
   };
-  const view = plane ? makePlane(flight, (i) => put(model, "point", i)) : makePanels(flight);
+  const view = plane ? makePlane(sampling, (i) => put(model, "point", i)) : makePanels(sampling);
   const choices = axes.map((axis, i) => {
     const texts = [...new Set(runs.map((run) => run.key[i]))];
     return choice(axis, texts.map((text) => [text, text]), model.get("run")[i], change(i));
   });
   const words = (step) => {
     const run = current();
-    return `${run.kept[step] + 1} of ${run.total} · t ${run.t[step]} · ᾱ ${run.alphaBar[step].toFixed(3)}`;
+    const share = run.alphaBar ? ` · ᾱ ${run.alphaBar[step].toFixed(3)}` : "";
+    return `${run.kept[step] + 1} of ${run.total} · t ${run.t[step]}${share}`;
   };
   const steps = slider("step", { max: current().t.length - 1, text: words, onInput: (i) => put(model, "step", i) });
   const frames = plane ? 0 : runs[0].before.shape[1];
@@ -158,7 +168,7 @@ async function render({ model, el }) {
 
   const undo = sync(model, ["run", "step", "frame", "point"], () => {
     const run = current(), step = stepOf(run);
-    flight.now = { run, step };
+    sampling.now = { run, step };
     view.draw(run, step, model.get("frame"), model.get("point"));
     steps.input.max = run.t.length - 1;
     steps.show(step, words(step));

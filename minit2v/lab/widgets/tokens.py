@@ -1,4 +1,4 @@
-"""TokenLens: what a prompt is for the text encoder, and how near two prompts are.
+"""TokenLens: what the text encoder reads of a prompt, and how near two prompts are.
 
     "a red ring"  ->  start  a  red  ring  end  0  0  …     pieces of the byte-pair tokenizer, with their ids
                       ██                                    causal mask: a token sees itself and those before
@@ -17,12 +17,13 @@ import torch
 import traitlets
 from torch import Tensor
 
+from minit2v.datasets.moving_things import MovingThings, words
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.networks.text import TextEncoder
 
-FLOOR = 3e-4  # of the largest variance, added to all: directions of mere noise stay quiet, as in training/unet.py
+FLOOR = 3e-4  # of the largest variance, added to all: directions of mere noise stay small, as in training/unet.py
 MOST_SHOWN = 32  # tokens of the matrices; padding beyond is told, not drawn
 
 
@@ -82,11 +83,12 @@ def centred(features: Tensor) -> np.ndarray:
     return similarity(features - features.mean(dim=(0, 1)))
 
 
-def familiar_captions(n: int = 256) -> list[str]:
-    """Captions of Moving Things: what the shipped models were trained on."""
-    from minit2v.datasets.moving_things import MovingThings
-
-    data = MovingThings("train")
+def familiar_captions(encoder: TextEncoder, n: int = 256) -> list[str] | None:
+    """Captions of Moving Things, on which the shipped models were trained; None where a compact vocabulary lacks their
+    words, and for the whole one."""
+    known, data = encoder.config.words, MovingThings("train")
+    if known is None or not set(words(data.level)) <= set(known):
+        return None
     return [data.text(i)[0] for i in range(n)]
 
 
@@ -94,10 +96,10 @@ class TokenLens(LabWidget):
     """Prompts as the text encoder reads them: tokens with ids, the causal mask, attention, similarity of prompts.
 
     Args:
-        encoder: a `minit2v.text.TextEncoder`; its weights may be random.
+        encoder: a `minit2v.networks.text.TextEncoder`; its weights may be random.
         prompts: 1 to 12 texts.
-        reference: prompts whose mean tokens tell how to whiten; at least 32. By default, for a compact vocabulary,
-            256 captions of Moving Things; for the full one None: then only the prompts' own mean is taken off.
+        reference: prompts whose mean tokens define the whitening; at least 32. By default 256 captions of Moving
+            Things, for an encoder with their vocabulary; else only the prompts' own mean is taken off.
 
     Synced: `prompt`, `token`, `layer` (0: the mask). UserError for no prompts, and for words outside the vocabulary.
     """
@@ -117,15 +119,14 @@ class TokenLens(LabWidget):
             raise UserError(f"prompts: expected a list of 1 to 12 texts, found {prompts!r}")
         if reference is not None and len(reference) < 32:
             raise UserError(f"reference: expected at least 32 prompts to whiten with, found {len(reference)}")
-        if reference is None and encoder.tokens.words is not None:
-            reference = familiar_captions()
+        reference = familiar_captions(encoder) if reference is None else reference
         self.prompts, self.tokens = list(prompts), [pieces(encoder, prompt) for prompt in prompts]
         features, attention = features_and_attention(encoder, self.prompts)
         self.plain = similarity(features)
         self.whitened = centred(features) if reference is None else similarity(features, encoder.encode(reference))
         self.measure = "own mean taken off" if reference is None else f"whitened by {len(reference)} captions"
-        words = max(sum(token["kind"] != "padding" for token in tokens) for tokens in self.tokens)
-        self.shown = shown = min(len(self.tokens[0]), max(words + 3, 12), MOST_SHOWN)
+        longest = max(sum(token["kind"] != "padding" for token in tokens) for tokens in self.tokens)
+        self.shown = shown = min(len(self.tokens[0]), max(longest + 3, 12), MOST_SHOWN)
         maps = (attention[..., :shown, :shown].float().cpu().numpy() * 255).round().astype(np.uint8)
         data, layout = pack(attention=maps, mask=causal_mask(shown).astype(np.uint8) * 255)
         facts = {
@@ -153,9 +154,9 @@ class TokenLens(LabWidget):
             seen, x = i <= self.first, 12 + width * i
             edge = "black" if i == self.first else "#999999"
             figures.box(axes, x, 30, width - 3, 40, "#d6e6f2" if seen else "#f2f2f2", edge)
-            for words, y, size, ink in ((token["text"], 42, 11, figures.INK), (str(token["id"]), 58, 9, figures.FAINT)):
-                size = min(size, 1.5 * width / len(words))
-                figures.text(axes, x + width / 2 - 1.5, y, words, size, ink, "center")
+            for text, y, size, ink in ((token["text"], 42, 11, figures.INK), (str(token["id"]), 58, 9, figures.FAINT)):
+                size = min(size, 1.5 * width / len(text))
+                figures.text(axes, x + width / 2 - 1.5, y, text, size, ink, "center")
         figures.text(axes, 12, 92, "causal mask: the row sees the dark columns", weight="bold")
         for i, token in enumerate(tokens):
             y = 120 + cell * i

@@ -1,4 +1,4 @@
-"""UNetMap: the UNet as a U of boxes, whichever its size; a box tells its shapes, its parameters and its source.
+"""UNetMap: the UNet of ModelScopeT2V as a U of boxes, at every size; a box shows its shapes, its parameters and its source.
 
     conv in          head          every skip is a level line: what the block on the left gives
     down 0 ─ ─ ─ ─ > up 1          is put beside what comes up on the right
@@ -28,7 +28,9 @@ def twin(unet: UNet | Preset | UNetConfig) -> UNet:
     config = getattr(unet, "unet", unet)
     config = getattr(config, "config", config)
     if not isinstance(config, UNetConfig):
-        raise UserError(f"unet: expected a UNet, a preset or its unet settings, found {type(unet).__name__}")
+        found = f"system {unet.system}" if isinstance(unet, Preset) else type(unet).__name__
+        raise UserError(f"UNetMap: expected a networks.unet.UNet, its settings or a preset that has them, found {found}; "
+                        "it draws no other network")  # fmt: skip
     with torch.device("meta"):
         return (type(unet) if isinstance(unet, UNet) else UNet)(config).eval()
 
@@ -58,7 +60,7 @@ class UNetMap(BoxMap):
         size: (f, h, w) of the latents. By default 16 frames and what makes the lowest level 4 x 4.
         tokens: of the text; 77 in the released model.
 
-    Synced: `selected`, the number of a box. UserError for something that is no UNet.
+    Synced: `selected`, the number of a box. UserError for anything else, such as the network of another system.
     """
 
     def __init__(self, unet: UNet | Preset | UNetConfig, size: tuple[int, int, int] | None = None, tokens: int = 77,
@@ -91,7 +93,7 @@ class UNetMap(BoxMap):
             code = type(main)
         note = "×".join(map(str, after[1:]))  # of one frame
         named = "unet." + re.sub(r"\.(\d+)", r"[\1]", name)  # unet.down[0].blocks[1]
-        return Box(named, title, x, y, BOX, HEIGHT, note, facts, total, temporal, parts).written_in(code)
+        return Box(named, title, x, y, BOX, HEIGHT, note, facts, total, temporal, parts).with_source(code)
 
     def _draw(self) -> tuple[list[Box], list[dict]]:
         """Boxes in the order of the flow, and the lines between them."""
@@ -104,7 +106,7 @@ class UNetMap(BoxMap):
         boxes.append(self.box("conv_in", "conv in", left(0), y))
         if unet.layout is not None:
             y += ROW
-            boxes.append(self.box("layout", "layout", left(0), y))
+            boxes.append(self.box("layout", "scene prior", left(0), y))
         y += ROW
         boxes.append(self.box("first_temporal", "first temporal", left(0), y))
         skips = [boxes[-1]]  # in the order in which they are made
@@ -124,7 +126,7 @@ class UNetMap(BoxMap):
             for j, _ in enumerate(level.blocks):
                 skip = skips.pop()
                 box = self.box(f"up.{k}.blocks.{j}", f"up {k} · block {j}", right(depth), skip.y)
-                box.facts += [("of it, by skip", f"{skip.title}: {skip.facts[1][1]}")]
+                box.facts += [("by skip", f"{skip.title}: {skip.facts[1][1]}")]
                 skip.facts += [("also goes to", box.title)]
                 edge = skip.y + HEIGHT / 2
                 lines.append({"points": [[skip.x + BOX, edge], [box.x, edge]], "skip": True})

@@ -1,0 +1,20 @@
+"""Packages that only the lab needs, which an installation of the library alone does not have."""
+
+from importlib import import_module
+from types import ModuleType
+
+from minit2v.errors import UserError
+
+INSTALL = "pip install jupyterlab ipywidgets anywidget matplotlib"  # no registry has a distribution minit2v[lab]
+
+
+def needed(module: str) -> ModuleType:
+    """The module of that name, imported. Raises UserError that says what to install where a package is missing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        if package == "minit2v":
+            raise
+        raise UserError(f"the lab needs the package {package}, found none; {INSTALL}, "
+                        'or, in a clone of minit2v, pip install -e ".[lab]"') from None  # fmt: skip
