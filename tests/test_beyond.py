@@ -36,7 +36,7 @@ def test_a_clip_keeps_its_motion_and_takes_another_colour(pipe, given):
     right = []
     for old, pixels in given:
         colour = "blue" if old.colour != "blue" else "red"
-        new = read(pipe(f"a large {colour} {old.shape} moves {old.motion}", clip=pixels, strength=0.7).pixels)
+        new = read(pipe(f"a large {colour} {old.shape} moves {old.motion}", init=pixels, strength=0.7).pixels)
         right.append((new.colour == colour, new.motion == old.motion))
     assert np.sum(right, axis=0).min() >= len(given) / 2, right
 
@@ -45,7 +45,7 @@ def test_a_picture_begins_to_move(pipe, given):
     right = []
     for old, pixels in given:
         prompt = f"a large {old.colour} {old.shape} moves {old.motion}"
-        new = read(pipe(prompt, clip=pixels[len(pixels) // 2][None], strength=0.95).pixels)
+        new = read(pipe(prompt, init=pixels[len(pixels) // 2][None], strength=0.95).pixels)
         right.append((new.shape == old.shape, new.motion == old.motion))
     assert np.sum(right, axis=0).min() >= len(given) / 2, right
 

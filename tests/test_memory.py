@@ -14,7 +14,7 @@ import torch
 from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.memory.plan import WAYS, as_bytes, plan
+from minit2v.memory.plan import OPTIONS, as_bytes, plan
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -131,7 +131,7 @@ def test_loading_takes_one_copy_of_the_weights(files, name, dtype, room, capsys)
 
 def test_the_plan_says_which_options_fit():
     of = plan("modelscope-1.7b", device="cuda")
-    assert of.memory is None and of.fits is None and list(of.ways) == list(WAYS)
+    assert of.memory is None and of.fits is None and list(of.ways) == list(OPTIONS)
     assert of.ways[""] > of.ways["--sequential"] > of.ways["--sequential --offload"]
     assert sum(of.weights.values()) == 2 * 1_835_275_563  # two bytes a parameter
     for options, peak in of.ways.items():
@@ -144,10 +144,10 @@ def test_the_readme_says_what_the_plan_says():
     """Each row of its table, within a twentieth: another PyTorch may need a little more or less."""
     text = (Path(__file__).parent.parent / "README.md").read_text()
     rows = re.findall(r"^\| (as it is|`--.*`).* \| ([\d.]+) GB \|(?: ([\d.]+) GB)? \|$", text, re.M)
-    assert len(rows) == len(WAYS)
+    assert len(rows) == len(OPTIONS)
     for device, column in (("cuda", 1), ("cpu", 2)):
         ways = plan("modelscope-1.7b", device=device).ways
-        told = {options: row[column] for options, row in zip(WAYS, rows) if row[column]}
+        told = {options: row[column] for options, row in zip(OPTIONS, rows) if row[column]}
         assert {options: float(size) for options, size in told.items()} == {
             options: pytest.approx(size / 1e9, rel=0.05) for options, size in ways.items()}
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import minit2v
-from minit2v.diffusion.samplers import SAMPLERS, ddim, guided
+from minit2v.diffusion.samplers import SAMPLERS, guided
 from minit2v.errors import UserError
 from minit2v.presets import AutoencoderConfig, DiffusionConfig, ModelScopePreset, TextConfig, UNetConfig, VisionConfig
 from minit2v.systems.modelscope import ModelScopeT2V
@@ -90,7 +90,7 @@ def test_it_is_the_sampler_on_the_seeds_noise_with_guidance():
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(4))
     context, negative = pipe.text.encode(["a ring"]), pipe.text.encode(["a saw"])
     model = guided(pipe.unet, context, negative, 3.0)
-    expected = list(ddim(model, noise, pipe.diffusion, 5))
+    expected = list(SAMPLERS["ddim"](model, noise, pipe.diffusion, 5))
     steps = list(pipe.stream("a ring", seed=4, negative="a saw"))
     assert [step.t for step in steps] == [801, 601, 401, 201, 1]
     for ours, theirs in zip(steps, expected):
@@ -255,30 +255,78 @@ def test_starts_from_a_clip(model):
     kept = pipe.decode(pipe.encode(given[None]))[0].astype(int)
     away = []
     for strength in (0.1, 0.5, 1.0):
-        made = pipe("a red ring", clip=given, strength=strength, steps=10, guidance=1.0)
+        made = pipe("a red ring", init=given, strength=strength, steps=10, guidance=1.0)
         assert made.pixels.shape == given.shape
         away.append(np.abs(made.pixels - kept).mean())
     assert away[0] < away[1] < away[2]
-    still = list(pipe.stream("a red ring", clip=given[:1], frames=3, strength=0.2, steps=10))
+    still = list(pipe.stream("a red ring", init=given[:1], frames=3, strength=0.2, steps=10))
     assert [step.index for step in still] == [8, 9] and still[-1].x.shape[2] == 3
     for sampler in ("ddim", "ddpm", "dpm++"):
         whole = list(pipe.stream("a red ring", steps=5, sampler=sampler, frames=4, height=16, width=16))
-        assert [s.t for s in pipe.stream("a red ring", clip=given, strength=0.6, steps=5, sampler=sampler)] == [
+        assert [s.t for s in pipe.stream("a red ring", init=given, strength=0.6, steps=5, sampler=sampler)] == [
             s.t for s in whole[2:]]
 
 
 def test_the_bar_counts_the_steps_that_are_taken(model, capsys):
-    model[1]("a red ring", clip=np.zeros((2, 16, 16, 3), np.uint8), strength=0.6, steps=10, progress=True)
+    model[1]("a red ring", init=np.zeros((2, 16, 16, 3), np.uint8), strength=0.6, steps=10, progress=True)
     assert "6/6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"clip": "movie.mp4"}, "clip: expected uint8"),
-    ({"clip": np.zeros((4, 16, 16, 3))}, "clip: expected uint8"),
-    ({"clip": np.zeros((4, 15, 16, 3), np.uint8)}, "clip: expected .* multiples"),
-    ({"clip": np.zeros((4, 16, 16, 3), np.uint8), "frames": 5}, "frames: expected 4"),
-    ({"clip": np.zeros((4, 16, 16, 3), np.uint8), "strength": 1.5}, "strength: expected a number from 0 to 1"),
+    ({"init": "movie.mp4"}, "init: expected a clip, uint8"),
+    ({"init": np.zeros((4, 16, 16, 3))}, "init: expected a clip, uint8"),
+    ({"init": np.zeros((4, 1, 16, 3), np.uint8)}, "init: expected 2 pixels a side"),
+    ({"init": np.zeros((4, 16, 16, 3), np.uint8), "frames": 5}, "frames: expected at most 4"),
+    ({"init": np.zeros((4, 16, 16, 3), np.uint8), "height": 15}, "height: expected a multiple of 2"),
+    ({"init": np.zeros((4, 16, 16, 3), np.uint8), "strength": 1.5}, "strength: expected a number from 0 to 1"),
 ])  # fmt: skip
 def test_refuses_other_clips(model, settings, message):
     with pytest.raises(UserError, match=message):
         model[1]("a red ring", **settings)
+
+
+def test_an_init_is_cut_and_fitted_and_keeps_its_frame_rate(model):
+    pipe, pixels = model[1], np.random.default_rng(0).integers(0, 255, (300, 17, 20, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning) as lines:
+        made = pipe("a red ring", init=Clip(pixels, 30), steps=1)
+    assert made.pixels.shape == (256, 16, 20, 3) and made.fps == 30
+    assert [str(line.message) for line in lines] == [
+        "init: takes the first 256 of its 300 frames", "init: fits its 20x17 pixels to 20x16"]  # fmt: skip
+    with pytest.warns(UserWarning):
+        small = pipe("a red ring", init=Clip(pixels, 30), frames=2, height=8, width=8, steps=1, fps=10)
+    assert small.pixels.shape == (2, 8, 8, 3) and small.fps == 10
+    assert pipe("a red ring", init=pixels[:1, :16], steps=1).fps == TINY.fps  # a picture has no frame rate
+
+
+def test_a_setting_without_effect_is_told(model):
+    with pytest.warns(UserWarning, match="negative: 'a ring' has no effect at guidance 1"):
+        model[1]("a red ring", negative="a ring", guidance=1.0, steps=1)
+    with pytest.warns(UserWarning, match="window: 2 has no effect on 2 frames"):
+        model[1]("a red ring", window=2, steps=1)
+
+
+def test_decoded_frames_are_checked_too(model):
+    """A decoder that overflows gives a line, as latents do, and no black clip."""
+    pipe = minit2v.load(model[0], device="cpu")
+    pipe.autoencoder.decoder.conv_out.weight.data.fill_(math.inf)
+    with pytest.raises(UserError, match="frames: expected finite numbers.*dtype float32"):
+        pipe("a red ring")
+    pipe.autoencoder.encoder.conv_out.weight.data.fill_(math.nan)
+    with pytest.raises(UserError, match="latents: expected finite numbers"):
+        pipe("a red ring", init=np.zeros((2, 16, 16, 3), np.uint8))
+
+
+def test_a_seed_gives_one_clip_whatever_torch_s_defaults(model):
+    expected, options = model[1]("a red ring", seed=3, sampler="ddpm"), dict(seed=3, sampler="ddpm")
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert (minit2v.load(model[0], device="cpu")("a red ring", **options).pixels == expected.pixels).all()
+        torch.set_default_device("meta")
+        loaded = minit2v.load(model[0], device="cpu")
+        assert (loaded("a red ring", **options).pixels == expected.pixels).all()
+        windowed = loaded("a red ring", frames=4, window=2, init=np.zeros((4, 16, 16, 3), np.uint8))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    again = model[1]("a red ring", frames=4, window=2, init=np.zeros((4, 16, 16, 3), np.uint8))
+    assert (windowed.pixels == again.pixels).all()

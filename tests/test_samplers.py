@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from minit2v.diffusion import samplers
+from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
@@ -76,7 +77,7 @@ def test_ddim_equals_diffusers(schedule, prediction, zero_snr, steps):
     # their float32 table, equal to ours within 2e-6 (test_diffusion), has three digits of 1 - alpha_bar[0]
     scheduler.alphas_cumprod, scheduler.final_alpha_cumprod = diffusion.alpha_bar, diffusion.alpha_bar[0]
     for eta in (0.0, 0.5, 0.9 if zero_snr else 1.0):  # theirs is not a number at eta 1 where alpha_bar is 0
-        ours = last(samplers.SAMPLERS["ddim"](analytic, start(), diffusion, steps, eta, seeded(1)))
+        ours = last(SAMPLERS["ddim"](analytic, start(), diffusion, steps, eta, seeded(1)))
         assert_equal(ours.x, run(scheduler, steps, eta=eta, generator=seeded(1)))
 
 
@@ -85,7 +86,7 @@ def test_ddim_equals_diffusers(schedule, prediction, zero_snr, steps):
 def test_ddpm_equals_diffusers(schedule, prediction, zero_snr, steps):
     diffusion, theirs = settings(schedule, prediction, zero_snr)
     scheduler = DDPMScheduler(**theirs, clip_sample=False, variance_type="fixed_small")
-    ours = last(samplers.SAMPLERS["ddpm"](analytic, start(), diffusion, steps, generator=seeded(1)))
+    ours = last(SAMPLERS["ddpm"](analytic, start(), diffusion, steps, generator=seeded(1)))
     assert_equal(ours.x, run(scheduler, steps, generator=seeded(1)))
 
 
@@ -94,7 +95,7 @@ def test_ddpm_equals_diffusers(schedule, prediction, zero_snr, steps):
 def test_dpm_solver_equals_diffusers(schedule, prediction, zero_snr, steps):
     diffusion, theirs = settings(schedule, prediction, zero_snr)
     scheduler = DPMSolverMultistepScheduler(**theirs, algorithm_type="dpmsolver++", solver_order=2)
-    assert_equal(last(samplers.SAMPLERS["dpm++"](analytic, start(), diffusion, steps)).x, run(scheduler, steps))
+    assert_equal(last(SAMPLERS["dpm++"](analytic, start(), diffusion, steps)).x, run(scheduler, steps))
 
 
 @pytest.mark.parametrize("prediction", THEIR_PREDICTION)
@@ -103,11 +104,11 @@ def test_shifted_schedule_equals_diffusers_with_its_betas(prediction):
     before = torch.cat([torch.ones(1, dtype=torch.float64), diffusion.alpha_bar[:-1]])
     theirs["trained_betas"] = (1 - diffusion.alpha_bar / before).tolist()
     ddim = run(DDIMScheduler(**theirs, clip_sample=False, set_alpha_to_one=True), 20)
-    assert_equal(last(samplers.SAMPLERS["ddim"](analytic, start(), diffusion, 20)).x, ddim)
+    assert_equal(last(SAMPLERS["ddim"](analytic, start(), diffusion, 20)).x, ddim)
     ddpm = run(DDPMScheduler(**theirs, clip_sample=False), 20, generator=seeded(1))
-    assert_equal(last(samplers.SAMPLERS["ddpm"](analytic, start(), diffusion, 20, generator=seeded(1))).x, ddpm)
+    assert_equal(last(SAMPLERS["ddpm"](analytic, start(), diffusion, 20, generator=seeded(1))).x, ddpm)
     dpm = run(DPMSolverMultistepScheduler(**theirs), 20)
-    assert_equal(last(samplers.SAMPLERS["dpm++"](analytic, start(), diffusion, 20)).x, dpm)
+    assert_equal(last(SAMPLERS["dpm++"](analytic, start(), diffusion, 20)).x, dpm)
 
 
 def test_released_timesteps():
@@ -136,10 +137,10 @@ def test_every_number_of_steps_is_exact():
 
 
 SEEDED = {
-    "ddim": samplers.ddim,
-    "ddim eta 1": functools.partial(samplers.ddim, eta=1.0, generator=seeded(1)),
-    "ddpm": functools.partial(samplers.ddpm, generator=seeded(1)),
-    "dpm++": samplers.dpm_solver_pp,
+    "ddim": SAMPLERS["ddim"],
+    "ddim eta 1": functools.partial(SAMPLERS["ddim"], eta=1.0, generator=seeded(1)),
+    "ddpm": functools.partial(SAMPLERS["ddpm"], generator=seeded(1)),
+    "dpm++": SAMPLERS["dpm++"],
 }
 
 
@@ -169,27 +170,27 @@ def test_an_oracle_is_recovered(name, frames, config):
 def test_more_steps_approach_the_same_ode():
     """DDIM and DPM-Solver++ solve one equation: both come to one answer, the second order sooner."""
     diffusion = Diffusion(replace(RELEASED, prediction="v", spacing="trailing"))
-    exact = last(samplers.SAMPLERS["ddim"](analytic, start(), diffusion, 1000)).x0
+    exact = last(SAMPLERS["ddim"](analytic, start(), diffusion, 1000)).x0
 
     def error(sampler, steps):
         return (last(sampler(analytic, start(), diffusion, steps)).x0 - exact).norm()
 
-    assert error(samplers.ddim, 40) < error(samplers.ddim, 10) / 2
-    assert error(samplers.dpm_solver_pp, 40) < error(samplers.dpm_solver_pp, 10) / 4
-    assert error(samplers.dpm_solver_pp, 10) < error(samplers.ddim, 10) / 2
+    assert error(SAMPLERS["ddim"], 40) < error(SAMPLERS["ddim"], 10) / 2
+    assert error(SAMPLERS["dpm++"], 40) < error(SAMPLERS["dpm++"], 10) / 4
+    assert error(SAMPLERS["dpm++"], 10) < error(SAMPLERS["ddim"], 10) / 2
 
 
 def test_ddim_is_deterministic_and_eta_one_is_as_noisy_as_ddpm():
     diffusion = Diffusion(RELEASED)
-    first, second = (last(samplers.SAMPLERS["ddim"](analytic, start(), diffusion, 10)).x for _ in range(2))
+    first, second = (last(SAMPLERS["ddim"](analytic, start(), diffusion, 10)).x for _ in range(2))
     assert torch.equal(first, second)
 
     def zero(x, t):
         return torch.zeros_like(x)
 
     noise = torch.zeros(1, 4, 16, 32, 32)
-    for index, (a, b) in enumerate(zip(samplers.SAMPLERS["ddim"](zero, noise, diffusion, 10, 1.0, seeded()),
-                                       samplers.SAMPLERS["ddpm"](zero, noise, diffusion, 10, generator=seeded()))):
+    for index, (a, b) in enumerate(zip(SAMPLERS["ddim"](zero, noise, diffusion, 10, 1.0, seeded()),
+                                       SAMPLERS["ddpm"](zero, noise, diffusion, 10, generator=seeded()))):
         if index < 9:  # DDIM ends at alpha_bar[0], DDPM at 1
             torch.testing.assert_close(a.x, b.x)
 
@@ -201,7 +202,7 @@ def test_steps_are_lazy():
         calls.append(t)
         return x
 
-    steps = samplers.SAMPLERS["ddim"](counting, start(), Diffusion(RELEASED), 5)
+    steps = SAMPLERS["ddim"](counting, start(), Diffusion(RELEASED), 5)
     assert calls == []
     next(steps)
     next(steps)
@@ -212,7 +213,7 @@ def test_half_precision_network_leaves_the_arithmetic_in_float32():
     def half(x, t):
         return analytic(x, t).half()
 
-    for name, sampler in samplers.SAMPLERS.items():
+    for name, sampler in SAMPLERS.items():
         options = {"generator": seeded()} if name == "ddpm" else {}
         step = last(sampler(half, start().half(), Diffusion(RELEASED), 5, **options))
         assert (step.x.dtype, step.x0.dtype, step.eps.dtype) == (torch.float32,) * 3
@@ -223,19 +224,19 @@ def test_one_generator_per_clip_makes_clips_independent():
     alone = samplers.gaussian((1, *SHAPE[1:]), seeded(2))
     assert torch.equal(both[1:], alone)
     with pytest.raises(UserError, match="generator"):
-        last(samplers.SAMPLERS["ddpm"](analytic, start(), Diffusion(RELEASED), 2))
+        last(SAMPLERS["ddpm"](analytic, start(), Diffusion(RELEASED), 2))
 
 
-@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_begins_with_a_clip_as_noisy_as_its_first_step_expects(name, spacing):
     diffusion, clip = Diffusion(replace(RELEASED, spacing=spacing)), torch.full((1, *SHAPE[1:]), 2.0)
     asked = []
     options = {"generator": seeded()} if name == "ddpm" else {}
-    sampler = functools.partial(samplers.SAMPLERS[name], lambda x, t: (asked.append((t, x)), x)[1], start(), diffusion)
+    sampler = functools.partial(SAMPLERS[name], lambda x, t: (asked.append((t, x)), x)[1], start(), diffusion)
     whole = [step.t for step in sampler(10, **options)]
     asked.clear()
-    steps = list(sampler(10, clip=clip, skip=6, **options))
+    steps = list(sampler(10, init=clip, skip=6, **options))
     assert [step.t for step in steps] == whole[6:] and [step.index for step in steps] == [6, 7, 8, 9]
     t, x = asked[0]
     torch.testing.assert_close(x, diffusion.add_noise(clip, start(), torch.tensor([t, t])))

@@ -16,6 +16,9 @@ from minit2v.errors import UserError
 def main(argv=None):
     """Run the command line `argv` (default: the program's own) and return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):  # a code page may lack a letter of a file's name: print a substitute
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *place, **more: f"minit2v: {message}\n"
     try:
         args = parser().parse_args(argv)
@@ -31,5 +34,5 @@ def main(argv=None):
 
 
 def _complain(message, status):
-    print(f"minit2v: {' '.join(str(message).split())}", file=sys.stderr)     # always one line
+    print(f"minit2v: {' '.join(str(message).split())}", file=sys.stderr)  # always one line
     return status

@@ -3,18 +3,21 @@
 Heavy packages are imported inside the functions, so that `--help` is quick.
 """
 
+import secrets
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
 
-SETTINGS = (
-    "frames", "height", "width", "steps", "guidance", "negative", "sampler", "eta", "seed", "strength", "window",
+SAMPLING_OPTIONS = (
+    "frames", "height", "width", "fps", "steps", "guidance", "negative", "sampler", "eta", "window",
 )  # fmt: skip
-MADE = ("model", "steps", "guidance", "sampler", "dtype")  # options of evaluate: whose clips, and how it makes them
-ASKED = ("split", "n", "batch")  # what is asked of it, in the words of Moving Things
-FULL_SCALE = ("protocol", "network", "features", "no_self_test")
+MODEL_OPTIONS = ("model", "steps", "guidance", "sampler", "dtype")  # of evaluate: whose clips, and how it makes them
+PROMPT_OPTIONS = ("data", "split", "n", "batch")  # what it is asked
+FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
+HOUR = 3600.0  # seconds, the budget of a training if nobody names one
+INSTALL_TRAINING = "pip install accelerate matplotlib"
 
 
 def sample(args):
@@ -22,24 +25,38 @@ def sample(args):
     import minit2v
     from minit2v.video import Clip, check_output
 
-    n = len(args.prompts)
+    if args.strength is not None and not args.init:
+        raise UserError("--strength: expected with --init, found alone; name the video to start from")
+    prompts = [prompt for prompt in args.prompts for _ in range(args.n)]
+    n, seed = len(prompts), _drawn(args.seed)
     outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
-    if foretold := _before_a_download(args):
-        print(f"minit2v: {foretold}", file=sys.stderr)
+    if line := _before_a_download(args, n):
+        print(f"minit2v: {line}", file=sys.stderr)
+    init = Clip.load(args.init) if args.init else None
     pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
-    settings = {name: getattr(args, name) for name in SETTINGS} | {"clip": args.clip and Clip.load(args.clip)}
+    settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
+    settings |= _given(args, ("strength",))
     if args.record:
         from minit2v.recording.recorder import record
 
-        clips = record(pipe, args.prompts, args.record, sys.stderr.isatty(), **settings)
+        clips = record(pipe, prompts, args.record, sys.stderr.isatty(), **settings)
     else:
-        clips = pipe(args.prompts, progress=sys.stderr.isatty(), **settings)
+        clips = pipe(prompts, progress=sys.stderr.isatty(), **settings)
     for clip, paths in zip(clips, outs):
         for path in paths:
             print(clip.save(path))
 
 
-def _before_a_download(args):
+def _drawn(seed):
+    """The seed; "random" draws one and says it, so that the clip can be made again."""
+    if seed != "random":
+        return seed
+    seed = secrets.randbelow(2**31)
+    print(f"minit2v: --seed {seed}", file=sys.stderr)
+    return seed
+
+
+def _before_a_download(args, clips):
     """What sampling a model of the hub will take, in a line; None for one that is here."""
     from minit2v.checkpoints.hub import on_hub
 
@@ -51,19 +68,26 @@ def _before_a_download(args):
 
     device = find_device(args.device).type
     sizes = args.frames, args.height, args.width
-    made = plan("modelscope-1.7b", available(device), args.dtype, *sizes, device, len(args.prompts), args.window)
-    return made.line()
+    planned = plan("modelscope-1.7b", available(device), args.dtype, *sizes, device, clips, args.window)
+    return planned.line()
 
 
 def train(args):
-    """One part of a model, or the networks of the metrics, into a folder for the run and, at the end, the weights."""
-    from minit2v.training import run as training
-
+    """A model or a part of it into a folder for the run and, at the end, the weights; or the networks of the metrics."""
     if not find_spec("accelerate"):
-        raise UserError("training needs the package accelerate; pip install 'minit2v[train]'")
-    out = args.out or ("runs/metrics" if args.part == "metrics" else f"runs/{args.preset}")
+        raise UserError(f"training needs the package accelerate, found none; {INSTALL_TRAINING}")
     settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
-    print(training.run(args.part, args.preset, out, args.budget, args.resume, settings, args.start))
+    if args.part == "metrics":
+        _refuse(args, ("preset", "data", "start"), "expected without metrics, whose networks serve every model")
+        from minit2v.evaluation.mini.train import run
+
+        print(run(args.out or "runs/metrics", args.budget or HOUR, args.resume, settings))
+        return
+    from minit2v.training.run import run
+
+    preset = args.preset or "mini"
+    out, data = args.out or f"runs/{preset}", args.data or "moving-things"
+    print(run(args.part, preset, out, args.budget, args.resume, settings, args.start, data))
 
 
 def evaluate(args):
@@ -71,18 +95,18 @@ def evaluate(args):
     if bool(args.clips) != bool(args.captions):
         raise UserError("expected --clips and --captions together, found one of them; name both")
     if args.clips:
-        _refuse(args, MADE + ASKED, "expected without --clips, found both; leave one of them out")
+        _refuse(args, MODEL_OPTIONS + PROMPT_OPTIONS, "expected without --clips, found both; leave one of them out")
     if args.msrvtt:
-        _refuse(args, ASKED, "expected without --msrvtt, found both; leave one of them out")
+        _refuse(args, PROMPT_OPTIONS, "expected without --msrvtt, found both; leave one of them out")
         return _evaluate_at_full_scale(args)
-    _refuse(args, FULL_SCALE, "expected with --msrvtt, found alone; name the folder of MSR-VTT too")
+    _refuse(args, FULL_SCALE_OPTIONS, "expected with --msrvtt, found alone; name the folder of MSR-VTT too")
     from minit2v.evaluation import report
 
     if args.clips:
         report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
     else:
         asked = {"splits": args.split} if args.split else {}
-        report.evaluate(**_given(args, MADE + ("n", "batch")), **asked, out=args.out, seed=args.seed)
+        report.evaluate(**_given(args, MODEL_OPTIONS + ("data", "n", "batch")), **asked, out=args.out, seed=args.seed)
 
 
 def _given(args, names):
@@ -107,7 +131,7 @@ def _evaluate_at_full_scale(args):
     if args.clips:
         msrvtt_report.evaluate_videos(args.clips, args.captions, args.msrvtt, protocol, settings, args.out)
     else:
-        made = {"model": "mini"} | _given(args, MADE)
+        made = {"model": "mini"} | _given(args, MODEL_OPTIONS)
         msrvtt_report.evaluate_model(folder=args.msrvtt, protocol=protocol, settings=settings, out=args.out,
                                      seed=args.seed, **made)
 
@@ -138,15 +162,14 @@ def convert(args):
     """A model in another layout."""
     from minit2v import load
     from minit2v.checkpoints.export import check_target, export
-    from minit2v.checkpoints.folder import NETWORKS, save_model
+    from minit2v.checkpoints.folder import save_model
 
     target = check_target(args.target)
     pipe = load(args.source, device="cpu", dtype=args.dtype)
-    parts = {name: getattr(pipe, name) for name in NETWORKS}
     if args.to == "minit2v":
-        save_model(target, pipe.preset, **parts)
+        save_model(target, pipe.preset, **pipe.networks)
     else:
-        export(target, args.to, pipe.preset, **parts)
+        export(target, args.to, pipe.preset, **pipe.networks)
     print(target)
 
 

@@ -1,9 +1,7 @@
-"""The command line: `minit2v sample | train | evaluate | fetch | weights | doctor`, the same as `python -m minit2v`.
+"""What can be asked for on the command line: the parser of all commands, and their help.
 
-Here is what can be asked for; `commands` holds what is done.
-
-Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
-and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
+Tables of the library (samplers, data sets, parts of a training) are printed by `--help` and read only then, so that a
+new row shows and the program starts quickly.
 """
 
 import argparse
@@ -16,23 +14,30 @@ SAMPLE = """examples:
   minit2v sample "a large red circle moves left slowly"                     writes clip.mp4
   minit2v sample "a small blue ring moves up" --out ring.gif --out ring.mp4 --seed 3
   minit2v sample "a red circle moves up" "a red circle moves down" --out c.webp   writes c-1.webp and c-2.webp
-  minit2v sample "a green square moves right" --steps 20 --record run       run/flight.npz and run/strip.png
-  minit2v sample "a blue circle moves left" --clip clip.mp4 --strength 0.8  the same motion, another thing
+  minit2v sample "a green square moves right" --steps 20 --record run       run/recording.npz and run/strip.png
+  minit2v sample "a blue circle moves left" --init clip.mp4 --strength 0.8  the same motion, another thing
+  minit2v sample "a small red star moves up" --n 4 --seed random            clip-1.mp4 … clip-4.mp4, and says the seed
 """
-TRAIN = """The three parts are trained in the order vqgan, clip, unet, into the same folder.
+TRAIN = """The parts are trained in the order autoencoder, text, unet, into the same folder; `all` follows the preset's recipe.
 
 examples:
-  minit2v train vqgan --preset mini --out runs/first --budget 9m
-  minit2v train clip --preset mini --out runs/first --budget 13m
+  minit2v train all --preset mini --out runs/first             the recipe of the shipped model, 165 minutes
+  minit2v train autoencoder --preset mini --out runs/first --budget 9m
+  minit2v train text --preset mini --out runs/first --budget 13m
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
+  minit2v train all --preset nano --data my-videos --out runs/own --set fit=pad
   the same and --resume                                        goes on after a stop of any kind
   minit2v train metrics --out runs/metrics --budget 35m        the networks that the metrics look through
-  torchrun --nproc-per-node 2 -m minit2v train vqgan --preset nano --out runs/second --steps 1000
+  torchrun --nproc-per-node 2 -m minit2v train autoencoder --preset nano --out runs/second --steps 1000
+
+A folder of data holds videos and pictures (mp4, mov, mkv, webm, avi, m4v, gif, webp, png, jpg) and their captions:
+metadata.jsonl or metadata.csv (file_name, text), or captions.tsv (FILE<tab>CAPTION).
 """
 EVALUATE = """examples:
   minit2v evaluate --model mini                                              all test splits, 512 prompts each
   minit2v evaluate --model runs/first --split test_seen --n 64 --steps 20 --out report.json
+  minit2v evaluate --model runs/own --data my-videos                         a model of one's own data
   minit2v evaluate --clips made --captions captions.tsv                      videos of any program, in the words of mini
   minit2v evaluate --clips made --captions captions.tsv --msrvtt MSR-VTT --network i3d=i3d_torchscript.pt:SHA256
 """
@@ -64,6 +69,31 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message}; see {self.prog} --help")
 
+    def format_help(self):
+        """The help; "{names}" in that of an option with a `table` becomes the names of the table's rows."""
+        for action in self._actions:
+            if table := getattr(action, "table", None):
+                action.help = action.help.format(names=", ".join(table()))
+        return super().format_help()
+
+
+def _samplers():
+    from minit2v.diffusion.samplers import SAMPLERS
+
+    return SAMPLERS
+
+
+def _datasets():
+    from minit2v.datasets import DATASETS
+
+    return DATASETS
+
+
+def _parts():
+    from minit2v.systems import SYSTEMS
+
+    return dict.fromkeys(part for system in SYSTEMS.values() for part in system.parts)
+
 
 def parser():
     """The parser of all commands; `args.run` is the function of the chosen one."""
@@ -89,39 +119,44 @@ def parser():
     add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale; 1 is off (the model's own)")
     add("--negative", metavar="PROMPT", help="what the video should not show (the model's own: nothing)")
-    add("--sampler", default="ddim", help="ddim, ddpm or dpm++ (ddim)")
-    add("--eta", type=float, default=0.0, help="fresh noise of ddim, 0 to 1 (0: none)")
-    add("--seed", type=int, default=0, help="one seed gives one video; prompt number i takes seed + i (0)")
+    add("--fps", type=float, help="frames a second (those of --init, else the model's own: 8)")
+    add("--sampler", default="ddim", help="{names} (ddim)").table = _samplers
+    add("--eta", type=float, default=0.0, help="fresh noise of a sampler that takes it, 0 to 1 (0: none)")
+    add("--n", type=_positive, default=1, help="clips of each prompt (1)")
+    add("--seed", type=_seed, default=0, help="one seed gives one video; clip number i takes seed + i; or random (0)")
     add("--window", type=int, default=0, help="for long clips: frames that the network sees at once (all)")
-    add("--clip", metavar="FILE", help="a video or picture to start from, instead of noise alone")
-    add("--strength", type=float, default=0.7, help="how much of --clip may change, 0 to 1 (0.7)")
+    add("--init", metavar="FILE", help="a video or picture to start from, instead of noise alone")
+    add("--clip", metavar="FILE", dest="init", help=argparse.SUPPRESS)  # its name before 2026-12
+    add("--strength", type=float, help="how much of --init may change, 0 to 1 (0.7)")
     add("--device", default="auto", help="cpu, cuda, mps or auto")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
-    add("--offload", action="store_true", help="keep on the device only the network that works, slower")
+    add("--offload", action="store_true", help="keep on the device only the network that computes, slower")
     add("--record", metavar="DIR",
-        help="keep the run here: flight.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
+        help="keep the run here: recording.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
-    add = command("train", commands.train, "train one part of a model, or the networks of the metrics", TRAIN)
-    add("part", choices=("vqgan", "clip", "unet", "metrics"), help="autoencoder, text encoder, denoiser; or metrics")
-    add("--preset", default="mini", help="nano, mini or modelscope-1.7b (mini)")
+    add = command("train", commands.train, "train a model, one part of it, or the networks of the metrics", TRAIN)
+    add("part", metavar="PART", help="all, {names}, or metrics").table = _parts
+    add("--preset", help="nano, mini or modelscope-1.7b (mini)")
+    add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET; runs/metrics)")
-    add("--budget", type=_seconds, default=3600.0, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m)")
+    add("--budget", type=_seconds, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m; all: the recipe's)")
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")
     add("--resume", action="store_true", help="go on with the run in --out")
-    add("--from", dest="start", metavar="MODEL", help="unet only: train the UNet of this model further, in a new --out")
+    add("--from", dest="start", metavar="MODEL", help="train a part of this model further, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
-    # Options without a default here have one where the work is done: an explicit one is refused where it is of no use.
+    # `None` means not given, so that `evaluate` can refuse options that would have no effect.
     add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
     add("--model", help="shipped name, folder or hub id (mini)")
-    add("--split", action="append", help="test_seen, test_heldout, test_imageonly; may be repeated (all)")
+    add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
+    add("--split", action="append", help="of moving-things: test_seen, test_heldout, test_imageonly; may be repeated (all)")
     add("--n", type=int, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")
     add("--steps", type=int, help="denoising steps (the model's own)")
     add("--guidance", type=float, help="classifier-free guidance scale (the model's own)")
-    add("--sampler", help="ddim, ddpm or dpm++ (ddim)")
+    add("--sampler", help="{names} (ddim)").table = _samplers
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--batch", type=int, help="clips at a time (16)")
     add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
@@ -165,6 +200,10 @@ def parser():
     return top
 
 
+
+
+def _seed(text):
+    return text if text == "random" else int(text)
 
 
 def _setting(text):

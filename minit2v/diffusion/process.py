@@ -38,10 +38,10 @@ def betas(config: DiffusionConfig) -> Tensor:
     """
     start, end = config.beta_start, config.beta_end
     if config.schedule == "linear":
-        return torch.linspace(start, end, config.timesteps, dtype=torch.float64)
+        return torch.linspace(start, end, config.timesteps, dtype=torch.float64, device="cpu")
     if config.schedule == "scaled_linear":  # Stable Diffusion's: equally spaced square roots
-        return torch.linspace(start**0.5, end**0.5, config.timesteps, dtype=torch.float64) ** 2
-    time = torch.arange(config.timesteps + 1, dtype=torch.float64) / config.timesteps
+        return torch.linspace(start**0.5, end**0.5, config.timesteps, dtype=torch.float64, device="cpu") ** 2
+    time = torch.arange(config.timesteps + 1, dtype=torch.float64, device="cpu") / config.timesteps
     signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2  # eq (5.3) · improved DDPM (17)
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)  # the cap keeps the last step finite
 
@@ -108,7 +108,7 @@ class Diffusion:
 
     def _levels(self, t, x: Tensor) -> tuple[Tensor, Tensor]:
         # some devices have no float64, so it stays on the CPU and only these b values travel
-        a = self.alpha_bar[torch.as_tensor(t).cpu()].reshape(-1, *[1] * (x.ndim - 1))  # (b,) -> (b 1 1 1 1)
+        a = self.alpha_bar[torch.as_tensor(t, device="cpu")].reshape(-1, *[1] * (x.ndim - 1))  # (b,) -> (b 1 1 1 1)
         return a.sqrt().to(x.dtype).to(x.device), (1 - a).sqrt().to(x.dtype).to(x.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -171,22 +171,22 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(self, model: Model, x: Tensor, diffusion: Diffusion, steps: int, eta: float = 0.0,
-                 generator: Generators | None = None, clip: Tensor | None = None,
+                 generator: Generators | None = None, init: Tensor | None = None,
                  skip: int = 0) -> Iterator[Step]:  # fmt: skip
-        """The steps of a run from normal noise x (b, c, f, h, w). With `clip`, latents (b or 1, c, f, h, w), it begins
-        at level number `skip` with the clip, as noisy as that level is. eta and generator are for rules that take them.
+        """The steps of a run from normal noise x (b, c, f, h, w). With `init`, latents (b or 1, c, f, h, w), it begins
+        at level number `skip` with them, as noisy as that level is. eta and generator are for rules that take them.
         """
-        ladder = levels(diffusion, steps, self)[skip:]
+        run = levels(diffusion, steps, self)[skip:]
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        if clip is not None:
-            x = diffusion.add_noise(clip.to(x), x, [ladder[0].t])
+        if init is not None:
+            x = diffusion.add_noise(init.to(x), x, [run[0].t])
 
         def predict(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             a, output = level.alpha_bar, model(x, level.t).to(x.dtype)
             return split(diffusion.config.prediction, output, x, a**0.5, (1 - a) ** 0.5)
 
         options = ({"eta": eta} if self.takes_eta else {}) | ({"generator": generator} if self.draws_noise else {})
-        yield from self.rule(predict, x, ladder, **options)
+        yield from self.rule(predict, x, run, **options)
 
 
 SAMPLERS = {

@@ -57,9 +57,9 @@ def windowed(unet: Callable, window: int, learnt: int | None = None) -> Callable
 
 
 def shared_noise(noise: Tensor, window: int) -> Tensor:
-    """Noise (b, c, f, h, w) whose frames beyond the first window are those of it, in another order each time."""
-    generator, noise = Generator().manual_seed(0), noise.clone()
+    """Noise (b, c, f, h, w) whose frames beyond the first window are its own, in another order each time."""
+    generator, noise = Generator("cpu").manual_seed(0), noise.clone()
     for start in range(window, noise.shape[2], window):
-        order = torch.randperm(window, generator=generator)[: noise.shape[2] - start]
+        order = torch.randperm(window, generator=generator, device="cpu")[: noise.shape[2] - start]
         noise[:, :, start : start + window] = noise[:, :, order.to(noise.device)]
     return noise

@@ -31,13 +31,14 @@ from minit2v.errors import UserError
 from minit2v.memory.measured import runtime
 from minit2v.networks.registry import NETWORKS
 from minit2v.presets import Preset
-from minit2v.systems.settings import SamplingSettings, checked, latent_shape
+from minit2v.systems import system_of
+from minit2v.systems.settings import SamplingSettings, checked
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
 CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
 KEPT = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
 KERNELS = 20e6  # oneDNN's reordered weights and scratch, for one layer at a time
-WAYS = {"": (True, False), "--sequential": (False, False), "--offload": (True, True),
+OPTIONS = {"": (True, False), "--sequential": (False, False), "--offload": (True, True),
         "--sequential --offload": (False, True)}  # option -> (batched, offload)  # fmt: skip
 
 
@@ -92,8 +93,8 @@ def no_numbers(dtype: torch.dtype):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Bytes that sampling takes at most, each way, and what of it fits into `memory`."""
+class MemoryPlan:
+    """Peak bytes of sampling, one figure for each combination of options, and which of them fit into `memory`."""
 
     what: str  # model, dtype, device and clip in words
     weights: dict[str, int]  # of each network
@@ -136,7 +137,7 @@ class Plan:
 
 def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = None, dtype: str = "auto",
          frames: int | None = None, height: int | None = None, width: int | None = None,
-         device: str = "cpu", clips: int = 1, window: int = 0) -> Plan:  # fmt: skip
+         device: str = "cpu", clips: int = 1, window: int = 0) -> MemoryPlan:  # fmt: skip
     """What sampling `clips` clips at once takes at most.
 
     `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu" or "cuda",
@@ -158,7 +159,7 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
     fixed = CONTEXT if device == "cuda" else runtime()
     mapped = min(total, MAPPED)
     loading = int(fixed + total + (0 if device == "cuda" else mapped))
-    for options, (batched, offload) in WAYS.items():
+    for options, (batched, offload) in OPTIONS.items():
         if device != "cuda":
             if not offload:
                 work = max(counts[batched].values())
@@ -171,25 +172,21 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
             host[options] = int(runtime() + mapped)
     clip = f"{settings.frames} frames of {settings.width}x{settings.height}"
     what = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
-    return Plan(what, sizes, loading, ways, host, memory)
+    return MemoryPlan(what, sizes, loading, ways, host, memory)
 
 
 def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, clips: int):
-    """(bytes of the weights of each network, {batched: {network: bytes that it works with}})."""
-    _, c, f, h, w = latent_shape(clips, settings, preset)
-    f = min(f, settings.window or f)
-    halves, tokens = (2 if settings.guidance != 1 else 1), preset.text.context_length
-    counts = {True: {}, False: {}}
+    """(bytes of the weights of each network, {batched: {network: bytes of its tensors at the widest moment}})."""
+    system, counts = system_of(preset), {}
     with no_numbers(dtype):
-        modules = {name: build(getattr(preset, name)).eval() for name, build in NETWORKS.items()}
+        modules = {name: NETWORKS[name](getattr(preset, name)).eval() for name in system.networks}
         sizes = {name: sum(p.numel() * p.element_size() for p in m.parameters()) for name, m in modules.items()}
-        for batched, count in counts.items():
-            b, chunk = clips * (halves if batched else 1), min(4 if batched else 1, clips * settings.frames)
-            unet, text, autoencoder = (modules[name] for name in ("unet", "text", "autoencoder"))
-            context = (b, tokens, preset.unet.context_dim)
-            count["text"] = working(text, text, (clips, tokens), dtype=dtype)
-            count["unet"] = working(unet, unet, (b, c, f, h, w), (b,), context, dtype=dtype)
-            count["autoencoder"] = working(autoencoder, autoencoder.decode, (chunk, c, h, w), dtype=dtype)
+        for batched in (True, False):
+            calls = system.pipeline.calls(preset, settings, clips, batched)
+            counts[batched] = {
+                name: working(modules[name], getattr(modules[name], method), *shapes, dtype=dtype)
+                for name, (method, shapes) in calls.items()
+            }
     return sizes, counts
 
 

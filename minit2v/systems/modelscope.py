@@ -38,16 +38,27 @@ class ModelScopeT2V(TextToVideo):
         learnt = self.preset.frames if numbered else None
         unet = windowed(self.unet, settings.window or settings.frames, learnt)
         model = guided(unet, context, unconditional, settings.guidance, self.batched)
-        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(len(context))]
+        generators = [torch.Generator("cpu").manual_seed(settings.seed + i) for i in range(len(context))]
         x = settings.noise
         if x is None:
             x = gaussian(latent_shape(len(context), settings, self.preset), generators)
             x = shared_noise(x, settings.window) if settings.window else x
-        clip = None
-        if settings.clip is not None:
-            pixels = np.repeat(settings.clip, settings.frames // len(settings.clip), axis=0)
-            clip = self.encode(pixels[None])
+        init = None
+        if settings.init is not None:
+            pixels = np.repeat(settings.init, settings.frames // len(settings.init), axis=0)  # a picture stands still
+            init = self.encode(pixels[None])
         sampler = SAMPLERS[settings.sampler]
         with self.working(self.unet):
-            yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, settings.eta, generators, clip,
+            yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, settings.eta, generators, init,
                                settings.skip)  # fmt: skip
+
+    @classmethod
+    def calls(cls, preset: ModelScopePreset, settings: SamplingSettings, clips: int, batched: bool) -> dict[str, tuple]:
+        _, c, f, h, w = latent_shape(clips, settings, preset)
+        seen = min(f, settings.window or f)  # frames that the UNet sees at once
+        b, tokens = clips * (2 if batched and settings.guidance != 1 else 1), preset.text.context_length
+        return {
+            "unet": ("forward", ((b, c, seen, h, w), (b,), (b, tokens, preset.unet.context_dim))),
+            "autoencoder": ("decode", ((min(4 if batched else 1, clips * f), c, h, w),)),
+            "text": ("forward", ((clips, tokens),)),
+        }

@@ -120,6 +120,14 @@ class TextToVideo(ABC):
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
         """The system: from context (b, n, d) to the steps of a run, each computed when it is asked for."""
 
+    @classmethod
+    def calls(cls, preset: Preset, settings: SamplingSettings, clips: int, batched: bool) -> dict[str, tuple]:
+        """What each network is called with at its widest, for `memory.plan`: name -> (method, shapes of the inputs).
+
+        Raises UserError where the system does not say.
+        """
+        raise UserError(f"memory: expected a system that says how it calls its networks, found {preset.system!r}")
+
     def clips(self, step: Step, settings: SamplingSettings) -> list[Clip]:
         """The clips that the latents of a step are, decoded."""
         return [Clip(pixels, settings.fps) for pixels in self.decode(step.x)]

@@ -38,61 +38,99 @@ class SamplingSettings:
     eta: float = 0.0  # fresh noise of a sampler that takes it (ddim), 0 to 1; released 0
     fps: float | None = None  # frames a second of the clip; None: those of the clip to start from, else the preset's
     noise: Tensor | None = None  # (b, 4, f, h, w), standard normal, to start from instead of the seed's
-    clip: Clip | np.ndarray | None = None  # uint8 (f, H, W, 3) to start from; one frame is repeated
+    init: Clip | np.ndarray | None = None  # video, uint8 (f, H, W, 3), to start from; one frame is repeated
     window: int = 0  # frames that the network sees at once, if fewer than the clip has; 0: all (see `windows`)
-    strength: float = 0.7  # how much of `clip` may change, 0 to 1: the share of the steps that are taken
+    strength: float = 0.7  # how much of `init` may change, 0 to 1: the share of the steps that are taken
 
     @property
     def skip(self) -> int:
         """How many of the first steps are left out; at least one is taken."""
-        return 0 if self.clip is None else self.steps - max(1, round(self.steps * self.strength))
+        return 0 if self.init is None else self.steps - max(1, round(self.steps * self.strength))
 
 
 def checked(prompts: list[str], settings: SamplingSettings, preset: Preset) -> SamplingSettings:
-    """The settings, None replaced by the preset's values. Raises UserError for anything out of range."""
+    """The settings, None replaced by the preset's values. Raises UserError for anything out of range, and warns of a
+    setting that has no effect."""
     for text in prompts or [None]:
         if not isinstance(text, str) or not text.strip(string.whitespace + string.punctuation):
             raise UserError(f'prompt: expected words, found {text!r}; try "a red circle moves left"')
-    own = {name: getattr(preset, name) for name in PRESET_FIELDS}
-    own |= {name: value for name in PRESET_FIELDS if (value := getattr(settings, name)) is not None}
-    factor = preset.factor
-    for name in ("height", "width"):
-        own[name] = _integer(name, own[name], 1, 4096)
-        if excess := own[name] % factor:
-            near = own[name] - excess + factor
-            raise UserError(f"{name}: expected a multiple of {factor} pixels, found {own[name]}; try {near}")
-    own["frames"] = _integer("frames", own["frames"], 1, MOST_FRAMES)
-    own["steps"] = _integer("steps", own["steps"], 1, preset.timesteps)
-    own["guidance"] = _number("guidance", own["guidance"], -math.inf, math.inf)
-    settings = replace(
-        settings,  # numpy's numbers become Python's, the only ones that torch takes for a seed
-        window=_integer("window", settings.window, 0, MOST_FRAMES),
-        seed=_integer("seed", settings.seed, 0, 2**63 - 1),
-        eta=_number("eta", settings.eta, 0, 1),
-        strength=_number("strength", settings.strength, 0, 1),
-    )
-    if not isinstance(own["negative"], str):
-        raise UserError(f"negative: expected a text, found {own['negative']!r}")
-    if settings.sampler not in SAMPLERS:
-        raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {settings.sampler!r}")
-    if settings.eta and not SAMPLERS[settings.sampler].takes_eta:
-        takers = ", ".join(name for name, row in SAMPLERS.items() if row.takes_eta)
-        raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; {takers} takes it")
-    if own["guidance"] == 1 and settings.negative:
-        warnings.warn(f"negative: {settings.negative!r} has no effect at guidance 1; take a larger guidance", stacklevel=2)
-    fps = settings.fps or getattr(settings.clip, "fps", preset.fps)
-    settings = replace(settings, fps=_number("fps", fps, 0.01, 1000))
-    if settings.clip is not None:
-        pixels = _start(settings, own, factor)
-        own |= dict(zip(("frames", "height", "width"), pixels.shape))
-        own["frames"] = own["frames"] if len(pixels) > 1 else _integer("frames", settings.frames or preset.frames, 1, MOST_FRAMES)
-        settings = replace(settings, clip=pixels)
-    settings = replace(settings, **own)
+    settings = _checked_sampler(_checked_numbers(settings))
+    settings = replace(settings, **_checked_sizes(settings, preset))
+    if settings.init is not None:
+        settings = _with_init(settings, preset)
+    if settings.guidance == 1 and settings.negative:
+        warnings.warn(f"negative: {settings.negative!r} has no effect at guidance 1; raise the guidance", stacklevel=4)
+    if settings.window >= settings.frames:
+        warnings.warn(f"window: {settings.window} has no effect on {settings.frames} frames", stacklevel=4)
+    settings = replace(settings, fps=_number("fps", settings.fps or preset.fps, 0.01, 1000))
     expected, noise = latent_shape(len(prompts), settings, preset), settings.noise
     if noise is not None and not (isinstance(noise, Tensor) and tuple(noise.shape) == expected):
         found = f"{type(noise).__name__} {tuple(getattr(noise, 'shape', ()))}"
         raise UserError(f"noise: expected a tensor (b, c, f, h, w) = {expected}, found {found}")
     return settings
+
+
+def _checked_numbers(settings: SamplingSettings) -> SamplingSettings:
+    """numpy's numbers become Python's, the only ones that torch takes for a seed."""
+    return replace(
+        settings,
+        window=_integer("window", settings.window, 0, MOST_FRAMES),
+        seed=_integer("seed", settings.seed, 0, 2**63 - 1),
+        eta=_number("eta", settings.eta, 0, 1),
+        strength=_number("strength", settings.strength, 0, 1),
+    )
+
+
+def _checked_sampler(settings: SamplingSettings) -> SamplingSettings:
+    if settings.sampler not in SAMPLERS:
+        raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {settings.sampler!r}")
+    if settings.eta and not SAMPLERS[settings.sampler].takes_eta:
+        takers = ", ".join(name for name, row in SAMPLERS.items() if row.takes_eta)
+        raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; it is for {takers}")
+    return settings
+
+
+def _checked_sizes(settings: SamplingSettings, preset: Preset) -> dict:
+    """The fields that a preset has a value for. A size that is left to the clip to start from stays None."""
+    found = {name: getattr(settings, name) for name in PRESET_FIELDS}
+    from_init = ("frames", "height", "width") if settings.init is not None else ()
+    found = {name: getattr(preset, name) if value is None and name not in from_init else value
+             for name, value in found.items()}  # fmt: skip
+    for name in ("height", "width"):
+        if found[name] is not None:
+            found[name] = _integer(name, found[name], 1, 4096)
+            if excess := found[name] % preset.factor:
+                near = found[name] - excess + preset.factor
+                raise UserError(f"{name}: expected a multiple of {preset.factor} pixels, found {found[name]}; try {near}")
+    if found["frames"] is not None:
+        found["frames"] = _integer("frames", found["frames"], 1, MOST_FRAMES)
+    found["steps"] = _integer("steps", found["steps"], 1, preset.timesteps)
+    found["guidance"] = _number("guidance", found["guidance"], -math.inf, math.inf)
+    if not isinstance(found["negative"], str):
+        raise UserError(f"negative: expected a text, found {found['negative']!r}")
+    return found
+
+
+def _with_init(settings: SamplingSettings, preset: Preset) -> SamplingSettings:
+    """Size and frame rate are those of the clip to start from, as far as nobody chose others; it is cut to fit them."""
+    pixels, factor = getattr(settings.init, "pixels", settings.init), preset.factor
+    shape = getattr(pixels, "shape", ())
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape or pixels.dtype != np.uint8:
+        raise UserError(f"init: expected a clip, uint8 (f, H, W, 3), found {shape or pixels!r}")
+    if min(shape[1:3]) < factor:
+        raise UserError(f"init: expected {factor} pixels a side or more, found {shape[2]}x{shape[1]}; enlarge it")
+    picture = shape[0] == 1
+    if not picture and shape[0] < (settings.frames or 0):
+        raise UserError(f"frames: expected at most {shape[0]}, as init has, found {settings.frames}; leave it out")
+    frames = settings.frames or (preset.frames if picture else min(shape[0], MOST_FRAMES))
+    height, width = settings.height or shape[1] - shape[1] % factor, settings.width or shape[2] - shape[2] % factor
+    if not picture and frames < shape[0]:
+        warnings.warn(f"init: takes the first {frames} of its {shape[0]} frames", stacklevel=5)
+    if (height, width) != shape[1:3]:
+        warnings.warn(f"init: fits its {shape[2]}x{shape[1]} pixels to {width}x{height}", stacklevel=5)
+    fps = settings.fps or (None if picture else getattr(settings.init, "fps", None))
+    init = fitted(pixels[:frames], height, width)
+    return replace(settings, init=init, frames=frames, height=height, width=width, fps=fps)
 
 
 def _integer(name: str, value, low: int, high: int) -> int:
@@ -110,24 +148,6 @@ def _number(name: str, value, low: float, high: float) -> float:
         limits = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
         raise UserError(f"{name}: expected {limits}, found {value!r}")
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _start(settings: SamplingSettings, own: dict, factor: int) -> np.ndarray:
-    """The pixels to start from: as many frames, and as large, as the settings or the clip itself say."""
-    pixels = getattr(settings.clip, "pixels", settings.clip)
-    shape = getattr(pixels, "shape", ())
-    if len(shape) != 4 or shape[3] != 3 or 0 in shape or pixels.dtype != np.uint8:
-        raise UserError(f"clip: expected uint8 (f, H, W, 3), found {shape or pixels!r}")
-    if min(shape[1:3]) < factor:
-        raise UserError(f"clip: expected at least {factor} pixels a side, found {shape[2]}x{shape[1]}; enlarge it first")
-    most = settings.frames or MOST_FRAMES
-    if 1 < len(pixels) < (settings.frames or 0):
-        raise UserError(f"frames: expected at most {len(pixels)}, as the clip has, found {settings.frames}")
-    size = [settings.height or shape[1] - shape[1] % factor, settings.width or shape[2] - shape[2] % factor]
-    if len(pixels) > most or (settings.height is None and size != [*shape[1:3]]):
-        cut = f"{min(len(pixels), most)} frames of {size[1]}x{size[0]}"
-        warnings.warn(f"clip: takes {cut} of {len(pixels)} frames of {shape[2]}x{shape[1]}", stacklevel=3)
-    return fitted(pixels[:most], *size)
 
 
 def latent_shape(b: int, settings: SamplingSettings, preset: Preset) -> tuple[int, ...]:
