@@ -75,7 +75,10 @@ class TextConfig:
     layers: int = 24  # transformer blocks in the file; released 24
     skip_last: int = 1  # blocks not run: 1 gives the penultimate layer; released 1
     embed_dim: int = 1024  # width of the space shared with pictures; released 1024
+    activation: str = "gelu"  # of the MLPs: "gelu" or "quick_gelu"; released gelu
     words: tuple[str, ...] | None = None  # keep only the BPE rows of these words; None keeps all 49,408; released None
+    pad_token: int = 0  # id in the whole vocabulary that fills a prompt up to context_length; released 0, "!"
+    added_tokens: tuple[str, ...] = ()  # of a fine-tune, one id each after CLIP's 49,408; released none
     vision: VisionConfig = VisionConfig()  # the tower for pictures
 
 
@@ -90,7 +93,9 @@ class DiffusionConfig:
     prediction: str = "eps"  # what the network's output means: "eps", "x0" or "v"; released eps
     zero_terminal_snr: bool = False  # departure: nothing of the clip is left at t = T - 1 (arXiv 2305.08891)
     snr_shift: float = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
-    spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released) or "trailing"
+    spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released), "trailing" or "linspace"
+    steps_offset: int = 1  # added to leading timesteps; released 1
+    ends_clean: bool = False  # DDIM's last step ends at alpha_bar 1, not at alpha_bar[0]; released False
 
 
 OF_SYSTEM: dict[str, type["Preset"]] = {}  # name of a system -> its preset class; subclasses enter themselves

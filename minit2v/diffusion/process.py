@@ -26,7 +26,7 @@ from minit2v.presets import DiffusionConfig
 CHOICES = {
     "schedule": ("scaled_linear", "linear", "cosine"),
     "prediction": ("eps", "x0", "v"),
-    "spacing": ("leading", "trailing"),
+    "spacing": ("leading", "trailing", "linspace"),
 }
 
 
@@ -104,7 +104,8 @@ class Diffusion:
         self.alpha_bar = shift_snr(alpha_bar, config.snr_shift)
         # The release ends at alpha_bar[0] = 0.99915, not at 1. A shift by 3 makes that 0.992, whose noise
         # (9 % of the latents' spread) is visible, so a shifted schedule ends at 1.
-        self.final = self.alpha_bar[0].item() if config.snr_shift == 1 else 1.0
+        clean = config.ends_clean or config.snr_shift != 1
+        self.final = 1.0 if clean else self.alpha_bar[0].item()
 
     def _levels(self, t, x: Tensor) -> tuple[Tensor, Tensor]:
         # some devices have no float64, so it stays on the CPU and only these b values travel

@@ -28,7 +28,6 @@ from torch import Generator, Tensor
 from minit2v.diffusion.process import Diffusion, split
 from minit2v.errors import UserError
 
-OFFSET = 1  # the release visits 981, 961, ..., 1, not 980, 960, ..., 0
 SMALLEST = 2**-24  # stands for alpha_bar 0 in DPM-Solver++, as in diffusers: its lambda would be infinite
 
 Model = Callable[[Tensor, int], Tensor]  # (x, t) -> output
@@ -65,9 +64,10 @@ def timesteps(diffusion: Diffusion, steps: int, intervals: int | None = None) ->
 
     leading    1, 1 + T//n, 1 + 2 T//n, ...: the release; below T-1, and lower still if n does not divide T
     trailing   T-1, T-1 - T/n, ...: for zero terminal SNR, as only T-1 is pure noise; Lin et al. section 3.3
+    linspace   n places from 0 to T-1, both included
 
-    `intervals` n (leading only) is how many parts T is cut into, if not `steps`. Raises UserError for steps
-    outside 1..T.
+    The 1 of leading is `steps_offset`. `intervals` n (not for trailing) is how many parts T is cut into, if not `steps`.
+    Raises UserError for steps outside 1..T.
 
     >>> from minit2v.presets import DiffusionConfig
     >>> timesteps(Diffusion(DiffusionConfig()), 5)
@@ -81,8 +81,11 @@ def timesteps(diffusion: Diffusion, steps: int, intervals: int | None = None) ->
     if diffusion.config.spacing == "trailing":
         return (np.arange(T, 0, -T / steps).round().astype(int)[:steps] - 1).tolist()
     n = intervals or steps
+    if diffusion.config.spacing == "linspace":
+        return np.linspace(0, T - 1, min(n, T)).round().astype(int)[::-1][:steps].tolist()
     visited = np.arange(n)[::-1][:steps] * max(T // n, 1)
-    return (visited + min(OFFSET, T - 1 - visited[0])).tolist()  # 1000 steps have no room for the offset
+    offset = diffusion.config.steps_offset  # released 1: 981, 961, ..., 1, not 980, 960, ..., 0
+    return (visited + min(offset, T - 1 - visited[0])).tolist()  # 1000 steps have no room for the offset
 
 
 def levels(diffusion: Diffusion, steps: int, sampler: "Sampler") -> list[Level]:
