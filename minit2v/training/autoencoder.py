@@ -11,7 +11,10 @@ arXiv:2112.10752, appendix G (weights of the terms); patch discriminator: pix2pi
 3.2; hinge loss: arXiv:1705.02894, section 3; Laplacian pyramid as a loss: GLO, arXiv:1707.05776, section 3.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,34 +23,38 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from minit2v.datasets.base import Dataset, VideoText
 from minit2v.networks.autoencoder import VQGAN
+from minit2v.pixels import to_pixels, to_signed
 from minit2v.presets import Preset
+from minit2v.training.parts import Part
+from minit2v.training.trainer import TrainConfig
 
 
 @dataclass(frozen=True)
-class VQGANConfig:
-    """Weights and times of the loss."""
+class AutoencoderTraining:
+    """Weights and times of the loss; departures are off, and on in the recipes."""
 
-    foreground: float = 8.0  # extra weight of a pixel on a thing, against 1 on the background
-    pyramid: float = 1.0  # weight of the Laplacian pyramid; the perceptual term, needs no download
+    foreground: float = 0.0  # departure: extra weight of a pixel that is not of the frame's median colour, against 1
+    pyramid: float = 1.0  # weight of the Laplacian pyramid; the perceptual term of the release, but without a download
     levels: int = 3  # levels of the pyramid; each halves the size
-    bottleneck: float = 1e-4  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame
+    bottleneck: float = 2e-8  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame, the same
     commitment: float = 1.0  # the same weight for the codebook's commitment loss
-    adversarial: float = 0.01  # weight of fooling the discriminator; small: it sharpens, L1 leads
-    hinge: float = 0.1  # weight of the discriminator's loss; small, as one clipping is shared by all
-    start: float = 0.7  # part of the budget after which the discriminator learns
-    ramp: float = 0.1  # part of the budget over which the adversarial term then grows from 0 to its weight
-    width: int = 16  # channels of the discriminator's first layer
-    crop: int = 32  # side of the window around a thing that is trained on at first, pixels: a quarter of the work
-    crop_until: float = 0.6  # part of the budget that sees windows; then whole frames, whose norms differ
-    share_images: float = 0.7  # part of a batch that are images; the rest are single frames of clips
-    frames_per_clip: int = 4  # frames used of a rendered clip; rendering is not free
+    adversarial: float = 0.01  # weight of fooling the discriminator; released 0.5 times a ratio of gradients
+    hinge: float = 1.0  # weight of the discriminator's loss; released 1
+    start: float = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
+    ramp: float = 0.1  # share of the run over which the adversarial term then grows from 0 to its weight
+    width: int = 64  # channels of the discriminator's first layer; released 64
+    crop: int = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames
+    crop_until: float = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
+    share_images: float = 1.0  # share of a batch that are images, the rest are single frames of clips; released 1
+    frames_per_clip: int = 4  # frames used of a clip that was read or drawn: both take time
 
 
 class PatchDiscriminator(nn.Sequential):
     """Is a patch a frame's or a reconstruction's? (n 3 H W) -> scores (n 1 H/8 W/8), large for a frame's."""
 
-    def __init__(self, width: int = 16):
+    def __init__(self, width: int = 64):
         super().__init__(
             nn.Conv2d(3, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
@@ -82,7 +89,7 @@ def random_windows(frames: Tensor, side: int, generator: torch.Generator) -> Ten
     windows = []
     for frame, weight in zip(frames, pixel_weights(frames, 1.0)[:, 0]):
         thing = (weight > weight.mean()).nonzero()
-        y, x = thing[torch.randint(len(thing), (1,), generator=generator)][0].tolist() if len(thing) else (0, 0)
+        y, x = thing[torch.randint(len(thing), (1,), generator=generator, device="cpu")][0].tolist() if len(thing) else (0, 0)
         top = min(max(y - side // 2, 0), frame.shape[1] - side)
         left = min(max(x - side // 2, 0), frame.shape[2] - side)
         windows.append(frame[:, top : top + side, left : left + side])
@@ -104,15 +111,14 @@ def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
     return loss + difference.abs().mean()  # eq (3.4) · GLO section 3
 
 
-class VQGANTask(nn.Module):
+class AutoencoderTask(nn.Module):
     """The autoencoder and its discriminator, trained by one optimiser on one loss.
 
     The adversarial term reaches only the autoencoder and the hinge term only the discriminator, so the sum
     of both has for each network exactly the gradient of its own loss.
     """
 
-    def __init__(self, preset: Preset, config: VQGANConfig = VQGANConfig(), data=None):
-        """`data`: two data sets, of images and of clips, with `.batch(indices)`; Moving Things by default."""
+    def __init__(self, preset: Preset, config: AutoencoderTraining, data: Dataset, folder: Path | None = None):
         super().__init__()
         self.preset, self.config = preset, config
         self.autoencoder = VQGAN(preset.autoencoder)
@@ -120,7 +126,9 @@ class VQGANTask(nn.Module):
         if preset.autoencoder.bottleneck == "gaussian":
             # start with a standard deviation of exp(-2): at 1, the usual start, noise hides the frame
             nn.init.constant_(self.autoencoder.quant_conv.bias[preset.autoencoder.latent_channels :], -4.0)
-        self.images, self.clips = data or moving_things(preset)
+        self.images, self.clips = (
+            data.open("train", preset.frames, preset.height, preset.width, images) for images in (True, False)
+        )
         self.progress = 0.0  # 0 to 1 of the budget; the trainer sets it
 
     @property
@@ -131,28 +139,25 @@ class VQGANTask(nn.Module):
         """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first windows of
         frames, as many as cover the same number of pixels."""
         config, crop = self.preset.autoencoder, self.config.crop
-        if self.progress < self.config.crop_until and crop < self.preset.height:
+        if self.progress < self.config.crop_until and 0 < crop < min(self.preset.height, self.preset.width):
             whole = self.preset.height * self.preset.width
             frames = random_windows(self.draw_frames(generator, n * whole // crop**2), crop, generator)
         else:
             frames = self.draw_frames(generator, n)
         h, w = frames.shape[2] // config.factor, frames.shape[3] // config.factor
-        noise = torch.randn(len(frames), config.latent_channels, h, w, generator=generator)
+        shape = len(frames), config.latent_channels, h, w
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         return {"frames": frames, "noise": noise}
 
     def draw_frames(self, generator: torch.Generator, n: int) -> Tensor:
         """Images and single frames of clips, shuffled: (n 3 H W) in [-1, 1]."""
-        count = round(n * self.config.share_images)
-        index = torch.randint(len(self.images), (count,), generator=generator)
-        images = self.images.batch(index.tolist())[0][:, 0] if count else []
-        per_clip = self.config.frames_per_clip
-        index = torch.randint(len(self.clips), (-(-(n - count) // per_clip),), generator=generator)
+        count, per_clip = round(n * self.config.share_images), self.config.frames_per_clip
+        images = drawn(self.images, generator, count)[:, 0] if count else []
         stills = []
-        for clip in self.clips.batch(index.tolist())[0] if len(index) else []:
-            stills.extend(clip[torch.randperm(len(clip), generator=generator)[:per_clip].numpy()])
+        for clip in drawn(self.clips, generator, -(-(n - count) // per_clip)) if count < n else []:
+            stills.extend(clip[torch.randperm(len(clip), generator=generator, device="cpu")[:per_clip].numpy()])
         pixels = torch.from_numpy(np.stack([*images, *stills[: n - count]]))
-        pixels = pixels[torch.randperm(n, generator=generator)]
-        return to_signed(pixels)
+        return to_signed(pixels[torch.randperm(n, generator=generator, device="cpu")])
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, frames = self.config, batch["frames"]
@@ -185,15 +190,14 @@ class VQGANTask(nn.Module):
     @torch.no_grad()
     def picture(self, n: int = 8, seed: int = 0) -> np.ndarray:
         """n frames above their reconstructions, always the same ones: uint8 (2H, nW, 3)."""
-        frames = self.draw_frames(torch.Generator().manual_seed(seed), n).to(self.device)
+        frames = self.draw_frames(torch.Generator("cpu").manual_seed(seed), n).to(self.device)
         reconstruction = self.autoencoder.decode(self.autoencoder.encode(frames))
-        both = rearrange([frames, reconstruction], "r n c H W -> (r H) (n W) c")
-        return ((both.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        return to_pixels(rearrange([frames, reconstruction], "r n c H W -> c (r H) (n W)")).cpu().numpy()
 
     @torch.no_grad()
     def latents(self, n: int = 512, seed: int = 0) -> Tensor:
         """The latents of n drawn frames: (n c h w)."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         parts = [self.draw_frames(generator, min(64, n - start)) for start in range(0, n, 64)]
         return torch.cat([self.autoencoder.encode(part.to(self.device)) for part in parts])
 
@@ -221,14 +225,24 @@ class VQGANTask(nn.Module):
         return self.autoencoder.quant_conv.weight.device
 
 
-def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 (n H W 3) -> float (n 3 H W) in [-1, 1]."""
-    return rearrange(pixels, "n H W c -> n c H W").float() / 127.5 - 1.0  # eq (1.1) · DDPM, section 3.3
+def drawn(data: VideoText, generator: torch.Generator, n: int) -> np.ndarray:
+    """The frames of n items of a data set, each drawn from all: uint8 (n f H W 3)."""
+    return data.batch(torch.randint(len(data), (n,), generator=generator, device="cpu").tolist()).frames
 
 
-def moving_things(preset: Preset):
-    """The train split as images (with the image-only concepts) and as clips."""
-    from minit2v.datasets.moving_things import MovingThings
+def finish(task: AutoencoderTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """The averaged autoencoder, its latents of variance 1, and the preset's settings with its scale factor."""
+    task.autoencoder.load_state_dict(averaged["autoencoder"].state_dict())
+    settings = replace(task.preset.autoencoder, scale_factor=task.normalise())
+    return {"autoencoder": task.autoencoder}, {"autoencoder": settings}
 
-    settings = {"level": 1, "size": preset.height, "frames": preset.frames}
-    return MovingThings("train", **settings, images=True), MovingThings("train", **settings)
+
+PART = Part(
+    task=AutoencoderTask,
+    config=AutoencoderTraining(),
+    loop=TrainConfig(  # of latent diffusion's autoencoders: 4.5e-6 an item, Adam, no average
+        batch=16, lr=16 * 4.5e-6, weight_decay=0.0, betas=(0.5, 0.9), grad_clip=math.inf, ema=0.0
+    ),
+    fields=("autoencoder",),
+    finish=finish,
+)

@@ -14,7 +14,7 @@ import torch
 from minit2v.errors import UserError
 from minit2v.files import atomic
 
-FREE = ("budget", "steps", "save_every", "sample_every")  # what may be another when a run is resumed
+MAY_CHANGE_ON_RESUME = ("budget", "train_steps", "save_every", "sample_every")
 
 
 def check_place(out: Path, resume: bool) -> Path:
@@ -59,7 +59,7 @@ def restore(path: Path, task, averaged, optimizer, settings: dict) -> tuple[int,
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         before = state["settings"]
-        changed = [name for name in before | settings if name not in FREE and before.get(name) != settings.get(name)]
+        changed = [name for name in before | settings if name not in MAY_CHANGE_ON_RESUME and before.get(name) != settings.get(name)]
     except Exception as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"

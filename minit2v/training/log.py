@@ -1,6 +1,9 @@
-"""What a training tells while it runs: a line of numbers every few seconds, a picture now and then, a progress bar."""
+"""What a training reports while it runs: a line of numbers every few seconds, a picture now and then, a progress bar."""
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from minit2v.files import atomic, written
@@ -57,3 +60,14 @@ def step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+@contextmanager
+def first_warning() -> Iterator[None]:
+    """Of the warnings of the block gives only the first, and the number of the others: one line, not one a caption."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    if caught:
+        others = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
+        warnings.warn(f"{caught[0].message}{others}", stacklevel=3)

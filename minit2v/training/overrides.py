@@ -1,24 +1,45 @@
-"""Settings given as texts, ``--set name=value``, put into the dataclasses that know them."""
+"""Settings by name, ``--set name=value``, put into the dataclasses that know them."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 from minit2v.errors import UserError
 
+LEGACY_NAMES = {
+    "stills": "frozen_clips", "high_noise": "noisy_timestep_share", "matrix_rate": "muon_rate",
+    "balanced": "uncertainty_weighted", "layout_rate": "scene_prior_rate", "clip": "grad_clip", "steps": "train_steps",
+    "unet.layout": "unet.scene_prior", "diffusion.steps": "diffusion.timesteps",
+}  # fmt: skip
 
-def configure(settings: dict[str, str], *configs):
-    """Each setting goes to the first of the configs that knows its name; returns the changed configs."""
+
+def configure(settings: Mapping[str, Any], *configs):
+    """Each setting, a value or its text, goes to the first of the configs that knows its name; returns the new configs.
+
+    Raises UserError for an unknown name or an ill-typed text.
+    """
     configs = list(configs)
-    for name, text in settings.items():
+    for name, value in settings.items():
+        name = LEGACY_NAMES.get(name, name)
         for i, config in enumerate(configs):
-            if is_dataclass(config) and _knows(config, name):
-                configs[i] = _with(config, name, text)
+            if _knows(config, name):
+                configs[i] = _with(config, name, value)
                 break
         else:
-            names = [field.name for config in configs if is_dataclass(config) for field in fields(config)]
-            raise UserError(
-                f"unknown setting {name!r}; known are {', '.join(names)}, and paths into the preset like unet.dropout"
-            )
+            raise unknown(name, *configs)
     return configs
+
+
+def known(name: str, *configs) -> bool:
+    """Whether one of the configs has a setting of that name."""
+    return any(_knows(config, LEGACY_NAMES.get(name, name)) for config in configs)
+
+
+def unknown(name: str, *configs) -> UserError:
+    """The error for a setting that none of the configs has: it lists those that they have."""
+    names = dict.fromkeys(field.name for config in configs for field in fields(config))
+    listed = f"known are {', '.join(names)}, and paths into the preset like unet.dropout"
+    return UserError(f"unknown setting {name!r}; {listed}")
 
 
 def _knows(config, name: str) -> bool:
@@ -27,8 +48,8 @@ def _knows(config, name: str) -> bool:
     return known and (not rest or is_dataclass(getattr(config, head)) and _knows(getattr(config, head), rest))
 
 
-def _with(config, name: str, text: str):
-    """The config with one field, given by path, read from its text."""
+def _with(config, name: str, text):
+    """The config with one field, given by path, set to a value or read from its text."""
     head, _, rest = name.partition(".")
     value = getattr(config, head)
     if not rest and (is_dataclass(value) or value is None or name == "name"):
@@ -36,8 +57,10 @@ def _with(config, name: str, text: str):
     return replace(config, **{head: _with(value, rest, text) if rest else _read(value, text, name)})
 
 
-def _read(old, text: str, name: str):
-    """A value of the type of the old one, from a text."""
+def _read(old, text, name: str):
+    """A value of the type of the old one, from a text; what is no text is a value already."""
+    if not isinstance(text, str):
+        return text
     try:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]

@@ -1,173 +1,213 @@
-"""``minit2v train vqgan|clip|unet``: the three trainings, in the order in which they need one another.
+"""``minit2v train PART``: one part of a model, or with ``all`` the recipe of a preset, into one folder.
 
-All three write into one folder, which is a model that `minit2v.load` reads once the last is done:
+    OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors       the model, once all parts are done
+    OUT/autoencoder/  OUT/text/  OUT/unet/                                             checkpoint.pt, log.jsonl, picture.png
+    OUT/recipe.json                                                                    steps of a recipe that are done
 
-    OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors
-    OUT/vqgan/  OUT/clip/  OUT/unet/          checkpoint.pt, log.jsonl, picture.png of each
-
-``minit2v train metrics`` trains the networks that the metrics look through, into a folder of their own; see `metrics`.
+Which parts there are depends on the system of the preset; `parts` says how one is found.
 """
 
+import json
 import shutil
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from minit2v.checkpoints.find import find_model
+from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
+from minit2v.datasets import find_data
 from minit2v.errors import UserError
+from minit2v.files import atomic
 from minit2v.presets import Preset, get
-from minit2v.training.overrides import configure
+from minit2v.recipes import recipe_of, settings_of
+from minit2v.systems import system_of
+from minit2v.training.checkpoint import check_place
+from minit2v.training.overrides import configure, known, unknown
+from minit2v.training.parts import Part, part_of, trained
+from minit2v.training.ranks import this_process
+from minit2v.training.trainer import train
 
-PARTS = ("vqgan", "clip", "unet")
+SIZES = ("frames", "height", "width")  # fields of the preset that every part depends on
+DATA_OPTIONS = ("fit", "level")  # settings that are the data's: see `datasets.find_data`
+LEGACY_PARTS = {"vqgan": "autoencoder", "clip": "text"}
 
 
 def run(
     part: str,
     preset: str,
     out: str | Path,
-    budget: float = 3600.0,
+    budget: float | None = None,
     resume: bool = False,
-    settings: dict[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     start: str | Path | None = None,
+    data: str | Path = "moving-things",
 ) -> Path:
-    """Train one part for `budget` seconds and write it into the model folder `out`; returns the folder.
+    """Train one part, or with "all" every step of the preset's recipe, and write the networks into `out`; returns it.
 
-    `start` is a trained model (shipped name or folder) of the same preset whose UNet is trained further: `out` gets its
-    other networks, and the UNet's training begins with its weights.
+    Args:
+        part: a row of the system's parts, or "all".
+        budget: seconds of training steps; an hour by default. For "all" the seconds of all steps together, by default
+            the recipe's.
+        resume: go on with the run in `out`; "all" begins where nothing was begun.
+        settings: values or their texts by name, above those of the recipe: fields of TrainConfig and of the part's own
+            settings ("lr", "batch", "image_share"), fields of the preset by path ("unet.frame_positions"), and options
+            of the data ("fit"). With "all", each goes to the steps that know it.
+        start: a trained model (shipped name or folder) of the same preset, not for "all": `out` gets the networks that
+            the part needs, and the part begins with the model's weights.
+        data: name or folder of the data set to train on.
 
-    `settings` are texts by name: fields of TrainConfig or of the part's own settings ("lr", "batch", "image_share")
-    or of the preset by path ("unet.frame_positions", "diffusion.snr_shift"). Raises UserError for an unknown name or
-    an ill-typed value.
+    Raises UserError for an unknown name, an ill-typed value, a missing network, or a place that is not as expected.
     """
-    import torch
-
-    from minit2v.checkpoints.find import find_model
-    from minit2v.checkpoints.folder import load_into, read_preset
-    from minit2v.training.checkpoint import check_place
-    from minit2v.training.ranks import this_process
-    from minit2v.training.trainer import train
-
-    out = Path(out)
-    if part not in (*PARTS, "metrics"):
-        raise UserError(f"unknown part {part!r}; known are {', '.join(PARTS)} and metrics")
-    if start is not None:
-        check_start(part, start, out)
-    if part == "metrics":
-        return train_metrics(preset, out, budget, resume, settings)
+    part, out, settings = LEGACY_PARTS.get(part, part), Path(out), dict(settings or {})
+    if part == "all":
+        if start is not None:
+            raise UserError("--from: expected with one part, found with all; leave it out")
+        return run_recipe(preset, out, budget, resume, settings, data)
+    if budget is not None:
+        settings = {"budget": budget} | settings
     if start is not None:
         start = find_model(start)
-    stands_on = out if (out / "config.json").is_file() else start
-    known = stands_on and read_preset(stands_on)
-    chosen = get(preset)
-    if known is not None and known.name != preset:
-        raise UserError(f"{stands_on} is a run of preset {known.name!r}, not {preset!r}; choose another folder or preset")
-    if known is not None and part == "unet":  # stand on what was trained, with its own settings
-        chosen = replace(chosen, autoencoder=known.autoencoder, text=known.text)
-    task_config, train_config = defaults(part, preset)
-    task_config, train_config, chosen = configure(
-        settings or {}, task_config, replace(train_config, budget=budget), chosen
-    )
-    check_place(out / part, resume)  # before anything takes minutes
-    if start is not None and not resume:
-        copy_frozen(start, out, known)
-    trained_with = asdict(task_config) | {"preset": chosen.to_dict()}
-    torch.manual_seed(train_config.seed)
-    try:
-        task = build(part, chosen, task_config, out)
-    except KeyboardInterrupt:  # what it draws and encodes takes minutes
-        raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
-    if start is not None and not resume:
-        load_into(task.unet, start / "unet.safetensors")
-    averaged = train(task, out / part, train_config, resume, trained_with)
-    if this_process().is_main_process:
-        export(part, chosen, task, averaged, out)
+        if start.resolve() == out.resolve():
+            raise UserError(f"--from: expected another folder than --out, found {out} for both; choose another --out")
+    return run_step(part, part, preset, out, resume, settings, start, data)
+
+
+def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, settings: dict, data: str | Path) -> Path:
+    """All steps of a preset's recipe in order, see `run`. A step that is done is noted in OUT/recipe.json at once, so a
+    kill at any moment, also between two steps, loses none."""
+    steps = recipe_of(preset)
+    shares_of = {step.name: _known_by(step.part, get(preset), settings) for step in steps}
+    lost = [name for name in settings if not any(name in mine for mine in shares_of.values())]
+    if lost:
+        configs = [config for step in steps for config in _defaults(part_of(get(preset), step.part))]
+        raise unknown(lost[0], *configs, get(preset))
+    scale = budget / sum(60 * step.minutes for step in steps) if budget else 1.0
+    done = _done(out)
+    if not resume:
+        for step in steps:  # before anything takes minutes
+            check_place(out / step.name, resume)
+        done = []
+    for step in steps:
+        if step.name in done:
+            continue
+        mine = {"budget": 60 * step.minutes * scale} | shares_of[step.name]
+        begun = (out / step.name / "checkpoint.pt").is_file()
+        run_step(step.name, step.part, preset, out, begun, mine, out if step.after else None, data)
+        done.append(step.name)
+        if this_process().is_main_process:
+            with atomic(out / "recipe.json") as path:
+                path.write_text(json.dumps({"done": done}) + "\n")
     return out
 
 
-def train_metrics(preset: str, out: Path, budget: float, resume: bool, settings: dict[str, str] | None) -> Path:
-    """The networks of the metrics are one set, whatever they measure: UserError for another preset than the default."""
-    from minit2v.evaluation.mini import train as metrics
-
-    if preset != "mini":
-        raise UserError(f"--preset: expected none with metrics, whose networks serve every model, found {preset!r}")
-    return metrics.run(out, budget, resume, settings)
-
-
-FAITHFUL = {  # of UNetTraining
-    "sparse_until": 0.0,
-    "high_noise": 0.0,
-    "image_share": 1 / 8,
-    "temporal_rate": 5.0,
-    "matrix_rate": 0.0,
-    "balanced": False,
-}
-
-
-def defaults(part: str, preset: str):
-    """(settings of the part, settings of the loop); the faithful preset is trained without departures."""
-    from minit2v.training.trainer import TrainConfig
-
-    if part == "vqgan":
-        from minit2v.training.autoencoder import VQGANConfig
-
-        return VQGANConfig(), TrainConfig(batch=16, lr=2e-3, ema=0.995)
-    if part == "clip":
-        from minit2v.training.text import ClipTraining
-
-        return ClipTraining(), TrainConfig(batch=128, lr=1e-3, ema=0.99, weight_decay=0.1)
-    from minit2v.training.unet import UNetTraining
-
-    faithful = FAITHFUL if preset == "modelscope-1.7b" else {}
-    return UNetTraining(**faithful), TrainConfig(batch=8, lr=1e-3, ema=0.999)
+def run_step(
+    name: str, part: str, preset: str, out: Path, resume: bool, settings: dict, start: Path | None, data: str | Path
+) -> Path:
+    """One training: `part` with the settings of the recipe's step `name`, in the folder OUT/name. See `run`."""
+    row, base = part_of(get(preset), part), out if (out / "config.json").is_file() else start
+    found = base and read_preset(base)
+    if found is not None and found.name != preset:
+        raise UserError(f"{base} is a run of preset {found.name!r}, not {preset!r}; choose another folder or preset")
+    chosen = base_preset(row, get(preset), found, start)
+    options = {option: settings.pop(option) for option in DATA_OPTIONS if option in settings}
+    config, loop, chosen = configure(settings_of(preset, name) | settings, *_defaults(row), chosen)
+    networks = [field for field in row.fields if field in system_of(chosen).networks]
+    check_place(out / name, resume)  # before anything takes minutes
+    for network in row.needs if start is None else (*row.needs, *networks):
+        trained(start or out, network)
+    source = find_data(data, fps=chosen.fps, **options)
+    if start not in (None, out) and not resume:
+        copy_needed(start, out, row, found)
+    trained_with = asdict(config) | {"preset": _decisive(chosen, row), "data": source.identity()}
+    with torch_defaults():
+        torch.manual_seed(loop.seed)
+        try:
+            task = row.task(chosen, config, source, out)
+        except KeyboardInterrupt:  # what it reads and encodes takes minutes
+            raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
+        if start is not None and not resume:
+            for network in networks:
+                load_into(task.ema_modules[network], start / f"{network}.safetensors")
+        averaged = train(task, out / name, loop, resume, trained_with)
+        if this_process().is_main_process:
+            export(row, chosen, task, averaged, out)
+    this_process().wait_for_everyone()  # the next step of a recipe reads what was written
+    return out
 
 
-def check_start(part: str, start: str | Path, out: Path) -> None:
-    """Raises UserError if a part other than the UNet is to start from a model, or if that model is `out` itself."""
-    if part != "unet":
-        raise UserError(f"--from: expected with unet, which is trained further, found with {part}; leave it out")
-    if Path(start).resolve() == out.resolve():
-        raise UserError(f"--from: expected another folder than --out, found {out} for both; choose another --out")
+def base_preset(part: Part, preset: Preset, found: Preset | None, start: Path | None) -> Preset:
+    """The settings of the model in the folder, if there is one; those that the part decides are the preset's own, unless
+    it goes on from a model."""
+    if found is None or start is not None:
+        return found or preset
+    return replace(found, **{field: getattr(preset, field) for field in part.fields})
 
 
-def copy_frozen(start: Path, out: Path, preset: Preset) -> None:
-    """The networks that a UNet stands on, from a trained model into the folder of a new run."""
-    from minit2v.checkpoints.folder import save_preset
+def copy_needed(start: Path, out: Path, part: Part, preset: Preset) -> None:
+    """The networks that a part needs, from a trained model into the folder of a new run.
 
+    Raises UserError if other ones are there.
+    """
+    for network in part.needs:
+        there, source = out / f"{network}.safetensors", start / f"{network}.safetensors"
+        if there.is_file() and there.read_bytes() != source.read_bytes():
+            raise UserError(f"--from: expected an --out without another {network}, found {there}; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("autoencoder", "text"):
-        shutil.copyfile(start / f"{name}.safetensors", out / f"{name}.safetensors")
+    for network in part.needs:
+        with atomic(out / f"{network}.safetensors") as unfinished:
+            shutil.copyfile(start / f"{network}.safetensors", unfinished)
     save_preset(out, preset)
 
 
-def build(part: str, preset: Preset, config, out: Path):
-    """The task of a part."""
-    if part == "vqgan":
-        from minit2v.training.autoencoder import VQGANTask
-
-        return VQGANTask(preset, config)
-    if part == "clip":
-        from minit2v.training.text import ClipTask
-
-        return ClipTask(preset, config)
-    from minit2v.training.unet import UNetTask
-
-    return UNetTask(preset, config, out)
+def export(part: Part, preset: Preset, task, averaged, out: Path) -> None:
+    """Write what was trained, then the settings of the model as far as they are known now."""
+    networks, values = part.finish(task, averaged)
+    found = read_preset(out) if (out / "config.json").is_file() else preset
+    for name, module in networks.items():
+        save_module(module, out / f"{name}.safetensors")
+    own = {field: getattr(preset, field) for field in (*SIZES, *part.fields)}
+    save_preset(out, replace(found, **own | values))
 
 
-def export(part: str, preset: Preset, task, averaged, out: Path) -> None:
-    """Write what was trained, and the settings of the model as far as they are known now."""
-    import torch
-
-    from minit2v.checkpoints.folder import read_preset, save_model
-
-    known = read_preset(out) if (out / "config.json").is_file() else preset
-    if part == "vqgan":
-        task.autoencoder.load_state_dict(averaged["autoencoder"].state_dict())
-        known = replace(known, autoencoder=replace(preset.autoencoder, scale_factor=task.normalise()))
-        save_model(out, known, autoencoder=task.autoencoder)
-    elif part == "clip":
-        known = replace(known, text=preset.text)
-        save_model(out, known, text=averaged["text"])
-    else:
-        known = replace(known, unet=preset.unet, diffusion=preset.diffusion)
-        save_model(out, known, unet=averaged["unet"], dtype=torch.float16)
+@contextmanager
+def torch_defaults():
+    """Within the block new tensors are float32 and on the CPU, whatever the caller has set: one seed, one training."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):  # which takes time at every call
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
+def _defaults(part: Part) -> tuple:
+    """Settings of the task and of the loop, the paper's."""
+    return part.config, part.loop
+
+
+def _known_by(part: str, preset: Preset, settings: dict) -> dict:
+    """Those of the settings that a part, its loop, the preset or the data has."""
+    configs = (*_defaults(part_of(preset, part)), preset)
+    return {name: value for name, value in settings.items() if name in DATA_OPTIONS or known(name, *configs)}
+
+
+def _decisive(preset: Preset, part: Part) -> dict:
+    """The fields of the preset on which a training of the part depends: with others it is not resumed."""
+    fields = ("name", *SIZES, *part.fields, *part.needs)
+    return {field: value for field, value in preset.to_dict().items() if field in fields}
+
+
+def _done(out: Path) -> list[str]:
+    """The steps of a recipe that are done in a folder. Raises UserError if the note of them is damaged."""
+    path = out / "recipe.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["done"])
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; delete it, and the same command with --resume goes on") from None

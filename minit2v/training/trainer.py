@@ -38,23 +38,25 @@ class TrainConfig:
     """How to train; what to train is the task's business."""
 
     budget: float = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
-    steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
+    train_steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
     batch: int = 32  # items of a step, over all ranks together
     lr: float = 1e-3  # peak learning rate
     warmup: float = 0.02  # share of the run in which the rate rises from 0
     weight_decay: float = 0.01  # of AdamW
-    clip: float = 1.0  # largest norm of the gradient
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW: decay of the mean gradient and of its mean square, a step
+    grad_clip: float = 1.0  # largest norm of the gradient; inf is off
     ema: float = 0.999  # decay of the averaged weights, a step
     seed: int = 0  # of everything drawn
     save_every: float = 120.0  # seconds between checkpoints
     sample_every: float = 300.0  # seconds between pictures
 
     def __post_init__(self):
-        finite = all(0 < value < math.inf for value in (self.budget, self.lr, self.batch))
-        if not (finite and 0 <= self.ema < 1 and self.steps >= 0):
+        finite = all(0 < value < math.inf for value in (self.budget, self.lr, self.batch)) and self.grad_clip > 0
+        if not (finite and 0 <= self.ema < 1 and self.train_steps >= 0):
             raise UserError(
-                "expected batch >= 1, budget and lr above 0, 0 <= ema < 1 and steps >= 0, found "
-                f"batch {self.batch}, budget {self.budget}, lr {self.lr}, ema {self.ema}, steps {self.steps}"
+                "expected batch >= 1, budget, lr and grad_clip above 0, 0 <= ema < 1 and train_steps >= 0, found "
+                f"batch {self.batch}, budget {self.budget}, lr {self.lr}, grad_clip {self.grad_clip}, ema {self.ema}, "
+                f"train_steps {self.train_steps}"
             )
 
 
@@ -96,7 +98,7 @@ def train(
         raise UserError(f"expected a batch that {n} processes can share, found {config.batch}; choose a multiple")
     task.to(accelerator.device).train()
     groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": task.parameters()}]
-    optimizer = Muon(groups, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99))
+    optimizer = Muon(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
     rates = [group["lr"] for group in optimizer.param_groups]
     averaged = AveragedModel(nn.ModuleDict(task.ema_modules), multi_avg_fn=moving_average(config.ema), use_buffers=True)
     out, step, elapsed = Path(out), 0, 0.0
@@ -127,7 +129,7 @@ def train(
             batch = share(task.draw(step_generator(config.seed, step), config.batch), accelerator)
             loss, metrics = model(batch)
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(task.parameters(), config.clip)
+            norm = accelerator.clip_grad_norm_(task.parameters(), config.grad_clip)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise FloatingPointError(
                     f"loss {loss.item()}, gradient {float(norm)} at step {step}; "
@@ -193,9 +195,9 @@ def learning_rate(progress: float, warmup: float) -> float:
 
 def fraction(accelerator, config: TrainConfig, step: int, elapsed: float) -> float:
     """How much of the run is done, 0 to 1; by the first rank's clock, so that all ranks stop together."""
-    if config.steps:
-        return step / config.steps
-    done = torch.tensor(elapsed / config.budget, device=accelerator.device)
+    if config.train_steps:
+        return step / config.train_steps
+    done = torch.tensor(elapsed / config.budget, dtype=torch.float32, device=accelerator.device)
     if accelerator.num_processes > 1:
         torch.distributed.broadcast(done, src=0)
     return done.item()
@@ -208,7 +210,7 @@ def reseed_dropout(seed: int, step: int, accelerator) -> None:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The source of everything random in one step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator("cpu").manual_seed(seed * 1_000_003 + step)
 
 
 def share(batch: dict, accelerator) -> dict:

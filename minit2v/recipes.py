@@ -1,0 +1,76 @@
+"""How the models of the presets are trained: the steps, in order, and what they do otherwise than the paper.
+
+    mini    autoencoder 9 min ─► text 13 min ─► unet 88 min ─► unet, pictures as frozen clips 55 min
+
+``minit2v train all --preset mini`` runs a recipe; ``minit2v train unet --preset mini`` takes the settings of its step.
+A preset without a recipe is trained with the settings of the parts themselves, which are the paper's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from minit2v.errors import UserError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training of a recipe."""
+
+    part: str  # row of the system's `parts`
+    minutes: float  # of training steps
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by name, as for --set; above the part's own
+    after: str = ""  # name of an earlier step of this part: goes on from its weights, with its settings below these
+    name: str = ""  # of the step and of its folder; the part's if empty
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", self.name or self.part)
+
+
+LOOP = {"betas": (0.9, 0.99), "grad_clip": 1.0}  # few steps: a short memory, and no step may spoil what is learnt
+AUTOENCODER = {
+    **LOOP, "batch": 16, "lr": 2e-3, "weight_decay": 0.01, "ema": 0.995,
+    "foreground": 8.0, "crop": 32, "share_images": 0.7, "bottleneck": 1e-4, "hinge": 0.1, "width": 16,
+}  # fmt: skip
+TEXT = {
+    **LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.1, "ema": 0.99,
+    "grid_positions": True, "word_deviation": 0.1,
+}  # fmt: skip
+UNET = {
+    **LOOP, "batch": 8, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999,
+    "image_stage": 0.03, "image_share": 0.2, "sparse_until": 0.5, "noisy_timestep_share": 0.3, "temporal_rate": 1.0,
+    "muon_rate": 2.0, "uncertainty_weighted": True,
+}  # fmt: skip
+FROZEN_CLIPS = {
+    "lr": 5e-4, "image_stage": 0.0, "sparse_until": 0.0, "image_share": 0.3, "frozen_clips": 0.8, "clips": 12288,
+}  # fmt: skip
+
+RECIPES: dict[str, list[Step]] = {
+    "mini": [
+        Step("autoencoder", 9, AUTOENCODER),
+        Step("text", 13, TEXT),
+        Step("unet", 88, UNET),
+        Step("unet", 55, FROZEN_CLIPS, after="unet", name="unet-frozen-clips"),
+    ],
+    "nano": [Step("autoencoder", 3, AUTOENCODER), Step("text", 3, TEXT), Step("unet", 14, UNET)],
+}
+
+
+def recipe_of(preset: str) -> list[Step]:
+    """The steps of a preset's recipe. Raises UserError if it has none."""
+    if preset not in RECIPES:
+        raise UserError(f"train all: expected a preset with a recipe, {', '.join(RECIPES)}, found {preset!r}; "
+                        "train its parts one by one")  # fmt: skip
+    return RECIPES[preset]
+
+
+def settings_of(preset: str, name: str) -> dict[str, Any]:
+    """Settings of the step of that name, with those of the steps that it comes after; empty if there is no such step.
+
+    >>> settings_of("mini", "unet-frozen-clips")["lr"], settings_of("mini", "unet-frozen-clips")["batch"]
+    (0.0005, 8)
+    """
+    step = next((step for step in RECIPES.get(preset, []) if step.name == name), None)
+    if step is None:
+        return {}
+    return {**(settings_of(preset, step.after) if step.after else {}), **step.settings}
