@@ -1,0 +1,141 @@
+"""Writes the figures of README, docs and model card from the reports that are kept: python scripts/write_docs.py
+
+    data/mini/report.json   minit2v evaluate          docs/bench.json       make bench
+    docs/quality.json       make quality              docs/ablation.jsonl   scripts/ablate_training.py
+    docs/mini.json          the training of the shipped weights, noted by hand
+
+A figure stands between two comments that name its source. This script replaces what is between them:
+
+    <!-- from docs/bench.json -->
+    | what | ours (s) | ...
+    <!-- end -->
+
+tests/test_figures.py fails if a document does not say what this script would write.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import quality_report  # noqa: E402
+
+from benchmarks import bench  # noqa: E402
+from minit2v.checkpoints.inspect import inspect  # noqa: E402
+from minit2v.evaluation.table import COLUMNS, judged, markdown, markdown_table, note  # noqa: E402
+from minit2v.files import atomic  # noqa: E402
+from minit2v.memory.plan import plan  # noqa: E402
+from minit2v.recipes import RECIPES  # noqa: E402
+
+DOCUMENTS = ("README.md", "data/mini/README.md", *(f"docs/{name}.md" for name in (
+    "metrics", "quality", "released", "results", "sampling", "speed", "training")))  # fmt: skip
+BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
+WAYS = {  # options of `sample` -> what they do
+    "": "no option",
+    "--sequential": "`--sequential`: the halves of guidance in turn, one frame decoded at a time",
+    "--offload": "`--offload`: only the network that computes is on the GPU",
+    "--sequential --offload": "both",
+}
+DEPARTURES = (  # what it is, its settings, the variant of scripts/ablate_training.py without it
+    ("an MLP of caption, frame number, row and column joins the first layer; its text input is whitened at the start, so "
+     "that direction words are as strong as colours", "`unet.scene_prior`", "no scene prior"),
+    ("the mean text token joins the timestep embedding", "`unet.text_in_embedding`",
+     "text not in the timestep embedding"),
+    ("so does the frame number", "`unet.frame_positions`", "no frame numbers in it"),
+    ("the embedding scales a block's norm, besides shifting it", "`unet.scale_shift`", "no scale and shift"),
+    ("v-prediction, zero terminal SNR, a shifted signal-to-noise ratio",
+     "`diffusion.prediction`, `.zero_terminal_snr`, `.snr_shift`", "released schedule, eps"),
+    ("the first half of the training shows clips as four, then as eight frames, far apart",
+     "`sparse_until`, `sparse_frames`", "no sparse clips"),
+    ("meanwhile, the noisiest timesteps are drawn more often", "`noisy_timestep_share`", "no extra noisy timesteps"),
+    ("weight matrices of the blocks take orthogonalized steps ([Muon](../minit2v/training/muon.py))", "`muon_rate`",
+     "AdamW for all"),
+    ("the loss of a noise level is divided by its own root mean square, so that every level pulls equally hard",
+     "`uncertainty_weighted`", "noise levels not balanced"),
+)  # fmt: skip
+
+
+def report() -> dict:
+    """The evaluation of the shipped model."""
+    return json.loads((ROOT / "data/mini/report.json").read_text(encoding="utf-8"))
+
+
+def kept(name: str) -> dict:
+    """A report in docs/."""
+    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+
+
+def ablation() -> dict[str, str]:
+    """{variant: what an opposite direction word costs at t = 0.999 and 0.8, in % of the loss}."""
+    lines = (ROOT / "docs/ablation.jsonl").read_text(encoding="utf-8").splitlines()
+    costs = {row["variant"]: [row["levels"][t][1] for t in ("0.999", "0.8")] for row in map(json.loads, lines)}
+    return {name: " / ".join(f"{cost:+.0f}" if round(cost) else "0" for cost in pair) for name, pair in costs.items()}
+
+
+def short_results() -> str:
+    """The model's three rows of the judge's table, without intervals."""
+    rows = [row for row in report()["rows"] if row["clips"] == report()["model"]]
+    cells = [[SPLITS[row["split"]], *(f"{row[name]['percent']:.1f}" for name in COLUMNS)] for row in rows]
+    return markdown_table(["prompts", *COLUMNS.values()], cells)
+
+
+def memory() -> str:
+    """What a clip of the released model takes, each way."""
+    plans = [plan("modelscope-1.7b", device=device) for device in ("cuda", "cpu")]
+    size = lambda options, one: f"{one.ways[options] / 1e9:.1f} GB" if options in one.ways else ""
+    rows = [[text, *(size(options, one) for one in plans)] for options, text in WAYS.items()]
+    return markdown_table(["options", "GPU, float16", "CPU, float32"], rows)
+
+
+def recipe() -> str:
+    """The recipe of the shipped model, and how many steps of each training its weights are the result of."""
+    steps = kept("mini.json")["steps"]
+    cells = [[step.name, f"{step.minutes:g}", f"{steps[step.name]:,}",
+              " ".join(f"`{name}={value}`" for name, value in step.settings.items())] for step in RECIPES["mini"]]  # fmt: skip
+    return markdown_table(["step", "minutes", "optimizer steps", "settings"], cells)
+
+
+def departures() -> str:
+    """The departures from the paper with their costs."""
+    cost = ablation()
+    rows = [[text, settings, cost[variant]] for text, settings, variant in DEPARTURES]
+    rows += [["*nothing left out*", "", cost["everything"]], ["*nothing left out, another seed*", "",
+             cost["everything, another seed"]], ["*trained as in the paper*", "", cost["as the paper"]]]  # fmt: skip
+    return markdown_table(["departure", "settings", "cost without it, t = 0.999 / 0.8"], rows)
+
+
+SOURCES: dict[str, Callable[[], str]] = {
+    "data/mini/report.json": lambda: markdown(report()),
+    "data/mini/report.json, in short": short_results,
+    "data/mini/report.json, the judge": lambda: f"{judged(report())}\n{note(report())}",
+    "docs/bench.json": lambda: bench.table(kept("bench.json")),
+    "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
+    "docs/ablation.jsonl": departures,
+    "minit2v/recipes.py and docs/mini.json": recipe,
+    "minit2v weights plan": memory,
+    "minit2v weights inspect modelscope-1.7b": lambda: f"```\n{inspect('modelscope-1.7b')}\n```",
+}
+
+
+def renewed(text: str) -> str:
+    """A document with every block as its source has it now. Raises KeyError for an unknown source."""
+    return BLOCK.sub(lambda block: f"{block[1]}{SOURCES[block[2]]().strip()}\n{block[3]}", text)
+
+
+def main() -> None:
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        if (new := renewed(text)) != text:
+            with atomic(path) as unfinished:
+                unfinished.write_text(new, encoding="utf-8")
+            print(name)
+
+
+if __name__ == "__main__":
+    main()
