@@ -10,35 +10,52 @@ STILLS_MINUTES ?= 55
 METRICS_MINUTES ?= 35
 
 BIN := $(VENV)/bin
+CORE := $(VENV)/core
 INSTALLED := $(VENV)/installed
+VENV_LOWEST ?= .venv-lowest
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
 resume = $(if $(wildcard runs/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
-.PHONY: help env demo test parity-full lab notebooks student student-zip browser train metrics recordings validity bench quality
+.PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
+    bench quality docs after-training
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES STILLS_MINUTES METRICS_MINUTES'
 
 env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
 
-$(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("minit2v needs Python 3.10 or newer, found %d.%d" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+$(INSTALLED): $(CORE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train]"
 	@touch $@
 
-demo: env  ## a video from a prompt with the shipped model: make demo PROMPT="a small blue ring moves up"
+# only what the library itself needs, so that the first video comes soon
+$(CORE): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("minit2v needs Python 3.10 or newer, found %d.%d" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+demo: $(CORE)  ## a video from a prompt with the shipped model: make demo PROMPT="a small blue ring moves up"
 	@mkdir -p demo
 	$(BIN)/minit2v sample "$$PROMPT" --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising
+	@echo 'how it emerges from noise: demo/denoising/strip.png'
 
 test: env  ## unit and parity tests, and the notebooks
 	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
 	    --ignore tests/browser $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
+
+lowest: env  ## the unit tests with the oldest packages that pyproject.toml allows, in .venv-lowest: downloads some gigabytes
+	$(PYTHON) -m venv --clear $(VENV_LOWEST)
+	$(BIN)/python scripts/lowest.py lab train test > $(VENV_LOWEST)/requirements.txt
+	$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV_LOWEST)/requirements.txt
+	$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(VENV_LOWEST)/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
+	    --ignore tests/browser
 
 parity-full: env  ## the UNet of the released size against diffusers: 12 GB of memory, ten minutes
 	MINIT2V_SLOW=1 $(BIN)/python -m pytest -q tests/test_full_size.py
@@ -90,6 +107,25 @@ validity: env  ## what each metric sees of which damage, docs/validity.md and .p
 
 bench: env  ## ratios to diffusers on this machine, half an hour of a quiet one: make bench ONLY="forward-full sample"
 	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python scripts/write_docs.py
 
-quality: env  ## what samplers make of 1 to 250 steps: docs/quality.md and .png; hours, goes on where it was stopped
+quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues where it was stopped
 	$(BIN)/python scripts/quality.py
+	$(BIN)/python scripts/write_docs.py
+
+pictures: env  ## the pictures of README, docs and model card, from the weights in data/mini and the run that made them
+	$(BIN)/python scripts/front_picture.py docs/front.webp
+	$(BIN)/python scripts/sample_sheet.py mini docs/samples.png
+	$(BIN)/python scripts/beyond.py docs/beyond.png
+	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png
+
+docs: env  ## the tables of README, docs and model card, from the reports that are kept
+	$(BIN)/python scripts/write_docs.py
+
+after-training: env  ## everything that depends on the weights in data/mini, after new ones came: hours; then make test
+	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
+	$(MAKE) recordings
+	$(MAKE) pictures
+	$(MAKE) notebooks
+	$(MAKE) quality
+	$(MAKE) docs
