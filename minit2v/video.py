@@ -208,13 +208,11 @@ class Footage:
 class _Video:
     """Frames of a video file, by FFmpeg; see `Footage`."""
 
-    # a text file can be a playlist that names other files and addresses: nothing but these is opened
-    OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,avi"}
     typical = staticmethod(np.median)
 
     def __init__(self, path: Path):
-        self.path = path.resolve()  # not to be taken for an address
-        with self._opened() as (container, stream):
+        self.path = path
+        with _video(path) as (container, stream):
             seen = [p for p in container.demux(stream) if p.dts is not None or p.pts is not None]
             stamps = {p.dts if p.pts is None else p.pts: p.duration for p in seen if not p.is_discard}
             promised, self.base = stream.frames, stream.time_base
@@ -230,7 +228,7 @@ class _Video:
 
     def decoded(self, since: float) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
         """(start in seconds, function that gives the pixels) of each frame, from one shown at `since` or before."""
-        with self._opened() as (container, stream):
+        with _video(self.path) as (container, stream):
             if since > 2:  # seconds; nearer ones are faster decoded than sought
                 container.seek(self.first + int(since / self.base), stream=stream)
             for number, frame in enumerate(container.decode(stream)):
@@ -240,16 +238,32 @@ class _Video:
                     return
                 yield start, lambda frame=frame, aspect=stream.sample_aspect_ratio: _upright(frame, aspect)
 
-    @contextmanager
-    def _opened(self):
-        import av
 
-        with av.open(str(self.path), options=self.OPTIONS) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise ValueError("it has no video")
-            stream.codec_context.options = {"max_pixels": str(LARGEST_FRAME)}
-            yield container, stream
+def stated(path: str | Path) -> tuple[int, float]:
+    """Frames and frames a second as the header of a video states them, for when thousands are asked.
+
+    Raises UserError for a damaged file, and for a header that states neither frames nor a duration.
+    """
+    import av
+
+    with _readable(path), _video(Path(path)) as (container, stream):
+        fps = float(stream.average_rate)
+        return stream.frames or int(container.duration / av.time_base * fps), fps
+
+
+@contextmanager
+def _video(path: Path):
+    """The container of a video and its stream."""
+    import av
+
+    # a text file can be a playlist of other files and addresses: only these containers, and only files, are opened
+    options = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,avi"}
+    with av.open(str(path.resolve()), options=options) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            raise ValueError("it has no video")
+        stream.codec_context.options = {"max_pixels": str(LARGEST_FRAME)}
+        yield container, stream
 
 
 def _upright(frame, aspect: Fraction | None) -> np.ndarray:

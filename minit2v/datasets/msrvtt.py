@@ -32,7 +32,7 @@ import numpy as np
 from minit2v.errors import UserError
 from minit2v.files import stamps
 from minit2v.pixels import square
-from minit2v.video import Clip
+from minit2v.video import Clip, stated
 
 PROTOCOLS = {"one-caption": None, "all-captions": None, "2048-clips": 2048}  # -> clips that are drawn; None: all
 
@@ -137,16 +137,7 @@ class MSRVTT(Clips):
                             f"first {missing[0]}.mp4; unpack the whole data set")  # fmt: skip
 
     def _long_enough(self, name: str) -> bool:
-        """From the file's header alone, as thousands are asked."""
-        import av
-
-        try:
-            with av.open(str(self._path(name))) as container:
-                stream = container.streams.video[0]
-                fps = float(stream.average_rate)
-                count = stream.frames or int(container.duration / av.time_base * fps)
-        except (OSError, IndexError, TypeError, av.FFmpegError) as error:
-            raise UserError(f"expected a video, found {self._path(name)} damaged: {error}; get it again") from error
+        count, fps = stated(self._path(name))
         return middle(count, fps, self.protocol.frames, self.protocol.fps) is not None
 
 
