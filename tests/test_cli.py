@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +32,7 @@ def model(tmp_path_factory):
     torch.manual_seed(0)
     folder, preset = tmp_path_factory.mktemp("nano"), presets.get("nano")
     unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
-    save_model(folder, preset, unet, autoencoder, text)
+    save_model(folder, preset, unet=unet, autoencoder=autoencoder, text=text)
     return folder
 
 
@@ -84,6 +86,40 @@ def test_record_keeps_the_steps(model, here):
     assert sorted(path.name for path in (here / "steps").iterdir()) == ["recording.npz", "strip.png"]
 
 
+def test_several_clips_of_a_prompt_and_a_seed_of_chance(model, here, capsys):
+    """The seed that was drawn is said, and makes the same clips."""
+    import minit2v
+
+    options = ["--model", str(model), "--steps", "1", "--frames", "2", "--out", "c.webp"]
+    assert main(["sample", PROMPT, "a red ring", "--n", "2", "--seed", "random", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == ["c-1.webp", "c-2.webp", "c-3.webp", "c-4.webp"]
+    seed = int(re.search(r"--seed (\d+)", err)[1])
+    expected = minit2v.load(model)([PROMPT, PROMPT, "a red ring", "a red ring"], steps=1, frames=2, seed=seed)
+    for i, clip in enumerate(expected, 1):
+        assert (Clip.load(here / f"c-{i}.webp").pixels == clip.pixels).all()
+
+
+def test_starts_from_a_video_under_either_name(model, here):
+    common = [PROMPT, "--model", str(model), "--steps", "2", "--strength", "0.5"]
+    assert main(["sample", PROMPT, "--model", str(model), "--frames", "3", "--fps", "20", "--out", "start.webp"]) == 0
+    for option, name in ("--init", "new.webp"), ("--clip", "old.webp"):
+        assert main(["sample", *common, option, "start.webp", "--out", name]) == 0
+    new, old = Clip.load("new.webp"), Clip.load("old.webp")
+    assert (new.pixels == old.pixels).all() and len(new) == 3 and new.fps == 20
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_any_code_page_can_be_printed_to(model, here, encoding):
+    """Names of files and our own signs may be missing from it."""
+    arguments = ["sample", PROMPT, "--model", model, "--steps", "1", "--frames", "1", "--out", "clip→日.webp"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}
+    for command in (arguments, ["train", "--help"], ["sample", PROMPT, "--model", "日"]):
+        done = subprocess.run([sys.executable, "-m", "minit2v", *command], capture_output=True, env=environment)
+        assert done.returncode == (2 if command[-1] == "日" else 0) and b"Error" not in done.stderr
+    assert Path("clip→日.webp").is_file()
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([""], "prompt"),
     (["a small blue dragon moves up"], "dragon"),
@@ -101,6 +137,9 @@ def test_record_keeps_the_steps(model, here):
     ([PROMPT, "--eta", "2"], "eta"),
     ([PROMPT, "--sampler", "euler"], "sampler.*ddim.*euler"),
     ([PROMPT, "--seed", "-1"], "seed"),
+    ([PROMPT, "--seed", "chance"], "seed.*chance"),
+    ([PROMPT, "--n", "0"], "--n"),
+    ([PROMPT, "--strength", "0.5"], "--strength: expected with --init"),
     ([PROMPT, "--device", "tpu"], "device.*tpu"),
     ([PROMPT, "--dtype", "int8"], "dtype.*int8"),
     ([PROMPT, "--out", "clip.avi"], ".mp4 or .gif or .webp"),
@@ -168,7 +207,7 @@ def test_weights_of_another_preset_are_named(refused, copy):
     (["train", "unet", "--preset", "nano", "--out", "none", "--budget", "1s", "--resume"], "nothing to resume"),
     (["train", "unet", "--preset", "nano", "--out", "none", "--budget", "1s"], "trained autoencoder"),
     (["train", "unet", "--preset", "nano", "--out", "run", "--steps", "1", "--set", "unet=x"], "unet cannot be set"),
-    (["train", "vqgan", "--preset", "nano", "--out", "run", "--steps", "1", "--set", "lr=nan"], "lr nan"),
+    (["train", "autoencoder", "--preset", "nano", "--out", "run", "--steps", "1", "--set", "lr=nan"], "lr nan"),
     (["train", "unet", "--preset", "nano", "--out", "/proc/x", "--budget", "1s"], "cannot write in /proc/x"),
     (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "soon"], "soon"),
     (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "-5m"], "budget"),
@@ -176,7 +215,9 @@ def test_weights_of_another_preset_are_named(refused, copy):
     (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "1s", "--set", "colour=red"], "colour"),
     (["train", "unet", "--preset", "nano", "--out", "run", "--budget", "1s", "--set", "lr"], "key=value.*lr"),
     (["train", "unet", "--preset", "nano", "--out", "run", "--steps", "0"], "steps"),
-    (["train", "decoder"], "decoder.*vqgan"),
+    (["train", "decoder"], "decoder.*autoencoder"),
+    (["train", "unet", "--preset", "nano", "--out", "run", "--data", "no-such-data"], "moving-things.*no-such-data"),
+    (["train", "metrics", "--preset", "mini"], "--preset: expected without metrics"),
     (["evaluate", "--out", "report.txt"], ".json"),
     (["evaluate", "--out", "missing/report.json"], "missing"),
     (["evaluate", "--model", "maxi"], "unknown model 'maxi'; shipped are"),
@@ -256,6 +297,28 @@ def test_help_has_examples(command, capsys):
         main([*command.split(), "--help"])
     assert stop.value.code == 0
     assert re.search("examples?:\n  minit2v " + command, capsys.readouterr().out)
+
+
+def test_help_prints_the_tables(monkeypatch, capsys):
+    """Rows that somebody else has entered, too."""
+    from minit2v.datasets import DATASETS
+    from minit2v.diffusion.samplers import SAMPLERS
+    from minit2v.systems import SYSTEMS
+
+    monkeypatch.setitem(SAMPLERS, "my-sampler", SAMPLERS["ddim"])
+    monkeypatch.setitem(DATASETS, "my-data", DATASETS["moving-things"])
+    monkeypatch.setitem(SYSTEMS, "mine", replace(SYSTEMS["modelscope"], parts={"my-part": ""}))
+    for command, rows in {"sample": ["my-sampler"], "evaluate": ["my-sampler", "my-data"],
+                          "train": ["my-data", "my-part"]}.items():  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert all(row in out for row in rows) and "{names}" not in out and "--clip FILE" not in out.split("options")[0]
+
+
+def test_training_without_accelerate_says_what_to_install(refused, monkeypatch):
+    monkeypatch.setattr("minit2v.cli.commands.find_spec", lambda name: None)
+    assert "pip install accelerate" in refused("train", "unet", "--preset", "nano")
 
 
 def test_module_is_the_command(here):

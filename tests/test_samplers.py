@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from minit2v.diffusion import samplers
-from minit2v.diffusion.samplers import SAMPLERS
-from minit2v.diffusion.process import Diffusion
+from minit2v.diffusion.samplers import SAMPLERS, levels
+from minit2v.diffusion.process import Diffusion, split
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
 
@@ -35,14 +35,14 @@ def analytic(x, t):
     return 0.8 * torch.tanh(x) + 0.3 * torch.sin(place + t / 300)
 
 
-def settings(schedule, prediction, zero_snr, shift=1.0):
+def settings(schedule, prediction, zero_snr, shift=1.0, spacing=None):
     """Our configuration, and the arguments that make a diffusers scheduler the same."""
-    zero_snr, spacing = bool(zero_snr), "trailing" if zero_snr else "leading"
+    zero_snr, spacing = bool(zero_snr), spacing or ("trailing" if zero_snr else "leading")
     ours = replace(RELEASED, schedule=schedule, prediction=prediction, zero_terminal_snr=zero_snr,
                    spacing=spacing, snr_shift=shift)
     theirs = dict(beta_start=RELEASED.beta_start, beta_end=RELEASED.beta_end,
                   beta_schedule=THEIR_SCHEDULE[schedule], prediction_type=THEIR_PREDICTION[prediction],
-                  rescale_betas_zero_snr=zero_snr, timestep_spacing=spacing, steps_offset=int(not zero_snr))
+                  rescale_betas_zero_snr=zero_snr, timestep_spacing=spacing, steps_offset=int(spacing == "leading"))
     return Diffusion(ours), theirs
 
 
@@ -64,36 +64,56 @@ def assert_equal(ours, theirs):
 
 
 combinations = pytest.mark.parametrize(
-    "schedule, prediction, zero_snr",
-    [(s, p, z) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (0, 1) if (p, z) != ("eps", 1)]
-)
+    "schedule, prediction, zero_snr, spacing",
+    [(s, p, z, g) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (0, 1) for g in ("leading", "trailing")
+     if (p, z) != ("eps", 1)],
+)  # fmt: skip
+
+
+def predictor(diffusion):
+    """What `Sampler` hands to a rule, for the stand-in of a network."""
+    def predict(x, level):
+        a = level.alpha_bar
+        return split(diffusion.config.prediction, analytic(x, level.t), x, a**0.5, (1 - a) ** 0.5)
+    return predict
 
 
 @combinations
-@pytest.mark.parametrize("steps", [1, 4, 25, 50])
-def test_ddim_equals_diffusers(schedule, prediction, zero_snr, steps):
-    diffusion, theirs = settings(schedule, prediction, zero_snr)
+@pytest.mark.parametrize("steps", [1, 4, 12, 25, 37, 50])
+def test_ddim_equals_diffusers(schedule, prediction, zero_snr, spacing, steps):
+    """The one difference is on purpose: where the steps do not divide 1000, diffusers' step aims at t - 1000 // steps,
+    ours at the timestep that is visited next. So the rule is compared on their levels, and then the levels."""
+    diffusion, theirs = settings(schedule, prediction, zero_snr, spacing=spacing)
     scheduler = DDIMScheduler(**theirs, clip_sample=False, set_alpha_to_one=False)
     # their float32 table, equal to ours within 2e-6 (test_diffusion), has three digits of 1 - alpha_bar[0]
     scheduler.alphas_cumprod, scheduler.final_alpha_cumprod = diffusion.alpha_bar, diffusion.alpha_bar[0]
+    ours = levels(diffusion, steps, SAMPLERS["ddim"])
+    aims = [level.t - 1000 // steps for level in ours]
+    their = [replace(level, after=diffusion.alpha_bar[aim].item() if aim >= 0 else diffusion.final)
+             for level, aim in zip(ours, aims)]  # fmt: skip
     for eta in (0.0, 0.5, 0.9 if zero_snr else 1.0):  # theirs is not a number at eta 1 where alpha_bar is 0
-        ours = last(SAMPLERS["ddim"](analytic, start(), diffusion, steps, eta, seeded(1)))
-        assert_equal(ours.x, run(scheduler, steps, eta=eta, generator=seeded(1)))
+        made = last(samplers.ddim(predictor(diffusion), start(), their, eta, seeded(1)))
+        assert_equal(made.x, run(scheduler, steps, eta=eta, generator=seeded(1)))
+    assert ours == their or (spacing == "trailing" and 1000 % steps)
+    for level, after in zip(ours, ours[1:]):
+        assert level.after == after.alpha_bar
 
 
 @combinations
-@pytest.mark.parametrize("steps", [1, 7, 30, 50])
-def test_ddpm_equals_diffusers(schedule, prediction, zero_snr, steps):
-    diffusion, theirs = settings(schedule, prediction, zero_snr)
+@pytest.mark.parametrize("steps", [1, 7, 12, 30, 37, 50])
+def test_ddpm_equals_diffusers(schedule, prediction, zero_snr, spacing, steps):
+    diffusion, theirs = settings(schedule, prediction, zero_snr, spacing=spacing)
     scheduler = DDPMScheduler(**theirs, clip_sample=False, variance_type="fixed_small")
+    scheduler.alphas_cumprod = diffusion.alpha_bar  # as above
     ours = last(SAMPLERS["ddpm"](analytic, start(), diffusion, steps, generator=seeded(1)))
     assert_equal(ours.x, run(scheduler, steps, generator=seeded(1)))
 
 
 @combinations
-@pytest.mark.parametrize("steps", [1, 2, 12, 25])
-def test_dpm_solver_equals_diffusers(schedule, prediction, zero_snr, steps):
-    diffusion, theirs = settings(schedule, prediction, zero_snr)
+@pytest.mark.parametrize("steps", [1, 2, 12, 25, 37])
+def test_dpm_solver_equals_diffusers(schedule, prediction, zero_snr, spacing, steps):
+    """alpha_bar has a floor only where it is zero: the cosine schedule ends below 2**-24 and above it."""
+    diffusion, theirs = settings(schedule, prediction, zero_snr, spacing=spacing)
     scheduler = DPMSolverMultistepScheduler(**theirs, algorithm_type="dpmsolver++", solver_order=2)
     assert_equal(last(SAMPLERS["dpm++"](analytic, start(), diffusion, steps)).x, run(scheduler, steps))
 
