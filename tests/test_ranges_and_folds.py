@@ -12,7 +12,7 @@ from minit2v.datasets.moving_things.scenes import DIRECTIONS, SPEED
 from minit2v.evaluation import finding, judge
 from minit2v.networks.blocks import clip_view, frame_view
 from minit2v.systems import pipeline
-from minit2v.training.autoencoder import to_signed
+from minit2v.pixels import to_signed
 
 ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
 

@@ -130,12 +130,14 @@ def test_a_token_sees_only_those_before_it(encoder):
 
 @pytest.fixture(scope="module")
 def task():
-    from minit2v.training.text import ClipTask, ClipTraining
+    from minit2v.datasets import find_data
+    from minit2v.training.text import TextTask, TextTraining
 
     torch.manual_seed(0)
     nano = presets.get("nano")
     small = replace(nano, text=replace(nano.text, vision=replace(nano.text.vision, size=16)))
-    return ClipTask(small, ClipTraining(clips=256, images=128, tests=32))
+    settings = TextTraining(clips=256, images=128, tests=32, grid_positions=True, word_deviation=0.1)
+    return TextTask(small, settings, find_data("moving-things"))
 
 
 def test_storyboard_is_four_frames_in_reading_order():

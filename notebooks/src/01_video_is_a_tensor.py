@@ -117,7 +117,7 @@ print("the same number in both orders:", int(x[0, 0, 8, 32, 20]), "=", int(pixel
 # wrong one does not complain, so it is worth knowing what each mistake *looks* like.
 
 # %%
-from minit2v.training.autoencoder import to_signed
+from minit2v.pixels import to_signed
 
 lab.show_source(to_signed)
 frame = pixels[8].astype(np.float32)  # 0..255

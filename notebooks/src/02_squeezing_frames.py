@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 
 from minit2v.datasets.moving_things import MovingThings
-from minit2v.training.autoencoder import to_signed
+from minit2v.pixels import to_signed
 
 pixels = MovingThings("val").batch(range(16))[0][:, 8]  # uint8 (n, H, W, 3)
 frames = to_signed(torch.from_numpy(pixels))  # (n, H, W, 3) -> (n, 3, H, W) in [-1, 1]
@@ -277,9 +277,9 @@ lab.check("2.1", rescaled)
 # behind them swallows the inverse. No reconstruction changes:
 
 # %%
-from minit2v.training.autoencoder import VQGANTask
+from minit2v.training.autoencoder import AutoencoderTask
 
-lab.show_source(VQGANTask.normalise)
+lab.show_source(AutoencoderTask.normalise)
 
 # %% [markdown]
 # ## 4 · The first bottleneck: a small cloud instead of a point

@@ -287,10 +287,10 @@ lab.curves(lines, "score", "loss", alt="The loss for frames falls to zero at sco
 # Look for what is detached:
 
 # %%
-from minit2v.training.autoencoder import VQGANTask
+from minit2v.training.autoencoder import AutoencoderTask
 
-lab.show_source(VQGANTask.adversarial)
-lab.show_source(VQGANTask.hinge)
+lab.show_source(AutoencoderTask.adversarial)
+lab.show_source(AutoencoderTask.hinge)
 
 # %% [markdown]
 # ## 5 · Why the critic has to wait

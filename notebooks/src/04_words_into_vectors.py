@@ -373,7 +373,7 @@ print("the loudest word moves the mean more than twice as far as the quietest:",
 from itertools import product
 
 from minit2v.datasets.moving_things.dataset import FOUR
-from minit2v.training.unet import equally_loud
+from minit2v.training.unet import whiten_input
 
 shapes = ("circle", "square", "triangle", "cross", "ring", "moon")
 colours = ("red", "green", "blue", "yellow", "cyan", "white")
@@ -395,7 +395,7 @@ def loudness(features):
 
 # %%
 layer = torch.nn.Linear(means.shape[1], 256)
-equally_loud(layer, means)
+whiten_input(layer, means)
 with torch.no_grad():
     before, after = loudness(means), loudness(layer(means))
 lab.matrix(
@@ -416,7 +416,7 @@ print("the direction of motion is at least twice as loud as before:", after[moti
 # The function is the library's, used once, when the training of the UNet starts:
 
 # %%
-lab.show_source(equally_loud)
+lab.show_source(whiten_input)
 
 # %% [markdown]
 # ## 6 · A bug hunt
