@@ -9,7 +9,8 @@ References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``co
 """
 
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import get_type_hints
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from minit2v.datasets.moving_things.phrases import words
 from minit2v.errors import UserError
@@ -200,7 +201,21 @@ def _build(cls: type, values: dict):
         if is_dataclass(kinds.get(key)) and isinstance(value, dict):
             value = _build(kinds[key], value)
         given[key] = tuple(value) if isinstance(value, list) else value
+        if key in kinds and not _fits(given[key], kinds[key]):
+            expected = kinds[key].__name__ if isinstance(kinds[key], type) else kinds[key]
+            raise UserError(f"{key}: expected {expected}, found {value!r}; is this a minit2v model?")
     return cls(**given)
+
+
+def _fits(value, kind) -> bool:
+    """Whether a value from a file is of an annotated type, as far as settings have such; a whole number is a float too."""
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (bool, str, NoneType) or is_dataclass(kind) else True
 
 
 def _mini() -> ModelScopePreset:
