@@ -18,7 +18,8 @@ def to_signed(pixels: Tensor | np.ndarray) -> Tensor:
     >>> to_signed(np.array([[[0, 51, 255]]], np.uint8)).flatten()
     tensor([-1.0000, -0.6000,  1.0000])
     """
-    pixels = torch.as_tensor(pixels)
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements="CW"))  # a copy of what torch could not share
     return pixels.movedim(-1, -3).float() / 127.5 - 1.0  # eq (1.1) · DDPM, section 3.3
 
 

@@ -34,7 +34,7 @@ def grey(values, height=32, width=48):
 def write_video(path, pixels, starts, aspect=None):
     """A video as other programs write it: frame i begins at starts[i] seconds, rounded to milliseconds."""
     with av.open(str(path), "w", format="mp4" if path.suffix == ".m4v" else None) as container:
-        stream = container.add_stream(CODECS[path.suffix], rate=30)
+        stream = container.add_stream(CODECS[path.suffix], rate=round(1 / np.diff(starts).mean()))
         stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
         if path.suffix != ".avi":  # this one knows no time stamps
             stream.codec_context.time_base = Fraction(1, 1000)

@@ -45,7 +45,7 @@ def render(
     places (b, 3), 0..1: where the path lies (x, y), and where on a circle or in a bounce it begins.
     photos (b, k, k), 0..1: drawn instead of the shapes. Raises UserError for a spec that leaves much open.
 
-    >>> from minit2v.datasets import parse
+    >>> from minit2v.datasets.moving_things import parse
     >>> spec = parse("a small red circle moves slowly left")
     >>> render([spec], np.array([[0.5, 0.5, 0]]), size=32, frames=8).shape
     (1, 8, 32, 32, 3)
