@@ -28,7 +28,8 @@ from minit2v.evaluation.full_scale.backbones import (
     self_test,
 )
 from minit2v.evaluation.full_scale.extraction import Videos
-from minit2v.evaluation.full_scale.metrics import Settings, fid_estimate, measure, similarity
+from minit2v.evaluation.full_scale.metrics import fid_estimate, measure, similarity
+from minit2v.evaluation.full_scale.settings import FullScaleSettings
 from minit2v.pixels import square
 from minit2v.video import Clip
 
@@ -71,7 +72,7 @@ class Counting(list):
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
-    """Settings that name a stand-in for each file."""
+    """FullScaleSettings that name a stand-in for each file."""
     import open_clip
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -89,7 +90,7 @@ def files(tmp_path_factory):
     digests = {f"{key}_sha256": sha256(folder / name) for key, name in NAMES.items()}
     paths = {key: folder / name for key, name in NAMES.items()}
     sizes = {"size": 40, "frames": 10, "batch": 3, "device": "cpu"}
-    return Settings(**paths, **digests, **sizes, inception_layer=64, clip_model="tiny")
+    return FullScaleSettings(**paths, **digests, **sizes, inception_layer=64, clip_model="tiny")
 
 
 def clips(n, seed=0, size=(40, 40), shift=0):
@@ -243,7 +244,7 @@ def test_a_metric_without_its_file_is_left_out_with_a_line(files):
     assert list(measured) == ["FVD", "KVD"]
     left_out = [str(one.message).split(":")[0] for one in told]
     assert left_out == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
-    assert "i3d_torchscript.pt" in full_scale.skipped(Settings())["FVD"]
+    assert "i3d_torchscript.pt" in full_scale.skipped(FullScaleSettings())["FVD"]
 
 
 @pytest.mark.parametrize("change, message", [

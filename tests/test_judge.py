@@ -30,8 +30,8 @@ def rates(frames, specs):
     return {key: np.mean([verdict[key] for verdict in verdicts]) for key in verdicts[0]}
 
 
-def noise(clip, luck, sigma):
-    noisy = clip + sigma * luck.standard_normal(clip.shape, np.float32)
+def noise(clip, rng, sigma):
+    noisy = clip + sigma * rng.standard_normal(clip.shape, np.float32)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
@@ -56,32 +56,32 @@ NEVER = dict.fromkeys((*ATTRIBUTES, "all"), (0, 0))
 NO_MOTION = LOOKS | dict.fromkeys(("motion", "speed", "all"), (0, 0.02))
 # name: damage to a clip (f, H, H, 3), with a random generator; {attribute: (least, most) of the share read right}
 DAMAGES = {
-    "clean": (lambda clip, luck: clip, ABOVE_99),
-    "noise 15": (lambda clip, luck: noise(clip, luck, 15), ABOVE_99),
-    "noise 30": (lambda clip, luck: noise(clip, luck, 30), ABOVE_99),
-    "noise 45": (lambda clip, luck: noise(clip, luck, 45), ABOVE_99),
-    "blur 0.7": (lambda clip, luck: blur(clip, 0.7), ABOVE_99),
-    "blur 1.2": (lambda clip, luck: blur(clip, 1.2), ABOVE_99),
-    "blur and noise": (lambda clip, luck: noise(blur(clip, 0.7), luck, 15), ABOVE_99),
-    "pooled": (lambda clip, luck: pool(clip), ABOVE_99),
-    "pooled, blown up": (lambda clip, luck: pool(clip).repeat(2, axis=1).repeat(2, axis=2), ABOVE_99),
-    "shuffled": (lambda clip, luck: luck.permutation(clip), NO_MOTION),
-    "frozen": (lambda clip, luck: clip[:1].repeat(16, axis=0), NO_MOTION),
-    "reversed": (lambda clip, luck: clip[::-1], LOOKS | {"speed": (0.99, 1), "motion": (0, 0), "all": (0, 0)}),
-    "stops at frame 8": (lambda clip, luck: clip[np.minimum(TIME, 8)], NO_MOTION),
-    "stops at frame 12": (lambda clip, luck: clip[np.minimum(TIME, 12)], NO_MOTION),
-    "turns back at frame 8": (lambda clip, luck: clip[np.where(TIME < 8, TIME, 16 - TIME)], NO_MOTION),
-    "black": (lambda clip, luck: np.zeros_like(clip), NEVER),
-    "white": (lambda clip, luck: np.full_like(clip, 255), NEVER),
-    "uniform noise": (lambda clip, luck: luck.integers(0, 256, clip.shape, np.uint8), NEVER),
+    "clean": (lambda clip, rng: clip, ABOVE_99),
+    "noise 15": (lambda clip, rng: noise(clip, rng, 15), ABOVE_99),
+    "noise 30": (lambda clip, rng: noise(clip, rng, 30), ABOVE_99),
+    "noise 45": (lambda clip, rng: noise(clip, rng, 45), ABOVE_99),
+    "blur 0.7": (lambda clip, rng: blur(clip, 0.7), ABOVE_99),
+    "blur 1.2": (lambda clip, rng: blur(clip, 1.2), ABOVE_99),
+    "blur and noise": (lambda clip, rng: noise(blur(clip, 0.7), rng, 15), ABOVE_99),
+    "pooled": (lambda clip, rng: pool(clip), ABOVE_99),
+    "pooled, blown up": (lambda clip, rng: pool(clip).repeat(2, axis=1).repeat(2, axis=2), ABOVE_99),
+    "shuffled": (lambda clip, rng: rng.permutation(clip), NO_MOTION),
+    "frozen": (lambda clip, rng: clip[:1].repeat(16, axis=0), NO_MOTION),
+    "reversed": (lambda clip, rng: clip[::-1], LOOKS | {"speed": (0.99, 1), "motion": (0, 0), "all": (0, 0)}),
+    "stops at frame 8": (lambda clip, rng: clip[np.minimum(TIME, 8)], NO_MOTION),
+    "stops at frame 12": (lambda clip, rng: clip[np.minimum(TIME, 12)], NO_MOTION),
+    "turns back at frame 8": (lambda clip, rng: clip[np.where(TIME < 8, TIME, 16 - TIME)], NO_MOTION),
+    "black": (lambda clip, rng: np.zeros_like(clip), NEVER),
+    "white": (lambda clip, rng: np.full_like(clip, 255), NEVER),
+    "uniform noise": (lambda clip, rng: rng.integers(0, 256, clip.shape, np.uint8), NEVER),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_what_a_damage_leaves(clips, name):
     damage, bars = DAMAGES[name]
-    luck = np.random.default_rng(0)
-    found = rates((damage(clip, luck) for clip in clips[0]), clips[1])
+    rng = np.random.default_rng(0)
+    found = rates((damage(clip, rng) for clip in clips[0]), clips[1])
     assert all(low <= found[key] <= high for key, (low, high) in bars.items()), found
 
 

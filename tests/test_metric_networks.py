@@ -12,10 +12,12 @@ from minit2v import cli
 from minit2v.datasets.moving_things import MovingThings, Spec, Thing, caption, parse
 from minit2v.datasets.moving_things.dataset import held_out
 from minit2v.errors import UserError
+from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.judge import agrees, read
 from minit2v.evaluation.mini import card, networks
 from minit2v.evaluation.mini import train as metrics
 from minit2v.evaluation.mini.damage import damage, draw_severities
+from minit2v.evaluation.mini.features import features
 from minit2v.evaluation.mini.networks import (
     HEADS,
     TO_PICTURES,
@@ -23,12 +25,10 @@ from minit2v.evaluation.mini.networks import (
     VALUES,
     ClipNet,
     FactoredConv,
-    features,
     resize,
-    to_signed,
+    signed,
 )
 from minit2v.evaluation.mini.similarity import Similarity, wrong_captions
-from minit2v.evaluation.report import wilson
 from minit2v.files import data_dir
 
 SHIPPED = data_dir() / "metrics"
@@ -96,7 +96,7 @@ def test_clips_of_any_length(f):
 # ---- trained on ----
 
 def test_damage_of_severity_zero_is_none_and_of_time_only_moves_frames(val):
-    clips = to_signed(resize(val[0][:6]))
+    clips = signed(resize(val[0][:6]))
     for kind in TO_PICTURES + TO_TIME:
         generator = torch.Generator().manual_seed(0)
         assert torch.equal(damage(clips, {kind: torch.zeros(6)}, generator), clips), kind
@@ -141,10 +141,10 @@ def test_a_batch_says_what_it_shows(name):
     pictures = torch.arange(96) >= 48
     rare = torch.isin(one["shape"], torch.tensor(only_pictures))
     assert rare.any() and not rare[~pictures].any()
-    if name == "clip":
+    if name == "motion":
         stills = torch.arange(96) >= 84
-        assert (one["damage: freeze"][stills] == 1).all() and (one["tell: motion"][stills] == 0).all()
-        assert (one["tell: motion"][one["damage: freeze"] == 0] > 0).any()
+        assert (one["damage: freeze"][stills] == 1).all() and (one["weight: motion"][stills] == 0).all()
+        assert (one["weight: motion"][one["damage: freeze"] == 0] > 0).any()
     loss, figures = task(one)
     loss.backward()
     assert torch.isfinite(loss) and set(task.attributes) <= set(figures)
@@ -169,7 +169,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--preset", "nano"], "serve every model"), (["--from", "mini"], "expected with unet"),
+    (["--preset", "nano"], "serve every model"), (["--from", "mini"], "serve every model"),
     (["--set", "colour=red"], "unknown setting"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_of_the_command(options, message, tmp_path, capsys):
@@ -180,7 +180,7 @@ def test_what_cannot_be_asked_of_the_command(options, message, tmp_path, capsys)
 # ---- shipped ----
 
 def test_features_do_not_depend_on_the_batch(val, monkeypatch):
-    for name, shape in (("clip", (5, 64)), ("content", (5, 64)), ("frame", (5, 16, 64)), ("frame-clip", (5, 16, 64))):
+    for name, shape in (("motion", (5, 64)), ("content", (5, 64)), ("frame", (5, 16, 64)), ("similarity", (5, 16, 64))):
         found = features(name)(val[0][:5])
         assert found.shape == shape and found.dtype == np.float64 and found.std() > 0
         alone = np.concatenate([features(name)(val[0][i : i + 1]) for i in range(5)])
@@ -193,13 +193,13 @@ def test_features_do_not_depend_on_the_batch(val, monkeypatch):
 def test_the_networks_are_as_good_as_the_card_says():
     """On other clips than the card's, of the same captions but at other places; a figure beyond chance fails."""
     table = {(row["network"], row["task"]): row for row in json.loads((SHIPPED / "accuracy.json").read_text())}
-    some = [row for name in ("clip", "frame") for row in card.accuracy(name, networks.load(name), N, seed=1)]
+    some = [row for name in ("motion", "frame") for row in card.accuracy(name, networks.load(name), N, seed=1)]
     some += card.accuracy("similarity", Similarity.load().towers, N, seed=1)
     assert len(some) > 20
     for row in some:
-        told = table[row["network"], row["task"]]
+        card_row = table[row["network"], row["task"]]
         low, high = wilson(row["right"], N, WIDE)
-        assert low <= told["right"] / told["n"] <= high, (row, told)
+        assert low <= card_row["right"] / card_row["n"] <= high, (row, card_row)
 
 
 def test_the_card_has_the_table_and_the_files_are_small():
@@ -209,23 +209,23 @@ def test_the_card_has_the_table_and_the_files_are_small():
 
 
 def test_time_is_in_the_features(val):
-    """Frozen and shuffled clips, whose frames are those of clean ones, are told from them."""
-    clips, luck = val[0], np.random.default_rng(0)
+    """Frozen and shuffled clips, whose frames are those of clean ones, are recognised."""
+    clips, rng = val[0], np.random.default_rng(0)
     frozen = clips[:, :1].repeat(16, axis=1)
-    shuffled = np.stack([clip[luck.permutation(16)] for clip in clips])
-    clean = card.predict(networks.load("clip"), clips)
+    shuffled = np.stack([clip[rng.permutation(16)] for clip in clips])
+    clean = card.predict(networks.load("motion"), clips)
     for kind, damaged in (("freeze", frozen), ("shuffle", shuffled)):
-        found = card.predict(networks.load("clip"), damaged)[f"damage: {kind}"]
+        found = card.predict(networks.load("motion"), damaged)[f"damage: {kind}"]
         right = np.mean(found > clean[f"damage: {kind}"].max())
         assert right > 0.95, (kind, right)
 
 
 def test_pictures_taught_what_only_pictures_have():
-    """Hearts, stars, purple and orange move in no clip of train; in test_imageonly they do. Chance is 1/8."""
+    """Hearts, stars, purple and orange move in no clip of train, but in test_imageonly. Chance is 1/8."""
     clips, _, specs = MovingThings("test_imageonly").batch(range(N))
-    told = card.predict(networks.load("clip"), clips)
+    predicted = card.predict(networks.load("motion"), clips)
     for name, rare in (("shape", ("heart", "star")), ("colour", ("purple", "orange"))):
-        pairs = [(VALUES[name][i], getattr(spec.things[0], name)) for i, spec in zip(told[name], specs)]
+        pairs = [(VALUES[name][i], getattr(spec.things[0], name)) for i, spec in zip(predicted[name], specs)]
         right = [found == true for found, true in pairs if true in rare]
         assert len(right) > 10 and np.mean(right) > 0.5, (name, np.mean(right))
 
@@ -281,11 +281,11 @@ def test_wrong_captions_have_other_meanings(spec, hard):
 def test_mistakes(tmp_path, monkeypatch, val):
     clips, captions, _ = val
     two = Spec((Thing("circle", "red"), Thing("ring", "blue")), relation="above")
-    with pytest.raises(UserError, match="unknown network 'i3d'; known are clip"):
+    with pytest.raises(UserError, match="unknown network 'i3d'; known are motion"):
         features("i3d")
     for wrong in (clips[0], clips.astype(float), clips[:0], [1, 2]):
         with pytest.raises(UserError, match="expected clips"):
-            features("clip")(wrong)
+            features("motion")(wrong)
     with pytest.raises(UserError, match="a caption for each of 48 clips"):
         Similarity.load().frame(clips, captions[:3])
     with pytest.raises(UserError, match="one thing"):
@@ -297,7 +297,7 @@ def test_mistakes(tmp_path, monkeypatch, val):
     monkeypatch.setattr(networks, "data_dir", lambda: tmp_path)
     networks.load.cache_clear()
     with pytest.raises(UserError, match="run minit2v train metrics"):
-        features("clip")
+        features("motion")
 
 
 def test_captions_of_the_grammar_are_known():

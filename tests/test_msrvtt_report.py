@@ -16,8 +16,8 @@ from minit2v.datasets.msrvtt import MSRVTT, Protocol
 from minit2v.evaluation.frechet import frechet_distance
 from minit2v.evaluation.full_scale import backbones, published
 from minit2v.evaluation.full_scale.backbones import I3D
-from minit2v.evaluation.full_scale.metrics import Settings
 from minit2v.evaluation.full_scale.msrvtt_report import evaluate_videos
+from minit2v.evaluation.full_scale.settings import FullScaleSettings
 from minit2v.video import Clip
 
 pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit"), pytest.mark.filterwarnings("ignore:.*skipped, no file")]
@@ -78,7 +78,7 @@ def test_the_floor_is_of_clips_that_the_protocol_did_not_choose_where_there_are_
     lines = [f"{Clip(clip).save(tmp_path / f'{i}.webp').name}\t{real.prompts[i]}\n" for i, clip in enumerate(real[:2])]
     (tmp_path / "captions.tsv").write_text("".join(lines))
     files = {"i3d": tmp_path / "i3d.pt", "i3d_sha256": sha256(tmp_path / "i3d.pt")}
-    settings = Settings(**files, size=32, self_test=False)
+    settings = FullScaleSettings(**files, size=32, self_test=False)
     report = evaluate_videos(tmp_path, tmp_path / "captions.tsv", folder, real.protocol, settings)
     assert report["floor"] == "2 other real clips against the 2 that the protocol chose"
     network = I3D.load(*files.values(), torch.device("cpu"))

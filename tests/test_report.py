@@ -2,7 +2,7 @@
 
 import json
 from contextlib import redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,22 +11,27 @@ import torch
 
 import minit2v
 from minit2v.checkpoints.find import fingerprint
+from minit2v.datasets import Batch
 from minit2v.datasets.moving_things import MovingThings, parse
 from minit2v.datasets.moving_things import dataset as moving_things
 from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
+from minit2v.evaluation import report as reports
 from minit2v.evaluation.estimates import wilson
-from minit2v.evaluation.report import evaluate, evaluate_folder
+from minit2v.evaluation.report import evaluate, evaluate_folder, publish
+from minit2v.presets import Preset
+from minit2v.systems import TextToVideo
 from minit2v.video import Clip
 
 DIRECTIONS = ("left", "right", "up", "down")
 
 
-class Drawer:
-    """A stand-in for TextToVideo that reads the prompt and draws it; its latents are the pixels, times two."""
+class Drawer(TextToVideo):
+    """A system that draws its prompt and does not use guidance; its latents are the pixels, times two."""
 
-    preset = SimpleNamespace(width=32, height=32, frames=16, steps=50, guidance=4.0)
+    preset = Preset("drawer", width=32, height=32, guidance=4.0)
     device, dtype = torch.device("cpu"), torch.float32
+
     def __init__(self, heeds_direction=True):
         self.heeds_direction, self.calls = heeds_direction, 0
 
@@ -36,21 +41,74 @@ class Drawer:
     def decode(self, latents):
         return (latents // 2).to(torch.uint8).numpy()
 
-    def __call__(self, prompt, steps, guidance, sampler, seed):
-        self.calls += 1
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        clips = [self.draw(text, guidance, seed + i) for i, text in enumerate(prompts)]
-        return clips[0] if isinstance(prompt, str) else clips
+    def encode_text(self, prompts, settings):
+        return prompts, None
 
-    def draw(self, prompt, guidance, seed):
-        luck = np.random.default_rng(seed)
-        spec = parse(prompt if guidance else "a large red circle moves up quickly")
+    def steps(self, context, unconditional, settings):
+        self.calls += 1
+        clips = [self.draw(text, settings.seed + i) for i, text in enumerate(context)]
+        yield SimpleNamespace(x=self.encode(np.stack(clips)))
+
+    def draw(self, prompt, seed):
+        rng = np.random.default_rng(seed)
+        spec = parse(prompt or "a large red circle moves up quickly")
         values = {"size": "large", "speed": "slowly"} | {k: v for k, v in vars(spec.things[0]).items() if v}
         if not self.heeds_direction:
-            values["motion"] = luck.choice(DIRECTIONS)
+            values["motion"] = rng.choice(DIRECTIONS)
         spec = type(spec)((type(spec.things[0])(**values),))
-        clips = render([spec], luck.uniform(size=(1, 3)), self.preset.width, self.preset.frames)
-        return SimpleNamespace(pixels=clips[0])
+        return render([spec], rng.uniform(size=(1, 3)), self.preset.width, self.preset.frames)[0]
+
+
+class Colours:
+    """A data set from outside the package: clips of one random colour each, without specs; a `VideoText` itself."""
+
+    name, test_splits = "colours", ("test",)
+
+    def __init__(self, train=64, test=32):
+        self.counts = {"train": train, "test": test}
+
+    def open(self, split, frames, height, width, images=False):
+        opened = Colours(**self.counts)
+        opened.split, opened.shape = split, (frames, height, width, 3)
+        return opened
+
+    def __len__(self):
+        return self.counts[self.split]
+
+    def batch(self, indices):
+        colours = [np.random.default_rng((len(self), i)).integers(0, 256, 3) for i in indices]
+        frames = [np.full(self.shape, colour, np.uint8) for colour in colours]
+        return Batch(np.stack(frames), [f"red {r}, green {g}, blue {b}" for r, g, b in colours])
+
+    def words(self):
+        return None
+
+    def identity(self):
+        return "colours"
+
+
+class JudgedColours(Colours):
+    """The same, with specs of its own and a judge that reads them."""
+
+    def open(self, *arguments):
+        return JudgedColours.opened(super().open(*arguments))
+
+    @staticmethod
+    def opened(plain):
+        with_specs = lambda items: items._replace(specs=[tuple(map(int, clip[0, 0, 0])) for clip in items.frames])
+        return type("Opened", (), {"__len__": lambda _: len(plain),
+                                   "batch": lambda _, indices: with_specs(plain.batch(indices))})()  # fmt: skip
+
+    def judge(self, clip, spec):
+        return {"red": abs(int(clip[..., 0].mean()) - spec[0]) < 9, "still": bool((clip == clip[:1]).all())}
+
+
+class Painter(Drawer):
+    """A model of `Colours`; of the empty prompt it makes grey clips."""
+
+    def draw(self, prompt, seed):
+        colour = [int(word) for word in prompt.replace(",", "").split()[1::2]] or (128, 128, 128)
+        return np.full((self.preset.frames, self.preset.height, self.preset.width, 3), colour, np.uint8)
 
 
 def rows(report):
@@ -63,15 +121,15 @@ def perfect(tmp_path_factory):
     out = tmp_path_factory.mktemp("perfect") / "report.json"
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setitem(moving_things.SPLITS, "test_imageonly", 24)
-        report = evaluate("perfect", ("test_seen", "test_imageonly"), n=60, batch=25, out=out, pipe=Drawer())
+        report = evaluate("perfect", splits=("test_seen", "test_imageonly"), n=60, batch=25, out=out, pipe=Drawer())
     return report, out, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def blind():
-    """The row of a model that draws everything as it is told but the direction."""
+    """The row of a model that ignores the direction in its prompts."""
     with redirect_stdout(StringIO()):
-        report = evaluate("blind", ("test_heldout",), n=100, pipe=Drawer(heeds_direction=False))
+        report = evaluate("blind", splits=("test_heldout",), n=100, pipe=Drawer(heeds_direction=False))
     return rows(report)["blind", "test_heldout"]
 
 
@@ -116,9 +174,9 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     """Clips are sampled once for the same weights and settings, and again for others."""
     pipe, print_of = Drawer(), {"model": "aaa"}
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
-    monkeypatch.setattr("minit2v.checkpoints.find.find_model", lambda model: model)
-    monkeypatch.setattr("minit2v.checkpoints.find.fingerprint", print_of.get)
-    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda model: 0.5)
+    monkeypatch.setattr("minit2v.evaluation.clip_sources.find_model", lambda model: model)
+    monkeypatch.setattr("minit2v.evaluation.clip_sources.fingerprint", print_of.get)
+    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda *_: 0.5)
 
     def calls(**changed):
         before = pipe.calls
@@ -139,7 +197,7 @@ def test_videos_of_another_program_are_measured_too(tmp_path, capsys):
     """Perfect ones, larger and wider than what is measured."""
     captions, drawer = MovingThings("test_seen").batch(range(4))[1], Drawer()
     for i, text in enumerate(captions):
-        pixels = drawer.draw(text, 4.0, seed=i).pixels
+        pixels = drawer.draw(text, seed=i)
         Clip(np.pad(pixels, ((0, 0), (0, 0), (4, 4), (0, 0)), "edge")).save(tmp_path / f"{i}.webp")
     lines = [f"{i}.webp\t{text}\n" for i, text in enumerate(captions)]
     (tmp_path / "captions.tsv").write_text("".join(lines))
@@ -148,6 +206,60 @@ def test_videos_of_another_program_are_measured_too(tmp_path, capsys):
     assert found[tmp_path.name, "captions"]["all"]["percent"] == 100 and report["n"] == 4
     assert found["frozen first frame", "captions"]["motion"]["right"] == 0
     assert "4 clips of a folder" in capsys.readouterr().out and (tmp_path / "report.md").is_file()
+
+
+def test_a_data_set_without_specs_gets_the_rows_and_metrics_that_need_none(capsys):
+    """A perfect model is at the floor; the judge of Moving Things does not read the clips."""
+    report = evaluate("painter", Colours(), n=40, pipe=Painter())
+    found = {kind: row["metrics"] for (kind, _), row in rows(report).items()}
+    assert list(found) == ["real clips", "autoencoder", "painter", "frozen first frame", "empty prompt"]
+    assert all(row["n"] == 32 and "shape" not in row for row in report["rows"]) and report["data"] == "colours"
+    for metric in ("FVD-mini", "FID-vid"):
+        floor = found["real clips"][metric]["value"]
+        assert found["painter"][metric]["value"] == pytest.approx(floor) and found["painter"][metric]["floor"] == floor
+        assert found["empty prompt"][metric]["value"] > 2 * floor
+    assert found["autoencoder"]["PSNR"]["value"] == 100 and "PSNR" not in found["painter"]
+    assert found["painter"]["motion amplitude"]["value"] == 0 and "CLIPSIM" not in found["painter"]
+    printed = capsys.readouterr().out
+    assert "The networks know Moving Things only" in printed and "painter on colours" in printed
+    assert "% right" not in printed and "test has 32" in printed
+
+
+def test_a_data_set_may_bring_its_own_judge(capsys):
+    found = rows(evaluate("painter", JudgedColours(), n=8, pipe=Painter()))
+    assert found["painter", "test"]["red"]["percent"] == found["painter", "test"]["still"]["percent"] == 100
+    assert found["empty prompt", "test"]["red"]["percent"] < 50 and found["empty prompt", "test"]["still"]["right"] == 8
+    assert "| clips | prompts | N | red | still |" in capsys.readouterr().out
+
+
+def test_a_model_of_fewer_steps_than_the_release_is_timed_with_its_own_only(monkeypatch):
+    monkeypatch.setattr(Preset, "timesteps", 8)
+    monkeypatch.setattr(Painter, "preset", Preset("few", width=32, height=32, steps=8))
+    report = evaluate("few", Colours(), n=2, pipe=Painter())
+    assert report["seconds_per_clip"] >= 0 and report["seconds_with_50_steps"] is report["peak_memory_gb"] is None
+
+
+def test_the_memory_of_a_model_that_another_process_cannot_load_is_left_out(tmp_path):
+    assert reports._peak_memory(tmp_path / "no model", "- a prompt", 1) is None
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_report_is_saved_and_printed_in_any_encoding(tmp_path, monkeypatch, encoding):
+    """The tables have an arrow, and a model's name may have any letter."""
+    console, row = TextIOWrapper(BytesIO(), encoding), {"clips": "模型", "split": "tést", "n": 2}
+    monkeypatch.setattr("sys.stdout", console)
+    publish({"n": 2, "rows": [row]}, tmp_path / "r.json", lambda report: f"→ {report['rows'][0]['clips']} tést")
+    console.seek(0)
+    assert console.read().strip() == ("-> ?? tést" if encoding == "cp1252" else "-> ?? test")
+    assert json.loads((tmp_path / "r.json").read_text())["rows"] == [row]
+    assert (tmp_path / "r.md").read_text("utf-8") == "→ 模型 tést"
+
+
+def test_a_report_is_saved_before_it_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "say", lambda text: pytest.fail("a pipe that was closed"))
+    with pytest.raises(pytest.fail.Exception):
+        publish({"n": 2, "rows": []}, tmp_path / "r.json", lambda report: "")
+    assert (tmp_path / "r.json").is_file() and (tmp_path / "r.md").is_file()
 
 
 LAYOUTS = {
@@ -188,17 +300,19 @@ def test_a_fingerprint_is_of_every_file_that_is_read_in_every_layout(tmp_path, l
 def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypatch, tmp_path):
     folder = model_folder(tmp_path / "released", "diffusers")
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
-    monkeypatch.setattr("minit2v.loading.download", lambda name, half: folder)
-    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda model: 0.5)
+    monkeypatch.setattr("minit2v.evaluation.clip_sources.download", lambda name, half: folder)
+    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda *_: 0.5)
     for model in (str(folder), "owner/released"):
-        report = evaluate(model, ("test_seen",), n=4, batch=4)
+        report = evaluate(model, splits=("test_seen",), n=4, batch=4)
         assert report["model"] == "released" and report["weights"] == fingerprint(folder)
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"n": 0}, "n:"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"), ({"splits": ("test_none",)}, "test_none"),
+    ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"), ({"splits": ("test_none",)}, "test_none"),
     ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"),
-    ({"pipe": None, "model": "maxi"}, "maxi"),
+    ({"pipe": None, "model": "maxi"}, "maxi"), ({"data": "moving-thing"}, "moving-thing"),
+    ({"data": Colours(test=1)}, "2 clips or more in the split test, found 1"),
+    ({"data": Colours(train=1)}, "2 clips or more in the split train, found 1"),
 ])  # fmt: skip
 def test_refuses(wrong, message):
     with pytest.raises(UserError, match=message):

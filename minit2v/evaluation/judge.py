@@ -25,6 +25,7 @@ from itertools import product
 import numpy as np
 
 from minit2v.datasets.moving_things.captions import Spec, Thing
+from minit2v.datasets.moving_things.dataset import FOUR
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.errors import UserError
@@ -86,7 +87,7 @@ def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
 
     An attribute that the spec leaves None counts as right. Raises UserError for a spec of more than one thing.
 
-    >>> from minit2v.datasets import parse
+    >>> from minit2v.datasets.moving_things import parse
     >>> agrees(Reading("circle", "red", motion="left"), parse("a red circle moves up"))
     {'shape': True, 'colour': True, 'size': True, 'motion': False, 'speed': True, 'all': False}
     """
@@ -97,6 +98,19 @@ def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
     return {**right, "all": all(right.values())}
 
 
+def readable(spec: object) -> bool:
+    """Whether the judge can read what a spec says: one thing with a shape that moves straight, on the plain background.
+
+    >>> from minit2v.datasets.moving_things import parse
+    >>> readable(parse("a red circle moves up")), readable(parse("a red circle bounces")), readable("a dog")
+    (True, False, False)
+    """
+    if not isinstance(spec, Spec) or spec != Spec(spec.things[:1]):  # has a relation, a background, …
+        return False
+    thing = spec.things[0]
+    return thing.shape in SHAPES and thing.motion in FOUR and thing.change is None
+
+
 def _agreed(names) -> str | None:
     """The name that all parts of the clip agree on, if they do."""
     first, *rest = names
@@ -104,7 +118,7 @@ def _agreed(names) -> str | None:
 
 
 def _colour(difference: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Unit vector from the background's colour to the thing's, (3,), and its purity: 1 for one colour, less for two.
+    """Unit vector (3,) from the background's colour to the thing's, and its purity: 1 for one colour, less for two.
 
     A mixture with the background, at an edge or by blur, lies on the line between the two colours and changes only the
     length.
@@ -175,7 +189,7 @@ def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | No
     ):
         return None, None
     axis = int(np.argmax(abs(velocity)))
-    direction = (("left", "right"), ("up", "down"))[axis][int(velocity[axis] > 0)]
+    direction = FOUR[2 * axis + int(velocity[axis] > 0)]
     return direction, "slowly" if speed < np.sqrt(slow * quick) else "quickly"
 
 

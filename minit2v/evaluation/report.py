@@ -5,11 +5,13 @@
     autoencoder          real clips through the latents: the             |  up here
                          ceiling of every model in these latents
     MODEL                clips sampled from the prompts
-    frozen first frame   the model's first frame throughout: what a model of pictures gets
+    frozen first frame   the model's first frame throughout: what a model of pictures achieves
     empty prompt         the model without its text: chance, for clips that look right
 
-The judge reads attributes from pixels; every share of it has Wilson's 95 % interval: with 512 prompts two models
-differ if they are some 4 points apart. `scores` adds the metrics of the literature at this scale.
+Any data set can be measured. Where its specs say what each clip shows, a judge compares pixels with them: each of its
+shares has Wilson's 95 % interval, and with 512 prompts two models differ if they are some 4 points apart. `mini.scores`
+adds the metrics of the literature at this scale, all of them for Moving Things, for other data sets those that need no
+specs.
 
 Reference: classifier-free guidance, arXiv 2207.12598, equation 6.
 """
@@ -19,32 +21,40 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from minit2v.datasets.moving_things import MovingThings
+from minit2v.datasets import Batch, Dataset, VideoText, find_data
+from minit2v.datasets.base import Judge
 from minit2v.errors import UserError
-from minit2v.evaluation.clip_sources import Sampler, fingerprint_of, read_folder
-from minit2v.evaluation.estimates import wilson
-from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.mini.scores import Reference, redrawn
-from minit2v.evaluation.table import COLUMNS, markdown
-from minit2v.files import atomic, data_dir
+from minit2v.evaluation.clip_sources import KeptSampler, fingerprint_of, name_of, read_folder
+from minit2v.evaluation.estimates import mean_estimate, wilson
+from minit2v.evaluation.judge import agrees, read, readable
+from minit2v.evaluation.mini.scores import REFERENCE_CLIPS, DrawnReference, Reference, psnr, redrawn
+from minit2v.evaluation.table import markdown
+from minit2v.files import atomic, data_dir, say
+from minit2v.pixels import evenly
 
-SPLITS = ("test_seen", "test_heldout", "test_imageonly")
+KINDS = ("real clips", "autoencoder", "frozen first frame", "empty prompt")  # rows beside the model's
 DIVERSE = 16, 4  # prompts, and clips of each, for the diversity
+LONG_RUN = 50  # steps of a clip whose seconds and memory are reported too, as the release takes so many
+ENOUGH = 2  # clips of a split at least: fewer have no distribution
+PART = 64  # real clips in memory at once, while features are computed
 
 
-def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: int = 0, steps: int | None = None,
-             guidance: float | None = None, sampler: str = "ddim", batch: int = 16, dtype: str = "auto",
-             pipe=None) -> dict:  # fmt: skip
+def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", splits=None, n: int = 512, out=None,
+             seed: int = 0, steps: int | None = None, guidance: float | None = None, sampler: str = "ddim",
+             batch: int = 16, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
     """Samples a clip for each of the first n prompts of each split, measures them and prints the tables.
 
     Args:
         model: shipped name, folder or hub id. With `pipe`, a loaded TextToVideo, only its name in the table.
-        splits: of MovingThings; the floors are measured on the first. n: prompts a split, all of it if it has fewer.
+        data: name of a data set, folder of captioned videos, or a `Dataset`.
+        splits: of the data set, None for all its test splits; the floors are measured on the first.
+        n: prompts a split, from 2; all of it if it has fewer.
         out: a .json file for the report; the tables go beside it as .md, and each batch of clips into a folder
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
@@ -53,32 +63,26 @@ def evaluate(model: str = "mini", splits=SPLITS, n: int = 512, out=None, seed: i
 
     Returns the report, a dict as in the .json. Raises UserError, before any work, for an argument out of range.
     """
-    import torch
-
     import minit2v
 
-    splits = tuple(splits)
-    if not splits:
-        raise UserError("splits: expected at least one, found none; try test_seen")
-    _whole_numbers(n=n, batch=batch)
-    out = checked(out)
-    counts = {split: min(n, len(MovingThings(split))) for split in splits}
+    _whole_numbers(1, batch=batch)
+    _whole_numbers(ENOUGH, n=n)
+    out = checked_place(out)
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
-    digest = None if given else fingerprint_of(model, pipe.dtype)
-    preset, name = pipe.preset, Path(model).name
+    preset, name = pipe.preset, name_of(model)
+    data = data if isinstance(data, Dataset) else find_data(data, preset.fps)
+    views = _opened(data, splits, preset)
+    weights = None if given else fingerprint_of(model, pipe.dtype)
     settings = {
-        "model": name, "weights": digest, "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed,
-        "sampler": sampler,
+        "model": f"{name} (model)" if name in KINDS else name, "data": name_of(data.name), "weights": weights,
+        "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed, "sampler": sampler,
         "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
     }  # fmt: skip
-    sample = Sampler(pipe, settings, out.with_suffix("") if out and digest else None)
-    rows = _model_rows(pipe, sample, counts, batch, name)
-    return written(settings | {
-        "n": n, "seconds_per_clip": _seconds(pipe, settings), "seconds_with_50_steps": _seconds(pipe, settings, 50),
-        "peak_memory_gb": digest and _peak_memory(model),
-        "frames": preset.frames, "height": preset.height, "width": preset.width,
-        "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows,
+    sample = KeptSampler(pipe, settings, out.with_suffix("") if out and weights else None)
+    rows = _model_rows(sample, data, views, n, batch, settings["model"])
+    return publish(settings | _costs(pipe, settings, _first_caption(views), model if weights else None) | {
+        "n": n, "frames": preset.frames, "height": preset.height, "width": preset.width, "rows": rows,
     }, out)  # fmt: skip
 
 
@@ -87,88 +91,143 @@ def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, f
 
     size: pixels to which they are reduced. Returns the report. Raises UserError.
     """
-    out, name = checked(out), Path(folder).name
-    _whole_numbers(size=size, frames=frames)
+    out, name = checked_place(out), name_of(folder)
+    _whole_numbers(1, size=size, frames=frames)
     clips, texts, specs = read_folder(folder, captions, size, frames)
     real = redrawn(specs, size, frames, seed + 1)  # the reference is drawn with `seed`
     sets = {"real clips": real, name: clips, "frozen first frame": _frozen(clips)}
-    rows = _rows(sets, "captions", Reference(texts, specs, real, seed))
-    return written({"model": name, "n": len(clips), "seed": seed, "frames": frames, "width": size, "rows": rows}, out)
+    rows = _rows(sets, "captions", specs, _read_agrees, DrawnReference(texts, specs, real, seed))
+    return publish({"model": name, "n": len(clips), "seed": seed, "frames": frames, "width": size, "rows": rows}, out)
 
 
 def score(verdicts: list[dict[str, bool]]) -> dict:
-    """Verdicts of `agrees` -> {"n": n, "shape": {"right", "percent", "low", "high"}, ...}, the last three in %."""
+    """Verdicts of a judge -> {"n": n, "shape": {"right", "percent", "low", "high"}, ...}, the last three in %."""
     result = {"n": len(verdicts)}
-    for key in COLUMNS:
+    for key in verdicts[0]:
         right = sum(verdict[key] for verdict in verdicts)
         low, high = wilson(right, len(verdicts))
         result[key] = {"right": right, "percent": 100 * right / len(verdicts), "low": 100 * low, "high": 100 * high}
     return result
 
 
-def _model_rows(pipe, sample: Sampler, counts: dict[str, int], batch: int, name: str) -> list[dict]:
+def _opened(data: Dataset, splits, preset) -> dict[str, VideoText]:
+    """The splits to be measured, at the model's size. Raises UserError for one that is unknown or too small."""
+    splits = tuple(data.test_splits if splits is None else splits)
+    if not splits:
+        raise UserError(f"splits: expected at least one of {data.name}, found none; name one, such as val")
+    views = {split: data.open(split, preset.frames, preset.height, preset.width) for split in splits}
+    for split, view in views.items():
+        _require_enough(data, split, len(view))
+    return views
+
+
+def _require_enough(data: Dataset, split: str, n: int) -> None:
+    if n < ENOUGH:
+        raise UserError(f"{data.name}: expected {ENOUGH} clips or more in the split {split}, found {n}; add some")
+
+
+def _first_caption(views: dict[str, VideoText]) -> str:
+    return next(iter(views.values())).batch([0]).captions[0]
+
+
+def _model_rows(sample: KeptSampler, data: Dataset, views: dict[str, VideoText], n: int, batch: int, name: str):
     """A row for each kind of clips and each split, in the order of the table."""
     from tqdm.auto import tqdm
 
+    counts = {split: min(n, len(view)) for split, view in views.items()}
     first = next(iter(counts))
     with tqdm(total=sum(counts.values()) + counts[first], desc="sampling", unit="clip", disable=None) as bar:
         rows = [
             row
-            for split, count in counts.items()
-            for row in _split_rows(pipe, sample, split, count, batch, name, floors=split == first, advance=bar.update)
-        ]
+            for split, view in views.items()
+            for row in _split_rows(sample, data, split, view.batch(range(counts[split])), batch, name,
+                                   floors=split == first, advance=bar.update)
+        ]  # fmt: skip
     kinds = list(dict.fromkeys(row["clips"] for row in rows))
     return sorted(rows, key=lambda row: kinds.index(row["clips"]))
 
 
-def _split_rows(pipe, sample: Sampler, split: str, n: int, batch: int, name: str, floors: bool, advance) -> list[dict]:
-    """The rows of one split; `advance` is told how many clips were sampled."""
-    real, prompts, specs = MovingThings(split, size=pipe.preset.width, frames=pipe.preset.frames).batch(range(n))
-    parts = [slice(i, min(i + batch, n)) for i in range(0, n, batch)]
+def _split_rows(sample: KeptSampler, data: Dataset, split: str, items: Batch, batch: int, name: str, floors: bool,
+                advance: Callable) -> list[dict]:  # fmt: skip
+    """The rows of one split; `advance` is called with each number of sampled clips."""
+    real, prompts, specs = items
+    reference, judge, pipe = _reference(data, items, sample.seed), _judge(data, specs), sample.pipe
+    parts = [slice(i, min(i + batch, len(prompts))) for i in range(0, len(prompts), batch)]
 
-    def sampled(label: str, **options) -> np.ndarray:
+    def sampled(label: str, empty: bool = False) -> np.ndarray:
         clips = []
         for part in parts:
-            clips.append(sample(prompts[part], label, part.start, **options))
+            clips.append(sample(prompts[part], label, part.start, empty))
             advance(len(clips[-1]))
         return np.concatenate(clips)
 
-    again = np.concatenate([pipe.decode(pipe.encode(real[part])) for part in parts])
-    sets = {"real clips": real, "autoencoder": again, name: sampled(split)}
+    decoded = np.concatenate([pipe.decode(pipe.encode(real[part])) for part in parts])
+    sets = {"real clips": real, "autoencoder": decoded, name: sampled(split)}
     if floors:
-        sets |= {"frozen first frame": _frozen(sets[name]), "empty prompt": sampled("empty", guidance=0.0)}
-    reference = Reference(prompts, specs, real, sample.seed)
-    rows = _rows(sets, split, reference)
-    of = {row["clips"]: row for row in rows}
-    _add_diversity({kind: of[kind] for kind in ("real clips", name)}, reference, sample, split)
+        sets |= {"frozen first frame": _frozen(sets[name]), "empty prompt": sampled("empty", empty=True)}
+    rows = _rows(sets, split, specs, judge, reference)
+    by_kind = {row["clips"]: row for row in rows}
+    if isinstance(reference, DrawnReference):
+        _add_diversity({kind: by_kind[kind] for kind in ("real clips", name)}, reference, sample, split)
+    else:
+        by_kind["autoencoder"]["metrics"]["PSNR"] = asdict(mean_estimate(psnr(decoded, real)))
     return rows
 
 
-def _rows(sets: dict[str, np.ndarray], split: str, reference: Reference) -> list[dict]:
+def _reference(data: Dataset, items: Batch, seed: int) -> Reference:
+    """Real clips to measure distances from: drawn from the prompts where they can be, else clips of the train split."""
+    if _are_readable(items.specs):
+        return DrawnReference(items.captions, items.specs, items.frames, seed)
+    _, frames, height, width, _ = items.frames.shape
+    train = data.open("train", frames, height, width)
+    numbers = evenly(len(train), REFERENCE_CLIPS * len(items.captions))
+    _require_enough(data, "train", len(train))
+    parts = (train.batch(numbers[i : i + PART]).frames for i in range(0, len(numbers), PART))
+    return Reference(items.frames, parts, seed)
+
+
+def _judge(data: Dataset, specs: list | None) -> Callable | None:
+    """A function from clip and spec to verdicts: the data set's own, or ours for what it can read; None without."""
+    if specs is not None and isinstance(data, Judge):
+        return data.judge
+    return _read_agrees if _are_readable(specs) else None
+
+
+def _are_readable(specs: list | None) -> bool:
+    return specs is not None and all(map(readable, specs))
+
+
+def _read_agrees(clip: np.ndarray, spec) -> dict[str, bool]:
+    return agrees(read(clip), spec)
+
+
+def _rows(sets: dict[str, np.ndarray], split: str, specs: list | None, judge: Callable | None, reference: Reference):
     """What is measured of each set of clips, {name: (n, f, H, W, 3) uint8}."""
     from tqdm.auto import tqdm
 
     rows = []
     for name, clips in sets.items():
-        bar = tqdm(clips, desc=f"judging {name}", unit="clip", leave=False, disable=None)
-        verdicts = [agrees(read(clip), spec) for clip, spec in zip(bar, reference.specs)]
+        scores = {"n": len(clips)}
+        if judge:
+            bar = tqdm(clips, desc=f"judging {name}", unit="clip", leave=False, disable=None)
+            scores = score([judge(clip, spec) for clip, spec in zip(bar, specs)])
         metrics = {metric: asdict(estimate) for metric, estimate in reference.measure(clips).items()}
-        rows.append({"clips": name, "split": split} | score(verdicts) | {"metrics": metrics})
+        rows.append({"clips": name, "split": split} | scores | {"metrics": metrics})
     return rows
 
 
-def _add_diversity(rows: dict[str, dict], reference: Reference, sample: Sampler, split: str) -> None:
+def _add_diversity(rows: dict[str, dict], reference: DrawnReference, sample: KeptSampler, split: str) -> None:
     """Of a few prompts several clips each: drawn ones for the row of real clips, sampled ones for the other."""
     count, seeds = min(DIVERSE[0], len(reference.specs)), DIVERSE[1]
-    made = [
+    sampled = [
         sample([prompt] * seeds, f"{split}-diverse", 10_000 + i * seeds)
         for i, prompt in enumerate(reference.captions[:count])
     ]
-    made = np.stack(made)  # (prompts seeds f H W c)
+    sampled = np.stack(sampled)  # (prompts seeds f H W c)
     specs = [spec for spec in reference.specs[:count] for _ in range(seeds)]
-    drawn = redrawn(specs, made.shape[3], made.shape[2], sample.seed + 1)
+    drawn = redrawn(specs, sampled.shape[3], sampled.shape[2], sample.seed + 1)
     for name, row in rows.items():
-        clips = drawn.reshape(made.shape) if name == "real clips" else made
+        clips = drawn.reshape(sampled.shape) if name == "real clips" else sampled
         row["metrics"]["diversity"] = asdict(reference.diversity(clips))
 
 
@@ -176,15 +235,18 @@ def _frozen(clips: np.ndarray) -> np.ndarray:
     return np.repeat(clips[:, :1], clips.shape[1], axis=1)
 
 
-def written(report: dict, out: Path | None, table=markdown) -> dict:
-    """Print a report and, if `out` is a file, keep it there and as Markdown beside it."""
+def publish(report: dict, out: Path | None, table: Callable[[dict], str] = markdown) -> dict:
+    """Writes a report to `out`, if it is a file, and as Markdown beside it; then prints it.
+
+    Returns it with the commit.
+    """
     report = {"commit": _commit()} | report
     text = table(report)
-    print(text)
     if out:
         for path, content in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), text)):
             with atomic(path) as unfinished:
                 unfinished.write_text(content, encoding="utf-8")
+    say(text)
     return report
 
 
@@ -200,37 +262,55 @@ def _commit() -> str:
     return found.strip() or minit2v.__version__
 
 
-def checked(out) -> Path | None:
+def checked_place(out) -> Path | None:
     """The place of a report, to be called before the work. Raises UserError if it is no .json that can be written."""
     from minit2v.video import check_output
 
     return None if out is None else check_output(out, (".json",))
 
 
-def _whole_numbers(**values) -> None:
+def _whole_numbers(least: int, **values) -> None:
     for name, value in values.items():
-        if not (isinstance(value, int) and value >= 1):
-            raise UserError(f"{name}: expected a whole number from 1, found {value!r}")
+        if not (isinstance(value, int) and value >= least):
+            raise UserError(f"{name}: expected a whole number from {least}, found {value!r}")
 
 
-def _seconds(pipe, settings: dict, steps: int | None = None) -> float:
+def _costs(pipe, settings: dict, prompt: str, model: str | None) -> dict:
+    """Seconds of one clip alone, with the model's own steps and with LONG_RUN, memory of the latter, and the machine.
+
+    A figure with LONG_RUN steps is None for a model that takes fewer.
+    """
+    import torch
+
+    long = LONG_RUN if LONG_RUN <= pipe.preset.timesteps else None
+    return {
+        "seconds_per_clip": _seconds(pipe, settings, prompt, settings["steps"]),
+        "seconds_with_50_steps": long and _seconds(pipe, settings, prompt, long),
+        "peak_memory_gb": model and long and _peak_memory(model, prompt, long),
+        "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _seconds(pipe, settings: dict, prompt: str, steps: int) -> float:
     """Wall time of one clip alone, from prompt to pixels: the median of three."""
-    options = {key: settings[key] for key in ("steps", "guidance", "sampler")} | ({"steps": steps} if steps else {})
+    options = {key: settings[key] for key in ("guidance", "sampler", "seed")}
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        pipe("a red circle moves left", seed=settings["seed"], **options)
+        pipe(prompt, steps=steps, **options)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
-def _peak_memory(model: str) -> float:
-    """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip."""
+def _peak_memory(model: str, prompt: str, steps: int) -> float | None:
+    """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip; None where it
+    cannot, as it knows no system but the package's."""
     import tempfile
 
-    code = "import sys; from minit2v import cli, memory; cli.main(sys.argv[1:]); print(memory.peak())"
+    code = "import sys; from minit2v import cli; from minit2v.memory.measured import peak; "
+    code += "sys.exit(cli.main(sys.argv[1:]) or print(peak()))"
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["a red circle moves left", "--model", str(model), "--steps", "50", "--out", f"{folder}/clip.mp4"]
+        arguments = ["--model", str(model), "--steps", str(steps), "--out", f"{folder}/clip.mp4", "--", prompt]
         command = [sys.executable, "-c", code, "sample", *arguments]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1e9
+        done = subprocess.run(command, capture_output=True, text=True)
+    return None if done.returncode else int(done.stdout.split()[-1]) / 1e9

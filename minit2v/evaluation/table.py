@@ -1,23 +1,38 @@
-"""A report as Markdown: accuracies of the judge, distances to real clips, text and motion, and how they were made."""
+"""Markdown tables: the one function that writes them, and the tables of a report.
+
+A report has accuracies of a judge, distances to real clips, text and motion, as far as they were measured, and a note
+that says how they were made.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from minit2v.evaluation.full_scale.published import MARK, MODELSCOPE
-from minit2v.evaluation.judge import ATTRIBUTES
-from minit2v.evaluation.mini.scores import DISTANCES
+from minit2v.evaluation.mini.features import DISTANCES
 
-COLUMNS = {name: name for name in (*ATTRIBUTES, "all")} | {"motion": "direction"}  # key of `agrees` -> heading
-TEXT = ("CLIPSIM", "CLIPSIM / real", "video similarity", "direction gap", "R-precision")
-MOTION = ("motion amplitude", "identity drift", "flicker", "diversity")
-WHOLE = "% right (95 % interval)."
-APART = (
+HEADINGS = {"motion": "direction"}  # of attributes, where the heading differs from the name
+TEXT = ("CLIPSIM", "CLIPSIM / real", "video similarity", "direction gap", "R-precision", "caption sensitivity")
+PIXELS = ("PSNR", "motion amplitude", "identity drift", "flicker", "diversity")
+ACCURACY_NOTE = "% right (95 % interval)."
+DISTANCE_NOTE = (
     "Fréchet distances, less is better: value (95 % interval) → its extrapolation to infinitely many clips. The row of "
-    "real clips is the floor, other clips of the same prompts."
+    "real clips is the floor"
 )
-ALIKE = (
+DRAWN_FLOOR = ", other clips of the same prompts."
+OTHER_FLOOR = (
+    ": their distance from clips of the split train, from which all rows are measured. The networks know Moving Things "
+    "only, so compare these figures with each other and with no other data set's."
+)
+SIMILARITY_NOTE = (
     "Means (95 % interval). CLIPSIM and video similarity are cosines of caption and clip by the metrics' own CLIP; "
-    "direction gap is how much the latter falls with the opposite direction in the caption; R-precision in %, chance 3.1."
+    "direction gap is how much the latter falls with the opposite direction in the caption; R-precision in %, chance "
+    "3.1."
 )
+SENSITIVITY_NOTE = (
+    "Mean (95 % interval). Caption sensitivity is how much the model's denoising loss rises, in %, when a clip gets "
+    "the caption of another clip; 0 means that the model does not use its text."
+)
+PIXELS_NOTE = "Means (95 % interval); read them beside the row of real clips."
+PSNR_NOTE = " PSNR is that of the autoencoder's reconstructions, dB."
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -33,30 +48,40 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def markdown(report: dict) -> str:
-    """The whole report."""
-    tables = [judged(report)]
-    if any(row.get("metrics") for row in report["rows"]):
-        tables += [_metrics(report, list(DISTANCES), APART), _metrics(report, TEXT, ALIKE)]
-        tables += [_metrics(report, MOTION, "Means (95 % interval); read them beside the row of real clips.")]
-        figures = ", ".join(f"{name} {value:g}" for name, value in MODELSCOPE.figures().items())
-        tables.append(f"ModelScopeT2V ({MARK}; {MODELSCOPE.source}): {figures}. Same names, but on MSR-VTT and through "
-                      "other networks: not to be compared with the figures above.\n")
-    return "\n".join(tables) + "\n" + note(report)
+    """All tables of a report, and its note."""
+    measured = {name for row in report["rows"] for name in row.get("metrics", {})}
+    drawn = "CLIPSIM" in measured  # real clips were drawn from the very prompts, as those of Moving Things can be
+    parts = [
+        judged(report),
+        _metrics(report, measured, DISTANCES, DISTANCE_NOTE + (DRAWN_FLOOR if drawn else OTHER_FLOOR)),
+        _metrics(report, measured, TEXT, SIMILARITY_NOTE if drawn else SENSITIVITY_NOTE),
+        _metrics(report, measured, PIXELS, PIXELS_NOTE + PSNR_NOTE * ("PSNR" in measured)),
+        _published() if drawn else "",
+        note(report),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def judged(report: dict) -> str:
-    """The accuracies, of each kind of clips and each split."""
+    """The accuracies of each kind of clips in each split; "" for a data set without a judge."""
+    attributes = [name for name, value in report["rows"][0].items() if isinstance(value, dict) and "percent" in value]
     cell = "{percent:.1f} ({low:.1f}–{high:.1f})"
-    rows = [[cell.format(**row[key]) for key in COLUMNS] for row in report["rows"]]
-    return _table(report, list(COLUMNS.values()), rows) + f"\n{WHOLE}\n"
+    cells = [[cell.format(**row[name]) for name in attributes] for row in report["rows"]]
+    headings = [HEADINGS.get(name, name) for name in attributes]
+    return _table(report, headings, cells) + f"\n{ACCURACY_NOTE}\n" if attributes else ""
 
 
 def note(report: dict) -> str:
     """How the clips were made, in one paragraph."""
-    made = "{model}, {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; one clip takes {seconds_per_clip:.1f} s, "
-    made += "with 50 steps {seconds_with_50_steps:.1f} s, in {dtype} on {device} with {threads} threads, torch {torch}"
-    text = (made if "sampler" in report else "{model}, {n} clips of a folder, seed {seed}").format(**report)
-    text += f", minit2v {report['commit']}."
+    system = "{model} on {data}" if "data" in report else "{model}"
+    if "sampler" in report:
+        text = system + ", {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
+        text += "one clip takes {seconds_per_clip:.1f} s, "
+        text += "with 50 steps {seconds_with_50_steps:.1f} s, " if report["seconds_with_50_steps"] else ""
+        text += "in {dtype} on {device} with {threads} threads, torch {torch}"
+    else:
+        text = system + ", {n} clips of a folder, seed {seed}"
+    text = text.format(**report) + f", minit2v {report['commit']}."
     if report.get("peak_memory_gb"):
         text += f" `minit2v sample` with 50 steps takes {report['peak_memory_gb']:.2f} GB of memory at most."
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
@@ -65,9 +90,17 @@ def note(report: dict) -> str:
     return text + "\n"
 
 
-def _metrics(report: dict, names, explained: str) -> str:
-    rows = [[_cell(row["metrics"].get(name)) for name in names] for row in report["rows"]]
-    return _table(report, list(names), rows) + f"\n{explained}\n"
+def _published() -> str:
+    figures = ", ".join(f"{name} {value:g}" for name, value in MODELSCOPE.figures().items())
+    return (f"ModelScopeT2V ({MARK}; {MODELSCOPE.source}): {figures}. Same names, but on MSR-VTT and through other "
+            "networks: not to be compared with the figures above.\n")  # fmt: skip
+
+
+def _metrics(report: dict, measured: set[str], names: Iterable[str], explained: str) -> str:
+    """The table of those metrics that were measured; "" if none was."""
+    names = [name for name in names if name in measured]
+    cells = [[_cell(row["metrics"].get(name)) for name in names] for row in report["rows"]]
+    return _table(report, names, cells) + f"\n{explained}\n" if names else ""
 
 
 def _cell(estimate: dict | None) -> str:

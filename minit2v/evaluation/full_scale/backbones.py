@@ -1,12 +1,12 @@
-"""The networks that the literature measures with, read from files that the user names.
+"""The networks of the literature's metrics, read from files that the user names.
 
     frames uint8 (n H W 3) ─ centre square, bicubic with antialias ─┬─ all frames of a clip ─ I3D ────────> (b 400)
                                                                     ├─ 299 x 299 ─ Inception ─────────────> (n 2048)
                                                                     └─ 224 x 224 ─ CLIP ViT-B/32 ─────────> (n 512)
 
-There is one resize function, `pixels.square`, for real and generated clips and for all networks: how a picture is made
-smaller shifts these metrics by as much as models differ. What a published network does to its input inside (I3D to 224) stays, as it
-belongs to its definition. A file is opened only after its sha256 is the one that the user gave: a TorchScript is a
+One resize function, `pixels.square`, serves real and generated clips and all networks: the method of resizing shifts
+these metrics by as much as models differ. What a published network does to its input itself (I3D resizes to 224) stays,
+as part of its definition. A file is opened only if its sha256 is the one that the user gave, as a TorchScript is a
 program.
 
 References: I3D, arXiv 1705.07750, and its use in FVD, arXiv 1812.01717; its TorchScript and how to call it: StyleGAN-V,
@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.fetching import verified
 from minit2v.errors import UserError
+from minit2v.evaluation.frechet import frechet_distance
 from minit2v.pixels import bicubic
 
-I3D_FRAMES = 10  # the shortest clip that common_metrics_on_video_quality gives it
+I3D_FRAMES = 10  # least length of a clip, as in common_metrics_on_video_quality
 CHUNK = 64  # frames or captions that an image or text network sees at once
-UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError)  # another kind
-SELF_TEST, TOLERANCE = 151.26, 0.5  # of `self_test`; TensorFlow's own network gives 151.39
+UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError)  # a wrong file
+SELF_TEST, TOLERANCE = 151.26, 0.5  # of `self_test`; TensorFlow's original gives 151.39
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,15 @@ class I3D:
 def self_test(i3d: I3D) -> float:
     """Fréchet distance of 8 black clips of 30 frames of 64x64 from 8 white ones: `SELF_TEST` within `TOLERANCE`.
 
-    Anything else means another network, or pixels that reach it in another range. The tolerance is four times what
-    TensorFlow's original differs from the TorchScript, and far less than a wrong range would do.
+    Anything else means another network, or pixels in another range. The tolerance is four times the difference between
+    TensorFlow's original and the TorchScript, and far smaller than the effect of a wrong range.
     """
-    from minit2v.evaluation.frechet import frechet_distance
-
     black, white = (i3d.features(np.full((8, 30, 64, 64, 3), value, np.uint8)) for value in (0, 255))
     return frechet_distance(black, white)
 
 
 def checked_self_test(i3d: I3D) -> float:
-    """The result of `self_test`. Raises UserError if it is not the published one."""
+    """Result of `self_test`. Raises UserError if it is not the published one."""
     found = self_test(i3d)
     if not abs(found - SELF_TEST) <= TOLERANCE:
         raise UserError(f"i3d: expected black clips {SELF_TEST} ± {TOLERANCE} away from white ones, found {found:.2f}, "
@@ -81,7 +80,7 @@ def checked_self_test(i3d: I3D) -> float:
 
 @dataclass(frozen=True)
 class Inception:
-    """The network of FID, from TensorFlow's weights of 2015 as torch-fidelity converted them."""
+    """The network of FID: TensorFlow's weights of 2015, converted by torch-fidelity."""
 
     network: nn.Module
     device: torch.device
@@ -89,14 +88,14 @@ class Inception:
 
     @classmethod
     def load(cls, path: str | Path, sha256: str, layer: int, device: torch.device) -> "Inception":
-        """`layer` is the width of the features: 2048 (FID's own), 768, 192 or 64. Raises UserError as I3D.load does."""
+        """`layer` is the width of the features: 2048 (FID's own), 768, 192 or 64. Raises UserError like I3D.load."""
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
             raise UserError("FID-vid needs torchmetrics and torch-fidelity; pip install 'minit2v[metrics]'") from error
         path = verified(path, sha256, "inception")
         try:
-            torch.load(path, map_location="meta", weights_only=True)  # torchmetrics reads it as a pickle: see first
+            torch.load(path, map_location="meta", weights_only=True)  # torchmetrics reads it as a pickle: check first
             made = FrechetInceptionDistance(layer, feature_extractor_weights_path=str(path))
         except ModuleNotFoundError as error:
             raise UserError(f"FID-vid needs torch-fidelity ({error}); pip install 'minit2v[metrics]'") from error
@@ -123,7 +122,7 @@ class CLIP:
     def load(cls, path: str | Path, sha256: str, model: str, device: torch.device) -> "CLIP":
         """`model` is open_clip's name of the sizes; the file is OpenAI's own, or a state dict, or .safetensors.
 
-        Raises UserError for an unknown name, and as I3D.load does.
+        Raises UserError for an unknown name, and like I3D.load.
         """
         import open_clip
 
@@ -139,7 +138,7 @@ class CLIP:
 
     @torch.no_grad()
     def features(self, clips: np.ndarray) -> np.ndarray:
-        """Features (b, f, d) float32 of every frame of clips (b, f, H, W, 3) uint8; of any length, as FID has them."""
+        """Features (b, f, d) float32 of every frame of clips (b, f, H, W, 3) uint8; not normalised, as for FID."""
         from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
         mean, std = (torch.tensor(values, device=self.device)[:, None, None]
@@ -151,7 +150,7 @@ class CLIP:
 
     @torch.no_grad()
     def texts(self, captions: list[str]) -> np.ndarray:
-        """Features (n, d) float32 of length 1 of captions; what is longer than CLIP's 77 tokens is cut."""
+        """Unit vectors (n, d) float32 of captions; those longer than CLIP's 77 tokens are cut."""
         parts = [captions[i:i + CHUNK] for i in range(0, len(captions), CHUNK)]
         encode = lambda part: self.network.encode_text(self.tokenizer(part).to(self.device), normalize=True)
         return np.concatenate([encode(part).float().cpu().numpy() for part in parts])
@@ -168,9 +167,9 @@ def _short(error: Exception) -> str:
 
 
 def _script(path: Path) -> nn.Module:
-    """A TorchScript program, to be called only with a path that `verified` gave."""
+    """Loads a TorchScript program; call it only with a path that `verified` returned."""
     try:
-        with warnings.catch_warnings():  # "deprecated": but it is what the published file is
+        with warnings.catch_warnings():  # of deprecation: the published file is one
             warnings.simplefilter("ignore")
             return torch.jit.load(path, map_location="cpu")
     except UNREADABLE as error:
@@ -178,7 +177,7 @@ def _script(path: Path) -> nn.Module:
 
 
 def _clip_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in OpenAI's file, a TorchScript, or in one that open_clip reads without running anything."""
+    """The state dict of OpenAI's file, a TorchScript, or of one that open_clip reads without running code."""
     from open_clip.factory import load_state_dict
 
     if zipfile.is_zipfile(path) and any(name.endswith("constants.pkl") for name in zipfile.ZipFile(path).namelist()):

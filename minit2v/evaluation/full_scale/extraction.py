@@ -1,35 +1,31 @@
-"""Features of more clips than fit in memory: a batch at a time, kept on disk, so that an interrupted run goes on.
+"""Features of more clips than fit in memory: computed in batches and kept on disk, so that an interrupted run goes on.
 
     clips[0:8]   ─ square ── networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
     clips[8:16]  ─ square ── networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
 
-KEY says what the numbers depend on: which clips (a set's `label`, else its pixels), the network's file, and how the
-frames were prepared. A batch whose files are there is not asked for again, so clips that would have to be sampled for
-it are not sampled either.
+KEY says what the numbers depend on: the clips (a set's `label`, else its pixels), the network's file, and how the
+frames were prepared. A batch whose files exist is not requested again, so its clips are not sampled again either.
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minit2v.errors import UserError
+from minit2v.evaluation.full_scale.settings import FullScaleSettings
 from minit2v.files import atomic, stamps
 from minit2v.pixels import square
 from minit2v.video import Clip
 
-if TYPE_CHECKING:
-    from minit2v.evaluation.full_scale.metrics import Settings
 
-
-def extract(clips: Sequence, networks: dict, settings: "Settings", name: str = "clips") -> dict[str, np.ndarray]:
+def extract(clips: Sequence, networks: dict, settings: FullScaleSettings, name: str = "clips") -> dict[str, np.ndarray]:
     """Features of all clips, {name: (n, d) or (n, f, d) float32}, by each of `networks`, {name: network}.
 
-    clips: a length, and parts [i:j] that are clips, uint8 (f, H, W, 3). A part is asked for only if a network still has
-    to see it. `name` is what the progress bar calls them. Raises UserError for clips of another kind or length, and
-    for a damaged file of kept features.
+    clips: anything with a length whose parts [i:j] are clips, uint8 (f, H, W, 3). A part is requested only if a network
+    still has to see it. `name` is their name in the progress bar. Raises UserError for clips of another kind or length,
+    and for a damaged file of kept features.
     """
     from tqdm.auto import tqdm
 
@@ -51,9 +47,9 @@ def extract(clips: Sequence, networks: dict, settings: "Settings", name: str = "
 
 
 class Videos(Sequence):
-    """Video files as a set of clips, each read when it is asked for: `videos[i:j]` is a list of uint8 (f, H, W, 3).
+    """Video files as a set of clips, read on demand: `videos[i:j]` is a list of uint8 (f, H, W, 3).
 
-    paths: .mp4, .gif or .webp files. Raises UserError for one that is missing, and, when it is read, for a damaged one.
+    paths: files that `Clip.load` reads. Raises UserError for a missing file, and for a damaged one when it is read.
     """
 
     def __init__(self, paths: Sequence[str | Path]):
@@ -73,7 +69,7 @@ class Videos(Sequence):
         return [Clip.load(path).pixels for path in paths] if isinstance(which, slice) else Clip.load(paths).pixels
 
 
-def _pixels(clips: Sequence, settings: "Settings", start: int) -> np.ndarray:
+def _pixels(clips: Sequence, settings: FullScaleSettings, start: int) -> np.ndarray:
     """A part of the clips, (b, f, size, size, 3) uint8."""
     for i, clip in enumerate(clips):
         dtype, shape = getattr(clip, "dtype", type(clip).__name__), getattr(clip, "shape", ())
@@ -92,8 +88,8 @@ def _label(clips: Sequence) -> str:
     return digest.hexdigest()
 
 
-def _kept(settings: "Settings", key: str, network: str, label: str, start: int, stop: int) -> Path | None:
-    """Where the features of a part of the clips are kept: a name that says all that they depend on."""
+def _kept(settings: FullScaleSettings, key: str, network: str, label: str, start: int, stop: int) -> Path | None:
+    """Where the features of a part of the clips are kept: a name that says everything they depend on."""
     if settings.features is None:
         return None
     seen = settings.frames, settings.size, settings.crop

@@ -3,7 +3,7 @@
     captions of MSR-VTT ─ any model, or videos of another program ─> clips ─┐
     real clips of MSR-VTT ──────────────────────────────────────────────────┴─ full_scale.measure ─> table
 
-The published rows were measured in ways that differ from one another and from this one, so each says that it was.
+The published rows were measured in ways that differ from one another and from this one; each row says so.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,30 @@ from pathlib import Path
 
 import numpy as np
 
+from minit2v.datasets.metadata import read_captions
 from minit2v.datasets.msrvtt import MSRVTT, Protocol
-from minit2v.evaluation.clip_sources import fingerprint_of, read_captions
+from minit2v.evaluation.clip_sources import fingerprint_of, name_of
 from minit2v.evaluation.full_scale import metrics as full_scale
 from minit2v.evaluation.full_scale import published
 from minit2v.evaluation.full_scale.backbones import checked_self_test
 from minit2v.evaluation.full_scale.extraction import Videos
-from minit2v.evaluation.report import checked, written
+from minit2v.evaluation.full_scale.settings import FullScaleSettings
+from minit2v.evaluation.report import checked_place, publish
+from minit2v.evaluation.table import markdown_table
 
 METRICS = ("FID-vid", "FID-vid (CLIP)", "FVD", "KVD", "CLIPSIM", "CLIPSIM / real")
 ABOUT = ("commit", "weights", "seed", "dtype", "steps", "guidance", "sampler", "i3d_self_test", "floor")  # in the note
 
 
 class Sampled(Sequence):
-    """Clips of prompts, made when they are asked for: `sampled[i:j]` is a list of uint8 (f, H, W, 3).
+    """Clips of prompts, sampled on demand: `sampled[i:j]` is a list of uint8 (f, H, W, 3).
 
-    weights: the fingerprint of the model's. Prompt i starts from noise number seed + i.
+    weights: fingerprint of the model. Prompt i starts from noise number seed + i.
     """
 
     def __init__(self, pipe, weights: str, prompts: list[str], seed: int, options: dict):
         self.pipe, self.prompts, self.seed, self.options = pipe, prompts, seed, options
-        self.label = f"{weights} {pipe.dtype} {seed} {options} {prompts}"  # what the clips depend on
+        self.label = f"{weights} {pipe.dtype} {seed} {options} {prompts}"
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -43,17 +46,17 @@ class Sampled(Sequence):
 
 
 def evaluate_model(
-    model: str, folder, protocol: Protocol, settings: full_scale.Settings, out=None, seed: int = 0,
+    model: str, folder, protocol: Protocol, settings: FullScaleSettings, out=None, seed: int = 0,
     steps: int | None = None, guidance: float | None = None, sampler: str = "ddim", dtype: str = "auto",
 ) -> dict:  # fmt: skip
-    """Samples a clip for each prompt that the protocol draws of MSR-VTT in `folder`, and measures them.
+    """Samples a clip for each prompt that the protocol draws from MSR-VTT in `folder`, and measures them.
 
     Returns the report and writes it to `out` (.json, and .md beside it). Raises UserError before anything is sampled,
     also for an I3D that fails its self-test.
     """
     import minit2v
 
-    out, real = checked(out), MSRVTT(folder, protocol)
+    out, real = checked_place(out), MSRVTT(folder, protocol)
     tested = _tested(settings)
     pipe = minit2v.load(model, dtype=dtype)
     chosen = {
@@ -67,27 +70,27 @@ def evaluate_model(
     return _measured(made, real.prompts, real, settings, about, out)
 
 
-def evaluate_videos(folder, captions, msrvtt, protocol: Protocol, settings: full_scale.Settings, out=None) -> dict:
-    """The same for videos that another program made; `captions` has a line FILE<tab>CAPTION for each.
+def evaluate_videos(folder, captions, msrvtt, protocol: Protocol, settings: FullScaleSettings, out=None) -> dict:
+    """The same for videos of another program; `captions` has a line FILE<tab>CAPTION for each.
 
-    Which prompts the protocol draws is `MSRVTT(folder, protocol).prompts`.
+    The prompts that the protocol draws are `MSRVTT(folder, protocol).prompts`.
     """
-    out, named = checked(out), read_captions(captions)
+    out, named = checked_place(out), read_captions(captions)
     made, real = Videos([Path(folder) / name for name, _ in named]), MSRVTT(msrvtt, protocol)
-    about = {"model": Path(folder).name} | _tested(settings)
+    about = {"model": name_of(folder)} | _tested(settings)
     return _measured(made, [text for _, text in named], real, settings, about, out)
 
 
-def _tested(settings: full_scale.Settings) -> dict:
-    """{"i3d_self_test": its result}, or {} without. All files are opened: a wrong one shall be known before anything
-    takes hours."""
+def _tested(settings: FullScaleSettings) -> dict:
+    """{"i3d_self_test": its result}, or {} without I3D. Opens all files, so that a wrong one is found before hours of
+    work."""
     networks = full_scale.load(settings)
     if "i3d" not in networks or not settings.self_test:
         return {}
     return {"i3d_self_test": round(checked_self_test(networks["i3d"]), 2)}
 
 
-def _measured(made, captions, real: MSRVTT, settings: full_scale.Settings, about: dict, out) -> dict:
+def _measured(made, captions, real: MSRVTT, settings: FullScaleSettings, about: dict, out) -> dict:
     further = real.further(len(made))
     figures = full_scale.measure(made, captions, real, settings, real.captions, further)
     if further is not None:
@@ -95,28 +98,27 @@ def _measured(made, captions, real: MSRVTT, settings: full_scale.Settings, about
     elif any(estimate.floor is not None for estimate in figures.values()):
         about |= {"floor": f"one half of the {len(real)} real clips against the other, as there are no {len(made)} "
                            "others; about twice that of all of them against as many"}  # fmt: skip
-    return written(about | {
-        "n": len(made), "data": real.record(), "settings": settings.record(),
+    return publish(about | {
+        "n": len(made), "data": real.record(), "settings": settings.reported(),
         "metrics": {name: asdict(estimate) for name, estimate in figures.items()},
         "published": [asdict(row) for row in published.TABLE],
     }, out, markdown)  # fmt: skip
 
 
 def markdown(report: dict) -> str:
-    """The measured row, the published ones, and how the measured one came about.
+    """The measured row above the published ones, and a note on how it was measured.
 
     A figure has its 95 % interval; a distance also its floor, real against real, and its limit for n -> infinity.
     """
-    lines = [["system", *METRICS, "how"], ["---"] * (2 + len(METRICS))]
     cells = [_cell(report["metrics"].get(name)) for name in METRICS]
-    lines.append([report["model"], *cells, f"measured, {report['n']} clips, {report['data']['name']}"])
+    rows = [[report["model"], *cells, f"measured, {report['n']} clips, {report['data']['name']}"]]
     for row in published.TABLE:
         figures = row.figures()
         cells = [f"{figures[name]:g}" if name in figures else "" for name in METRICS]
-        lines.append([row.system, *cells, f"{published.MARK}: {row.source}; {row.protocol}"])
-    made = {key: report[key] for key in ABOUT if key in report}
-    note = [f"{key} {value}" for key, value in (made | report["data"] | report["settings"]).items() if value != []]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{'; '.join(note)}\n"
+        rows.append([row.system, *cells, f"{published.MARK}: {row.source}; {row.protocol}"])
+    about = {key: report[key] for key in ABOUT if key in report}
+    note = [f"{key} {value}" for key, value in (about | report["data"] | report["settings"]).items() if value != []]
+    return markdown_table(["system", *METRICS, "how"], rows) + f"\n\n{'; '.join(note)}\n"
 
 
 def _cell(estimate: dict | None) -> str:

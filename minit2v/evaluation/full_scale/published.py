@@ -1,8 +1,8 @@
-"""What papers report on MSR-VTT: the table of ModelScopeT2V, to be printed beside what is measured here.
+"""Figures that papers report on MSR-VTT: the table of ModelScopeT2V, printed beside what is measured here.
 
 The figures were *not* measured in one way: number of clips, frame rate of the real clips, captions per clip and CLIP
-model differ between the rows, and FVD of systems of one time runs from 104 to 1,294 mainly because of that. So every
-row carries MARK, its source and what is known of its protocol; none of them is a target.
+model differ between the rows, and FVD of systems of the same time ranges from 104 to 1,294 mainly for that reason. So
+every row carries MARK, its source and what is known of its protocol; none of them is a target.
 
 References: the table is that of ModelScopeT2V, arXiv 2308.06571, section 4; each row names where its figures come from.
 """
@@ -24,7 +24,7 @@ class Published:
     protocol: str  # what is known of it
 
     def figures(self) -> dict[str, float]:
-        """The reported figures under the names that the metrics have here.
+        """The reported figures by the names of the metrics here.
 
         >>> MODELSCOPE.figures()
         {'FID-vid': 11.09, 'FVD': 550.0, 'CLIPSIM': 0.293}

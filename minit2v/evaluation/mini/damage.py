@@ -1,24 +1,24 @@
-"""Damage to clips, each kind in any severity from 0 (none) to 1: what the metrics' networks learn to see.
+"""Damage to clips, each kind with a severity from 0 (none) to 1: the metrics' networks learn to see it.
 
     which frame is shown  switch, freeze, shuffle, jitter, drop      ─┐
     where a pixel lies    warp (all frames alike), shake, wobble      ├─> clip, damaged in this order
     what it looks like    blur, colour, flicker, occlusion, noise    ─┘
 
-This is for training, on tensors, many kinds in one batch. What validates the metrics is `evaluation.corruptions`,
-written apart from this, so that a network is not tested on the very damage that it was trained on.
+This is for training: on tensors, many kinds in one batch. The metrics are validated with other code, in
+`validity.corruptions`, so that no network is tested on the very damage that it was trained on.
 
-The content bias that needs damage of time: arXiv 2404.12391, section 3; elastic warps: Simard, Steinkraus and Platt,
-ICDAR 2003, section 2.
+References: the content bias that makes damage of time necessary, arXiv 2404.12391, section 3; elastic warps, Simard,
+Steinkraus and Platt, ICDAR 2003, section 2.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KINDS_DRAWN = (0.7, 0.4)  # chance that a clip has one kind of damage, and that it has another one too
+KINDS_DRAWN = (0.7, 0.4)  # chance of a first and of a second kind of damage in a clip
 NOISE = 0.3  # standard deviation at severity 1, of 2 between black and white
 BLUR = 0.06  # likewise, in picture widths
-COLOUR = 0.5  # likewise, of what mixes the channels
+COLOUR = 0.5  # likewise, of the matrix that mixes the channels
 FLICKER = 0.5  # likewise, of the brightness of a frame
 COVERED = 0.5  # side of the occluding square at severity 1, picture widths
 SHIFT = 0.15  # standard deviation of the shifts of warps and shakes at severity 1, of 2 between the borders
@@ -27,7 +27,7 @@ JITTER = 4.0  # standard deviation of the time of a jittered frame at severity 1
 
 
 def draw_severities(n: int, kinds: tuple[str, ...], generator: torch.Generator) -> dict[str, Tensor]:
-    """How much of each kind n clips get: {kind: (n,) in 0..1}, mostly 0; one kind for most clips, two for some."""
+    """Draws severities for n clips: {kind: (n,) in 0..1}, mostly 0; one kind for most clips, two for some."""
     severity = torch.zeros(n, len(kinds))
     for chance in KINDS_DRAWN:
         kind = torch.randint(len(kinds), (n, 1), generator=generator)
@@ -37,7 +37,7 @@ def draw_severities(n: int, kinds: tuple[str, ...], generator: torch.Generator) 
 
 
 def damage(clips: Tensor, severity: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Damaged copies of clips (b, 3, f, H, W) in [-1, 1], `severity` by kind, (b,) each in 0..1."""
+    """Damaged copies of clips (b, 3, f, H, W) in [-1, 1]; severity: {kind: (b,) in 0..1}."""
     clips, others = clips.clone(), clips.roll(1, 0)
     if "switch" in severity:
         clips = _switched(clips, others, severity["switch"])
@@ -50,7 +50,7 @@ def damage(clips: Tensor, severity: dict[str, Tensor], generator: torch.Generato
 
 
 def _switched(clips: Tensor, others: Tensor, severity: Tensor) -> Tensor:
-    """The end of another clip in place of the own one, at most half of it."""
+    """Replaces the end of a clip, at most half of it, by that of another clip."""
     f = clips.shape[2]
     now = torch.arange(f) >= ((1 - severity / 2) * f)[:, None]
     return torch.where(now[:, None, :, None, None], others, clips)
@@ -63,28 +63,28 @@ def _at_times(clips: Tensor, severity: Tensor, times, generator: torch.Generator
 
 
 def freeze(t: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """Time stops, all the earlier the more."""
+    """Time stops; the greater the severity, the earlier."""
     return torch.minimum(t, ((1 - severity) * (t.shape[1] - 1)).round().long())
 
 
 def shuffle(t: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames change places with those up to so far from them: the order of their times plus noise."""
+    """Frames are sorted by their times plus noise, so they change places within a range."""
     return (t + severity * t.shape[1] * torch.rand(t.shape, generator=generator)).argsort(1)
 
 
 def jitter(t: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """Each frame is of a time somewhat earlier or later."""
+    """Each frame is taken from a time somewhat earlier or later."""
     return (t + severity * JITTER * torch.randn(t.shape, generator=generator)).round().long()
 
 
 def drop(t: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames are missing, and the one before each is shown for it."""
+    """Frames are missing, and the one before is shown instead."""
     kept = torch.rand(t.shape, generator=generator) >= severity
     return torch.where(kept, t, 0).cummax(1).values
 
 
 def _shifted(clips: Tensor, severity: Tensor, shape: tuple, generator: torch.Generator) -> Tensor:
-    """Every pixel comes from a place that is shifted by a smooth random field with `shape` knots, see SHIFTS."""
+    """Shifts every pixel by a smooth random field; shape: a row of SHIFTS."""
     b, c, f, H, W = clips.shape
     frames, knots = f if shape[0] else 1, shape[1]
     shift = torch.randn(b * frames, 2, knots, knots, generator=generator)
@@ -106,7 +106,7 @@ def blur(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
 
 def colour(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
     mix = torch.eye(3) + COLOUR * severity[:, None, None] * torch.randn(len(x), 3, 3, generator=generator)
-    return torch.einsum("bij,bjfhw->bifhw", mix, x + 1) - 1  # of light, which is 0 for black
+    return torch.einsum("bij,bjfhw->bifhw", mix, x + 1) - 1  # on light, which is 0 for black
 
 
 def flicker(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
@@ -115,7 +115,7 @@ def flicker(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def occlusion(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """A square before the scene, at rest: of any colour in half of the clips, else of that of the picture's corner."""
+    """A resting square hides part of the scene: of any colour in half of the clips, else of the corner's."""
     side = (COVERED * severity)[:, None]
     corner = torch.rand(len(x), 2, generator=generator) * (1 - side)
     place = (torch.arange(x.shape[-1]) + 0.5) / x.shape[-1]
@@ -132,5 +132,5 @@ def noise(x: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
 
 
 TIMES = {"freeze": freeze, "shuffle": shuffle, "jitter": jitter, "drop": drop}
-SHIFTS = {"warp": (False, KNOTS), "shake": (True, 1), "wobble": (True, KNOTS)}  # anew in each frame?, knots of a side
+SHIFTS = {"warp": (False, KNOTS), "shake": (True, 1), "wobble": (True, KNOTS)}  # one field a frame?, knots a side
 LOOKS = {"blur": blur, "colour": colour, "flicker": flicker, "occlusion": occlusion, "noise": noise}

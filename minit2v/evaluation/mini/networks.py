@@ -1,49 +1,53 @@
 """Feature networks of the metrics: small, trained on Moving Things by ``minit2v train metrics``, shipped.
 
-    clips uint8 (n f H W 3) ─ resize ─> (n 3 f 32 32) ─ ClipNet ──> (n 64)     "clip": FVD-mini, "content": FVD-content
-                                                       ─ FrameNet ─> (n f 64)  "frame": FID-vid
+    clips uint8 (n f H W 3) ─ resize ─> (n 3 f 32 32) ─ ClipNet ──> (n 64)     "motion" (FVD-mini), "content"
+                                                       ─ FrameNet ─> (n f 64)  "frame" (FID-vid)
     four stages of 16, 32, 48 and 64 channels, each halves height and width, the last two halve time as well
-    (2+1)D:  3x3 within a frame ─> norm, ReLU ─> 3 taps along time, in place of one 3x3x3 convolution
+    (2+1)D:  3x3 within a frame ─> norm, ReLU ─> 3 taps along time, instead of one 3x3x3 convolution
 
-A Fréchet distance sees what its features see. Those of "clip" had to tell shape, colour, size, direction and speed, and
-which damage was done to a clip and how much of it: to its pictures (noise, blur, ...) and to its time (frozen,
-shuffled, ...; see `minit2v.evaluation.mini.damage`). "content" had to tell shape and colour of undamaged clips only: it shows
-what a metric misses whose features never had to see time (the content bias of FVD, arXiv 2404.12391). Neither sees a
-reversal: a straight motion played backwards is another valid clip, so the distribution is the same. What a clip has to
-do with its text is seen per clip, by the judge and by `similarity`.
+A Fréchet distance sees what its features see. "motion" was trained to predict shape, colour, size, direction and speed,
+and how severely a clip was damaged: its pictures (noise, blur, ...) and its time (frozen, shuffled, ...; see
+`minit2v.evaluation.mini.damage`). "content" was trained on shape and colour of undamaged clips only: it shows what a
+metric misses whose features never had to see time (the content bias of FVD, arXiv 2404.12391). Neither sees a reversal:
+a straight motion played backwards is another valid clip, so the distribution is the same. The judge and `similarity`
+compare each clip with its text.
 
 References: R(2+1)D, arXiv 1711.11248, sections 3.1 and 3.5 (middle width); residual blocks, arXiv 1512.03385; FVD,
 arXiv 1812.01717; FID, arXiv 1706.08500.
 """
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minit2v.checkpoints.folder import load_into
+from minit2v.datasets.moving_things.dataset import FOUR
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
 from minit2v.errors import UserError
 from minit2v.files import data_dir
 from minit2v.networks.blocks import clip_view, frame_view
+from minit2v.pixels import to_signed
 
 SIZE = 32  # height and width that the networks see, pixels
 CHANNELS = (16, 32, 48, 64)  # of the four stages
 TIME_STRIDES = (1, 1, 2, 2)  # by how much each stage shortens a clip
 WIDTH = CHANNELS[-1]  # of the features
 BATCH = 64  # clips at a time
-MOVE = 10.0  # how far the features go, at least, for the greatest damage
+MOVE = 10.0  # distance that the features move, at least, under the greatest damage
 
 VALUES = {  # attribute -> its values, in the order of the logits
     "shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(RADIUS),
-    "motion": ("left", "right", "up", "down"), "speed": tuple(SPEED),
+    "motion": FOUR, "speed": tuple(SPEED),
 }  # fmt: skip
 TO_PICTURES = ("noise", "blur", "colour", "occlusion", "warp")  # damage of each frame alone
 TO_TIME = ("flicker", "freeze", "shuffle", "jitter", "drop", "shake", "wobble", "switch")  # damage from frame to frame
-HEADS = {  # network -> attributes that it tells, kinds of damage of which it tells the severity
-    "clip": (tuple(VALUES), TO_PICTURES + TO_TIME),
+HEADS = {  # network -> attributes and kinds of damage that it predicts
+    "motion": (tuple(VALUES), TO_PICTURES + TO_TIME),
     "content": (("shape", "colour"), ()),
     "frame": (("shape", "colour", "size"), TO_PICTURES),
 }
@@ -52,8 +56,8 @@ HEADS = {  # network -> attributes that it tells, kinds of damage of which it te
 class FactoredConv(nn.Module):
     """A 3x3x3 convolution as 3x3 within a frame, norm, ReLU, and 3 taps along time: ``(b f, c_in, h, w), f -> ...``.
 
-    The middle is as wide as makes both together as large as the one (arXiv 1711.11248, section 3.5). Without time it is
-    the 3x3 convolution alone.
+    The middle width gives both together as many weights as the one has (arXiv 1711.11248, section 3.5). Without
+    `time_stride` it is the 3x3 convolution alone.
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int, time_stride: int | None):
@@ -67,7 +71,7 @@ class FactoredConv(nn.Module):
             self.time_norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, f: int) -> tuple[Tensor, int]:
-        """The convolved frames and how many of them a clip has now. No ReLU at the end."""
+        """Convolved frames, without a ReLU at the end, and the number of frames a clip has now."""
         x = self.norm(self.space(x))
         if self.time is None:
             return x, f
@@ -76,7 +80,7 @@ class FactoredConv(nn.Module):
 
 
 class Stage(nn.Module):
-    """A convolution that halves, then a residual one: ``(b f, c_in, h, w), f -> (b f', c_out, h / 2, w / 2), f'``."""
+    """A convolution of stride 2, then a residual one: ``(b f, c_in, h, w), f -> (b f', c_out, h / 2, w / 2), f'``."""
 
     def __init__(self, c_in: int, c_out: int, time_stride: int | None):
         super().__init__()
@@ -91,7 +95,7 @@ class Stage(nn.Module):
 
 
 class _Network(nn.Module):
-    """Four stages and the linear heads on their mean."""
+    """Four stages, and linear heads on the mean of their output."""
 
     def __init__(self, attributes: tuple[str, ...], damages: tuple[str, ...], in_time: bool):
         super().__init__()
@@ -103,11 +107,11 @@ class _Network(nn.Module):
         self.damage = nn.Linear(WIDTH, len(damages)) if damages else None
 
     def heads(self, features: Tensor) -> dict[str, Tensor]:
-        """What features (n, 64) tell: logits (n, values) of each attribute, in the order of VALUES, and the severity
-        (n,) of each kind of damage as "damage: kind", near 0 for none and near 1 for the greatest.
+        """Predicts from features (n, 64): logits (n, values) of each attribute, in the order of VALUES, and the
+        severity (n,) of each kind of damage as "damage: kind", near 0 for none and near 1 for the greatest.
 
-        A severity is how far the features lie along a direction of length 1, in units of MOVE. A free scale would be
-        learnt to be large, for little damage to see, and a Fréchet distance would not notice.
+        A severity is the features' coordinate along a unit vector, in units of MOVE. With a free scale the network
+        could learn large weights and barely move its features: a Fréchet distance would not notice the damage.
         """
         logits = {name: linear(features) for name, linear in self.linear.items()}
         if self.damages:
@@ -142,7 +146,7 @@ class ClipNet(_Network):
 
 
 class FrameNet(_Network):
-    """The same without time, 0.12 million parameters: frames (n, 3, H, W) in [-1, 1] -> features (n, 64)."""
+    """The same network without time, 0.12 million parameters: frames (n, 3, H, W) in [-1, 1] -> features (n, 64)."""
 
     def __init__(self, attributes: tuple[str, ...], damages: tuple[str, ...] = ()):
         super().__init__(attributes, damages, in_time=False)
@@ -152,12 +156,12 @@ class FrameNet(_Network):
 
 
 def build(name: str) -> ClipNet | FrameNet:
-    """The network of that name, one of HEADS, freshly initialised."""
+    """A freshly initialised network, by its name in HEADS."""
     return (FrameNet if name == "frame" else ClipNet)(*HEADS[name])
 
 
 def check_clips(clips: np.ndarray, frames: int = 1) -> np.ndarray:
-    """The clips, if they are (n, f, H, W, 3) of uint8, none empty, f at least `frames`; raises UserError otherwise."""
+    """Returns clips (n, f, H, W, 3) uint8 unchanged. Raises UserError for another layout and for f below `frames`."""
     layout = getattr(clips, "ndim", 0) == 5 and clips.shape[-1] == 3 and clips.dtype == np.uint8
     if not layout or 0 in clips.shape or clips.shape[1] < frames:
         wanted = "clips (n, f, H, W, 3) of uint8" + (f" with f of {frames} or more" if frames > 1 else "")
@@ -167,12 +171,12 @@ def check_clips(clips: np.ndarray, frames: int = 1) -> np.ndarray:
 
 
 def resize(clips: np.ndarray, size: int = SIZE) -> Tensor:
-    """Area average of clips uint8 (n, f, H, W, 3), 0 to 255: float32 (n, 3, f, size, size), 0 to 255.
+    """Area average of clips uint8 (n, f, H, W, 3): float32 (n, 3, f, size, size), 0 to 255.
 
-    A new pixel is the mean over exactly the area that it covers, parts of pixels counted by their area, so no detail
-    turns into a false pattern, whatever the sizes. All networks of this scale see clips through this function, real and
-    sampled ones, as FID changes with the way of resizing (arXiv 2104.11222); the judge and `motion`, which have no
-    network, average whole blocks of pixels instead, and `full_scale` resizes as the literature does.
+    A new pixel is the mean over exactly the area that it covers, so no detail turns into a false pattern, whatever the
+    sizes. All networks of this scale see real and sampled clips through this function, as FID changes with the method
+    of resizing (arXiv 2104.11222). The judge and `motion` average whole blocks of pixels instead, and `full_scale`
+    resizes as the literature does.
 
     >>> resize(np.arange(48, dtype=np.uint8).reshape(1, 1, 4, 4, 3), 2)[0, 0, 0]
     tensor([[ 7.5000, 13.5000],
@@ -183,26 +187,26 @@ def resize(clips: np.ndarray, size: int = SIZE) -> Tensor:
 
 
 def shrink(x: Tensor, size: int = SIZE) -> Tensor:
-    """What `resize` does, of floats (..., H, W)."""
+    """The same area average for floats (..., H, W)."""
     H, W = x.shape[-2:]
     return x if (H, W) == (size, size) else _shares(size, H) @ x @ _shares(size, W).T
 
 
 def _shares(new: int, old: int) -> Tensor:
-    """(new, old): which share of the new pixel i comes from the old pixel j, by the length of their overlap."""
+    """(new, old): the share of the new pixel i that comes from the old pixel j, by the length of their overlap."""
     edge = torch.arange(new + 1, dtype=torch.float64) * old / new
     pixel = torch.arange(old, dtype=torch.float64)
     overlap = torch.minimum(edge[1:, None], pixel + 1) - torch.maximum(edge[:-1, None], pixel)
     return (overlap.clamp(min=0) * new / old).float()
 
 
-def to_signed(resized: Tensor) -> Tensor:
-    """0..255 -> [-1, 1], as the networks see it."""
-    return resized / 127.5 - 1
+def signed(resized: Tensor) -> Tensor:
+    """Clips (n, 3, f, H, W) from 0..255 to [-1, 1]."""
+    return to_signed(resized.movedim(1, -1)).transpose(1, 2)  # (n f H W 3) -> (n f 3 H W) -> (n 3 f H W)
 
 
-def weights_of(name: str):
-    """Where the shipped weights of a metric's network are. Raises UserError if they are missing."""
+def weights_of(name: str) -> Path:
+    """Path of the shipped weights of a metric's network. Raises UserError if they are missing."""
     path = data_dir() / "metrics" / f"{name}.safetensors"
     if not path.is_file():
         todo = f"run minit2v train metrics --out {path.parent}"
@@ -212,35 +216,22 @@ def weights_of(name: str):
 
 @lru_cache
 def load(name: str) -> ClipNet | FrameNet:
-    """The shipped network of that name, ready to be used. Raises UserError."""
-    from minit2v.checkpoints.folder import load_into
+    """The shipped network of a name in HEADS, in evaluation mode.
 
+    Raises UserError for another name or missing weights.
+    """
     if name not in HEADS:
         raise UserError(f"unknown network {name!r}; known are {', '.join(HEADS)}")
     return load_into(build(name), weights_of(name)).eval()
 
 
-def features(name: str):
-    """The function clips uint8 (n, f, H, W, 3) -> features, float64: (n, 64) of "clip" and "content", (n, f, 64) of
-    "frame", (n, f, d) of "frame-clip", which is the picture tower of `similarity`.
-
-    Clips of any size and length. Raises UserError for an unknown name or missing weights, and then for what are no
-    clips.
-    """
-    if name == "frame-clip":
-        from minit2v.evaluation.mini.similarity import Similarity
-
-        return Similarity.load().frame_features
-    network = load(name)
-    return lambda clips: extract(network, clips)
-
-
 @torch.inference_mode()
 def extract(network: ClipNet | FrameNet, clips: np.ndarray) -> np.ndarray:
-    """Features of clips, see `features`, of a network in evaluation mode."""
+    """Features of clips uint8 (n, f, H, W, 3) by a network in evaluation mode, float64: (n, 64), or (n, f, 64) of a
+    FrameNet. Raises UserError for anything but clips."""
     parts = []
     for start in range(0, len(check_clips(clips)), BATCH):
-        x = to_signed(resize(clips[start : start + BATCH]))
+        x = signed(resize(clips[start : start + BATCH]))
         if isinstance(network, FrameNet):
             b, f = len(x), x.shape[2]
             parts.append(network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, f)))  # (b 3 f H W) -> (b f 64)

@@ -4,13 +4,13 @@
     storyboard, four frames as one ─┴─ tower ─> cosine <─ tower ─┴─ the same with the opposite direction, "right"
 
 * `frame` is CLIPSIM: the mean over all frames of the cosine between a frame, as a still picture, and the caption.
-  It cannot see motion. No frame of a straight motion tells left from right, so its `swap_gap` is about 0.
+  It cannot see motion: no frame of a straight motion distinguishes left from right, so its `swap_gap` is about 0.
 * `video` is the cosine between the caption and a storyboard of the clip, four frames as one picture: it shows motion.
-* `rank` (R-precision) asks for order alone, so that the scale of cosines does not matter: is the true caption the
-  nearest of 32, four of which differ from it in a single attribute? Chance is 1/32, 3.1 %.
+* `rank` (R-precision) uses only the order of the cosines, not their scale: is the true caption the nearest of 32? Four
+  of them differ from it in a single attribute. Chance is 1/32, 3.1 %.
 
-The network is that of `minit2v.training.text`, narrower, of another seed, and both of its towers are kept: were the
-text tower of the model under test the judge too, the model would be measured by what it was trained to please.
+The network is that of `minit2v.training.text`, narrower, from another seed, with both towers kept. A judge that shared
+its text tower with the model under test would favour that model.
 
 References: CLIPSIM, GODIVA, arXiv 2104.14806; CLIP, arXiv 2103.00020; R-precision of text to picture,
 AttnGAN, arXiv 1711.10485, section 4.1.
@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minit2v.datasets.moving_things import Spec, caption
+from minit2v.checkpoints.folder import load_into
+from minit2v.datasets.moving_things import Spec, caption, words
 from minit2v.datasets.moving_things.wrong_words import with_wrong
 from minit2v.errors import UserError
 from minit2v.evaluation.mini.networks import BATCH, VALUES, resize, weights_of
@@ -37,20 +38,18 @@ CANDIDATES, HARD = 32, 4  # captions that are ranked, and how many of them diffe
 
 def text_config() -> TextConfig:
     """Sizes of the metrics' CLIP."""
-    from minit2v.datasets.moving_things import words
-
     vision = VisionConfig(size=64, patch=16, width=96, layers=3, heads=3)
     known = tuple(words(1))
     return TextConfig(context_length=20, width=96, heads=3, layers=3, embed_dim=64, words=known, vision=vision)
 
 
 class Towers(nn.Module):
-    """Both towers of a CLIP, and mean and deviation of the pictures that it was trained on, grey levels."""
+    """Both towers of a CLIP, with mean and deviation of its training pictures, grey levels."""
 
     def __init__(self, clip: nn.Module | None = None, mean: float = 0.0, deviation: float = 1.0):
         super().__init__()
         self.clip = clip or build_clip(text_config())
-        self.clip.visual.pool_type = "avg"  # as in training: all patches are averaged
+        self.clip.visual.pool_type = "avg"  # average over all patches, as in training
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("deviation", torch.tensor(deviation))
 
@@ -64,20 +63,18 @@ class Towers(nn.Module):
 
 
 class Similarity:
-    """Similarities of clips uint8 (n, f, H, W, 3) of any size to captions, by `towers` in evaluation mode."""
+    """Similarities of clips uint8 (n, f, H, W, 3), of any size, to captions."""
 
     def __init__(self, towers: Towers):
         config = text_config()
         self.towers, self.size = towers.eval(), config.vision.size
         self.tokens = Tokenizer(config.context_length, config.words)
-        self.known = {}  # caption -> its vector: a few hundred captions come again and again
+        self.cache = {}  # caption -> its vector: the same few hundred captions recur
 
     @staticmethod
     @lru_cache
     def load() -> "Similarity":
-        """The shipped one. Raises UserError if its weights are missing."""
-        from minit2v.checkpoints.folder import load_into
-
+        """The shipped network. Raises UserError if its weights are missing."""
         return Similarity(load_into(Towers(), weights_of("similarity")))
 
     def frame(self, clips: np.ndarray, captions: list[str]) -> np.ndarray:
@@ -89,10 +86,10 @@ class Similarity:
         return (self.video_features(clips) * self._texts(captions, len(clips))).sum(1)
 
     def swap_gap(self, clips: np.ndarray, specs: list[Spec], of_frames: bool = False) -> np.ndarray:
-        """Similarity to the caption less that to the caption with the opposite direction, (n,).
+        """Similarity to the caption minus similarity to the caption with the opposite direction, (n,).
 
-        That of `video`, or with of_frames that of `frame`, which sees no direction. Raises UserError for a spec that
-        is not of one thing in one of the four directions.
+        Uses `video`, or with `of_frames` `frame`, which sees no direction. Raises UserError for a spec that is not of
+        one thing in one of the four directions.
         """
         _check(specs, moving=True)
         similarity = self.frame if of_frames else self.video
@@ -100,7 +97,7 @@ class Similarity:
         return similarity(clips, [caption(spec) for spec in specs]) - similarity(clips, swapped)
 
     def rank(self, clips: np.ndarray, specs: list[Spec], seed: int = 0) -> np.ndarray:
-        """Whether the true caption is nearer than the 31 wrong ones of `wrong_captions`, (n,) bool; chance is 1/32.
+        """Whether the true caption is nearer than the 31 of `wrong_captions`, (n,) bool; chance is 1/32.
 
         Raises UserError for specs of more than one thing.
         """
@@ -111,7 +108,7 @@ class Similarity:
         return cosines[:, 0] > cosines[:, 1:].max(1)
 
     def frame_features(self, clips: np.ndarray) -> np.ndarray:
-        """Unit vectors (n, f, d) of the frames as still pictures, float64: what "FID-vid (CLIP)" compares."""
+        """Unit vectors (n, f, d) of the frames as still pictures, float64: the features of "FID-vid (CLIP)"."""
         return self._pictures(clips, lambda resized: resized.transpose(1, 2), BATCH // 4)  # (n 3 f H W) -> (n f 3 H W)
 
     def video_features(self, clips: np.ndarray) -> np.ndarray:
@@ -120,7 +117,7 @@ class Similarity:
 
     @torch.inference_mode()
     def _pictures(self, clips: np.ndarray, pictures_of, batch: int) -> np.ndarray:
-        """Vectors (n, k, d) of the k pictures (n, k, 3, H, W) that are made of each clip."""
+        """Vectors (n, k, d) of k pictures (n, k, 3, H, W) for each clip."""
         parts = []
         for start in range(0, len(clips), batch):
             pictures = pictures_of(resize(clips[start : start + batch], self.size))
@@ -131,11 +128,11 @@ class Similarity:
     def _texts(self, captions: list[str], n: int) -> np.ndarray:
         """Vectors (n, d) of captions."""
         if len(captions) != n:
-            raise UserError(f"expected a caption for each of {n} clips, found {len(captions)}; give as many")
-        if new := [text for text in dict.fromkeys(captions) if text not in self.known]:
+            raise UserError(f"expected a caption for each of {n} clips, found {len(captions)}; give one each")
+        if new := [text for text in dict.fromkeys(captions) if text not in self.cache]:
             vectors = torch.cat([self.towers.texts(part) for part in self.tokens(new).split(512)])
-            self.known |= zip(new, vectors.double().numpy())
-        return np.stack([self.known[text] for text in captions])
+            self.cache |= zip(new, vectors.double().numpy())
+        return np.stack([self.cache[text] for text in captions])
 
 
 @lru_cache(maxsize=4096)
@@ -144,27 +141,27 @@ def _candidates(spec: Spec, seed: int, i: int) -> list[str]:
     return [caption(spec), *wrong_captions(spec, np.random.default_rng((seed, i)))]
 
 
-def wrong_captions(spec: Spec, luck: np.random.Generator) -> list[str]:
-    """31 captions of 31 other meanings: 4 that differ from the spec in one attribute, each in another one if it has as
-    many, and 27 that differ anyhow. What the spec leaves None, none of them says."""
+def wrong_captions(spec: Spec, rng: np.random.Generator) -> list[str]:
+    """Draws 31 captions with 31 other meanings: 4 differ from the spec in one attribute, each in a different one if the
+    spec has as many, and 27 in any way. None of them says what the spec leaves None."""
     true = spec.things[0]
     values = {name: known for name, known in VALUES.items() if getattr(true, name) is not None}
-    changed = []  # (number among those of its attribute, chance, thing)
+    changed = []  # (rank within its attribute, random number, thing)
     for name, known in values.items():
         wrong = [value for value in known if value != getattr(true, name)]
-        order = enumerate(luck.permutation(len(wrong)))
-        changed += [(i, luck.random(), replace(true, **{name: wrong[j]})) for i, j in order]
+        order = enumerate(rng.permutation(len(wrong)))
+        changed += [(i, rng.random(), replace(true, **{name: wrong[j]})) for i, j in order]
     chosen = [thing for _, _, thing in sorted(changed, key=lambda each: each[:2])[:HARD]]
     combinations = (replace(true, **dict(zip(values, each))) for each in product(*values.values()))
     others = [thing for thing in combinations if thing not in (true, *chosen)]
     if len(others) < CANDIDATES - 1 - HARD:
         raise UserError(f"expected a spec with {CANDIDATES - 1} other meanings, found {spec}; say shape and colour")
-    chosen += [others[i] for i in luck.choice(len(others), CANDIDATES - 1 - HARD, replace=False)]
+    chosen += [others[i] for i in rng.choice(len(others), CANDIDATES - 1 - HARD, replace=False)]
     return [caption(replace(spec, things=(thing,))) for thing in chosen]
 
 
 def _storyboards(resized: Tensor) -> Tensor:
-    """(n, 3, f, H, W) -> (n, 1, 3, H, W), by the function that training used."""
+    """(n, 3, f, H, W) -> (n, 1, 3, H, W), with the function of training."""
     boards = storyboard(resized.round().byte().permute(0, 2, 3, 4, 1).numpy())  # (n 3 f H W) -> (n f H W 3)
     return torch.from_numpy(boards).permute(0, 3, 1, 2).float()[:, None]
 

@@ -1,17 +1,17 @@
-"""``minit2v train metrics``: the networks that the metrics look through, one after the other, and how good they are.
+"""``minit2v train metrics``: trains the networks of the metrics, one after the other, and measures how good they are.
 
-    clip         attributes and damage of clips
+    motion       attributes and damage of clips
     frame        the same of single frames
     content      shape and colour of undamaged clips
     similarity   a CLIP of pictures, storyboards and captions
 
-    OUT/clip.safetensors  frame.safetensors  content.safetensors  similarity.safetensors   what `evaluation` loads
-    OUT/accuracy.json                                           how often each is right on val, see `evaluation.card`
-    OUT/clip/  OUT/frame/  OUT/content/  OUT/similarity/        the runs, to be resumed
+    OUT/motion.safetensors  frame.safetensors  content.safetensors  similarity.safetensors   weights for `evaluation`
+    OUT/accuracy.json                                         how often each is right on val, see `card`
+    OUT/motion/  OUT/frame/  OUT/content/  OUT/similarity/    runs, to be resumed
 
-They are shown the train split and nothing else: its clips, and its pictures, which alone have hearts, stars, purple
-and orange, most of them set in motion by shifting them. Shown only at rest, hearts were not known when they moved: none
-of 33 was told right. Every step draws new clips and pictures.
+They see the train split and nothing else: its clips, and its pictures, most of them shifted so that they move. Only the
+pictures have hearts, stars, purple and orange. A network that saw them only at rest did not recognise them in motion: 0
+of 33 hearts were right. Every step draws new clips and pictures.
 
 Reference: features that had to see time, arXiv 2404.12391, section 4.
 """
@@ -23,26 +23,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minit2v.checkpoints.folder import save_module
+from minit2v.datasets import find_data
 from minit2v.datasets.moving_things import MovingThings, Spec
 from minit2v.datasets.moving_things.dataset import held_out
 from minit2v.datasets.moving_things.scenes import DIRECTIONS, SPEED
 from minit2v.evaluation.mini import card
 from minit2v.evaluation.mini.damage import damage, draw_severities
-from minit2v.evaluation.mini.networks import HEADS, VALUES, build, resize, shrink, to_signed
+from minit2v.evaluation.mini.networks import HEADS, VALUES, build, resize, shrink, signed
 from minit2v.evaluation.mini.similarity import Towers, text_config
 from minit2v.presets import get
-from minit2v.training.text import ClipTask, ClipTraining
+from minit2v.training.checkpoint import check_place
+from minit2v.training.overrides import configure
+from minit2v.training.ranks import this_process
+from minit2v.training.text import TextTask, TextTraining
 from minit2v.training.trainer import TrainConfig, train
 
-SHARES = {"clip": 0.4, "frame": 0.1, "content": 0.1, "similarity": 0.4}  # of the budget, in the order of training
-HOW = {  # settings of the loop where they are not the usual ones
-    "clip": {"batch": 64, "lr": 3e-3, "ema": 0.99},
-    "frame": {"batch": 128, "lr": 3e-3, "ema": 0.99},
-    "content": {"batch": 64, "lr": 2e-3, "ema": 0.99},
-    "similarity": {"batch": 128, "lr": 1e-3, "ema": 0.99, "weight_decay": 0.1},
+SHARES = {"motion": 0.4, "frame": 0.1, "content": 0.1, "similarity": 0.4}  # of the budget, in the order of training
+LOOP = TrainConfig(betas=(0.9, 0.99), grad_clip=1.0, weight_decay=0.01, ema=0.99, seed=1_000)  # no model has this seed
+LOOP_SETTINGS = {  # of each network
+    "motion": {"batch": 64, "lr": 3e-3},
+    "frame": {"batch": 128, "lr": 3e-3},
+    "content": {"batch": 64, "lr": 2e-3},
+    "similarity": {"batch": 128, "lr": 1e-3, "weight_decay": 0.1},
 }
-SEED = 1_000  # not that of any model, so that no network here starts as one of a model's does
-HIDES = {  # damage, the more of it, hides attributes; others do not
+HIDES = {  # kind of damage -> attributes that it hides, the more of it the more
     "colour": ("colour",), "flicker": ("colour",), "switch": tuple(VALUES), "freeze": ("motion", "speed"),
     "shuffle": ("motion", "speed"), "jitter": ("motion", "speed"), "drop": ("speed",), "shake": ("motion", "speed"),
     "wobble": ("shape", "motion", "speed"), "warp": ("shape", "size"), "occlusion": ("shape", "size"),
@@ -51,18 +56,18 @@ HIDES = {  # damage, the more of it, hides attributes; others do not
 
 @dataclass(frozen=True)
 class MetricTraining:
-    """What the networks are shown."""
+    """What the networks are trained on."""
 
     pictures: float = 0.5  # share of pictures in a batch
-    moved: float = 0.75  # share of them that are set in motion
-    damage_weight: float = 10.0  # of the squared error of each kind's severity, beside 1 for each attribute
+    moved: float = 0.75  # share of the pictures that are set in motion
+    damage_weight: float = 10.0  # weight of the squared error of each severity; an attribute has weight 1
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (twice as fast on an AVX-512 CPU)
-    clips: int = 6144  # of the similarity: training clips, rendered once
-    images: int = 2048  # of the similarity: training pictures
+    clips: int = 6144  # for similarity: training clips, rendered once
+    images: int = 2048  # for similarity: training pictures
 
 
 class NetworkTask(nn.Module):
-    """Training of one network of HEADS, a task of the trainer."""
+    """Training of one network of HEADS: a task for the trainer."""
 
     def __init__(self, name: str, config: MetricTraining = MetricTraining()):
         super().__init__()
@@ -77,8 +82,9 @@ class NetworkTask(nn.Module):
         return {"network": self.network}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """n clips (n, 3, f, 32, 32), or frames (n, 3, 1, 32, 32), damaged; the index of each attribute's value; how
-        much each attribute is to be told, 0..1, as "tell: attribute"; the severity of each kind of damage."""
+        """Draws n damaged clips (n, 3, f, 32, 32), or frames (n, 3, 1, 32, 32), as "clips"; of each, the index of an
+        attribute's value as "shape", …, its weight in the loss, 0..1, as "weight: shape", …, and the severity of a kind
+        of damage as "damage: noise", …."""
         pictures = round(n * self.config.pictures)
         clips, specs = _some(self.clips, n - pictures, generator)
         stills, more = _some(self.pictures, pictures, generator)
@@ -94,30 +100,30 @@ class NetworkTask(nn.Module):
         if "freeze" in severity:
             still = torch.tensor([thing.motion is None for thing in things])
             severity["freeze"] = torch.where(still, 1.0, severity["freeze"])
-        x = to_signed(shrink(torch.cat([clips, stills])))
+        x = signed(shrink(torch.cat([clips, stills])))
         batch = {"clips": damage(x, severity, generator)}
         for name in self.attributes:
             index = [VALUES[name].index(value) if (value := getattr(thing, name)) else 0 for thing in things]
             seen = [getattr(thing, name) is not None for thing in things]
-            batch[name], batch[f"tell: {name}"] = torch.tensor(index), torch.tensor(seen).float()
+            batch[name], batch[f"weight: {name}"] = torch.tensor(index), torch.tensor(seen).float()
         for kind, amount in severity.items():
             batch[f"damage: {kind}"] = amount
             for name in set(HIDES.get(kind, ())) & set(self.attributes):
-                batch[f"tell: {name}"] *= 1 - amount
+                batch[f"weight: {name}"] *= 1 - amount
         return batch
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropies of the attributes and squared errors of the severities; the accuracy of each attribute, and
-        the share of the severities' variance that is explained."""
+        """The loss: cross-entropies of the attributes plus squared errors of the severities. The metrics: accuracy of
+        each attribute, and the explained share of the severities' variance."""
         clips = batch["clips"][:, :, 0] if self.frames else batch["clips"]
         with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             features = self.network(clips)
         logits = self.network.heads(features.float())
         loss, metrics = 0.0, {}
         for name in self.attributes:
-            tell = batch[f"tell: {name}"]
-            loss = loss + (tell * F.cross_entropy(logits[name], batch[name], reduction="none")).sum() / len(tell)
-            right = (logits[name].argmax(1) == batch[name])[tell == 1].float()
+            weight = batch[f"weight: {name}"]
+            loss = loss + (weight * F.cross_entropy(logits[name], batch[name], reduction="none")).sum() / len(weight)
+            right = (logits[name].argmax(1) == batch[name])[weight == 1].float()
             metrics[name] = right.mean().item()
         if self.kinds:
             names = [f"damage: {kind}" for kind in self.kinds]
@@ -132,7 +138,7 @@ class NetworkTask(nn.Module):
 
 
 def _some(data: MovingThings, n: int, generator: torch.Generator) -> tuple[Tensor, list[Spec]]:
-    """n clips of a split (n, 3, f, H, W), 0 to 255, and their specs."""
+    """n random clips of a split (n, 3, f, H, W), 0 to 255, and their specs."""
     clips, _, specs = data.batch(torch.randint(len(data), (n,), generator=generator).tolist())
     return resize(clips, data.size), specs
 
@@ -140,9 +146,11 @@ def _some(data: MovingThings, n: int, generator: torch.Generator) -> tuple[Tenso
 def set_in_motion(
     pictures: Tensor, specs: list[Spec], f: int, generator: torch.Generator
 ) -> tuple[Tensor, list[Spec]]:
-    """Clips (n, 3, f, H, W) from pictures (n, 3, 1, H, W) of one thing each: it moves straight, in a direction and at
-    a speed that are drawn, from a place that is drawn so that it stays inside, as in `datasets.scenes`. With the specs
-    that say so; no combination is held out."""
+    """Clips (n, 3, f, H, W) from pictures (n, 3, 1, H, W) of one thing each, with their new specs.
+
+    The thing moves straight in a random direction at a random speed, from a random place such that it stays inside, as
+    in `moving_things.scenes`. No held-out combination is drawn.
+    """
     n, _, _, H, W = pictures.shape
     draw = lambda options: options[torch.randint(len(options), (1,), generator=generator).item()]
     moves = [draw([moved for moved in _all_moves(spec) if not held_out(moved)]) for spec in specs]
@@ -169,12 +177,13 @@ def _all_moves(spec: Spec) -> list[Spec]:
             for motion in VALUES["motion"] for speed in SPEED]  # fmt: skip
 
 
-class SimilarityTask(ClipTask):
-    """Training of the metrics' CLIP, of which both towers are kept."""
+class SimilarityTask(TextTask):
+    """Training of the metrics' CLIP, with both towers kept."""
 
     def __init__(self, config: MetricTraining = MetricTraining()):
         preset = replace(get("mini"), text=text_config())
-        super().__init__(preset, ClipTraining(config.clips, config.images))
+        own = TextTraining(config.clips, config.images, grid_positions=True, word_deviation=0.1)
+        super().__init__(preset, own, find_data("moving-things"))
         self.towers = Towers(self.clip, self.mean, self.deviation)
 
     @property
@@ -183,26 +192,22 @@ class SimilarityTask(ClipTask):
 
 
 def run(out: str | Path, budget: float, resume: bool = False, settings: dict[str, str] | None = None) -> Path:
-    """Train all networks for `budget` seconds together and write them into the folder `out`; returns it.
+    """Trains all networks for `budget` seconds together, writes them into the folder `out`, and returns it.
 
     `settings` are texts by name: fields of TrainConfig, for each network, or of MetricTraining. With `resume`, each
-    network goes on where it was. Raises UserError for unknown settings, and where `out` holds runs or none to resume.
+    network goes on where it was. Raises UserError for unknown settings, for an `out` that holds runs without `resume`,
+    and for one that holds none with it.
     """
-    from minit2v.checkpoints.folder import save_module
-    from minit2v.training.checkpoint import check_place
-    from minit2v.training.overrides import configure
-    from minit2v.training.ranks import this_process
-
     out = Path(out)
     begun = {name for name in SHARES if (out / name / "checkpoint.pt").exists()}
     for name in (begun or SHARES) if resume else SHARES:  # before anything takes minutes
         check_place(out / name, resume)
     for name, share in SHARES.items():
-        config = TrainConfig(seed=SEED, budget=share * budget, **HOW[name])
-        shown, config = configure(settings or {}, MetricTraining(), config)
-        torch.manual_seed(config.seed)
-        task = SimilarityTask(shown) if name == "similarity" else NetworkTask(name, shown)
-        network = train(task, out / name, config, resume and name in begun, {"shown": repr(shown)})["network"]
+        loop = replace(LOOP, budget=share * budget, **LOOP_SETTINGS[name])
+        config, loop = configure(settings or {}, MetricTraining(), loop)
+        torch.manual_seed(loop.seed)
+        task = SimilarityTask(config) if name == "similarity" else NetworkTask(name, config)
+        network = train(task, out / name, loop, resume and name in begun, {"config": repr(config)})["network"]
         if this_process().is_main_process:
             save_module(network, out / f"{name}.safetensors", torch.float16 if name == "similarity" else None)
     if this_process().is_main_process:

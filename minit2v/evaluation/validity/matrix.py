@@ -5,15 +5,15 @@
     FID-vid       1.00    1.00         blind (a)   blind (a)  blind (a)  the mean of 3 draws of clips and of damage
 
 A metric *sees* a corruption if it gets worse in the order of severity: a correlation of 0.95 or more, so that no two of
-the 6 values are the wrong way round. It may be robust: up to two small severities whose change is within twice its
-standard error over the draws are passed over, and the least severity that is noticed is told. Two tuples claim the
-opposite, each with its reason, and the claims are checked too, so that no half of the table can rot:
+the 6 values are in the wrong order. It may be robust: up to two small severities are left out if their change is within
+twice its standard error over the draws, and the least severity that is noticed is reported. Two tuples claim the
+opposite, each with its reason, and these claims are checked as well, so neither half of the table can go stale:
 
-    BLIND    the value changes by less than a tenth of what it does under the corruption that this metric feels most
+    BLIND    the value changes by less than a tenth of its change under the corruption that this metric feels most
     MISLED   a little damage makes the value better; only from severity 0.4 on it gets worse, in order
 
 Fréchet distances are those to the very same clips undamaged: 0 at severity 0, and no bias of small sets hides a small
-damage. Only a reversal makes *other* real clips, so there a distance counts as far as it exceeds that of such clips.
+damage. Only a reversal makes *other* real clips, so there only the part of a distance beyond that of such clips counts.
 
 References: distortions of rising strength as a test of metrics, arXiv 1706.08500, appendix A1; the content bias and the
 pair of clip sets that shows it, arXiv 2404.12391, figure 1: a medium spatial corruption without a temporal one had an
@@ -30,8 +30,8 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation.frechet import frechet_distance
 from minit2v.evaluation.judge import agrees, read
-from minit2v.evaluation.mini import networks
-from minit2v.evaluation.mini.scores import DISTANCES
+from minit2v.evaluation.mini.features import DISTANCES, features
+from minit2v.evaluation.mini.networks import SIZE as SMALL
 from minit2v.evaluation.mini.similarity import Similarity
 from minit2v.evaluation.motion import measure
 from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS, ORDER, PICTURE
@@ -40,15 +40,15 @@ SEEDS = (0, 1, 2)
 SIZE = 64  # of the clips, pixels
 SEEN = 0.95  # least correlation with severity
 FLOOR = 1024  # clips of the floor
-UNSEEN = 0.10  # greatest change under a corruption that a metric is blind to, over that under the one it feels most
+UNSEEN = 0.10  # greatest change under a corruption that a metric is blind to, relative to its greatest of all
 
-METRICS = {  # name -> 1: damage raises it, -1: lowers it, 0: takes it away from its value on real clips, either way
+METRICS = {  # name -> 1: damage raises it, -1: lowers it, 0: changes it in either direction
     **dict.fromkeys(DISTANCES, 1), "CLIPSIM": -1, "video similarity": -1, "direction gap": -1, "R-precision": -1,
     "judge accuracy": -1, "motion amplitude": 0, "identity drift": 1, "flicker": 1,
 }  # fmt: skip
 
 BACKWARDS, TIME = ("reversal",), tuple(name for name in ORDER if name != "reversal")
-BLIND = (  # reason, metrics, corruptions
+BLIND = (  # (reason, metrics, corruptions)
     ("looks at one frame at a time, and each still is a frame of a real clip",
      ("FID-vid", "FID-vid (CLIP)", "CLIPSIM"), ORDER),
     ("was trained on shape and colour alone: only frames in wild order, far from their places, look odd to it",
@@ -75,19 +75,19 @@ PAIR = ("blur", (0.5, 0.4), "shuffle 16")  # spatial corruption, its medium and 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one metric made of one corruption."""
+    """How one metric responds to one corruption."""
 
     values: np.ndarray  # (seeds, levels)
     correlation: float  # of the mean over seeds with severity, in the direction of the metric
     least: float  # the least severity that is noticed
-    share: float  # greatest change over levels, mean over seeds, over that of the corruption felt most
-    kind: str = "sees"  # what is claimed: sees, blind or misled
+    share: float  # greatest change over levels, mean over seeds, relative to that under the corruption felt most
+    kind: str = "sees"  # the claim: sees, blind or misled
     reason: str | None = None  # why it does not see
-    correlation_from_04: float = 0.0  # of the severities from 0.4 on
+    correlation_from_04: float = 0.0  # the same over severities from 0.4 on
 
     @property
     def holds(self) -> bool:
-        """Whether what is claimed is so."""
+        """Whether the claim is true."""
         if self.kind == "misled":
             return self.correlation < SEEN <= self.correlation_from_04 and self.share >= UNSEEN
         return self.share < UNSEEN if self.kind == "blind" else self.correlation >= SEEN
@@ -109,7 +109,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 class _OfFeatures(Similarity):
-    """The shipped one, given the features of clips in place of the clips: several metrics ask for the same."""
+    """The shipped network, given features of clips instead of clips, as several metrics need the same features."""
 
     frame_features = video_features = staticmethod(lambda features: features)
 
@@ -118,13 +118,13 @@ _similarity = cache(lambda: _OfFeatures(Similarity.load().towers))
 
 
 def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metrics=tuple(METRICS)) -> dict[str, float]:
-    """Some of METRICS on a set of clips (n, f, H, W, 3) uint8 with their captions and specs.
+    """Computes some of METRICS on a set of clips (n, f, H, W, 3) uint8 with their captions and specs.
 
-    real: {name in DISTANCES: features} of the clips that distances are to.
+    real: {name in DISTANCES: features} of the clips from which distances are measured.
     """
     similarity, shipped = _similarity(), Similarity.load()
     frames, boards = cache(lambda: shipped.frame_features(clips)), cache(lambda: shipped.video_features(clips))
-    moving = cache(lambda: measure(clips))  # as both above: computed once, when a metric first asks for it
+    moving = cache(lambda: measure(clips))  # like both above, computed when a metric first needs it
     of_each = {  # metric -> its figures, one for each clip
         "CLIPSIM": lambda: similarity.frame(frames(), captions),
         "video similarity": lambda: similarity.video(boards(), captions),
@@ -133,18 +133,18 @@ def values(clips: np.ndarray, captions: list[str], specs: list, real: dict, metr
         "judge accuracy": lambda: [agrees(read(clip), spec)["all"] for clip, spec in zip(clips, specs)],
         **{name: lambda name=name: moving()[name] for name in ("motion amplitude", "identity drift", "flicker")},
     }
-    features = lambda name: frames() if DISTANCES[name] == "frame-clip" else networks.features(DISTANCES[name])(clips)
-    distance = lambda name: frechet_distance(features(name), real[name])
+    features_of = lambda name: frames() if DISTANCES[name] == "similarity" else features(DISTANCES[name])(clips)
+    distance = lambda name: frechet_distance(features_of(name), real[name])
     return {name: float(np.mean(of_each[name]())) if name in of_each else distance(name) for name in metrics}
 
 
 def _features(clips: np.ndarray, metrics) -> dict[str, np.ndarray]:
-    return {name: networks.features(DISTANCES[name])(clips) for name in DISTANCES if name in metrics}
+    return {name: features(DISTANCES[name])(clips) for name in DISTANCES if name in metrics}
 
 
 @lru_cache(maxsize=2)
 def _clips(seed: int, n: int) -> tuple:
-    """n clips of test_seen, captions and specs; other ones for each seed until the split begins again."""
+    """n clips of test_seen with captions and specs; each seed takes the next n and begins again after the last."""
     data = MovingThings("test_seen", size=SIZE)
     return data.batch((seed * n + np.arange(n)) % len(data))
 
@@ -162,7 +162,7 @@ def _point(task: tuple) -> dict[str, float]:
 
 
 def table(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> dict[tuple[str, str], Cell]:
-    """Measures all cells of some metrics, {(metric, corruption): Cell}, with n clips a value, in so many processes.
+    """Measures all cells of some metrics, {(metric, corruption): Cell}, with n clips a value, in `jobs` processes.
 
     Raises UserError if n is under 8.
     """
@@ -182,9 +182,9 @@ def table(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> dict[tuple[str
 
 
 def cells(curves: dict[tuple[str, str], np.ndarray], other: dict[str, float]) -> dict[tuple[str, str], Cell]:
-    """Judges the curves {(metric, corruption): (seeds, levels)} of METRICS and what BLIND and MISLED say of them.
+    """Checks the curves {(metric, corruption): (seeds, levels)} of METRICS against the claims of BLIND and MISLED.
 
-    other: {metric: Fréchet distance of other real clips}; what a reversal may bring without being seen.
+    other: {metric: Fréchet distance of other real clips}, which a reversal may reach without being seen.
     """
     claims = {(m, name): ("blind", why) for why, metrics, names in reversed(BLIND) for m in metrics for name in names}
     claims |= {pair: ("misled", why) for why, pairs in MISLED for pair in pairs}
@@ -207,15 +207,15 @@ def cells(curves: dict[tuple[str, str], np.ndarray], other: dict[str, float]) ->
 def _order(worse: np.ndarray) -> tuple[float, float]:
     """Correlation of the mean of values (seeds, levels) with severity, and the least severity that is noticed.
 
-    Up to two severities next to 0 are passed over as long as their change is within twice its standard error.
+    Up to two severities next to 0 are left out while their change is within twice its standard error.
     """
     change = worse - worse[:, :1]
     error = change.std(0, ddof=1) / len(change) ** 0.5
-    passed = 0
-    while passed < 2 and abs(change.mean(0)[passed + 1]) <= 2 * error[passed + 1]:
-        passed += 1
-    values = np.delete(worse.mean(0), range(1, passed + 1))
-    return spearman(np.arange(len(values)), values), LEVELS[passed + 1]
+    left_out = 0
+    while left_out < 2 and abs(change.mean(0)[left_out + 1]) <= 2 * error[left_out + 1]:
+        left_out += 1
+    values = np.delete(worse.mean(0), range(1, left_out + 1))
+    return spearman(np.arange(len(values)), values), LEVELS[left_out + 1]
 
 
 def _mapped(function, tasks: list, jobs: int) -> list:
@@ -232,8 +232,8 @@ def _mapped(function, tasks: list, jobs: int) -> list:
 
 
 def matched_pair(n: int = 256) -> dict[str, tuple[float, float]]:
-    """{metric: (of a medium spatial corruption, of a small spatial and a severe temporal one)}: the first should be
-    better. FVD-content calls the second better, as the I3D's FVD did in arXiv 2404.12391; FVD-mini must not."""
+    """{metric: (with a medium spatial corruption, with a small spatial and a severe temporal one)}: the first should be
+    better. FVD-content prefers the second, as the I3D's FVD did in arXiv 2404.12391; FVD-mini must not."""
     spatial, severities, temporal = PAIR
     clips = _clips(0, n)[0]
     medium, small = (CORRUPTIONS[spatial](clips, severity, 0) for severity in severities)
@@ -243,8 +243,8 @@ def matched_pair(n: int = 256) -> dict[str, tuple[float, float]]:
 
 
 def floor(n: int = FLOOR) -> tuple[float, float]:
-    """FVD-mini of real against real clips, n each, and of uniform noise against real ones. They share no clip."""
-    network, data = networks.features("clip"), MovingThings("train", size=SIZE)
+    """FVD-mini of real against other real clips, n each, and of uniform noise against real ones."""
+    network, data = features("motion"), MovingThings("train", size=SIZE)
     real, other = (network(data.batch(range(start, start + n))[0]) for start in (500_000, 500_000 + n))
-    noise = np.random.default_rng(0).integers(0, 256, (n, 16, networks.SIZE, networks.SIZE, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (n, 16, SMALL, SMALL, 3), np.uint8)
     return frechet_distance(other, real), frechet_distance(network(noise), real)
