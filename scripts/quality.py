@@ -14,7 +14,6 @@ docs/quality.md.
 """
 
 import argparse
-import hashlib
 import json
 import statistics
 import time
@@ -34,7 +33,7 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation import motion
 from minit2v.evaluation.frechet import frechet_estimate
 from minit2v.evaluation.judge import agrees, read
-from minit2v.files import say
+from minit2v.files import say, sha256
 
 SAMPLERS = ("ddim", "dpm++", "ddpm")
 STEPS = (1, 2, 4, 8, 12, 20, 50, 100, 250)
@@ -164,14 +163,11 @@ def joined(rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, threa
     return found
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
 def main(arguments: list[str] | None = None) -> None:
     import torch
 
     from minit2v.evaluation.mini import networks
+    from minit2v.evaluation.mini.features import features
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="shipped name or folder")
@@ -189,9 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     base = {"weights": fingerprint(find_model(chosen.model)), "dtype": chosen.dtype}
     wanted = settings(pipe.preset.guidance, tuple(chosen.steps), tuple(chosen.sweep))
     threads = torch.get_num_threads()
-    rows = Rows(chosen.rows, base | {"network": digest(networks.weights_of("clip"))})
+    rows = Rows(chosen.rows, base | {"network": sha256(networks.weights_of("motion"))[:12]})
     if chosen.part in ("all", "quality"):
-        measure_quality(pipe, rows, wanted, chosen.n, chosen.few, chosen.seed, networks.features("clip"))
+        measure_quality(pipe, rows, wanted, chosen.n, chosen.few, chosen.seed, features("motion"))
     if chosen.part in ("all", "seconds"):
         measure_seconds(pipe, rows, wanted, threads)
     found = joined(rows, wanted, chosen.n, chosen.few, chosen.seed, threads)

@@ -9,7 +9,7 @@ import pytest
 from minit2v.datasets.msrvtt import MSRVTT, PROTOCOLS, Protocol, read_annotations, select
 from minit2v.errors import UserError
 from minit2v.evaluation.full_scale.extraction import extract
-from minit2v.evaluation.full_scale.metrics import Settings
+from minit2v.evaluation.full_scale.settings import FullScaleSettings
 from minit2v.video import Clip
 
 
@@ -105,7 +105,7 @@ def test_features_are_taken_from_the_real_clips_a_part_at_a_time(folder):
             return pixels.mean((2, 3, 4))  # (b f H W 3) -> (b f)
 
     data = MSRVTT(folder, Protocol("one-caption", size=32, seed=2))
-    found = extract(data, {"brightness": Brightness()}, Settings(size=32, batch=2))
+    found = extract(data, {"brightness": Brightness()}, FullScaleSettings(size=32, batch=2))
     assert found["brightness"] == pytest.approx(np.stack([clip.mean((1, 2, 3)) for clip in data]))
 
 

@@ -123,10 +123,10 @@ def _refuse(args, names, why):
 def _evaluate_at_full_scale(args):
     from minit2v.datasets.msrvtt import Protocol
     from minit2v.evaluation.full_scale import msrvtt_report
-    from minit2v.evaluation.full_scale.metrics import Settings
+    from minit2v.evaluation.full_scale.settings import FullScaleSettings
 
     files = {key: value for network in args.network or () for key, value in network.items()}
-    settings = Settings(**files, features=args.features, seed=args.seed, self_test=not args.no_self_test)
+    settings = FullScaleSettings(**files, features=args.features, seed=args.seed, self_test=not args.no_self_test)
     protocol = Protocol(args.protocol or Protocol.name, seed=args.seed)
     if args.clips:
         msrvtt_report.evaluate_videos(args.clips, args.captions, args.msrvtt, protocol, settings, args.out)
