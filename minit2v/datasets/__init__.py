@@ -7,7 +7,6 @@
 """
 
 from collections.abc import Callable
-from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from minit2v.datasets.base import Batch, Dataset, Probe, VideoText
 from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.errors import UserError
 
-__all__ = ["DATASETS", "Batch", "Dataset", "Probe", "VideoText", "find_data"]
+__all__ = ["DATASETS", "Batch", "Dataset", "Probe", "VideoText", "find_data", "options_of"]
 
 # what `--data` calls it: what makes it when called without arguments
 DATASETS: dict[str, Callable[..., Dataset]] = {"moving-things": MovingThingsData}
@@ -32,20 +31,27 @@ def find_data(name_or_folder: str | Path, fps: float = 8, **options) -> Dataset:
     >>> find_data("moving-things").name
     'moving-things'
     """
-    make = DATASETS.get(str(name_or_folder))
-    if make is None:
-        make = partial(_folder(name_or_folder), name_or_folder, fps=fps)
-    options = {name: value for name, value in options.items() if value is not None}
-    known = [name for name in signature(make).parameters if name not in ("folder", "fps")]
+    options, known = {name: value for name, value in options.items() if value is not None}, options_of(name_or_folder)
     if unknown := [name for name in options if name not in known]:
         raise UserError(f"{name_or_folder}: expected options of {', '.join(known) or 'none'}, found {unknown[0]}")
-    return make(**options)
+    make = DATASETS.get(str(name_or_folder))
+    return make(**options) if make else _folder(name_or_folder)(name_or_folder, fps, **options)
+
+
+def options_of(name_or_folder: str | Path) -> list[str]:
+    """The names of the options of a data set. Raises UserError for neither a name nor a folder.
+
+    >>> options_of("moving-things")
+    ['level']
+    """
+    make = DATASETS.get(str(name_or_folder)) or _folder(name_or_folder)
+    return [name for name in signature(make).parameters if name not in ("folder", "fps")]
 
 
 def _folder(name_or_folder: str | Path) -> type[Dataset]:
     if not Path(name_or_folder).is_dir():
         raise UserError(f"expected a data set of {', '.join(DATASETS)} or a folder of videos with captions, "
-                        f"found {name_or_folder!r}")  # fmt: skip
+                        f"found {str(name_or_folder)!r}")  # fmt: skip
     from minit2v.datasets.folder import FolderData  # imports torch, which takes a second
 
     return FolderData
