@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from minit2v.errors import UserError
 from minit2v.lab import pictures
 from minit2v.lab.course import equation_table, exercises, questions, room, source
 from minit2v.networks import blocks
+from minit2v.networks.registry import NETWORKS
+from minit2v.networks.text import TextEncoder
+from minit2v.presets import Preset, TextConfig
+from minit2v.systems.pipeline import TextToVideo
 from minit2v.video import Clip
 
 ROOT = Path(__file__).parent.parent
@@ -87,11 +92,39 @@ def test_fast_mode_has_no_progress_bars():
 def test_importing_the_lab_is_light_and_knows_its_names():
     code = "import sys; from minit2v import lab; print({'torch', 'numpy', 'PIL', 'ipywidgets'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
-    for name, module in lab._HOME.items():
-        if (ROOT / f"minit2v/lab/{module.replace('.', '/')}.py").exists():  # widgets may still be missing
-            assert callable(getattr(lab, name)), name
+    for name in lab._HOME:
+        assert callable(getattr(lab, name)), name
     with pytest.raises(AttributeError, match="has no 'setupp'"):
         lab.setupp
+
+
+@pytest.mark.parametrize("package, use", [
+    ("traitlets", "lab.LatentScrubber"),
+    ("matplotlib", "lab.curves({'a': ([0, 1], [0, 1])}, 'x', 'y', alt='a line')"),
+    ("matplotlib", "lab.latents(numpy.zeros((4, 8, 8)), alt='nothing')"),
+    ("matplotlib", "lab.FoldViz((2, 3), 'b f -> f b').picture()"),
+    ("IPython", "lab.show_source(lab.show_source)"),
+    ("IPython", "lab.rescue('5.1')"),
+    ("IPython", "lab.yours('5.1')"),
+])  # fmt: skip
+def test_a_missing_package_is_one_line_that_says_what_to_install(package, use):
+    """Where only the library is installed; no advice to install something that no registry has."""
+    code = f"""
+import sys
+sys.modules["{package}"] = None
+import numpy
+from minit2v import lab
+from minit2v.errors import UserError
+try:
+    {use}
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.count("\n") == 1, done.stderr
+    assert re.fullmatch(rf"the lab needs the package {package}, found none; pip install .*ipywidgets anywidget matplotlib, "
+                        r'or, in a clone of minit2v, pip install -e "\.\[lab\]"\n', done.stdout)
+    assert "minit2v[" not in done.stdout
 
 
 # --- source
@@ -99,7 +132,7 @@ def test_importing_the_lab_is_light_and_knows_its_names():
 def test_show_source_is_the_library_s_with_true_line_numbers(capsys):
     for thing in (diffusion.Diffusion.add_noise, samplers.ddim, blocks.TemporalConv, diffusion):
         shown = source.Source(thing)
-        path, first, last = re.fullmatch(r"(minit2v/\w+\.py), lines (\d+)–(\d+)", shown.title).groups()
+        path, first, last = re.fullmatch(r"(minit2v/[\w/]+\.py), lines (\d+)–(\d+)", shown.title).groups()
         lines = (ROOT / path).read_text().splitlines()[int(first) - 1 : int(last)]
         numbered = [f"{i:>{len(last)}} │ {line}" for i, line in enumerate(lines, int(first))]
         assert repr(shown).split("\n") == [shown.title, *numbered]
@@ -123,7 +156,7 @@ def test_show_source_refuses(thing, lines):
 
 def test_show_source_works_in_a_folder_that_is_a_link(tmp_path):
     (tmp_path / "link").symlink_to(ROOT, target_is_directory=True)
-    code = ("from minit2v import files; from minit2v.lab.source import Source; "
+    code = ("from minit2v import files; from minit2v.lab.course.source import Source; "
             "print(files.__file__, Source(files.atomic).title)")
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "link"},
                            capture_output=True, text=True, check=True).stdout
@@ -191,6 +224,15 @@ def test_checks_tell_what_is_wrong(course, capsys, student, passed, message):
     assert outcome.passed == passed and re.fullmatch(message, outcome.message), outcome.message
     lab.check("98.1", student)
     assert capsys.readouterr().out == outcome.message + "\n"
+
+
+def test_checks_can_be_printed_in_every_terminal():
+    code = "from minit2v import lab; lab.setup(5); lab.check('5.2', None); lab.check('5.2', lambda betas: (1 - betas).cumprod(0))"
+    for encoding, signs in (("cp1252", "no 5.2 ok 5.2"), ("ascii", "no 5.2 ok 5.2"), ("utf-8", "✗ 5.2 ✓ 5.2")):
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+                              capture_output=True, check=True, cwd=ROOT)
+        lines = done.stdout.decode(encoding).splitlines()
+        assert [" ".join(line.split()[:2]) for line in lines[1:]] == re.findall(r"\S+ 5\.2", signs)
 
 
 def test_registry(course):
@@ -295,7 +337,7 @@ def test_pictures_keep_every_pixel(clip):
     moving = Image.open(io.BytesIO(lab.play(clip, alt="x").png))
     assert moving.n_frames == 16 and moving.info["duration"] == 125
     signed = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1).expand(3, 2, 2)
-    assert pictures.pixels(signed)[0, 0].tolist() == [0, 127, 255]
+    assert pictures.pixels(signed)[0, 0].tolist() == [0, 128, 255]
     assert np.array_equal(pictures.pixels(clip), clip.pixels)
 
 
@@ -338,16 +380,33 @@ class Silent(blocks.TemporalConv):
 def test_an_identical_class_gives_identical_pixels(pipe, reference):
     before = pipe.unet
     with lab.swap(pipe, TemporalConv=Copied) as swapped:
-        assert blocks.TemporalConv is Copied and minit2v.networks.unet.TemporalConv is Copied
+        assert blocks.TemporalConv is Copied
         assert np.array_equal(swapped(**PROMPT).pixels, reference) and Copied.calls > 0
         assert not any(type(module) is Copied for module in pipe.unet.modules())
-    assert pipe.unet is before and blocks.TemporalConv is minit2v.networks.unet.TemporalConv is not Copied
+    assert pipe.unet is before and blocks.TemporalConv is not Copied
     assert np.array_equal(pipe(**PROMPT).pixels, reference)
 
 
 def test_a_different_class_gives_another_clip(pipe, reference):
     with lab.swap(pipe, TemporalConv=Silent) as swapped:
         assert not np.array_equal(swapped(**PROMPT).pixels, reference)
+
+
+class OwnBlock(blocks.SpatioTemporalBlock):
+    calls = 0
+
+    def forward(self, *args):
+        OwnBlock.calls += 1
+        return super().forward(*args)
+
+
+def test_blocks_are_swapped_and_a_network_keeps_the_block_that_it_was_built_of(pipe, reference):
+    with lab.swap(pipe, SpatioTemporalBlock=OwnBlock) as swapped:
+        assert minit2v.networks.unet.SpatioTemporalBlock is OwnBlock is swapped.unet.block
+        assert np.array_equal(swapped(**PROMPT).pixels, reference) and OwnBlock.calls > 0
+        with lab.swap(swapped, TemporalConv=Silent) as both:
+            assert both.unet.block is OwnBlock
+            assert any(type(module) is Silent for module in both.unet.modules())
 
 
 def test_functions_and_samplers_are_swapped(pipe, reference):
@@ -361,9 +420,13 @@ def test_functions_and_samplers_are_swapped(pipe, reference):
         calls.append("attend")
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)
 
+    row = samplers.SAMPLERS["ddim"]
     with lab.swap(pipe, ddim=mine, attend=attend) as swapped:
+        assert samplers.SAMPLERS["ddim"].rule is mine and samplers.SAMPLERS["ddim"].takes_eta  # the rest of the row stays
         assert abs(swapped(**PROMPT).pixels.astype(int) - reference).max() <= 2
-    assert set(calls) == {"ddim", "attend"} and samplers.SAMPLERS["ddim"] is library is samplers.ddim
+    assert set(calls) == {"ddim", "attend"} and samplers.SAMPLERS["ddim"].rule is library is samplers.ddim
+
+    assert samplers.SAMPLERS["ddim"] is row
 
     library_process = diffusion.Diffusion
 
@@ -395,8 +458,9 @@ class Narrow(torch.nn.Module):
 @pytest.mark.parametrize("replacements, message", [
     ({"TemporalConv": Renamed}, r"weight \S+temporal_conv.layers.weight none, with Renamed it has \(64, 64, 3, 3\)"),
     ({"TemporalConv": Narrow}, r"built like the library's, TemporalConv\(c: int, groups: int, dropout: float\)"),
-    ({"TemporalConvolution": Silent}, r"found 'TemporalConvolution', of which there are none"),
-    ({"ResBlock": Silent}, r"several \(autoencoder.ResBlock, blocks.ResBlock\); name the module"),
+    ({"TemporalConvolution": Silent}, r"found 'TemporalConvolution': there are none"),
+    ({"ResBlock": Silent}, r"several \(networks.autoencoder.ResBlock, networks.blocks.ResBlock\); name the module"),
+    ({"locks.ResBlock": Silent}, r"found 'locks.ResBlock': there are none"),
 ])  # fmt: skip
 def test_swap_refuses(pipe, replacements, message):
     original = blocks.TemporalConv
@@ -405,6 +469,37 @@ def test_swap_refuses(pipe, replacements, message):
     assert blocks.TemporalConv is original
     with lab.swap(pipe, **{"blocks.ResBlock": blocks.ResBlock}):
         pass
+
+
+@dataclass(frozen=True)
+class PicturePreset(Preset):
+    """Settings of the only network of a system of its own."""
+
+    text: TextConfig = TextConfig(context_length=8, width=8, heads=1, layers=2, embed_dim=8, words=("a", "red", "ring"))
+
+
+class Pictures(TextToVideo):
+    """A system without UNet, autoencoder and diffusion."""
+
+    def steps(self, context, unconditional, settings):
+        x = context.mean(dim=(1, 2)).tanh()[:, None, None, None, None]
+        yield samplers.Step(0, 0, x.expand(-1, 3, settings.frames, settings.height, settings.width))
+
+
+class Louder(TextEncoder):
+    def forward(self, tokens):
+        return 1 + super().forward(tokens)
+
+
+def test_swap_works_for_every_system():
+    preset = PicturePreset("pictures", frames=2, height=4, width=4, guidance=1.0)
+    pipe = Pictures(preset, text=TextEncoder(preset.text))
+    before = pipe("a red ring").pixels
+    with lab.swap(pipe, TextEncoder=Louder) as swapped:
+        assert type(swapped.text) is Louder and swapped.networks == {"text": swapped.text}
+        assert (swapped("a red ring").pixels > before).all()
+    assert type(pipe.text) is TextEncoder and np.array_equal(pipe("a red ring").pixels, before)
+    assert NETWORKS["text"] is TextEncoder
 
 
 # --- equations
@@ -428,7 +523,7 @@ def test_equation_table_of_tagged_lines(tmp_path):
 
 
 def chapters():
-    return [int(path.stem[2:]) for path in sorted((ROOT / "minit2v/lab/checks").glob("nb[0-9][0-9].py"))]
+    return [int(path.stem[2:]) for path in sorted((ROOT / "minit2v/lab/course/checks").glob("nb[0-9][0-9].py"))]
 
 
 @pytest.mark.parametrize("chapter", chapters())

@@ -5,14 +5,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
 
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.datasets.moving_things.scenes import DIRECTIONS, SPEED
 from minit2v.evaluation import finding, judge
 from minit2v.networks.blocks import clip_view, frame_view
-from minit2v.systems import pipeline
-from minit2v.pixels import to_signed
+from minit2v.pixels import to_pixels, to_signed
 
 ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
 
@@ -20,15 +18,15 @@ ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 1
 def test_signed_pixels_are_exact_and_come_back():
     signed = to_signed(ALL)
     assert signed.shape == (1, 3, 16, 16) and signed.min() == -1 and signed.max() == 1
-    back = rearrange(((signed + 1) * 127.5).round().byte(), "n c h w -> n h w c")
-    assert torch.equal(back, ALL)
+    assert torch.equal(to_pixels(signed), ALL)
 
 
 def test_what_is_cut_off_is_at_most_one_step_darker():
-    """The pipeline cuts fractions off, as the release does; every level comes back as itself or as the one below."""
-    lost = ALL.int() - rearrange(pipeline._pixels(to_signed(ALL)), "n c h w -> n h w c").int()
+    """With `rounded` False fractions are cut off, as the release does: a level becomes itself or the one below."""
+    lost = ALL.int() - to_pixels(to_signed(ALL), rounded=False).int()
     assert set(lost.unique().tolist()) == {0, 1}
-    assert pipeline._pixels(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+    beyond = torch.tensor([-3.0, 3.0]).expand(3, 1, 2)
+    assert to_pixels(beyond)[0, :, 0].tolist() == to_pixels(beyond, rounded=False)[0, :, 0].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

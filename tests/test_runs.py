@@ -17,7 +17,7 @@ from minit2v.errors import UserError
 from minit2v.files import data_dir
 from minit2v.lab.course import trainings as runs
 from minit2v.lab.widgets.base import png
-from minit2v.recording.run import Run
+from minit2v.recording.run import TrainingRun
 
 SHIPPED = [f"nano-vqgan-{variant}" for variant in runs.VARIANTS]
 
@@ -28,12 +28,12 @@ def made_up(name="one", seed=0, n=3):
     frames = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     pictures = random.integers(0, 256, (n, *frames.shape), dtype=np.uint8)
     curves = {"l1": (np.arange(5), random.random(5)), "psnr": (np.array([0, 4]), np.array([10.0, 20.0]))}
-    return Run(name, curves, frames, np.array([0, 2, 4])[:n], pictures)
+    return TrainingRun(name, curves, frames, np.array([0, 2, 4])[:n], pictures)
 
 
 def test_a_run_comes_back_from_its_file(tmp_path):
     run = made_up()
-    again = Run.load(run.save(tmp_path / "run.npz"))
+    again = TrainingRun.load(run.save(tmp_path / "run.npz"))
     assert again.name == "one" and list(again.curves) == list(run.curves)
     for key, pair in run.curves.items():
         np.testing.assert_array_equal(again.curves[key], pair)
@@ -43,15 +43,18 @@ def test_a_run_comes_back_from_its_file(tmp_path):
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected an existing run .*nano-vqgan.*, found nowhere"):
-        Run.load("nowhere")
+        TrainingRun.load("nowhere")
     path = made_up().save(tmp_path / "run.npz")
     for damaged in (path.read_bytes()[:-100], b"", b"text"):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="expected a run, found"):
-            Run.load(path)
+            TrainingRun.load(path)
+    np.savez_compressed(path, texts=np.zeros(2**27, np.uint8))  # small, and huge when it is unpacked
+    with pytest.raises(UserError, match="expected a run, found .*unpack"):
+        TrainingRun.load(path)
     np.savez(path, texts=np.array([{}], dtype=object))  # a pickle
     with pytest.raises(UserError, match="expected a run, found"):
-        Run.load(path)
+        TrainingRun.load(path)
     run = made_up()
     for change in ({"steps": np.array([0, 2])}, {"steps": np.array([0, 4, 2])}, {"frames": run.frames[:1]},
                    {"pictures": run.pictures.astype(float)}, {"curves": {"l1": (np.arange(3), np.arange(4))}}):
@@ -60,9 +63,9 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 def test_the_shipped_runs_are_trainings_of_this_code():
-    """A few steps made anew give the points and pictures that are shipped; all of it takes minutes."""
+    """A few steps, trained again, give the points and pictures that are shipped; all of it takes minutes."""
     for name, variant in zip(SHIPPED, runs.VARIANTS):
-        shipped, task = Run.load(name), runs.task_of(variant)
+        shipped, task = TrainingRun.load(name), runs.task_of(variant)
         assert shipped.name == variant and (data_dir() / f"runs/{name}.npz").stat().st_size < 100_000
         pictures, figures = runs.examine(task, runs.unseen_frames())
         assert abs(pictures.astype(int) - shipped.pictures[0]).max() <= 2
@@ -75,8 +78,8 @@ def test_the_shipped_runs_are_trainings_of_this_code():
         runs.task_of("soon")
 
 
-def test_a_recording_looks_when_it_is_told_to():
-    run = runs.record(runs.task_of(), 7, "short", [0, 3, 7])
+def test_a_recording_has_pictures_of_the_steps_that_were_asked_for():
+    run = runs.record_training(runs.task_of(), 7, "short", [0, 3, 7])
     assert run.steps.tolist() == [0, 3, 7] and run.pictures.shape == (3, 4, 32, 32, 3)
     steps, _ = run.curves["l1"]
     assert steps.tolist() == [3.0, 6.5]  # means of steps 1 to 5 and 6 to 7
@@ -128,5 +131,5 @@ def test_the_replay_refuses_what_does_not_fit(replay):
 
 
 def test_shipped_runs_fit_into_one_replay():
-    widget = lab.RunReplay([Run.load(name) for name in SHIPPED], name="replay-shipped", curve="unseen: psnr")
+    widget = lab.RunReplay([TrainingRun.load(name) for name in SHIPPED], name="replay-shipped", curve="unseen: psnr")
     assert len(png(widget.picture())) < 150_000

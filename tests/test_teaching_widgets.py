@@ -23,10 +23,11 @@ from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
 from minit2v.lab.widgets.unet_map import UNetMap
+from minit2v.networks.blocks import SpatioTemporalBlock
 from minit2v.networks.bottleneck import Codebook
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
-from minit2v.presets import TextConfig
+from minit2v.presets import Preset, TextConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -234,7 +235,7 @@ def test_pieces_are_the_prompt_again(pipe, full):
 
 
 def test_whitened_similarity_is_the_cosine_in_the_metric_of_the_reference(pipe):
-    features, reference = pipe.text.encode(PROMPTS), pipe.text.encode(lens.familiar_captions(200))
+    features, reference = pipe.text.encode(PROMPTS), pipe.text.encode(lens.familiar_captions(pipe.text, 200))
     x, known = (y.double().mean(dim=1).numpy() for y in (features, reference))
     covariance = np.cov(known.T)
     metric = np.linalg.inv(covariance + lens.FLOOR * np.linalg.eigvalsh(covariance)[-1] * np.eye(len(covariance)))
@@ -244,6 +245,12 @@ def test_whitened_similarity_is_the_cosine_in_the_metric_of_the_reference(pipe):
     np.testing.assert_allclose(lens.similarity(features, reference), expected, atol=1e-3)
     left_right = [m[0, 1] for m in (lens.similarity(features), expected)]
     assert left_right[1] < left_right[0]  # what the whitening is for
+
+
+def test_a_lens_does_not_whiten_with_words_that_the_encoder_lacks():
+    torch.manual_seed(0)
+    encoder = TextEncoder(TextConfig(context_length=8, width=8, heads=1, layers=2, words=("a", "dog", "runs"))).eval()
+    assert lens.TokenLens(encoder, ["a dog", "a dog runs"]).measure == "own mean taken off"
 
 
 def test_lens_without_a_reference_takes_off_the_prompts_own_mean(full):
@@ -283,12 +290,12 @@ def test_shapes_of_the_map_are_those_of_a_run():
     assert found and widget.shapes == found
     up = next(box for box in widget.boxes if box.name == "unet.up[0].blocks[0]")
     assert dict(up.facts)["input"] == "3 × 128 × 3 × 5" and dict(up.facts)["output"] == "3 × 64 × 3 × 5"
-    assert dict(up.facts)["of it, by skip"] == "down 1 · block 0: 3 × 64 × 3 × 5"
+    assert dict(up.facts)["by skip"] == "down 1 · block 0: 3 × 64 × 3 × 5"
 
 
 def test_sources_of_the_boxes_are_where_they_say(pipe):
     for box in UNetMap(pipe.unet).boxes + PipelineMap(pipe).boxes:
-        path, first, last = re.fullmatch(r"(minit2v/\w+\.py), lines (\d+)–(\d+)", box.source).groups()
+        path, first, last = re.fullmatch(r"(minit2v/[\w/]+\.py), lines (\d+)–(\d+)", box.source).groups()
         lines = (ROOT / path).read_text().splitlines()[int(first) - 1 : int(last)]
         assert "\n".join(lines) == box.code and box.code
 
@@ -308,7 +315,22 @@ def test_pipeline_map_counts_the_whole_model(pipe):
     assert dict(large.boxes[2].facts)["input"].startswith("1 × 4 × 8 × 32 × 32")
 
 
-def test_maps_refuse_what_is_no_network():
+def test_maps_refuse_what_they_do_not_draw():
+    """In one line, also a model of another system."""
+    other = Preset("toy", system="toy")
     for make in (UNetMap, PipelineMap):
-        with pytest.raises(UserError, match="expected"):
-            make("mini")
+        for what, told in (("mini", "found str"), (other, "found system toy"), (torch.nn.Linear(1, 1), "found Linear")):
+            with pytest.raises(UserError, match=f"^{make.__name__}: expected .*, {told}; it draws no other"):
+                make(what)
+
+
+def test_the_map_shows_what_a_block_of_somebody_s_own_calls_temporal():
+    class Quiet(SpatioTemporalBlock):
+        def temporal_layers(self):
+            return [self.temporal_conv]
+
+    config = presets.get("nano").unet
+    with torch.device("meta"):
+        usual, own = UNetMap(UNet(config)), UNetMap(UNet(config, Quiet))
+    assert own.parameters == usual.parameters and own.temporal < usual.temporal
+    assert own.temporal == sum(box.temporal for box in own.boxes)

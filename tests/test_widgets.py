@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +18,33 @@ from PIL import Image
 from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
-from minit2v.lab.widgets.base import VIEW, LabWidget, atlas, pack, to_uint8
+from minit2v.lab.widgets.base import VIEW, LabWidget, pack, to_uint8
 from minit2v.lab.widgets.dial import NoiseDial
 from minit2v.lab.widgets.pair import linked
 from minit2v.lab.widgets.pictures import MOST_BYTES
 from minit2v.lab.widgets.scrubber import LatentScrubber, colour_projection, numbered
 from minit2v.lab.widgets.stepper import MOST_STEPS, SamplerStepper
 from minit2v.presets import DiffusionConfig
-from minit2v.recording.flight import Flight, packed
+from minit2v.recording.recording import Recording, packed
+from minit2v.recording.sheets import atlas, cut
 
 WIDGETS = Path(__file__).parent.parent / "minit2v/lab/widgets"
 RNG = np.random.default_rng(0)
 
 
-def make_flight(s=12, f=16, h=8, H=64, prompt="a red circle moves to a red ring", steps=None, attention=True):
-    """A flight of random numbers: the least compressible one."""
+def make_recording(s=12, f=16, h=8, H=64, prompt="a red circle moves to a red ring", steps=None, attention=True,
+                   latents=("x", "eps", "x0")):
+    """A recording of random numbers: the least compressible one."""
     words = prompt.split() if attention else []
     arrays, ranges = {}, {}
-    for name in ("x", "eps", "x0"):
+    for name in latents:
         arrays[name], ranges[name] = packed(RNG.normal(size=(s, f, 4, h, h)))
     if attention:
         arrays["cross"], ranges["cross"] = packed(RNG.uniform(size=(s, len(words), f, h, h)))
         arrays["temporal"], ranges["temporal"] = packed(RNG.uniform(size=(s, f, f)))
     n = steps or s
-    norms = {name: np.ones(n, np.float32) for name in ("x", "eps", "x0")}
-    return Flight(
+    norms = {name: np.ones(n, np.float32) for name in latents}
+    return Recording(
         prompt=prompt, model="mini", settings={"frames": f, "seed": 0}, fps=8, words=words,
         timesteps=np.linspace(999, 0, n).astype(np.int64), norms=norms,
         steps=np.linspace(0, n - 1, s).round().astype(np.int64), frames=np.arange(f),
@@ -92,7 +95,7 @@ class Plain(LabWidget):
 
 
 def every_widget():
-    a, b = LatentScrubber(make_flight()), LatentScrubber(make_flight(s=5))
+    a, b = LatentScrubber(make_recording()), LatentScrubber(make_recording(s=5))
     diffusion = Diffusion(DiffusionConfig())
     clip = RNG.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
     start = torch.randn(50, 2)
@@ -120,7 +123,7 @@ def test_every_widget_is_live_and_a_picture_and_a_fixed_text():
 
 
 def test_what_a_notebook_keeps_does_not_depend_on_where_the_sliders_are():
-    scrubber = LatentScrubber(make_flight(), name="kept")
+    scrubber = LatentScrubber(make_recording(), name="kept")
     before = json.dumps(scrubber._repr_mimebundle_())
     scrubber.step, scrubber.frame, scrubber.view = 3, 2, "noise"
     assert json.dumps(scrubber._repr_mimebundle_()) == before
@@ -166,6 +169,16 @@ def test_an_atlas_is_lossless(shape):
     data, layout = atlas(pictures)
     expected = pictures if len(shape) == 4 else pictures[..., None].repeat(3, -1)
     assert np.array_equal(opened_atlas(data, layout), expected)
+    assert np.array_equal(cut(data, layout), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 16, 24, 3), (7, 24, 8)])
+def test_a_smaller_atlas_loses_little(shape):
+    y, x = np.mgrid[: shape[1], : shape[2]]
+    pictures = np.stack([(10 * i + 3 * y + 5 * x).clip(0, 255) for i in range(shape[0])]).astype(np.uint8)
+    pictures = pictures if len(shape) == 3 else np.stack([pictures, 255 - pictures, pictures // 2], axis=-1)
+    back, expected = cut(*atlas(pictures, quality=90)), cut(*atlas(pictures))
+    assert back.shape == expected.shape and np.abs(back.astype(int) - expected).mean() < 2
 
 
 def test_an_atlas_has_a_limit_and_says_so():
@@ -190,46 +203,58 @@ def test_packed_numbers_come_out_as_they_went_in():
 
 
 def test_a_scrubber_sends_exactly_the_numbers_of_its_flight():
-    flight = make_flight(s=6, steps=50)
-    scrubber = LatentScrubber(flight)
+    recording = make_recording(s=6, steps=50)
+    scrubber = LatentScrubber(recording)
     numbers = opened_pack(scrubber.numbers, scrubber.numbers_layout)
     for name in ("x", "eps", "x0", "cross", "temporal"):
-        assert np.array_equal(numbers[name], getattr(flight, name))
-        assert np.allclose(scrubber.info["ranges"][name], flight.ranges[name])
+        assert np.array_equal(numbers[name], getattr(recording, name))
+        assert np.allclose(scrubber.info["ranges"][name], recording.ranges[name])
     pictures = opened_atlas(scrubber.pictures, scrubber.pictures_layout)
-    assert np.array_equal(pictures, flight.preview.reshape(-1, 64, 64, 3))  # step by step, as in scrubber.js
-    assert scrubber.info["t"] == flight.timesteps[flight.steps].tolist() and scrubber.info["ofSteps"] == 50
+    assert np.array_equal(pictures, recording.preview.reshape(-1, 64, 64, 3))  # step by step, as in scrubber.js
+    assert scrubber.info["t"] == recording.timesteps[recording.steps].tolist() and scrubber.info["ofSteps"] == 50
     assert json.loads(json.dumps(scrubber.info)) == scrubber.info
 
 
 def test_a_scrubber_of_the_released_size_stays_small():
-    flight = make_flight(s=11, f=8, h=32, steps=50)  # what `recording.plan` keeps of modelscope-1.7b
-    scrubber = LatentScrubber(flight)
+    recording = make_recording(s=11, f=8, h=32, steps=50)  # what `recording.plan` keeps of modelscope-1.7b
+    scrubber = LatentScrubber(recording)
     assert len(scrubber.numbers) + len(scrubber.pictures) < 3_000_000
     data, _, frames = shown(scrubber)
     assert len(data["image/png"]) < MOST_BYTES * 4 / 3 and len(frames) >= 1
 
 
 def test_traits_of_a_scrubber_can_be_set_and_wrong_ones_are_refused():
-    scrubber = LatentScrubber(make_flight(), step=11, frame=15, view="decoded", word="red (2)")
+    scrubber = LatentScrubber(make_recording(), step=11, frame=15, view="decoded", word="red (2)")
     assert (scrubber.step, scrubber.frame, scrubber.view, scrubber.word) == (11, 15, "decoded", "red (2)")
     wrong = {"step": 12, "frame": -1, "view": "everything", "word": "blue"}
     for name, value in wrong.items():
         with pytest.raises(UserError, match=f"{name}: expected"):
             setattr(scrubber, name, value)
     with pytest.raises(UserError, match="step: expected 0 to 11, found 12"):
-        LatentScrubber(make_flight(), step=12)
-    with pytest.raises(UserError, match="expected a Flight, found 'left'"):
+        LatentScrubber(make_recording(), step=12)
+    with pytest.raises(UserError, match="expected a Recording, found 'left'"):
         LatentScrubber("left")
     assert numbered(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
 
 
 def test_a_flight_without_attention_has_no_views_of_it():
-    scrubber = LatentScrubber(make_flight(attention=False))
+    scrubber = LatentScrubber(make_recording(attention=False))
     assert scrubber.views == ["latent channels", "latent as colour", "clip x0", "noise", "decoded"]
     assert scrubber.words == [] and scrubber.word == ""
     with pytest.raises(UserError, match="view: expected one of latent channels"):
         scrubber.view = "cross-attention"
+
+
+def test_a_recording_of_another_system_shows_what_there_is():
+    """Without x0, noise and alpha_bar: the latents after the step are what is decoded."""
+    recording = make_recording(attention=False, latents=("x",))
+    recording.alpha_bar = None
+    scrubber = LatentScrubber(recording)
+    assert scrubber.views == ["latent channels", "latent as colour", "decoded"] and scrubber.info["shown"] == "x"
+    assert list(opened_pack(scrubber.numbers, scrubber.numbers_layout)) == ["x"]
+    assert scrubber.info["alphaBar"] is None and json.loads(json.dumps(scrubber.info)) == scrubber.info
+    assert len(shown(scrubber)[0]["image/png"]) < MOST_BYTES * 4 / 3
+    linked(scrubber, LatentScrubber(make_recording())).picture()
 
 
 def test_the_colour_projection_finds_the_map_that_made_the_pixels():
@@ -241,7 +266,7 @@ def test_the_colour_projection_finds_the_map_that_made_the_pixels():
 
 
 def test_linked_scrubbers_know_each_other():
-    a, b = LatentScrubber(make_flight(), name="a"), LatentScrubber(make_flight(s=5), name="b")
+    a, b = LatentScrubber(make_recording(), name="a"), LatentScrubber(make_recording(s=5), name="b")
     pair = linked(a, b, name="both")
     assert pair.model_id == "both" and pair.scrubbers == ["a", "b"] and a.compact and b.compact
     assert pair.picture().shape[-3] == a.picture().shape[-3] + b.picture().shape[-3] + 4
@@ -318,6 +343,20 @@ def test_the_stepper_shows_every_step_of_a_sampler():
                 assert np.abs(found - expected.numpy()).max() <= quantum / 2 + 1e-5
             assert stepper.info["runs"][i]["t"] == [step.t for step in steps]
             assert np.allclose(stepper.info["runs"][i]["alphaBar"], [diffusion.alpha_bar[step.t] for step in steps])
+
+
+@pytest.mark.parametrize("missing", [("eps",), ("x0",), ("eps", "x0")])
+def test_the_stepper_shows_steps_of_a_system_without_noise_or_x0(missing):
+    for start in (torch.randn(40, 2), torch.randn(1, 4, 3, 5, 6)):
+        steps = samplers.SAMPLERS["ddim"](lambda x, t: x / 2, start, Diffusion(DiffusionConfig()), 4)
+        steps = [replace(step, **dict.fromkeys(missing)) for step in steps]
+        decode = lambda z: np.zeros((1, 3, 8, 8, 3), np.uint8) if start.ndim == 5 else None
+        stepper = SamplerStepper(None, start, {"one": steps}, decode=decode)
+        kinds = ["before", *(kind for kind, name in (("noise", "eps"), ("x0", "x0")) if name not in missing), "after"]
+        assert stepper.info["kinds"] == kinds and stepper.info["runs"][0]["alphaBar"] is None
+        assert [name.split(".")[1] for name in opened_pack(stepper.numbers, stepper.numbers_layout)] == kinds
+        assert stepper.info["decoded"] == ("" if start.ndim == 2 else "after" if "x0" in missing else "x0")
+        assert len(shown(stepper)[0]["image/png"]) < MOST_BYTES * 4 / 3
 
 
 def test_long_runs_are_thinned_and_decoded_clips_are_in_order():

@@ -19,20 +19,20 @@ TAKE_OFF = ROOT / "notebooks/00_take_off.ipynb"
 
 CELLS = [
     """
-from minit2v.flight import Flight
+from minit2v.recording.recording import Recording
 from minit2v.lab.widgets.scrubber import LatentScrubber
 from minit2v.lab.widgets.pair import linked
-scrubber = LatentScrubber(Flight.load("left"), name="scrubber", view="latent as colour")
+scrubber = LatentScrubber(Recording.load("left"), name="scrubber", view="latent as colour")
 scrubber
 """,
     """
-left, right = LatentScrubber(Flight.load("left"), name="left"), LatentScrubber(Flight.load("right"), name="right")
+left, right = LatentScrubber(Recording.load("left"), name="left"), LatentScrubber(Recording.load("right"), name="right")
 linked(left, right, name="pair")
 """,
     """
 from dataclasses import replace
-from minit2v.datasets import MovingThings
-from minit2v.diffusion import Diffusion
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.diffusion.process import Diffusion
 from minit2v.lab.widgets.dial import NoiseDial
 from minit2v.presets import DiffusionConfig
 config = DiffusionConfig()
@@ -42,7 +42,7 @@ dial
 """,
     """
 import torch
-from minit2v import samplers
+from minit2v.diffusion import samplers
 from minit2v.lab.widgets.stepper import SamplerStepper
 diffusion = Diffusion(DiffusionConfig(schedule="cosine", prediction="x0", spacing="trailing"))
 def two_blobs(x, t):  # a perfect denoiser, for blobs of spread 0.3 around (-1.5, 0) and (1.5, 0): the mean x0 behind x
@@ -52,7 +52,8 @@ def two_blobs(x, t):  # a perfect denoiser, for blobs of spread 0.3 around (-1.5
     return middle + a**0.5 * 0.09 / variance * (x - a**0.5 * middle)
 noise = torch.randn(150, 2, generator=torch.Generator().manual_seed(0))
 dice = torch.Generator().manual_seed(1)
-runs = {(str(eta), str(n)): samplers.SAMPLERS["ddim"](two_blobs, noise, diffusion, n, eta, dice) for eta in (0, 1) for n in (5, 20)}
+ddim = samplers.SAMPLERS["ddim"]
+runs = {(str(eta), str(n)): ddim(two_blobs, noise, diffusion, n, eta, dice) for eta in (0, 1) for n in (5, 20)}
 stepper = SamplerStepper(diffusion, noise, runs, axes=("eta", "steps"), name="points", run=["0", "20"], step=12)
 stepper
 """,

@@ -117,9 +117,10 @@ def _rebuilt(pipe: TextToVideo, pairs: list[tuple[Any, Any]]) -> TextToVideo:
         modules = list(own.modules()) if isinstance(own, torch.nn.Module) else [own]
         if not is_dataclass(settings) or not any(type(module) in current for module in modules):
             continue
-        build = current.get(type(own), type(own))
+        build, block = current.get(type(own), type(own)), getattr(own, "block", None)
+        options = {"block": current.get(block, block)} if block else {}  # a class that the network was built of
         try:
-            new = build(settings)
+            new = build(settings, **options)
         except TypeError as error:
             built = "; ".join(f"{old.__name__}{inspect.signature(old)}" for old in current)
             raise UserError(f"swap: expected a class built like the library's, {built}; found: {error}") from error

@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 
 import traitlets
@@ -14,7 +14,6 @@ from torch import nn
 from minit2v.lab.course.source import Source
 from minit2v.lab.widgets import figures
 from minit2v.lab.widgets.base import LabWidget, files
-from minit2v.networks import blocks
 
 
 @dataclass
@@ -42,27 +41,21 @@ class Box:
         return self
 
 
-def along_time(module: nn.Module) -> bool:
-    # looked up in their module, where `lab.swap` may have replaced them
-    return isinstance(module, (blocks.TemporalConv, blocks.TemporalTransformer))
-
-
-def count(modules: Iterable[nn.Module | None]) -> tuple[int, int]:
-    """Parameters of modules, all and those of layers along time."""
+def count(modules: Iterable[nn.Module | None], along_time: Collection[nn.Module] = ()) -> tuple[int, int]:
+    """Parameters of modules, all and those of their layers along time (`UNet.temporal_layers`)."""
     every = [module for module in modules if module is not None]
-    inner = [layer for module in every for layer in module.modules()]
-    layers = [layer for layer in inner if along_time(layer)]
+    layers = [layer for module in every for layer in module.modules() if layer in along_time]
     total, temporal = (sum(p.numel() for m in group for p in m.parameters()) for group in (every, layers))
     return total, temporal
 
 
-def parts_of(module: nn.Module) -> list[tuple[str, int, int]]:
+def parts_of(module: nn.Module, along_time: Collection[nn.Module] = ()) -> list[tuple[str, int, int]]:
     """Where a module has its parameters, in itself or its children: (name and class, parameters, temporal ones)."""
     result = [(name, parameter.numel(), 0) for name, parameter in module.named_parameters(recurse=False)]
     for name, child in module.named_children():
-        total, temporal = count([child])
+        total, temporal = count([child], along_time)
         if total:
-            temporal = total if along_time(module) else temporal
+            temporal = total if module in along_time else temporal
             result.append((f"{name} · {type(child).__name__}", total, temporal))
     return result
 

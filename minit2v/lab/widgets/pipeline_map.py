@@ -83,10 +83,10 @@ class PipelineMap(BoxMap):
             "clip": ((700, 284, 132, 44), f"{f} frames", None, Clip,
                      [("output", f"{frames}, 0 to 255"), ("plays", f"{preset.fps} frames a second")]),
         }  # fmt: skip
-        boxes = {}
+        along_time, boxes = set(pipe.unet.temporal_layers()), {}
         for title, (place, note, module, source, facts) in rows.items():
-            total, temporal = count([module])
-            parts = parts_of(module) if module is not None else []
+            total, temporal = count([module], along_time)
+            parts = parts_of(module, along_time) if module is not None else []
             facts = [*facts, ("notebook", NOTEBOOKS[title])]
             named = {"text encoder": "pipe.text", "UNet": "pipe.unet", "autoencoder": "pipe.autoencoder"}
             box = Box(named.get(title, title), title, *place, note, facts, total, temporal, parts)

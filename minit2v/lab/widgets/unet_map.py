@@ -32,7 +32,7 @@ def twin(unet: UNet | Preset | UNetConfig) -> UNet:
         raise UserError(f"UNetMap: expected a networks.unet.UNet, its settings or a preset that has them, found {found}; "
                         "it draws no other network")  # fmt: skip
     with torch.device("meta"):
-        return (type(unet) if isinstance(unet, UNet) else UNet)(config).eval()
+        return (type(unet)(config, unet.block) if isinstance(unet, UNet) else UNet(config)).eval()
 
 
 def shapes(unet: UNet, size: tuple[int, int, int], tokens: int) -> dict[str, tuple[tuple, tuple]]:
@@ -69,7 +69,8 @@ class UNetMap(BoxMap):
         side = 2 ** (len(self.unet.config.channels) + 1)
         self.latents = tuple(size or (16, side, side))
         self.shapes = shapes(self.unet, self.latents, tokens)
-        self.parameters, self.temporal = count([self.unet])
+        self.along_time = set(self.unet.temporal_layers())
+        self.parameters, self.temporal = count([self.unet], self.along_time)
         boxes, lines = self._draw()
         part = f"{100 * self.temporal / self.parameters:.1f} % of them along time"
         super().__init__(boxes, lines, f"UNet, {self.parameters:,} parameters, {part}", name=name)
@@ -80,13 +81,13 @@ class UNetMap(BoxMap):
     def box(self, name: str, title: str, x: float, y: float, others: tuple[str, ...] = ()) -> Box:
         """The box of a module and of those that belong to it."""
         modules = {one: self.unet.get_submodule(one) for one in (name, *others)}
-        total, temporal = count(modules.values())
+        total, temporal = count(modules.values(), self.along_time)
         first, last = ("time_embedding.0", "time_embedding.2") if name == "time_embedding" else (name, name)
         before, after = self.shapes[first][0], self.shapes["conv_out" if "conv_out" in others else last][1]
         facts = [("input", shape_text(before)), ("output", shape_text(after))]
         main = modules[name]
-        parts = parts_of(main) if not others and len(list(main.children())) > 1 else [
-            (f"{one} · {type(module).__name__}", *count([module])) for one, module in modules.items()
+        parts = parts_of(main, self.along_time) if not others and len(list(main.children())) > 1 else [
+            (f"{one} · {type(module).__name__}", *count([module], self.along_time)) for one, module in modules.items()
         ]  # fmt: skip
         code = UNet.embed if name == "time_embedding" else UNet.forward
         if type(main).__module__.startswith("minit2v"):
