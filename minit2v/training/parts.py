@@ -44,6 +44,11 @@ class Part:
     needs: tuple[str, ...] = ()  # networks that are trained before
     finish: Callable[[nn.Module, nn.ModuleDict], tuple[dict[str, nn.Module], dict[str, Any]]] = finish
 
+    @property
+    def configs(self) -> tuple[Any, TrainConfig]:
+        """Both dataclasses of settings, as `overrides.configure` takes them."""
+        return self.config, self.loop
+
 
 def part_of(preset: Preset, name: str) -> Part:
     """A part of the preset's system, imported when it is asked for. Raises UserError that lists the parts."""

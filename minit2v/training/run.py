@@ -19,7 +19,7 @@ import torch
 
 from minit2v.checkpoints.find import find_model
 from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
-from minit2v.datasets import find_data
+from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset, get
@@ -32,7 +32,6 @@ from minit2v.training.ranks import this_process
 from minit2v.training.trainer import train
 
 SIZES = ("frames", "height", "width")  # fields of the preset that every part depends on
-DATA_OPTIONS = ("fit", "level")  # settings that are the data's: see `datasets.find_data`
 LEGACY_PARTS = {"vqgan": "autoencoder", "clip": "text"}
 
 
@@ -77,26 +76,29 @@ def run(
 
 
 def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, settings: dict, data: str | Path) -> Path:
-    """All steps of a preset's recipe in order, see `run`. A step that is done is noted in OUT/recipe.json at once, so a
-    kill at any moment, also between two steps, loses none."""
+    """All steps of a preset's recipe in order, see `run`.
+
+    A step that is done is noted in OUT/recipe.json at once: a kill at any moment, also between two steps, loses none.
+    """
     steps = recipe_of(preset)
-    shares_of = {step.name: _known_by(step.part, get(preset), settings) for step in steps}
-    lost = [name for name in settings if not any(name in mine for mine in shares_of.values())]
-    if lost:
-        configs = [config for step in steps for config in _defaults(part_of(get(preset), step.part))]
-        raise unknown(lost[0], *configs, get(preset))
-    scale = budget / sum(60 * step.minutes for step in steps) if budget else 1.0
-    done = _done(out)
+    configs = {step.name: (*part_of(get(preset), step.part).configs, get(preset)) for step in steps}
+    everywhere = [config for each in configs.values() for config in each]
+    for name in settings:
+        if name not in options_of(data) and not known(name, *everywhere):
+            raise unknown(name, *everywhere)
     if not resume:
         for step in steps:  # before anything takes minutes
             check_place(out / step.name, resume)
-        done = []
+    done = _done(out) if resume else []
+    scale = budget / sum(60 * step.minutes for step in steps) if budget else 1.0
     for step in steps:
         if step.name in done:
             continue
-        mine = {"budget": 60 * step.minutes * scale} | shares_of[step.name]
+        own = {name: value for name, value in settings.items()
+               if name in options_of(data) or known(name, *configs[step.name])}  # fmt: skip
+        own = {"budget": 60 * step.minutes * scale} | own
         begun = (out / step.name / "checkpoint.pt").is_file()
-        run_step(step.name, step.part, preset, out, begun, mine, out if step.after else None, data)
+        run_step(step.name, step.part, preset, out, begun, own, out if step.after else None, data)
         done.append(step.name)
         if this_process().is_main_process:
             with atomic(out / "recipe.json") as path:
@@ -107,32 +109,34 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
 def run_step(
     name: str, part: str, preset: str, out: Path, resume: bool, settings: dict, start: Path | None, data: str | Path
 ) -> Path:
-    """One training: `part` with the settings of the recipe's step `name`, in the folder OUT/name. See `run`."""
+    """One training: `part`, with the settings of the recipe's step `name`, in the folder OUT/name. See `run`."""
     row, base = part_of(get(preset), part), out if (out / "config.json").is_file() else start
     found = base and read_preset(base)
     if found is not None and found.name != preset:
         raise UserError(f"{base} is a run of preset {found.name!r}, not {preset!r}; choose another folder or preset")
+    options = {option: settings[option] for option in options_of(data) if option in settings}
+    settings = {name: value for name, value in settings.items() if name not in options}
     chosen = base_preset(row, get(preset), found, start)
-    options = {option: settings.pop(option) for option in DATA_OPTIONS if option in settings}
-    config, loop, chosen = configure(settings_of(preset, name) | settings, *_defaults(row), chosen)
-    networks = [field for field in row.fields if field in system_of(chosen).networks]
+    config, loop, chosen = configure(settings_of(preset, name) | settings, *row.configs, chosen)
     check_place(out / name, resume)  # before anything takes minutes
+    networks = [field for field in row.fields if field in system_of(chosen).networks]
     for network in row.needs if start is None else (*row.needs, *networks):
         trained(start or out, network)
-    source = find_data(data, fps=chosen.fps, **options)
-    if start not in (None, out) and not resume:
+    source = find_data(data, chosen.fps, **options)
+    begins_elsewhere = start is not None and not resume
+    if begins_elsewhere and start != out:
         copy_needed(start, out, row, found)
-    trained_with = asdict(config) | {"preset": _decisive(chosen, row), "data": source.identity()}
+    decisive = {key: value for key, value in chosen.to_dict().items() if key in (*SIZES, *row.fields, *row.needs)}
     with torch_defaults():
         torch.manual_seed(loop.seed)
         try:
             task = row.task(chosen, config, source, out)
         except KeyboardInterrupt:  # what it reads and encodes takes minutes
             raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
-        if start is not None and not resume:
-            for network in networks:
-                load_into(task.ema_modules[network], start / f"{network}.safetensors")
-        averaged = train(task, out / name, loop, resume, trained_with)
+        for network in networks if begins_elsewhere else ():
+            load_into(task.ema_modules[network], start / f"{network}.safetensors")
+        recorded = asdict(config) | {"preset": decisive, "data": source.identity()}
+        averaged = train(task, out / name, loop, resume, recorded)
         if this_process().is_main_process:
             export(row, chosen, task, averaged, out)
     this_process().wait_for_everyone()  # the next step of a recipe reads what was written
@@ -183,23 +187,6 @@ def torch_defaults():
             yield
     finally:
         torch.set_default_dtype(dtype)
-
-
-def _defaults(part: Part) -> tuple:
-    """Settings of the task and of the loop, the paper's."""
-    return part.config, part.loop
-
-
-def _known_by(part: str, preset: Preset, settings: dict) -> dict:
-    """Those of the settings that a part, its loop, the preset or the data has."""
-    configs = (*_defaults(part_of(preset, part)), preset)
-    return {name: value for name, value in settings.items() if name in DATA_OPTIONS or known(name, *configs)}
-
-
-def _decisive(preset: Preset, part: Part) -> dict:
-    """The fields of the preset on which a training of the part depends: with others it is not resumed."""
-    fields = ("name", *SIZES, *part.fields, *part.needs)
-    return {field: value for field, value in preset.to_dict().items() if field in fields}
 
 
 def _done(out: Path) -> list[str]:
