@@ -156,7 +156,7 @@ class Preset:
             system = values.get("system", ModelScopePreset.system)  # files before 2026-11 name none
             if system not in OF_SYSTEM:
                 raise UserError(f"expected a system of {', '.join(OF_SYSTEM)}, found {system!r}; is it of a newer minit2v?")
-            return _build(OF_SYSTEM[system], values)
+            return built(OF_SYSTEM[system], values)
         except (TypeError, AttributeError) as error:
             raise UserError(
                 f"expected the settings of a preset, found something else ({error}); is this a minit2v model?"
@@ -193,15 +193,17 @@ class ModelScopePreset(Preset):
 LEGACY_NAMES = {(UNetConfig, "layout"): "scene_prior", (DiffusionConfig, "steps"): "timesteps"}  # of older files
 
 
-def _build(cls: type, values: dict):
-    """A dataclass from nested dictionaries; lists become tuples."""
+def built(cls: type, values: dict):
+    """A dataclass from nested dictionaries; lists become tuples. Raises UserError for a value of another type."""
     kinds, given = get_type_hints(cls), {}
     for key, value in values.items():
         key = LEGACY_NAMES.get((cls, key), key)
         if is_dataclass(kinds.get(key)) and isinstance(value, dict):
-            value = _build(kinds[key], value)
+            value = built(kinds[key], value)
         given[key] = tuple(value) if isinstance(value, list) else value
-        if key in kinds and not _fits(given[key], kinds[key]):
+        if key not in kinds:
+            raise UserError(f"expected settings of a {cls.__name__}, found {key!r}; is this of a newer minit2v?")
+        if not _fits(given[key], kinds[key]):
             expected = kinds[key].__name__ if isinstance(kinds[key], type) else kinds[key]
             raise UserError(f"{key}: expected {expected}, found {value!r}; is this a minit2v model?")
     return cls(**given)

@@ -1,7 +1,8 @@
 """A model of this library in the layouts of others: a folder that diffusers opens, or one of ModelScope's.
 
-Every tensor keeps its bits; only its name changes, and axes of length 1 at its end. Departures from the paper have no
-place in these layouts, so a model that uses one is refused. See `names` for the table.
+Every tensor keeps its bits; only its name changes, and axes of length 1 at its end (see `names`). What a layout has no
+place for but others can do without (frames, fps, guidance, …) goes into an entry "_minit2v", which others ignore. What
+they would compute otherwise is refused: departures from the paper, a codebook, a schedule that they do not have.
 """
 
 import json
@@ -11,17 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minit2v.checkpoints.layouts import FILES, FOLDERS, ROOTS
+from minit2v.checkpoints.config_files import ENTRY, PREDICTIONS, SCHEDULES, SPACINGS
+from minit2v.checkpoints.foreign import ROOTS
+from minit2v.checkpoints.layouts import FILES, FOLDERS, INDICES, RELEASED
 from minit2v.checkpoints.names import axes, names
+from minit2v.checkpoints.source import Source, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic
-from minit2v.presets import DiffusionConfig, Preset, UNetConfig
+from minit2v.networks.text import CLIP_TOKENS
+from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 
 DEPARTURES = ("frame_positions", "text_in_embedding", "scene_prior", "scale_shift")
 
 
 def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tensor]:
-    """The tensors of a module under the names and with the axes of a layout."""
+    """The tensors of a module under the names and with the axes of a layout. Raises UserError for departures."""
     if used := [name for name in DEPARTURES if getattr(module.config, name, False)]:
         raise UserError(f"expected a network as in the paper, found departures ({', '.join(used)}): {layout} has none")
     table, result = names(network, module, layout), OrderedDict()
@@ -34,20 +39,19 @@ def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tenso
     return result
 
 
-def export(folder: str | Path, layout: str, preset: Preset, unet: nn.Module, autoencoder: nn.Module,
-           text: nn.Module) -> Path:  # fmt: skip
-    """Write the folder; returns it. Raises UserError for a layout that is neither "diffusers" nor "modelscope", for a
-    folder that is not empty, and for a model with departures."""
-    folder, modules = check_target(folder), {"unet": unet, "autoencoder": autoencoder, "text": text}
-    if layout not in ("diffusers", "modelscope"):
-        raise UserError(f"expected diffusers or modelscope, found {layout!r}")
-    if preset.diffusion.snr_shift != 1:
-        raise UserError(f"expected a noise schedule that others know, found a shift by {preset.diffusion.snr_shift}")
-    if preset.text.words is not None:
-        raise UserError(f"expected CLIP's whole vocabulary, found {len(preset.text.words)} words, unknown to {layout}")
-    states = {name: tensors_for(name, module, layout) for name, module in modules.items()}
+def export(folder: str | Path, layout: str, preset: Preset, **networks: nn.Module) -> Path:
+    """Write a model as a folder of "diffusers" or "modelscope"; returns the folder.
+
+    Raises UserError for another layout, a folder that is not empty, and a model that the layout has no place for.
+    """
+    folder = check_target(folder)
+    if layout not in INDICES:
+        raise UserError(f"expected {' or '.join(INDICES)}, found {layout!r}")
+    check_preset(preset, layout)
+    states = {name: tensors_for(name, networks[name], layout) for name in RELEASED}
     write = _diffusers if layout == "diffusers" else _modelscope
-    write(folder, preset, states, text)
+    write(folder, preset, states, networks["text"])
+    _write_entry(folder, layout, preset)
     return folder
 
 
@@ -59,7 +63,65 @@ def check_target(folder: str | Path) -> Path:
     return folder
 
 
-def _diffusers(folder: Path, preset: Preset, states: dict, text: nn.Module) -> None:
+def check_preset(preset: Preset, layout: str) -> None:
+    """Raises UserError for settings that would make another video, or none, where others open the folder."""
+    if not isinstance(preset, ModelScopePreset):
+        found = f"found one of {preset.system}"
+        raise UserError(f"expected a model of {ModelScopePreset.system}, {found}; {layout} has no place for it, choose minit2v")
+    unet, text, diffusion, released = preset.unet, preset.text, preset.diffusion, DiffusionConfig()
+    # what the layout can hold -> whether the model has something else, and what
+    refused = {
+        "a gaussian autoencoder": (preset.autoencoder.bottleneck != "gaussian", preset.autoencoder.bottleneck),
+        "CLIP's whole vocabulary": (text.words is not None, f"{len(text.words or ())} words"),
+        "a schedule without a shift of its SNR": (diffusion.snr_shift != 1, diffusion.snr_shift),
+    }
+    if layout == "diffusers":
+        heads = unet.first_temporal_heads
+        refused["8 heads in the first temporal transformer"] = (heads != 8, heads)
+    else:
+        schedule = (diffusion.schedule, diffusion.beta_start, diffusion.beta_end)
+        refused |= {
+            "widths in whole multiples of the first": (any(c % unet.channels[0] for c in unet.channels), unet.channels),
+            "the released schedule": (schedule != (released.schedule, released.beta_start, released.beta_end), schedule),
+            "eps or x0 as prediction": (diffusion.prediction not in ("eps", "x0"), diffusion.prediction),
+            "no zero terminal SNR": (diffusion.zero_terminal_snr, "it"),
+            "the released timesteps": (sampled(diffusion) != sampled(released), sampled(diffusion)),
+            "gelu in the text tower": (text.activation != "gelu", text.activation),
+            "padding with id 0": (text.pad_token != 0, text.pad_token),
+            "no added tokens": (text.added_tokens != (), ", ".join(text.added_tokens)),
+        }
+    for expected, (other, found) in refused.items():
+        if other:
+            raise UserError(f"expected {expected}, found {found}: {layout} has no place for it; choose minit2v")
+
+
+def sampled(config: DiffusionConfig) -> tuple:
+    """The settings of a schedule that say how it is sampled."""
+    return config.spacing, config.steps_offset, config.ends_clean
+
+
+def _write_entry(folder: Path, layout: str, preset: Preset) -> None:
+    """Adds what a reader of the folder would not find out otherwise."""
+    written = json.loads(json.dumps(Source(folder).preset.to_dict()))
+    entry = difference(json.loads(json.dumps(preset.to_dict())), written)
+    index = folder / INDICES[layout]
+    _write_json(index, read_json(index) | {ENTRY: entry})
+
+
+def difference(values: dict, others: dict) -> dict:
+    """The nested settings whose values are not those of `others`."""
+    result = {}
+    for key, value in values.items():
+        other = others.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            if inner := difference(value, other):
+                result[key] = inner
+        elif value != other:
+            result[key] = value
+    return result
+
+
+def _diffusers(folder: Path, preset: ModelScopePreset, states: dict, text: nn.Module) -> None:
     from safetensors.torch import save_file
 
     stems = {"unet": "diffusion_pytorch_model", "autoencoder": "diffusion_pytorch_model", "text": "model"}
@@ -73,9 +135,9 @@ def _diffusers(folder: Path, preset: Preset, states: dict, text: nn.Module) -> N
     for place, content in {
         "unet/config.json": unet_json(preset),
         "vae/config.json": autoencoder_json(preset),
-        "text_encoder/config.json": text_json(preset, len(text.tokens.rows)),
+        "text_encoder/config.json": text_json(preset),
         "scheduler/scheduler_config.json": scheduler_json(preset.diffusion),
-        **tokenizer_json(text.tokens.bpe, preset.text.context_length),
+        **tokenizer_json(text.tokens, preset.text.context_length),
         "model_index.json": INDEX,
     }.items():
         _write_json(folder / place, content)
@@ -84,8 +146,8 @@ def _diffusers(folder: Path, preset: Preset, states: dict, text: nn.Module) -> N
         path.write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair, _ in merges), encoding="utf-8")
 
 
-def _modelscope(folder: Path, preset: Preset, states: dict, text: nn.Module) -> None:
-    """Its CLIP file has the text tower alone, not the image tower; and a last block of zeros, as its code runs all
+def _modelscope(folder: Path, preset: ModelScopePreset, states: dict, text: nn.Module) -> None:
+    """Its CLIP file has the text tower alone, without the image tower, and a last block of zeros, as its code runs all
     blocks but the last."""
     last = f"transformer.resblocks.{len(text.blocks) - 1}."
     after = f"transformer.resblocks.{len(text.blocks)}."
@@ -124,7 +186,7 @@ INDEX = {
 }
 
 
-def unet_json(preset: Preset) -> dict:
+def unet_json(preset: ModelScopePreset) -> dict:
     config: UNetConfig = preset.unet
     kinds = [("CrossAttn" if attention else "") for attention in config.attention]
     return {
@@ -138,7 +200,7 @@ def unet_json(preset: Preset) -> dict:
     }  # fmt: skip
 
 
-def autoencoder_json(preset: Preset) -> dict:
+def autoencoder_json(preset: ModelScopePreset) -> dict:
     config = preset.autoencoder
     levels = len(config.multipliers)
     return {
@@ -151,38 +213,44 @@ def autoencoder_json(preset: Preset) -> dict:
     }  # fmt: skip
 
 
-def text_json(preset: Preset, vocabulary: int) -> dict:
+def text_json(preset: ModelScopePreset) -> dict:
     config = preset.text
     return {
-        "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": "gelu",
+        "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": config.activation,
         "hidden_size": config.width, "intermediate_size": 4 * config.width, "layer_norm_eps": 1e-5,
         "max_position_embeddings": config.context_length, "num_attention_heads": config.heads,
         "num_hidden_layers": config.layers - config.skip_last, "projection_dim": config.embed_dim,
-        "vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1,
+        "vocab_size": CLIP_TOKENS + len(config.added_tokens), "pad_token_id": config.pad_token,
+        "bos_token_id": CLIP_TOKENS - 2, "eos_token_id": CLIP_TOKENS - 1,
     }  # fmt: skip
 
 
 def scheduler_json(config: DiffusionConfig) -> dict:
-    predictions = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+    theirs = lambda names, ours: next(their for their, our in names.items() if our == ours)
     return {
-        "_class_name": "DDIMScheduler", "num_train_timesteps": config.steps, "beta_schedule": config.schedule,
-        "beta_start": config.beta_start, "beta_end": config.beta_end, "clip_sample": False, "set_alpha_to_one": False,
-        "steps_offset": 1, "prediction_type": predictions[config.prediction], "timestep_spacing": config.spacing,
-        "rescale_betas_zero_snr": config.zero_terminal_snr,
+        "_class_name": "DDIMScheduler", "num_train_timesteps": config.timesteps,
+        "beta_schedule": theirs(SCHEDULES, config.schedule), "beta_start": config.beta_start,
+        "beta_end": config.beta_end, "trained_betas": None, "clip_sample": False, "thresholding": False,
+        "set_alpha_to_one": config.ends_clean, "steps_offset": config.steps_offset,
+        "prediction_type": theirs(PREDICTIONS, config.prediction),
+        "timestep_spacing": theirs(SPACINGS, config.spacing), "rescale_betas_zero_snr": config.zero_terminal_snr,
     }  # fmt: skip
 
 
-def tokenizer_json(bpe, length: int) -> dict:
-    """CLIP's vocabulary as transformers reads it; padding is "!", whose id is 0, as in the release."""
-    first, last = "<|startoftext|>", "<|endoftext|>"
+def tokenizer_json(tokens, length: int) -> dict:
+    """The vocabulary of a `Tokenizer` as transformers reads it. Padding is a token: "!" has id 0, as in the release."""
+    bpe, first, last = tokens.bpe, "<|startoftext|>", "<|endoftext|>"
     marks = {"<start_of_text>": first, "<end_of_text>": last}
-    special = {"bos_token": first, "eos_token": last, "unk_token": last, "pad_token": "!"}
+    vocabulary = {marks.get(piece, piece): i for piece, i in bpe.encoder.items()}
+    padding = next(text for text, i in {**vocabulary, **tokens.added}.items() if i == tokens.pad_token)
+    special = {"bos_token": first, "eos_token": last, "unk_token": last, "pad_token": padding}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, "do_lower_case": True}
-    return {
-        "tokenizer/vocab.json": {marks.get(piece, piece): i for piece, i in bpe.encoder.items()},
+    files = {
+        "tokenizer/vocab.json": vocabulary,
         "tokenizer/special_tokens_map.json": special,
         "tokenizer/tokenizer_config.json": settings | special,
     }
+    return files | ({"tokenizer/added_tokens.json": tokens.added} if tokens.added else {})
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -1,15 +1,14 @@
-"""Fetching one file from a place that the user names, and proving that it is the file that was meant.
+"""Fetching one file from an address that the user names, and proving that it is the right file.
 
-    URL ── in pieces of 1 MB ──>  beside FILE, unfinished  ── sha256 as asked? ──>  FILE
-                                                            └─ otherwise nothing is left
+    URL ── in pieces of 1 MB ──>  beside FILE, unfinished  ── sha256 as expected? ──>  FILE
+                                                            └─ otherwise nothing is kept
 
-The digest is the user's: whoever publishes a file of weights says it, or `sha256sum` does on a machine that is trusted.
-A digest that is right proves the contents, so the way there (a mirror, plain http) need not be trusted.
+The user gives the digest: the publisher of a file of weights states it, or `sha256sum` prints it on a trusted machine.
+A matching digest proves the contents, so the way there (a mirror, plain http) need not be trusted.
 
 Reference: SHA-256, FIPS 180-4.
 """
 
-import hashlib
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -17,26 +16,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, sha256
 
 SCHEMES = ("https", "http", "file")
 PIECE = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
-
-
-def sha256(path: str | Path) -> str:
-    """The digest of a file, 64 hexadecimal digits.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as empty:
-    ...     sha256(empty.name)[:16]
-    'e3b0c44298fc1c14'
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def verified(path: str | Path | None, expected: str | None, what: str) -> Path:
@@ -52,10 +36,10 @@ def verified(path: str | Path | None, expected: str | None, what: str) -> Path:
 
 
 def fetch(url: str, path: str | Path, digest: str) -> Path:
-    """Downloads `url` to `path` if its sha256 is `digest`, with a progress bar, and returns the path.
+    """Download `url` to `path` if its sha256 is `digest`, with a progress bar; returns the path.
 
-    A file that is there with that digest is left as it is. Raises UserError for another file of that name, a place
-    that cannot be reached, and contents of another digest; then nothing is left behind.
+    An existing file with that digest is left as it is. Raises UserError for another file of that name, an address that
+    cannot be reached, and contents with another digest; then nothing is left behind.
     """
     path, digest = Path(path), _digest(digest)
     if path.exists():
@@ -63,16 +47,14 @@ def fetch(url: str, path: str | Path, digest: str) -> Path:
     if url.partition("://")[0] not in SCHEMES:
         raise UserError(f"fetch: expected an address that begins with {', '.join(SCHEMES)} and ://, found {url!r}")
     pieces = _pieces(url)
-    first = next(pieces, b"")  # opens the address before anything is made on this side
+    piece = next(pieces, b"")  # opens the address before anything is written
     with atomic(path) as unfinished:
-        found = hashlib.sha256()
         with open(unfinished, "wb") as file:
-            while first:
-                file.write(first)
-                found.update(first)
-                first = next(pieces, b"")
-        if found.hexdigest() != digest:
-            raise UserError(f"fetch: expected sha256 {digest}, found {found.hexdigest()} at {url}; nothing was kept, "
+            while piece:
+                file.write(piece)
+                piece = next(pieces, b"")
+        if (found := sha256(unfinished)) != digest:
+            raise UserError(f"fetch: expected sha256 {digest}, found {found} at {url}; nothing was kept, "
                             "check the address and the digest")  # fmt: skip
     return path
 

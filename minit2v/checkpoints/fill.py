@@ -1,5 +1,6 @@
-"""Tensors of a file into a module that waits on the meta device, one at a time: one copy of the weights, no more."""
+"""Tensors of a file into a module on the meta device, one at a time: one copy of the weights, no more."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ MAPPED = 128 << 20  # bytes of a file that may count as memory beside the copies
 def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors, dtype: torch.dtype,
          device: str) -> nn.Module:  # fmt: skip
     """Put the tensors into the module, each cast on its way. `table`: our name -> its names in the file (see `names`).
-    Raises UserError for a tensor that is missing, left over, of another shape or not finite; then the module is of no
-    use."""
+    Raises UserError for a tensor that is missing, left over, of another shape or not finite; the module is then
+    incomplete."""
     state, copied = {}, 0
     small = sum(p.nbytes for p in module.state_dict().values()) < MAPPED  # copied: its file may be replaced meanwhile
     for key, value in matched(module, table, tensors):
@@ -35,15 +36,28 @@ def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tenso
     missing = next((name for name in sorted(wanted) if name not in tensors), None)
     if left or missing:
         found = f"found {left}, which is none of them" if left else f"found no {missing}"
-        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; get it again")
+        todo = "choose a file with the layers of this one, or get it again"
+        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; {todo}")
+    warned = False
     for key, parts in table.items():
         pieces = [tensors[part] for part in parts]
+        if any(eighth(piece.dtype) for piece in pieces):
+            if not warned:
+                kind = str(pieces[0].dtype).removeprefix("torch.")
+                warnings.warn(f"{tensors.path} holds {kind} numbers, of two or three digits: they are cast, which brings "
+                              "no digit back", stacklevel=6)  # fmt: skip
+            pieces, warned = [piece.float() for piece in pieces], True  # nothing else can be computed in them
         value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         yield key, _as_ours(value, expected[key], parts[0], tensors.path)
 
 
+def eighth(dtype: torch.dtype) -> bool:
+    """Whether it is a floating point type of 8 bits, as float8_e4m3fn."""
+    return dtype.is_floating_point and dtype.itemsize == 1
+
+
 def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
-    """The tensor with as many axes as ours has: layouts differ in axes of length 1 at the end."""
+    """The tensor with the axes of ours: layouts differ in axes of length 1 at the end."""
     trimmed = lambda shape: tuple(shape[: max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
     if trimmed(value.shape) != trimmed(ours.shape):
         shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
@@ -54,5 +68,5 @@ def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
 
 
 def finite(value: Tensor) -> bool:
-    """Whether all numbers are finite, told from the extremes: `isfinite` would need as much memory again."""
+    """Whether all numbers are finite, by the extremes: `isfinite` would need as much memory again."""
     return value.numel() == 0 or all(extreme.isfinite().item() for extreme in value.aminmax())

@@ -1,10 +1,10 @@
-"""A model folder of our own layout: one safetensors file a network, settings beside them.
+"""A model folder of our own layout: one safetensors file for each network, settings beside them.
 
     mini/config.json   unet.safetensors   autoencoder.safetensors   text.safetensors
 
-Files are written atomically (a temporary name, then a rename) and read strictly: a file that is damaged, cut short,
-foreign or of another preset is refused in one line with its name. safetensors files hold only numbers: reading one
-runs no code.
+The networks are those of the preset's system. Files are written atomically (a temporary name, then a rename) and read
+strictly: a file that is damaged, cut short, foreign or of another preset is refused in one line with its name.
+safetensors files hold only numbers: reading one runs no code.
 """
 
 import json
@@ -16,17 +16,17 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset
 
-NETWORKS = ("unet", "autoencoder", "text")  # the files of a model folder
-
 
 def read_preset(folder: Path) -> Preset:
-    """The settings of a model folder. Raises UserError if config.json is none."""
+    """The settings of a model folder. Raises UserError if its config.json is missing, damaged, or of another kind."""
     path = Path(folder) / "config.json"
     try:
         return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); get the model again") from None
 
 
@@ -37,7 +37,7 @@ def save_preset(folder: Path, preset: Preset) -> None:
 
 
 def save_module(module, path: Path, dtype=None) -> None:
-    """Write a module's state as safetensors; floating point tensors as `dtype` if given (float16 halves the file)."""
+    """Write a module's state as safetensors, with floating point tensors cast to `dtype` if it is given."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -47,9 +47,9 @@ def save_module(module, path: Path, dtype=None) -> None:
     with atomic(path) as unfinished:
         try:
             save_file(state, unfinished)
-        except SafetensorError as error:  # what a full disk is to safetensors
+        except SafetensorError as error:  # a full disk, for one
             raise OSError(str(error).splitlines()[0]) from None
-        unfinished.chmod(0o644)  # safetensors lets nobody else read
+        unfinished.chmod(0o644)  # safetensors makes it readable for its owner alone
 
 
 def load_into(module, path: Path):

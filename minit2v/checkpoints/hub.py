@@ -1,18 +1,23 @@
-"""Models of the Hugging Face hub: which of their files are read, and their download into its cache."""
+"""Models of the Hugging Face hub: which names are theirs, and their download into its cache."""
 
 import re
 from pathlib import Path
 
-from minit2v.checkpoints.folder import NETWORKS
-from minit2v.checkpoints.layouts import candidates
+from minit2v.checkpoints.layouts import needed
+from minit2v.checkpoints.reading import SUFFIXES
 from minit2v.errors import UserError
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def on_hub(name: str | Path) -> bool:
-    """Whether it names a model of the hub ("owner/name") and no folder here."""
-    return HUB_ID.fullmatch(str(name)) is not None and not Path(name).parent.is_dir()
+    """Whether a name can only be that of a model of the hub ("owner/name"): not of a file, nor of a place here.
+
+    >>> on_hub("ali-vilab/text-to-video-ms-1.7b"), on_hub("./owner/name"), on_hub("weights/unet.safetensors")
+    (True, False, False)
+    """
+    name = str(name)
+    return HUB_ID.fullmatch(name) is not None and not name.endswith((*SUFFIXES, ".json")) and not Path(name).parent.is_dir()
 
 
 def download(hub_id: str, half: bool) -> Path:
@@ -27,21 +32,6 @@ def download(hub_id: str, half: bool) -> Path:
             return Path(snapshot_download(hub_id, local_files_only=True))  # downloaded before; now offline
         except Exception:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-            raise UserError(f"could not get {hub_id} ({reason}); check the name and the connection") from None
+            raise UserError(f"found no folder {hub_id} here, and could not get a model of that name from the Hugging Face "
+                            f"hub ({reason}); check the name and the connection") from None  # fmt: skip
     return Path(snapshot_download(hub_id, allow_patterns=needed(files, half)))
-
-
-def needed(files: list[str], half: bool) -> list[str]:
-    """Which files of a released folder are read: one for each network (or its parts), and what describes them."""
-    layout = "modelscope" if "text2video_pytorch_model.pth" in files else "diffusers"
-    described = re.compile(r"(\w+/)?(config|model_index|configuration|scheduler_config)\.json")
-    chosen = [name for name in files if described.fullmatch(name)]
-    for network in NETWORKS:
-        best = next((name for name in candidates(layout, network, half) if name in files), None)
-        if best is None:
-            raise UserError(f"expected a text-to-video model, found no {network} in its files; choose another")
-        chosen.append(best)
-        if best.endswith(".json"):  # its parts, of the same precision
-            parts = [name for name in files if name.startswith(best.split("/")[0] + "/") and "-of-" in name]
-            chosen += [name for name in parts if (".fp16" in name) == (".fp16" in best)]
-    return chosen

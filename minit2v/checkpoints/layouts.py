@@ -1,23 +1,19 @@
-"""Which layout a folder or file of weights has, which file is which network, and what is said of it beside its tensors.
+"""The layouts of a model folder: which one it is, and which file is which network, from the names of its files alone.
 
-    minit2v       config.json  unet.safetensors  autoencoder.safetensors  text.safetensors
+    minit2v       config.json  and a file NETWORK.safetensors for each network of its system
     diffusers     model_index.json  unet/  vae/  text_encoder/  each with config.json and .safetensors or .bin
     modelscope    configuration.json  text2video_pytorch_model.pth  VQGAN_autoencoder.pth  open_clip_pytorch_model.bin
-                  a Stable Diffusion UNet, without temporal layers, may have either's names
 
-Unknown keys of config files are ignored: fine-tunes of this model carry many. Sizes: see `sizes`.
+So the same rules serve a folder on disk (`source`) and a model of the hub before its download (`hub`).
 """
 
-import json
 import re
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import PurePosixPath
 
-from minit2v.checkpoints.folder import read_preset
-from minit2v.checkpoints.reading import Tensors, inside, read
-from minit2v.checkpoints.sizes import CONFIGS
 from minit2v.errors import UserError
-from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset
+from minit2v.networks.registry import NETWORKS
+from minit2v.systems import SYSTEMS
 
 FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
 FILES = {  # of a ModelScope folder
@@ -25,168 +21,90 @@ FILES = {  # of a ModelScope folder
     "autoencoder": "VQGAN_autoencoder.pth",
     "text": "open_clip_pytorch_model.bin",
 }
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # of the files of a diffusers folder
-ROOTS = {  # where a network is in a whole Stable Diffusion checkpoint
-    "unet": "model.diffusion_model.",
-    "autoencoder": "first_stage_model.",
-    "text": "cond_stage_model.model.",
-}
-PREFIXES = ("module.", "diffusion_model.", "text_model.", "unet.")
-OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # autoencoder folders of 2023
-DROPPED = re.compile(r"visual\.|attn_mask$|logit_scale$|text_projection|.*position_ids$|loss\.")  # nothing here runs it
+INDICES = {"diffusers": "model_index.json", "modelscope": "configuration.json"}  # of a folder: what it is, in words
+RELEASED = tuple(FOLDERS)  # the networks that the layouts of others have a place for
+READ = ("", *(f"{folder}/" for folder in (*FOLDERS.values(), "tokenizer", "scheduler")))  # folders that are looked into
+DESCRIBED = re.compile(  # what is said of the networks beside their tensors
+    r"(config|configuration|model_index)\.json|(unet|vae|text_encoder)/config\.json|scheduler/scheduler_config\.json"
+    r"|tokenizer/(tokenizer_config|special_tokens_map|added_tokens|tokenizer)\.json"
+)
+STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
+WEIGHTS = re.compile(  # a whole file or the index of its parts, of a variant such as fp16, in a diffusers folder
+    rf"{STEM}(?:\.(?P<variant>\w+))?(?P<suffix>\.safetensors|\.bin)|{STEM}(?P<suffix_of_parts>\.safetensors|\.bin)"
+    r"\.index(?:\.(?P<variant_of_parts>\w+))?\.json"
+)
+PART = re.compile(rf"{STEM}(?:\.(?P<before>\w+))?-\d+-of-\d+(?:\.(?P<after>\w+))?(?:\.safetensors|\.bin)")
 
 
-def layout_of(folder: Path) -> str | None:
-    """ "minit2v", "diffusers", "modelscope", or None for a folder that is none of them."""
-    if (folder / "config.json").is_file() and (folder / "unet.safetensors").is_file():
+def layout_of(files: Collection[str]) -> str | None:
+    """ "minit2v", "diffusers", "modelscope", or None, from names relative to the folder."""
+    if "config.json" in files and any(f"{network}.safetensors" in files for network in NETWORKS):
         return "minit2v"
-    if (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file():
+    if "model_index.json" in files or any(f"{folder}/config.json" in files for folder in FOLDERS.values()):
         return "diffusers"
-    if (folder / FILES["unet"]).is_file():
+    if any(name in files for name in _modelscope(FILES["unet"])):
         return "modelscope"
     return None
 
 
-def candidates(layout: str, network: str, half: bool = False) -> list[str]:
-    """Where in a folder a network may be, best first: safetensors before pickles, one file before parts, and with
-    `half` the variant of half the size before the whole one."""
+def file_of(files: Collection[str], layout: str | None, network: str, half: bool) -> str | None:
+    """The file of a network; None if there is none. In a diffusers folder safetensors go before pickles; then the order
+    is no variant, fp16, bf16, or with `half` fp16, bf16, no variant. Other variants (non_ema, …) come last."""
     if layout == "minit2v":
-        return [f"{network}.safetensors"]
-    if layout == "modelscope":
-        stem = Path(FILES[network])
-        return [stem.with_suffix(".safetensors").name, stem.name]
-    names, variants = [], (".fp16", "") if half else ("", ".fp16")
-    for suffix in (".safetensors", ".bin"):
-        for variant in variants:
-            for stem in STEMS:
-                names += [f"{stem}{variant}{suffix}", f"{stem}{suffix}.index{variant}.json"]
-    return [f"{FOLDERS[network]}/{name}" for name in names]
-
-
-def file_of(folder: Path, network: str, half: bool = False) -> Path:
-    """The file of a network, the best of `candidates`. Raises UserError if there is none, or a link leads away."""
-    choices = candidates(layout_of(folder) or "diffusers", network, half)
-    for name in choices:
-        if (folder / name).is_file():
-            return inside(folder, folder / name)
-    raise UserError(f"expected the {network} in {folder}, found no {choices[0]} or like it; get the model again")
-
-
-def tensors_of(path: Path, network: str) -> tuple[Tensors, str]:
-    """The tensors of a network in a file that may hold more, without prefixes, and their layout. Raises UserError."""
-    tensors = read(path)
-    root = ROOTS[network]
-    if any(root in name for name in tensors):
-        tensors = tensors.renamed(lambda name: name.split(root, 1)[1] if root in name else None)
-    tensors = tensors.renamed(lambda name: None if DROPPED.match(bare(name)) else bare(name))
-    for layout, beginning in MARKS[network].items():
-        if any(name.startswith(beginning) for name in tensors):
-            break
+        names = [f"{network}.safetensors"]
+    elif layout == "modelscope":
+        names = _modelscope(FILES[network])
     else:
-        found = ", ".join(list(tensors)[:3]) or "nothing"
-        raise UserError(f"{path}: expected tensors of the {network}, found {found}; is it another network's file?")
-    if network == "unet" and layout == "modelscope" and not any("temopral_conv" in name for name in tensors):
-        tensors = tensors.renamed(_as_if_temporal)
-    if network == "autoencoder":
-        tensors = tensors.renamed(lambda name: ".".join(OLD.get(part, part) for part in name.split(".")))
-    return tensors, layout
+        folder = FOLDERS[network] + "/"
+        ranked = {name: _rank(name.removeprefix(folder), half) for name in sorted(files) if name.startswith(folder)}
+        names = sorted((name for name in ranked if ranked[name]), key=ranked.get)
+    return next((name for name in names if name in files), None)
 
 
-MARKS = {  # how some names begin
-    "unet": {"minit2v": "down.", "diffusers": "down_blocks.", "modelscope": "input_blocks."},
-    "autoencoder": {"minit2v": "encoder.levels.", "diffusers": "encoder.down_blocks.", "modelscope": "encoder.down."},
-    "text": {"minit2v": "blocks.", "diffusers": "encoder.layers.", "modelscope": "transformer.resblocks."},
-}
+def needed(files: Collection[str], half: bool) -> list[str]:
+    """Which files of a folder are read: one for each network (or its parts), and what is said of them. Raises UserError
+    if a network is missing."""
+    layout = layout_of(files)
+    chosen = [name for name in files if DESCRIBED.fullmatch(name)]
+    for network in _networks(files) if layout == "minit2v" else RELEASED:
+        best = file_of(files, layout, network, half)
+        if best is None:
+            raise UserError(f"expected a text-to-video model, found no {network} in its files; choose another")
+        chosen.append(best)
+        if best.endswith(".json"):
+            chosen += parts_of(files, best)
+    return chosen
 
 
-def bare(name: str) -> str:
-    """A name without what training programs put before it."""
-    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
-        name = name.removeprefix(prefix)
-    return name
+def _networks(files: Collection[str]) -> tuple[str, ...]:
+    """The networks of a folder of ours, from names alone: those of the system of which the largest share is there."""
+    share = lambda row: sum(f"{network}.safetensors" in files for network in row.networks) / len(row.networks)
+    return max(SYSTEMS.values(), key=share).networks
 
 
-def _as_if_temporal(name: str) -> str:
-    """Stable Diffusion counts what a block has; without temporal layers the numbers behind them are one lower."""
-    name = re.sub(r"^middle_block\.2\.", "middle_block.3.", name)
-    return re.sub(r"^(output_blocks\.\d+)\.2\.conv\.", r"\1.3.conv.", name)
+def variant_of(file: str) -> str | None:
+    """The variant that a file of a diffusers folder is of, as "fp16" or "non_ema"."""
+    found = WEIGHTS.fullmatch(PurePosixPath(file).name)
+    return found and (found["variant"] or found["variant_of_parts"])
 
 
-def settings_of(path: Path, network: str) -> dict:
-    """What a folder, or the folder of a file, says of a network beside its tensors; {} if it says nothing. Raises
-    UserError if damaged."""
-    if path.is_file():
-        beside = (path.parent / "config.json", path.parent / "configuration.json")
-        found = next((file for file in beside if file.is_file()), path)
-    elif layout_of(path) == "modelscope":
-        found = path / "configuration.json"
-    else:
-        found = path / FOLDERS[network] / "config.json"
-    try:
-        content = json.loads(found.read_text(encoding="utf-8")) if found.is_file() and found != path else {}
-        content = content.get("model", {}).get("model_cfg", content) if found.name == "configuration.json" else content
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{found} is damaged ({str(error)[:80]}); get it again") from None
-    return content if isinstance(content, dict) else {}
+def parts_of(files: Collection[str], index: str) -> list[str]:
+    """The files that an index in a diffusers folder may name, from names alone: all parts of its variant."""
+    folder, variant = str(PurePosixPath(index).parent), variant_of(index)
+    parts = {name: PART.fullmatch(name.removeprefix(folder + "/")) for name in files}
+    return [name for name, part in parts.items() if part and (part["before"] or part["after"]) == variant]
 
 
-def diffusion_config(folder: Path) -> DiffusionConfig:
-    """The noise schedule that scheduler/scheduler_config.json names; the release's where there is none."""
-    path, released = folder / "scheduler" / "scheduler_config.json", DiffusionConfig()
-    if not path.is_file():
-        return released
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from None
-    predictions = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-    return replace(
-        released,
-        timesteps=found.get("num_train_timesteps", released.timesteps),
-        schedule=found.get("beta_schedule", released.schedule),
-        beta_start=found.get("beta_start", released.beta_start),
-        beta_end=found.get("beta_end", released.beta_end),
-        prediction=predictions.get(found.get("prediction_type"), released.prediction),
-        zero_terminal_snr=bool(found.get("rescale_betas_zero_snr")),
-        spacing=found.get("timestep_spacing") or released.spacing,
-    )
+def _modelscope(name: str) -> list[str]:
+    return [str(PurePosixPath(name).with_suffix(".safetensors")), name]
 
 
-def preset_of(folder: Path) -> Preset:
-    """The settings of a folder: ours says all; of a released one the sizes come from its tensors, the rest from its
-    config files or the release."""
-    if layout_of(folder) == "minit2v":
-        return read_preset(folder)
-    configs = {}
-    for network, config_of in CONFIGS.items():
-        path = file_of(folder, network)
-        configs[network] = network_config(path, network, settings_of(folder, network))
-    sample = settings_of(folder, "unet").get("sample_size") if layout_of(folder) == "diffusers" else None
-    size = sample * configs["autoencoder"].factor if isinstance(sample, int) else 256
-    return ModelScopePreset(name=folder.name, diffusion=diffusion_config(folder), height=size, width=size, **configs)
-
-
-def networks_in(path: Path) -> dict:
-    """The sizes of each network that is in a file. Raises UserError if there is none, or the file is damaged."""
-    names, found = list(read(path)), {}
-    for network in CONFIGS:
-        inside_root = [name.split(ROOTS[network], 1)[1] for name in names if ROOTS[network] in name]
-        bares = [bare(name) for name in inside_root or names]
-        if any(name.startswith(beginning) for name in bares for beginning in MARKS[network].values()):
-            found[network] = network_config(path, network, settings_of(path, network))
+def _rank(name: str, half: bool) -> tuple | None:
+    """A file's place in the order of `file_of`; None if it holds no weights."""
+    found = WEIGHTS.fullmatch(name)
     if not found:
-        raise UserError(f"{path}: expected a UNet, an autoencoder or a text tower, found {', '.join(names[:3])}")
-    return found
-
-
-def network_config(path: Path, network: str, settings: dict):
-    """The sizes of the network in a file. Raises UserError where they cannot be told."""
-    tensors, layout = tensors_of(path, network)
-    if layout == "minit2v":
-        return getattr(read_preset(path.parent), network)
-    try:
-        return CONFIGS[network](tensors, layout, settings)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected a whole {network}, found parts of one (no {error}); get it again"
-        ) from None
+        return None
+    variant, suffix = found["variant"] or found["variant_of_parts"], found["suffix"] or found["suffix_of_parts"]
+    order = ("fp16", "bf16", None) if half else (None, "fp16", "bf16")
+    place = order.index(variant) if variant in order else len(order)
+    return place == len(order), suffix != ".safetensors", place, name.endswith(".json")

@@ -1,14 +1,14 @@
-"""One table of names: every tensor of the three networks, here and in the two layouts in which they are released.
+"""One table of names: every tensor of the three networks, here and in the two layouts that they are released in.
 
     down.1.blocks.0.temporal_conv.convs.2.weight             ours
     down_blocks.1.temp_convs.0.conv3.3.weight                diffusers
     input_blocks.4.0.temopral_conv.conv3.3.weight            ModelScope (the typing mistake is in the file)
 
 A name is a *place* (which block) and what is *inside* it. A row is (ours, diffusers, ModelScope); numbers in braces are
-those of the place, or computed from them (`numbers`). The table is read in both directions: `names` makes every
-released name of a network, so the inverse is a dictionary turned round. `a|b|c` are the thirds of one tensor.
+those of the place, or computed from them (`numbers`). `names` gives the released name of each tensor of a network, and
+serves both directions: the inverse is the dictionary turned round. `a|b|c` are the thirds of one tensor.
 
-Checked against the public implementations, tensor by tensor, in tests/test_released.py.
+Checked against the public implementations, tensor by tensor, in tests/test_checkpoints_parity.py.
 """
 
 import re
@@ -106,14 +106,16 @@ WORDS = {"side": "encoder|decoder", "kind": "weight|bias"}  # what stands in bra
 def names(network: str, module: nn.Module, layout: str) -> dict[str, tuple[str, ...]]:
     """Our name of every tensor of a module -> its name in a layout; three names where it is stored in thirds.
 
-    `network` is "unet", "autoencoder" or "text". The module may be on the meta device.
+    Layouts other than "minit2v" have "unet", "autoencoder" and "text" only. The module may be on the meta device.
     """
+    if layout == "minit2v":
+        return {key: (key,) for key in module.state_dict()}
     column = LAYOUTS.index(layout)
     return {key: _names(network, key, module.config, column) for key in module.state_dict()}
 
 
 def axes(network: str, key: str, layout: str, ours: int) -> int:
-    """How many axes a tensor has in a layout, of which ours has that many."""
+    """How many axes a tensor has in a layout that has `ours` here."""
     for which, pattern, counts in AXES:
         if which == network and re.search(pattern, key):
             return counts[LAYOUTS.index(layout)]
@@ -147,7 +149,7 @@ def _pattern(ours: str) -> re.Pattern:
 
 
 def numbers(place: dict[str, str], config) -> dict:
-    """The numbers of a place, and those that ModelScope's flat lists make of them."""
+    """The numbers of a place, and the places of ModelScope's flat lists that follow from them."""
     values = {name: int(text) if text.isdigit() else text for name, text in place.items()}
     if "l" not in values:
         return values

@@ -1,4 +1,4 @@
-"""Files of weights that somebody else made, read without running anything that is in them.
+"""Reading files of weights that somebody else made, without running anything in them.
 
     .safetensors             numbers and names only
     .bin .pth .pt .ckpt      a zip of numbers and a pickle that says how they belong together
@@ -8,9 +8,9 @@ own `weights_only` reader; a whole training checkpoint, which that reader refuse
 (see `inert`). Tensors are mapped from the file: nothing is in memory until it is used.
 """
 
-import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -21,29 +21,37 @@ from torch import Tensor
 
 from minit2v.checkpoints.inert import InertPickle
 from minit2v.errors import UserError
+from minit2v.files import sha256
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
     "VQGAN_autoencoder.pth": {5_214_865_159: "88ecb782", 2_607_657_443: "930e9865"},
 }
 LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim anything
+POINTER = b"version https://git-lfs"  # how the file begins that git-lfs keeps in the place of a large one
+# keys under which training programs keep weights beside other things; averages of the weights are the better ones
+AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
+
+Get = Callable[[str], Tensor]
 
 
 class Tensors(Mapping):
     """The tensors of one or several files: names and shapes at once, a tensor when it is asked for, mapped from disk.
 
-    Pages of a mapped file count as memory once they are read, and stay until its last tensor is gone: `forget` lets go
-    of the mapping, so that the next tensor is read from a new one.
+    Pages of a mapped file count as memory from their first use until the last tensor of the mapping is gone. `forget`
+    drops the mapping; the next tensor comes from a new one.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Callable[[str], Tensor], path: Path,
+    def __init__(self, shapes: dict[str, tuple[int, ...]], get: Get, path: Path,
                  forget: Callable[[], None] = lambda: None):  # fmt: skip
         self.shapes, self.get_tensor, self.path, self.forget = shapes, get, path, forget
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
             raise KeyError(name)
-        return self.get_tensor(name)
+        with torch.device("cpu"):  # whatever torch's default device is
+            return self.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -51,31 +59,27 @@ class Tensors(Mapping):
     def __len__(self) -> int:
         return len(self.shapes)
 
+    def under(self, names: dict[str, str]) -> "Tensors":
+        """Tensors under other names: new name -> name here. All others are left out."""
+        shapes = {new: self.shapes[name] for new, name in names.items()}
+        return Tensors(shapes, lambda new: self.get_tensor(names[new]), self.path, self.forget)
+
     def renamed(self, rename: Callable[[str], str | None]) -> "Tensors":
-        """The same tensors under other names; those whose new name is None are left out."""
-        old = {new: name for name in self.shapes if (new := rename(name)) is not None}
-        shapes = {new: self.shapes[name] for new, name in old.items()}
-        return Tensors(shapes, lambda new: self.get_tensor(old[new]), self.path, self.forget)
+        """All tensors under other names, except those whose new name is None."""
+        return self.under({new: name for name in self.shapes if (new := rename(name)) is not None})
 
-
-def reopened(open_file: Callable[[], Callable[[str], Tensor]]) -> tuple[Callable, Callable]:
-    """(get, forget) of a file that is opened when it is needed, and again after it was forgotten; an opened file gives
-    the tensor of a name."""
-    opened = []
-
-    def get(name: str) -> Tensor:
-        if not opened:
-            opened.append(open_file())
-        return opened[0](name)
-
-    return get, opened.clear
+    def cut(self, name: str, rows: int) -> "Tensors":
+        """The same tensors, of which one keeps only its first rows."""
+        shapes = self.shapes | {name: (rows, *self.shapes[name][1:])}
+        get = lambda asked: self.get_tensor(asked)[:rows] if asked == name else self.get_tensor(asked)
+        return Tensors(shapes, get, self.path, self.forget)
 
 
 def read(path: str | Path) -> Tensors:
     """The tensors of a file, or of all the files that an index (`….index.json`, `….index.fp16.json`) names.
 
-    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, or that
-    holds anything but tensors.
+    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, a pointer to
+    another file, or that holds anything but tensors.
     """
     path = Path(path)
     try:
@@ -83,11 +87,12 @@ def read(path: str | Path) -> Tensors:
             return _sharded(path)
         if not path.is_file():
             raise UserError(f"{path} does not exist; expected a file of weights there")
+        _refuse_pointer(path)
         _check_known(path)
         if path.suffix == ".safetensors":
-            return _safetensors(path)
+            return _mapped(path, _safetensors)
         if path.suffix in SUFFIXES:
-            return _pickled(path)
+            return _mapped(path, _pickled)
     except UserError:
         raise
     except Exception as error:  # a broken file can make any reader raise anything
@@ -96,39 +101,62 @@ def read(path: str | Path) -> Tensors:
     raise UserError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}, found {path.suffix or 'none'}")
 
 
-def _safetensors(path: Path) -> Tensors:
+def _mapped(path: Path, open_file: Callable[[Path], tuple[dict[str, tuple[int, ...]], Get]]) -> Tensors:
+    """Tensors of a file that is opened once, and again only after `forget`."""
+    shapes, get = open_file(path)
+    opened = [get]
+
+    def get_tensor(name: str) -> Tensor:
+        if not opened:
+            opened.append(open_file(path)[1])
+        return opened[0](name)
+
+    return Tensors(shapes, get_tensor, path, opened.clear)
+
+
+def _safetensors(path: Path) -> tuple[dict[str, tuple[int, ...]], Get]:
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:  # checks that every tensor lies inside the file
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    get, forget = reopened(lambda: safe_open(path, "pt").get_tensor)
-    return Tensors(shapes, get, path, forget)
+    file = safe_open(path, "pt")  # checks that every tensor lies inside the file
+    return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor
 
 
-def _pickled(path: Path) -> Tensors:
+def _pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], Get]:
     _check_zip(path)
-    tensors = _unpickled(path)
-    for name, value in tensors.items():
-        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
-            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
-    get, forget = reopened(lambda: _unpickled(path).__getitem__)
-    return Tensors({name: tuple(value.shape) for name, value in tensors.items()}, get, path, forget)
-
-
-def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:  # it names a class that PyTorch does not trust
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=InertPickle)
-    for wrapper in ("state_dict", "model", "module"):  # training checkpoints keep other things beside the weights
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}; is it a model?")
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    tensors, averaged = _unwrapped(content)
     if not tensors:
         raise UserError(f"{path}: expected a dictionary of tensors, found none in it; is it a model?")
-    return tensors
+    if averaged:
+        warnings.warn(f"{path} holds averaged weights ({averaged!r}): they are used, not the last ones", stacklevel=5)
+    for name, value in tensors.items():
+        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
+            raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
+    return {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
+
+
+def _unwrapped(content: object) -> tuple[dict[str, Tensor], str | None]:
+    """(weights by name, the key of averaged ones if these are averaged) of what a pickle holds."""
+    if not isinstance(content, dict):
+        return {}, None
+    plain = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    for key in WRAPPERS:
+        found, averaged = _unwrapped(content.get(key))
+        if found:
+            plain = found
+            break
+    else:
+        averaged = None
+    for key in AVERAGED:
+        found, _ = _unwrapped(content.get(key))
+        if 2 * len(found) > len(plain):  # else they are something about the averages, as how many steps they span
+            return found, key
+    return plain, averaged
 
 
 def _check_zip(path: Path) -> None:
@@ -176,8 +204,14 @@ def inside(folder: Path, path: Path) -> Path:
     return path
 
 
+def _refuse_pointer(path: Path) -> None:
+    size = path.stat().st_size
+    if size < 1024 and path.read_bytes().startswith(POINTER):
+        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the weights; run git lfs pull in its folder")
+
+
 def _check_known(path: Path) -> None:
-    """Compare the checksum of a file of which it has been published. Raises UserError if it differs."""
+    """Compare a file with its published checksum, where there is one. Raises UserError if it differs."""
     status = path.stat()
     published = KNOWN.get(path.name, {}).get(status.st_size)
     if published:
@@ -189,8 +223,4 @@ def _check_known(path: Path) -> None:
 @cache
 def _sha256(path: Path, size: int, changed: float) -> str:
     """Of a file; read again only if it has changed."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 24):
-            digest.update(part)
-    return digest.hexdigest()
+    return sha256(path)

@@ -1,83 +1,80 @@
-"""The sizes of the three networks, told from the names and shapes of their tensors.
+"""The sizes of the three networks of a released folder, from the names and shapes of their tensors.
 
-So a file without its config.json loads too. Only what no tensor tells (the width of a head, the groups of a norm, the
-scale of latents) is read from there, and else is the release's.
+So a file loads without its config.json too. Only what no tensor tells (the width of a head, the groups of a norm, the
+scale of latents, …) comes from config files (see `config_files`) or is the release's.
 """
 
 import re
 
-from minit2v.checkpoints.reading import Tensors
 from minit2v.presets import AutoencoderConfig, TextConfig, UNetConfig
 
+Shapes = dict[str, tuple[int, ...]]
 
-def unet_config(tensors: Tensors, layout: str, settings: dict) -> UNetConfig:
-    """The sizes of a UNet. `settings`: what config.json or configuration.json says. Raises UserError, KeyError."""
-    shapes = tensors.shapes
+
+def unet_config(shapes: Shapes, layout: str, settings: dict) -> UNetConfig:
+    """The configuration of a UNet. `settings`: the fields that config files tell. Raises KeyError, ValueError, …, where
+    tensors are missing."""
     if layout == "diffusers":
         levels = 1 + _largest(shapes, r"down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
         layers = 1 + _largest(shapes, r"down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
         block = [f"down_blocks.{level}.resnets.0.conv2.weight" for level in range(levels)]
         attention = [f"down_blocks.{level}.attentions.0.norm.weight" for level in range(levels)]
-        middle = "mid_block.attentions.0"
-        first = "transformer_in.proj_in.weight"
+        conv_in, middle, first = "conv_in.weight", "mid_block.attentions.0", "transformer_in.proj_in.weight"
     else:
         halvings = sorted(int(n) for name in shapes for n in re.findall(r"^input_blocks\.(\d+)\.op\.weight", name))
         layers = halvings[0] - 1 if halvings else _largest(shapes, r"input_blocks\.(\d+)\.0\.in_layers\.0\.weight")
         levels = len(halvings) + 1
         block = [f"input_blocks.{level * (layers + 1) + 1}.0.out_layers.3.weight" for level in range(levels)]
         attention = [f"input_blocks.{level * (layers + 1) + 1}.1.norm.weight" for level in range(levels)]
-        middle = "middle_block.1"
-        first = "input_blocks.0.1.proj_in.weight"
-    head_dim = settings.get("attention_head_dim", settings.get("unet_head_dim", 64))
-    head_dim = head_dim if isinstance(head_dim, int) else 64
-    inner = shapes[first][0] if first in shapes else 8 * head_dim
+        conv_in, middle, first = "input_blocks.0.0.weight", "middle_block.1", "input_blocks.0.1.proj_in.weight"
     return UNetConfig(
-        in_channels=shapes["conv_in.weight" if layout == "diffusers" else "input_blocks.0.0.weight"][1],
+        in_channels=shapes[conv_in][1],
         channels=tuple(shapes[name][0] for name in block),
         attention=tuple(name in shapes for name in attention),
         layers_per_level=layers,
-        head_dim=head_dim,
-        first_temporal_heads=inner // head_dim,
+        first_temporal_heads=shapes[first][0] // settings["head_dim"] if first in shapes else 8,
         context_dim=shapes[f"{middle}.transformer_blocks.0.attn2.to_k.weight"][1],
-        norm_groups=settings.get("norm_num_groups") or 32,
+        **settings,
     )
 
 
-def autoencoder_config(tensors: Tensors, layout: str, settings: dict) -> AutoencoderConfig:
-    """The sizes of an autoencoder; see `unet_config`."""
-    shapes, blocks, block = tensors.shapes, "encoder.down", "block"
-    if layout == "diffusers":
-        blocks, block = "encoder.down_blocks", "resnets"
+def autoencoder_config(shapes: Shapes, layout: str, settings: dict) -> AutoencoderConfig:
+    """The configuration of an autoencoder; see `unet_config`."""
+    blocks, block = ("encoder.down_blocks", "resnets") if layout == "diffusers" else ("encoder.down", "block")
     levels = 1 + _largest(shapes, rf"{blocks}\.(\d+)\.{block}\.0\.conv1\.weight")
     widths = [shapes[f"{blocks}.{level}.{block}.0.conv2.weight"][0] for level in range(levels)]
+    first = shapes["encoder.conv_in.weight"][0]
     return AutoencoderConfig(
-        channels=shapes["encoder.conv_in.weight"][0],
-        multipliers=tuple(width // shapes["encoder.conv_in.weight"][0] for width in widths),
+        channels=first,
+        multipliers=tuple(width // first for width in widths),
         layers_per_level=1 + _largest(shapes, rf"{blocks}\.0\.{block}\.(\d+)\.conv1\.weight"),
         latent_channels=shapes["post_quant_conv.weight"][0],
-        norm_groups=settings.get("norm_num_groups") or 32,
         mid_attention=any(".mid_block.attentions.0." in name or ".mid.attn_1." in name for name in shapes),
-        scale_factor=settings.get("scaling_factor") or 0.18215,
+        **settings,
     )
 
 
-def text_config(tensors: Tensors, layout: str, settings: dict) -> TextConfig:
-    """The sizes of a text tower; see `unet_config`. All its blocks are run but the 24th of ViT-H-14, which released
-    folders of diffusers lack and files of open_clip have."""
-    shapes = tensors.shapes
+def text_config(shapes: Shapes, layout: str, settings: dict) -> TextConfig:
+    """The configuration of a text tower; see `unet_config`. Without a config file that says how many blocks are run, all
+    are but the last of open_clip's files and the 24th of ViT-H-14, which released folders of diffusers lack."""
     block = "encoder.layers" if layout == "diffusers" else "transformer.resblocks"
-    positions = "embeddings.position_embedding.weight" if layout == "diffusers" else "positional_embedding"
-    length, width = shapes[positions]
+    length, width = shapes[positions_of(layout)]
     layers = 1 + _largest(shapes, rf"{block}\.(\d+)\.")
     skipped = int(layout == "modelscope" or layers == 24)
-    return TextConfig(
-        context_length=length,
-        width=width,
-        heads=settings.get("num_attention_heads") or max(1, width // 64),
-        layers=layers,
-        skip_last=skipped,
-        embed_dim=settings.get("projection_dim") or width,
-    )
+    if "layers" in settings:
+        layers, skipped = min(settings["layers"], layers), 0
+    sizes = {"heads": max(1, width // 64), "embed_dim": width} | settings
+    return TextConfig(**sizes | {"context_length": length, "width": width, "layers": layers, "skip_last": skipped})
+
+
+def positions_of(layout: str) -> str:
+    """The name of the embedding of positions (n, d) of a text tower."""
+    return "embeddings.position_embedding.weight" if layout == "diffusers" else "positional_embedding"
+
+
+def tokens_of(layout: str) -> str:
+    """The name of the embedding of tokens (rows, d) of a text tower."""
+    return "embeddings.token_embedding.weight" if layout == "diffusers" else "token_embedding.weight"
 
 
 def _largest(names, pattern: str) -> int:

@@ -10,8 +10,8 @@ frames (n 3 H W)                                                  frames (n 3 H 
          middle ──> bottleneck ──> latents (n c H/8 W/8) ──> middle
 ```
 
-The paper calls it VQGAN; its released weights are the KL autoencoder of Stable Diffusion, which has no
-codebook. Both bottlenecks can be had: `Gaussian` (what the released weights use) and `Codebook`; see `bottleneck`.
+The paper calls it VQGAN, but its released weights are Stable Diffusion's KL autoencoder, which has no codebook. Both
+bottlenecks are here: `Gaussian` (released) and `Codebook`; see `bottleneck`.
 
 References: VQGAN, Esser et al. 2021 (arXiv:2012.09841), section 3.1; latent diffusion, Rombach et al. 2022
 (arXiv:2112.10752), section 3.1 and appendix G; ModelScopeT2V, Wang et al. 2023 (arXiv:2308.06571), section 3.1.
@@ -70,17 +70,17 @@ def middle(channels: int, config: AutoencoderConfig) -> nn.Sequential:
 
 
 def halve(channels: int) -> nn.Sequential:
-    """(n c h w) -> (n c h/2 w/2). Pads right and below only, as released; the UNet pads all four sides."""
+    """(n c h w) -> (n c h/2 w/2). Pads only right and below, as released; the UNet pads all four sides."""
     return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
 
 
 def double(channels: int) -> nn.Sequential:
-    """(n c h w) -> (n c 2h 2w): repeat each pixel, then a convolution smooths the repetition."""
+    """(n c h w) -> (n c 2h 2w): repeats each pixel, then smooths by a convolution."""
     return nn.Sequential(nn.Upsample(scale_factor=2.0), nn.Conv2d(channels, channels, 3, padding=1))
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, then the step to the next one (`resample`)."""
+    """The residual blocks of one resolution, then the layer to the next resolution (`resample`)."""
 
     def __init__(self, c_in: int, c_out: int, blocks: int, groups: int, resample: nn.Module):
         super().__init__()
@@ -93,7 +93,7 @@ class Level(nn.Module):
 
 
 def levels(widths: list[int], blocks: int, groups: int, resample) -> nn.Sequential:
-    """One `Level` per width, with `resample(width)` after each but the last."""
+    """One `Level` per width, each followed by `resample(width)` except the last."""
     c_in, steps = [widths[0], *widths], [*map(resample, widths[:-1]), nn.Identity()]
     return nn.Sequential(*(Level(a, b, blocks, groups, step) for a, b, step in zip(c_in, widths, steps)))
 
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (n c_in h w) -> frames (n 3 H W). One block a level more than the encoder, as released."""
+    """Latents (n c_in h w) -> frames (n 3 H W). Each level has one block more than the encoder's, as released."""
 
     def __init__(self, config: AutoencoderConfig, c_in: int):
         super().__init__()
@@ -135,8 +135,8 @@ class Decoder(nn.Module):
 class VQGAN(nn.Module):
     """Encoder, bottleneck and decoder.
 
-    The latents come out unscaled: who trains or samples a diffusion model multiplies them by
-    `config.scale_factor` (0.18215 in the released model), so that their standard deviation is about 1.
+    Latents are unscaled: a diffusion model works on latents times `config.scale_factor` (released 0.18215), whose
+    standard deviation is about 1.
 
     >>> model = VQGAN(AutoencoderConfig(channels=8, norm_groups=4))
     >>> model.encode(torch.zeros(2, 3, 64, 64)).shape
@@ -146,7 +146,7 @@ class VQGAN(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         if config.bottleneck not in ("gaussian", "codebook"):
-            raise UserError(f'bottleneck must be "gaussian" or "codebook", not "{config.bottleneck}"')
+            raise UserError(f"bottleneck: expected gaussian or codebook, found {config.bottleneck!r}")
         self.config, c = config, config.latent_channels
         gaussian = config.bottleneck == "gaussian"
         features = 2 * c if gaussian else c  # a mean and a log-variance each, or the vector itself
@@ -157,7 +157,7 @@ class VQGAN(nn.Module):
         self.decoder = Decoder(config, c)
 
     def encode(self, frames: Tensor, sample: torch.Generator | None = None) -> Tensor:
-        """Frames (n 3 H W) in [-1, 1] -> latents (n c h w): the mean, or with a generator a sample.
+        """Encode frames (n 3 H W) in [-1, 1] to latents (n c h w): the mean, or with a generator a sample.
 
         Raises UserError when H or W is not a multiple of `config.factor` (8 in the released model).
         """
@@ -165,14 +165,14 @@ class VQGAN(nn.Module):
         return self.bottleneck.mode(features) if sample is None else self.bottleneck.sample(features, sample)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (n c h w), or the codes nearest to them -> frames (n 3 H W), not clipped."""
+        """Decode latents (n c h w), with a codebook their nearest codes, to frames (n 3 H W), which are not clipped."""
         c = self.config.latent_channels
         if latents.ndim != 4 or latents.shape[1] != c:
             raise UserError(f"expected latents (n, {c}, h, w), got {tuple(latents.shape)}")
         return self.reconstruct(self.bottleneck.quantize(latents))
 
     def forward(self, frames: Tensor, noise: Tensor | None = None):
-        """One training pass: -> reconstruction (n 3 H W), bottleneck loss, figures to report.
+        """One training pass: reconstruction (n 3 H W), bottleneck loss, figures to report.
 
         `noise` (n c h w), standard normal, samples the Gaussian; without it the mean is used.
         """
@@ -180,12 +180,12 @@ class VQGAN(nn.Module):
         return self.reconstruct(latents), loss, report
 
     def features(self, frames: Tensor) -> Tensor:
-        """What the bottleneck receives: moments (n 2c h w), or the vectors (n c h w) of a codebook."""
+        """The input of the bottleneck: moments (n 2c h w), or vectors (n c h w) for a codebook."""
         factor = self.config.factor
         if frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[2] % factor or frames.shape[3] % factor:
             wanted = f"frames (n, 3, H, W) with H and W multiples of {factor}"
             raise UserError(f"expected {wanted}, got {tuple(frames.shape)}")
-        # channels last in memory: the convolutions keep it, and are faster with it on a CPU
+        # channels_last: the convolutions keep this memory format, and on a CPU it is faster
         return self.quant_conv(self.encoder(frames.contiguous(memory_format=torch.channels_last)))
 
     def reconstruct(self, latents: Tensor) -> Tensor:

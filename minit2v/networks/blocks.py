@@ -4,10 +4,12 @@
                           2 convs      4 convs         self + cross          self + self       attention
                           (per frame)  (per pixel)     (per frame)           (per pixel)
 
-Frames travel as (b f) c h w with f fastest; a temporal layer is told f and looks at the clip as b c f h w. On a CPU
-the memory format is channels_last throughout: then a frame's pixels are already the rows of one matrix, and neither a
-linear layer nor a temporal convolution has to copy anything. Temporal layers start as the identity: their last layer
-is zero.
+Frames travel as (b f) c h w with f fastest; a temporal layer takes f and views the clip as b c f h w. On a CPU the
+memory format is channels_last throughout: a frame's pixels are already the rows of one matrix, and neither a linear
+layer nor a temporal convolution has to copy anything. Temporal layers start as the identity: their last layer is zero.
+
+A linear layer is called as a module, or its `weight` is read as an attribute, so `torch.nn.utils.parametrize` on
+`weight` (low-rank adapters, for one) works on every one.
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.3 and figure 3; residual block: arXiv 1512.03385; transformer
 block: Latent Diffusion, arXiv 2112.10752, appendix E.2.1; GEGLU: arXiv 2002.05202.
@@ -22,11 +24,11 @@ from minit2v.networks.layers import GroupNorm, Linear, linear
 from minit2v.presets import UNetConfig
 
 PART = 2**21  # numbers that a feed-forward layer holds at a time between its two products
-MOST_SEQUENCES = 65_535  # GPU kernels fail beyond (pytorch issue 142228); a temporal layer has one for each pixel
+MOST_SEQUENCES = 65_535  # GPU kernels fail above (pytorch issue 142228); a temporal layer has one for each pixel
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The same layer with all parameters zero, so that the branch it ends starts as nothing."""
+    """Set all parameters of a layer to zero, so that the branch that it ends starts as zero; returns the layer."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -64,9 +66,8 @@ class ResBlock(nn.Module):
 class TemporalConv(nn.Module):
     """Four 3-tap convolutions along time, as a residual branch that starts at zero.
 
-    ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w): the one thing that
-    ports of this model most often get wrong. Zero padding in time is the only place where frame order enters the
-    paper's network.
+    ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w), which is what ports of
+    this model most often get wrong. Frame order enters the paper's network only here, by the zero padding in time.
     """
 
     def __init__(self, c: int, groups: int, dropout: float):
@@ -86,16 +87,15 @@ class TemporalConv(nn.Module):
 
 
 def attention_map(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) (n, k, s, m): how much each of the s tokens looks at each of the m."""
+    """softmax(q k^T / sqrt(d)) (n, k, s, m): how much each of s tokens attends to each of m."""
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)  # eq (4.3) · Attention Is All You Need (1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (n, k, s, d) and k, v (n, k, m, d); Attention Is All You Need, equation 1.
 
-    The readable form is also the fast one for the many short sequences of a small model on a CPU (measured with 16
-    frames: a training step in bfloat16 takes 0.6 of the time); long ones go to PyTorch's fused kernel, which never
-    holds the (s, m) matrix.
+    For the many short sequences of a small model on a CPU the readable form is also the fast one (a training step with 16
+    frames in bfloat16 takes 0.6 of the time). Long ones go to PyTorch's fused kernel, which never holds the (s, m) matrix.
     """
     n, heads = q.shape[:2]
     if n > 1 and n * heads > MOST_SEQUENCES:
@@ -109,10 +109,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention of x to a context (itself by default): softmax(q k^T / sqrt(head_dim)) v.
 
-    ``x (n, s, d), context (b, m, e) -> (n, s, d)``. Where n = b f, the f frames of a clip share its context, so their
-    pixels attend as one long sequence: the keys and values of a text are computed once a clip, not once a frame.
+    ``x (n, s, d), context (b, m, e) -> (n, s, d)``. Where n = b f, the f frames of a clip share a context: their pixels
+    attend as one long sequence, so the keys and values of a text are computed once per clip.
 
-    With ``keep`` above 0, a call leaves the map of that many last sequences in ``map``: (keep, s, m), mean over heads.
+    With ``keep`` above 0 a call stores the map of the last ``keep`` sequences in ``map``: (keep, s, m), mean over heads.
     """
 
     def __init__(self, d: int, head_dim: int, context_dim: int | None = None):
@@ -138,7 +138,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Feed-forward layer: value * GELU(gate), then back to d. The value is the first half of the projection."""
+    """Feed-forward layer: value * GELU(gate), then a projection back to d. The first half of `proj_in` gives the value."""
 
     def __init__(self, d: int):
         super().__init__()
@@ -146,20 +146,20 @@ class GEGLU(nn.Module):
         self.proj_out = Linear(4 * d, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        # a part of the tokens at a time: what is between the products is twelve times as wide as x, so parts take
-        # less memory, and less of it is new, which the system has to clear page by page
+        # a part of the tokens at a time: between the products tensors are twelve times as wide as x, so parts take less
+        # memory, and less new memory, which the system has to clear page by page
         parts = x.flatten(0, -2).split(max(1, PART // self.proj_out.in_features))
         return torch.cat([self.part(part) for part in parts]).view(x.shape) if len(parts) > 1 else self.part(x)
 
     def part(self, x: Tensor) -> Tensor:
-        # two products instead of one that is cut in half: the halves of a row would not lie together in memory
+        # two products instead of one cut in half, whose halves would not be contiguous
         halves = zip(self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2))
         value, gate = (linear(x, weight, bias) for weight, bias in halves)
         return self.proj_out(value * F.gelu(gate))
 
 
 class TransformerBlock(nn.Module):
-    """x + attention, + attention again (to the text, or to itself), + feed-forward, each after a LayerNorm."""
+    """Attention, attention to the text (or again to itself) and feed-forward, each added to x, each after a LayerNorm."""
 
     def __init__(self, d: int, head_dim: int, context_dim: int | None):
         super().__init__()
@@ -175,7 +175,7 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """The pixels of a frame attend to one another and to the text.
+    """Pixels of a frame attend to one another and to the text.
 
     ``x (b f, c, h, w), context (b, n, d) -> same as x``.
     """
@@ -194,7 +194,7 @@ class SpatialTransformer(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Each pixel attends along time to itself, twice; there is no text and no position here.
+    """Each pixel attends to itself along time, twice, without text and without positions.
 
     ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip.
     """
@@ -210,14 +210,18 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: Tensor, f: int) -> Tensor:
         h = self.norm(clip_view(x, f))  # ((b f) c h w) -> (b c f (h w))
         b = h.shape[0]
-        # contiguous: else PyTorch multiplies pixel by pixel, in half precision with a copy of the matrix for each
+        # contiguous, or PyTorch multiplies pixel by pixel, in half precision with a copy of the matrix for each
         h = rearrange(h, "b c f s -> (b s) f c").contiguous()
         h = self.proj_out(self.block(self.proj_in(h)))
         return x + frame_view(rearrange(h, "(b s) f c -> b c f s", b=b), x)
 
 
 class SpatioTemporalBlock(nn.Module):
-    """The paper's block: residual and temporal convolution, then (where the level has them) both transformers."""
+    """The paper's block: residual and temporal convolution, then both transformers if the level has attention.
+
+    ``x (b f, c_in, h, w), emb (b f, e), context (b, n, d), f -> (b f, c_out, h, w)``. The interface of every block that
+    `UNet` takes: these arguments, ``temporal=False`` for the image model, and `temporal_layers`.
+    """
 
     def __init__(self, c_in: int, c_out: int, attention: bool, config: UNetConfig):
         super().__init__()
@@ -226,6 +230,10 @@ class SpatioTemporalBlock(nn.Module):
         self.temporal_conv = TemporalConv(c_out, groups, config.dropout)
         self.spatial = SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
         self.temporal = TemporalTransformer(c_out, head_dim, groups) if attention else None
+
+    def temporal_layers(self) -> list[nn.Module]:
+        """The layers that the image model does not have."""
+        return [layer for layer in (self.temporal_conv, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
         x = self.res(x, emb)
@@ -239,7 +247,7 @@ class SpatioTemporalBlock(nn.Module):
 
 
 def clip_view(x: Tensor, f: int) -> Tensor:
-    """Frames as clips: ((b f) c h w) -> (b c f (h w)), without a copy when x is channels_last."""
+    """View frames as clips: ((b f) c h w) -> (b c f (h w)), without a copy when x is channels_last."""
     return rearrange(x, "(b f) c h w -> b c f (h w)", f=f)  # eq (1.3) · Video Diffusion Models, section 3
 
 

@@ -1,10 +1,10 @@
-"""Bottlenecks: what the encoder's features become before the decoder sees them.
+"""Bottlenecks: from the encoder's features to the latents that the decoder reads.
 
     Gaussian    features = (mean, log-variance)  ->  mean + std * noise     pulled towards N(0, 1) by a small KL term
     Codebook    features = vectors               ->  the nearest of K learnt codes, gradients straight through
 
 Both have one interface: ``mode`` and ``sample`` give latents, ``quantize`` is applied before decoding, and a call is a
-training pass: latents, loss, figures to report.
+training pass that gives latents, loss and figures to report.
 
 References: latent diffusion, Rombach et al. 2022 (arXiv:2112.10752), section 3.1 and appendix G; VQ-VAE, van den Oord
 et al. 2017 (arXiv:1711.00937), sections 3.1, 3.2 and A.1 (moving averages).
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 class Gaussian(nn.Module):
     """Bottleneck 1: each latent number is a normal distribution, kept near N(0, 1) by a small KL term.
 
-    The encoder hands over *moments* (n 2c h w): the mean and the logarithm of the variance.
+    The encoder gives *moments* (n 2c h w): the mean and the logarithm of the variance.
     """
 
     def split(self, moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,8 +31,9 @@ class Gaussian(nn.Module):
         return self.split(moments)[0]
 
     def sample(self, moments: Tensor, generator: torch.Generator) -> Tensor:
-        """mean + std * noise; the noise is drawn on the CPU in float32: one seed, one sample, anywhere."""
-        return self(moments, torch.randn(self.mode(moments).shape, generator=generator))[0]
+        """mean + std * noise. The noise is drawn on the CPU in float32: one seed gives one sample on every device."""
+        shape = self.mode(moments).shape
+        return self(moments, torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"))[0]
 
     def kl(self, moments: Tensor) -> Tensor:
         """KL(N(mean, var) || N(0, 1)) = (mean^2 + var - 1 - log var) / 2 of each latent number: (n c h w)."""
@@ -40,10 +41,10 @@ class Gaussian(nn.Module):
         return 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar)  # eq (2.3) · Auto-encoding variational Bayes, appendix B
 
     def quantize(self, latents: Tensor) -> Tensor:
-        return latents  # any latents may be decoded
+        return latents  # all latents can be decoded
 
     def forward(self, moments: Tensor, noise: Tensor | None = None):
-        """-> latents (n c h w), loss (mean KL of a latent number), figures to report."""
+        """Latents (n c h w), loss (mean KL of a latent number), figures to report."""
         mean, logvar = self.split(moments)
         loss = self.kl(moments).mean()
         noise = 0.0 if noise is None else noise.to(mean)
@@ -54,9 +55,9 @@ class Gaussian(nn.Module):
 class Codebook(nn.Module):
     """Bottleneck 2: each latent vector is replaced by the nearest of K learnt codes.
 
-    The codes follow the vectors they stand for by an exponential moving average, so they need no gradient
-    (VQ-VAE, appendix A.1). A code that hardly anything uses is dead: it is moved onto a vector of the batch,
-    drawn with a probability in proportion to its squared error (the seeding of k-means++).
+    Each code is an exponential moving average of its vectors, so it needs no gradient (VQ-VAE, appendix A.1). A code that
+    is hardly used is dead: it moves to a vector of the batch, drawn with a probability in proportion to its squared error
+    (the seeding of k-means++).
     """
 
     decay = 0.99  # of the moving averages, per training step
@@ -84,10 +85,10 @@ class Codebook(nn.Module):
     mode = sample = quantize  # nothing is random here
 
     def forward(self, features: Tensor, noise: Tensor | None = None):
-        """-> latents (n c h w), commitment loss, figures to report. In training the codes move."""
+        """Latents (n c h w), commitment loss, figures to report. In training mode the codes move."""
         quantised = self.quantize(features).detach()
         loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
-        # straight-through: gradients skip the choice
+        # straight-through: gradients pass the choice by
         latents = features + (quantised - features).detach()  # eq (2.5) · VQ-VAE section 3.2
         vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
         index = self.nearest(vectors)
@@ -99,7 +100,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, index: Tensor, share: Tensor) -> None:
-        """Moves each code to the running mean of its vectors (m c), and restarts the dead ones."""
+        """Move each code to the running mean of its vectors (m c), and restart dead codes."""
         sums = torch.zeros_like(self.sums).index_add_(0, index, vectors) / len(vectors)
         if torch.distributed.is_initialized():  # the vectors of all ranks count
             for value in (share, sums):
@@ -118,7 +119,7 @@ class Codebook(nn.Module):
 
 
 def perplexity(share: Tensor) -> Tensor:
-    """How many codes are in use, in effect: exp of the entropy of the shares (k,), between 1 and k.
+    """Effective number of codes in use: exp of the entropy of the shares (k,), between 1 and k.
 
     >>> perplexity(torch.tensor([0.5, 0.5, 0.0]))
     tensor(2.)

@@ -1,16 +1,16 @@
-"""Two layers that use the whole of a CPU, each the same function as PyTorch's.
+"""Two layers that make full use of a CPU, each the same function as PyTorch's.
 
-    Linear      x (… d) ──────► matrix product (PyTorch: MKL)                  readable; the sum begins with the bias
-                x (1 d n 1) ──► convolution of kernel 1 (PyTorch: oneDNN)      fast; adds the bias on its way
+    Linear      x (… d) ──────► matrix product (PyTorch: MKL)                  readable
+                x (1 d n 1) ──► convolution of kernel 1 (PyTorch: oneDNN)      fast
     GroupNorm   small bfloat16 maps are laid out channel by channel
 
-**Linear.** In float32 PyTorch leaves matrix products to MKL, which on processors that are not Intel's uses vectors of
-half the width. It leaves convolutions to oneDNN, which uses all of them. Half of the operations of the released UNet
-are in linear layers; `make bench` measures the gain. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1 show
-which kernels run.
+**Linear.** In float32 PyTorch computes matrix products with MKL, which uses vectors of half the width on processors other
+than Intel's, and convolutions with oneDNN, which uses their whole width. Half of the operations of the released UNet are
+in linear layers; `make bench` measures the gain. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1 show which
+kernels run.
 
-**GroupNorm.** PyTorch's kernel for channels_last maps of fewer than 1,024 places walks through memory in strides: in
-bfloat16 and at the sizes of mini it takes longer than the other kernel with a copy there and back.
+**GroupNorm.** PyTorch's kernel for channels_last maps of fewer than 1,024 places reads memory in strides: in bfloat16 and
+at the sizes of mini it takes longer than the other kernel with a copy before and after.
 
 Reference: Group Normalization, arXiv 1803.08494.
 """
@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COPIED = 2**21  # numbers of x up to which a copy pays; beyond, new memory costs more
+COPIED = 2**21  # numbers of x up to which a copy pays; above, new memory costs more
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by way of `linear`."""
+    """`nn.Linear`, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (…, d), weight (e, d), bias (e,) -> (…, e), on either path."""
+    """x (…, d), weight (e, d), bias (e,) -> (…, e), on the faster path."""
     if not fast(x):
         return F.linear(x, weight, bias)
     rows = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # (… d) -> (1 d n 1), channels_last: no copy
@@ -38,9 +38,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def fast(x: Tensor) -> bool:
-    """Is the convolution the better way? For float32 on a CPU, where no gradient is asked for: its own is slower.
+    """Whether the convolution is faster: for float32 on a CPU without a gradient, as its backward pass is slower.
 
-    With one thread PyTorch does not give a convolution of kernel 1 to oneDNN. Without it, as inside
+    With one thread PyTorch does not use oneDNN for a convolution of kernel 1. Without oneDNN, as inside
     ``torch.backends.mkldnn.flags(enabled=False)``, the readable path is taken.
     """
     onednn, mkl = torch.backends.mkldnn, torch.backends.mkl
@@ -50,7 +50,7 @@ def fast(x: Tensor) -> bool:
 
 
 class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``; on a CPU small maps in bfloat16 are laid out channel by channel."""
+    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``. On a CPU, small maps in bfloat16 are laid out channel by channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         small = x.shape[2:].numel() < 1024 and x.numel() <= COPIED

@@ -1,4 +1,7 @@
-"""The table of networks: the name of a network, which is also the name of its file, and its class."""
+"""The table of networks: a network's name, which is also the name of its file, and its class.
+
+A system adds rows for its own networks. A class is built from the field of that name in the system's preset.
+"""
 
 from torch import nn
 

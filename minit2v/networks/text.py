@@ -3,13 +3,13 @@
     "a red ring"                                      blocks 1 … layers - 1 of CLIP's text tower
          │ open_clip's byte-pair tokenizer             ┌──────────────────────────┐
          ▼                                             │  x += attention(ln(x))   │  causal: a token sees
-    start a red ring end  0  0 …  (n ids) ─ embed ─ +  │  x += mlp(ln(x))         │  itself and those before
+    start a red ring end  0  0 …  (n ids) ─ embed ─ +  │  x += mlp(ln(x))         │  itself and earlier ones
                                             positions  └────────────┬─────────────┘
                                                                     ▼ the last block is skipped
                                                                  ln_final  ->  features (n d)
 
-The layer before the last ("penultimate") keeps what each word says; the last one gathers everything in the end
-token for CLIP's contrastive loss. Padding is id 0 and is *not* masked: the UNet attends to padded positions as well.
+The layer before the last ("penultimate") keeps the meaning of each word; the last one collects everything in the end
+token for CLIP's contrastive loss. Padding (id 0 in the release) is *not* masked: the UNet attends to padded positions.
 
 A small model keeps a *compact vocabulary*: only the rows of the embedding that its words use, in their original
 order, so that padding stays the lowest id and the end token the highest (open_clip finds the end token by argmax).
@@ -17,6 +17,7 @@ order, so that padding stays the lowest id and the end token the highest (open_c
 References: ModelScopeT2V, arXiv 2308.06571, section 3.2; CLIP, arXiv 2103.00020, section 2.4; OpenCLIP ViT-H-14.
 """
 
+import re
 import unicodedata
 import warnings
 from difflib import get_close_matches
@@ -27,13 +28,17 @@ from torch import Tensor, nn
 from minit2v.errors import UserError
 from minit2v.presets import TextConfig
 
+CLIP_TOKENS = 49_408  # of CLIP's vocabulary, the last two being start and end
+
 
 class Tokenizer:
-    """open_clip's tokenizer, with compact ids when the model knows only some words.
+    """open_clip's tokenizer, with compact ids for a model that knows only some words.
 
     Args:
         context_length: tokens n of every prompt, with start, end and padding.
         words: the words to keep; None keeps the whole vocabulary and every id.
+        pad_token: id in the whole vocabulary that fills a prompt up to `context_length`.
+        added_tokens: texts that are one token each, with the ids after CLIP's; only with the whole vocabulary.
 
     >>> tokenizer = Tokenizer(8, words=("a", "red", "ring"))
     >>> tokenizer(["a red ring", ""])
@@ -41,28 +46,45 @@ class Tokenizer:
             [4, 5, 0, 0, 0, 0, 0, 0]])
     """
 
-    def __init__(self, context_length: int, words: tuple[str, ...] | None = None):
-        from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import
+    def __init__(self, context_length: int, words: tuple[str, ...] | None = None, pad_token: int = 0,
+                 added_tokens: tuple[str, ...] = ()):  # fmt: skip
+        with torch.device("cpu"):  # its import makes tensors, which must be real ones also while a model is built on meta
+            from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import
 
-        self.bpe = SimpleTokenizer(context_length=context_length)
+        self.bpe, self.pad_token = SimpleTokenizer(context_length=context_length), pad_token
         self.words = None if words is None else {piece for word in words for piece in self._split(word)}
+        self.added = {text.lower(): CLIP_TOKENS + i for i, text in enumerate(added_tokens)}
+        for text, i in self.added.items():  # so that its ids are decoded like all others
+            self.bpe.decoder[i] = "".join(self.bpe.byte_encoder[byte] for byte in text.encode()) + "</w>"
         if words is None:
-            rows = range(self.bpe.vocab_size)
+            rows = range(CLIP_TOKENS + len(self.added))
         else:
-            rows = sorted({0, *self.bpe.all_special_ids, *(i for word in self.words for i in self.bpe.encode(word))})
+            used = (i for word in self.words for i in self.bpe.encode(word))
+            rows = sorted({pad_token, *self.bpe.all_special_ids, *used})
         self.rows = torch.tensor(rows, device="cpu")  # compact id -> original id, increasing
+        if pad_token not in rows:
+            raise UserError(f"pad_token: expected an id below {len(rows):,}, found {pad_token}")
 
     def __call__(self, prompts: list[str]) -> Tensor:
-        """Ids (b, n) of prompts: start, words, end, zeros.
+        """Ids (b, n) of prompts: start, words, end, padding.
 
-        A prompt that is too long is cut, the end token last, with a warning that says what was left out. UserError
-        for words outside the vocabulary, naming the nearest known ones.
+        A prompt that is too long is cut before the end token, with a warning that says what was left out. Raises
+        UserError for words outside the vocabulary, naming the nearest known ones.
         """
-        prompts = [self._known(prompt) for prompt in prompts]
-        for prompt in prompts:
-            self._warn_if_cut(prompt)
-        with torch.device("cpu"):  # open_clip takes torch's default device
-            return torch.searchsorted(self.rows, self.bpe(prompts))
+        start, end = self.bpe.all_special_ids[:2]
+        ids = torch.full((len(prompts), self.bpe.context_length), self.pad_token, dtype=torch.long, device="cpu")
+        for row, prompt in zip(ids, prompts):
+            known = [start, *self._cut(self.encode(self._known(prompt))), end]
+            row[: len(known)] = torch.tensor(known, device="cpu")
+        return torch.searchsorted(self.rows, ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in the whole vocabulary, without start and end."""
+        if not self.added:
+            return self.bpe.encode(text)
+        pieces = re.split(f"({'|'.join(map(re.escape, self.added))})", text, flags=re.IGNORECASE)
+        return [i for piece in pieces for i in ([self.added[piece.lower()]] if piece.lower() in self.added
+                                                else self.bpe.encode(piece))]  # fmt: skip
 
     def _split(self, text: str) -> list[str]:
         """Words, digits and runs of punctuation, in lower case: the pieces within which open_clip merges byte pairs."""
@@ -78,14 +100,16 @@ class Tokenizer:
             raise UserError(_unknown_words(prompt, list(unknown), sorted(self.words)))
         return " ".join(pieces)
 
-    def _warn_if_cut(self, prompt: str) -> None:
-        ids, room = self.bpe.encode(prompt), self.bpe.context_length - 2  # start and end take two
+    def _cut(self, ids: list[int]) -> list[int]:
+        """The ids that fit between start and end. Warns of those that do not."""
+        room = self.bpe.context_length - 2
         if len(ids) > room:
             warnings.warn(
                 f"the prompt has {len(ids)} tokens and the model reads {room}: left out "
                 f"{self.bpe.decode(ids[room:]).strip()!r} at its end; shorten the prompt to keep them",
                 stacklevel=4,
             )
+        return ids[:room]
 
 
 def _is_punctuation(piece: str) -> bool:
@@ -94,24 +118,24 @@ def _is_punctuation(piece: str) -> bool:
 
 def _unknown_words(prompt: str, unknown: list[str], known: list[str]) -> str:
     near = {word: get_close_matches(word, known, n=3, cutoff=0.5) for word in unknown}
-    told = ", ".join(f"{word!r} (nearest: {', '.join(near[word])})" if near[word] else repr(word) for word in unknown)
+    named = ", ".join(f"{word!r} (nearest: {', '.join(near[word])})" if near[word] else repr(word) for word in unknown)
     vocabulary = "" if all(near.values()) else f"; it knows: {' '.join(known)}"
-    return f"the model does not know {told} in the prompt {prompt!r}; use words that it knows{vocabulary}"
+    return f"the model does not know {named} in the prompt {prompt!r}; use words that it knows{vocabulary}"
 
 
 class TextEncoder(nn.Module):
     """The part of CLIP's text tower that a text-to-video model runs (ViT-H-14: 340,387,840 parameters).
 
     Args:
-        config: sizes, and the words of a compact vocabulary.
-        clip: an ``open_clip.model.CLIP`` of these sizes, whose parameters are then *shared*, so that training it
-            trains this encoder. None makes the parts anew with open_clip's initialisation.
+        config: sizes and vocabulary.
+        clip: an ``open_clip.model.CLIP`` of these sizes. Its parameters are then *shared*: training it trains this
+            encoder. None creates new parameters with open_clip's initialisation.
     """
 
     def __init__(self, config: TextConfig, clip: nn.Module | None = None):
         super().__init__()
         self.config = config
-        self.tokens = Tokenizer(config.context_length, config.words)
+        self.tokens = Tokenizer(config.context_length, config.words, config.pad_token, config.added_tokens)
         blocks = config.layers - config.skip_last
         tower = clip or _text_tower(config, blocks, len(self.tokens.rows))
         self.token_embedding = tower.token_embedding
@@ -132,16 +156,20 @@ class TextEncoder(nn.Module):
     def encode(self, prompts: list[str]) -> Tensor:
         """Features (b, n, d) of b prompts, in the dtype and on the device of the weights. "" is the unconditional one.
 
-        Raises UserError for words outside the vocabulary; warns when a prompt is too long and says what was cut.
+        Raises UserError for words outside the vocabulary. Warns of a prompt that is too long and says what was cut.
         """
         return self(self.tokens(prompts).to(self.positional_embedding.device))
 
 
 def _text_tower(config: TextConfig, blocks: int, vocabulary: int) -> nn.Module:
-    """open_clip's text tower with that many blocks and without the projection to the space shared with pictures."""
-    from open_clip.transformer import TextTransformer
+    """open_clip's text tower with that many blocks, without the projection to the space shared with pictures."""
+    with torch.device("cpu"):  # see `Tokenizer`
+        from open_clip.transformer import QuickGELU, TextTransformer
 
+    activations = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
+    if config.activation not in activations:
+        raise UserError(f"activation: expected one of {', '.join(activations)}, found {config.activation!r}")
     return TextTransformer(
         context_length=config.context_length, vocab_size=vocabulary, width=config.width, heads=config.heads,
-        layers=blocks, proj_type="none",
+        layers=blocks, proj_type="none", act_layer=activations[config.activation],
     )

@@ -1,11 +1,11 @@
 """The UNet that predicts the noise of a clip, given its timestep and a text.
 
     x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─ … ─ middle ─ … ─ level 0 ─ head ─ (b 4 f h w)
-                                              └── skips: what every block and down-sampling gives, handed across
+                                              └── skips: outputs of every block and down-sampling, concatenated
 
-Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock`. With ``temporal=False`` the
-temporal layers are left out and the frames are independent: that is the image model it starts from (Stable Diffusion
-2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
+Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock` unless another class is given. With
+``temporal=False`` the temporal layers are skipped and frames are independent: this is the image model that the video
+model was initialised from (Stable Diffusion 2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXiv 2112.10752.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.networks.blocks import SpatioTemporalBlock, TemporalConv, TemporalTransformer
+from minit2v.networks.blocks import SpatioTemporalBlock, TemporalTransformer
 from minit2v.networks.layers import GroupNorm
 from minit2v.presets import UNetConfig
 
@@ -25,15 +25,19 @@ from minit2v.presets import UNetConfig
 class UNet(nn.Module):
     """``unet(x, t, context) -> output`` of the shape of x.
 
+    Args:
+        config: sizes and departures.
+        block: class of the blocks, built and called as `SpatioTemporalBlock` (the default) is.
+
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
-    temporal: False runs the image model, frame by frame; positions (b, f): the number of each frame, if they are not
-    0, 1, 2, … (read only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: the
-    up-sampler takes the size of the skip it meets.
+    temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
+    only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: an up-sampler takes the
+    size of its skip.
     """
 
-    def __init__(self, config: UNetConfig = UNetConfig()):
+    def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] | None = None):
         super().__init__()
-        self.config = config
+        self.config, self.block = config, block or SpatioTemporalBlock  # looked up here: `lab.swap` may replace it
         first, emb = config.channels[0], 4 * config.channels[0]
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
@@ -49,17 +53,18 @@ class UNet(nn.Module):
         for i, (width, attention) in enumerate(zip(config.channels, config.attention)):
             inputs = [c] + [width] * (config.layers_per_level - 1)
             resample = Downsample(width) if i < len(config.channels) - 1 else None
-            self.down.append(Level(inputs, width, attention, resample, config))
+            self.down.append(Level(inputs, width, attention, resample, config, self.block))
             skips += [width] * (config.layers_per_level + (resample is not None))
             c = width
-        self.middle = Middle(c, config)
+        self.middle = Middle(c, config, self.block)
         self.up = nn.ModuleList()
         for i in reversed(range(len(config.channels))):
             width, inputs = config.channels[i], []
             for _ in range(config.layers_per_level + 1):
                 inputs.append(c + skips.pop())
                 c = width
-            self.up.append(Level(inputs, width, config.attention[i], Upsample(width) if i else None, config))
+            resample = Upsample(width) if i else None
+            self.up.append(Level(inputs, width, config.attention[i], resample, config, self.block))
         self.norm_out = GroupNorm(config.norm_groups, first)
         self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
@@ -95,7 +100,7 @@ class UNet(nn.Module):
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
     def embed(self, t: Tensor, context: Tensor, positions: Tensor) -> Tensor:
-        """The vector that every residual block is told: (b f, e) from timesteps (b,), and what the departures add."""
+        """The embedding that every residual block receives: (b f, e) from timesteps (b,) and from the departures."""
         first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
         emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
         if self.text_embedding is not None:
@@ -105,35 +110,40 @@ class UNet(nn.Module):
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
 
+    def temporal_layers(self) -> list[nn.Module]:
+        """The layers that the image model does not have."""
+        blocks = [module for module in self.modules() if isinstance(module, self.block)]
+        return [self.first_temporal, *(layer for block in blocks for layer in block.temporal_layers())]
+
     def temporal_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the image model does not have."""
-        layers = [m for m in self.modules() if isinstance(m, (TemporalConv, TemporalTransformer))]
-        return [p for layer in layers for p in layer.parameters()]
+        """The parameters of `temporal_layers`."""
+        return [p for layer in self.temporal_layers() for p in layer.parameters()]
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, one for each input width, and the layer that leaves it."""
+    """The blocks of one resolution, one for each input width, and the layer to the next resolution."""
 
-    def __init__(self, inputs: list[int], c: int, attention: bool, resample: nn.Module | None, config: UNetConfig):
+    def __init__(self, inputs: list[int], c: int, attention: bool, resample: nn.Module | None, config: UNetConfig,
+                 block: type[nn.Module]):  # fmt: skip
         super().__init__()
-        self.blocks = nn.ModuleList(SpatioTemporalBlock(c_in, c, attention, config) for c_in in inputs)
+        self.blocks = nn.ModuleList(block(c_in, c, attention, config) for c_in in inputs)
         self.resample = resample
 
 
 class Middle(nn.Module):
-    """The lowest resolution: a whole spatio-temporal block, then one of convolutions only."""
+    """The lowest resolution: a block with attention, then one without."""
 
-    def __init__(self, c: int, config: UNetConfig):
+    def __init__(self, c: int, config: UNetConfig, block: type[nn.Module]):
         super().__init__()
-        self.first = SpatioTemporalBlock(c, c, True, config)
-        self.last = SpatioTemporalBlock(c, c, False, config)
+        self.first = block(c, c, True, config)
+        self.last = block(c, c, False, config)
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool) -> Tensor:
         return self.last(self.first(x, emb, context, f, temporal), emb, context, f, temporal)
 
 
 class Downsample(nn.Module):
-    """Half the height and width: 3x3 convolution of stride 2, padded by 1 on every side."""
+    """Halve height and width: 3x3 convolution of stride 2, padded by 1 on every side."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -144,7 +154,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """To the given height and width by repeating pixels, then a 3x3 convolution."""
+    """Repeat pixels up to the given height and width, then apply a 3x3 convolution."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -155,11 +165,11 @@ class Upsample(nn.Module):
 
 
 class ScenePrior(nn.Module):
-    """What a caption leads one to expect where and when: features of every cell of every frame.
+    """Features that a caption suggests for every cell of every frame.
 
     ``context (b, n, d), positions (b or 1, f), h, w -> ((b f), c, h, w)``: an MLP of the mean text token, the frame
-    number, the row and the column. "Moves left" means nothing to a cell by itself: it says *right half* early and
-    *left half* late. That product of word, time and place takes attention and convolutions very long to find.
+    number, the row and the column. "Moves left" means nothing to a cell by itself: it means *right half* early and
+    *left half* late. Attention and convolutions take very long to learn such a product of word, time and place.
     """
 
     def __init__(self, context_dim: int, c: int):
@@ -180,7 +190,7 @@ class ScenePrior(nn.Module):
 
 
 def position_layer(width: int, d: int) -> nn.Linear:
-    """Reads a `sinusoid` of that width. Half of its values hardly vary over 16 frames: hence the larger weights."""
+    """A linear layer for a `sinusoid` of that width. Half of its values hardly vary over 16 frames, so weights start larger."""
     layer = nn.Linear(width, d, bias=False)
     nn.init.normal_(layer.weight, std=2 * width**-0.5)
     return layer
