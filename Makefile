@@ -2,12 +2,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 PROMPT ?= a large red circle moves left slowly
 JOBS   ?= 2
-# minutes of training, on two CPU cores
-VQGAN_MINUTES ?= 9
-CLIP_MINUTES  ?= 13
-UNET_MINUTES  ?= 88
-STILLS_MINUTES ?= 55
-METRICS_MINUTES ?= 35
 
 BIN := $(VENV)/bin
 CORE := $(VENV)/core
@@ -16,7 +10,6 @@ VENV_LOWEST ?= .venv-lowest
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
-resume = $(if $(wildcard runs/$(1)/checkpoint.pt),--resume)
 export PROMPT
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
@@ -25,7 +18,7 @@ export PROMPT
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
-	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" VQGAN_MINUTES CLIP_MINUTES UNET_MINUTES STILLS_MINUTES METRICS_MINUTES'
+	@echo 'Variables: PROMPT="..." VENV=.venv PYTHON=python3 JOBS=2 ONLY="" BUDGET=90m'
 
 env: $(INSTALLED)  ## the environment .venv with everything that the other commands need
 
@@ -84,18 +77,14 @@ browser: env  ## the widgets in JupyterLab, in a headless Chromium
 train: export OMP_WAIT_POLICY = active
 train: export OMP_PROC_BIND = true
 train: env  ## the shipped mini model from nothing, in under three hours on two cores; again after a stop: goes on
-	$(BIN)/minit2v train vqgan --preset mini --out runs/mini --budget $(VQGAN_MINUTES)m $(call resume,mini/vqgan)
-	$(BIN)/minit2v train clip --preset mini --out runs/mini --budget $(CLIP_MINUTES)m $(call resume,mini/clip)
-	$(BIN)/minit2v train unet --preset mini --out runs/mini --budget $(UNET_MINUTES)m $(call resume,mini/unet)
-	$(BIN)/minit2v train unet --preset mini --out runs/mini-stills --from runs/mini --budget $(STILLS_MINUTES)m \
-	    --set lr=5e-4 --set image_stage=0 --set sparse_until=0 --set image_share=0.3 --set stills=0.8 --set clips=12288 \
-	    $(call resume,mini-stills/unet)
+	$(BIN)/minit2v train all --preset mini --out runs/mini --resume $(if $(BUDGET),--budget $(BUDGET))
 	mkdir -p data/mini
-	cp runs/mini-stills/config.json runs/mini-stills/*.safetensors data/mini/
+	cp runs/mini/config.json runs/mini/*.safetensors data/mini/
 	@echo 'the trained model is in data/mini; measure it: $(BIN)/minit2v evaluate --model mini'
 
-metrics: env  ## the networks that the metrics look through, anew; again after a stop: goes on
-	$(BIN)/minit2v train metrics --out runs/metrics --budget $(METRICS_MINUTES)m $(call resume,metrics/*)
+metrics: env  ## the networks of the metrics again, in 35 minutes; again after a stop: goes on
+	$(BIN)/minit2v train metrics --out runs/metrics --budget $(or $(BUDGET),35m) \
+	    $(if $(wildcard runs/metrics/*/checkpoint.pt),--resume)
 	mkdir -p data/metrics
 	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
 
@@ -124,6 +113,7 @@ docs: env  ## the tables of README, docs and model card, from the reports that a
 
 after-training: env  ## everything that depends on the weights in data/mini, after new ones came: hours; then make test
 	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
+	$(BIN)/python scripts/guidance.py docs/guidance.json
 	$(MAKE) recordings
 	$(MAKE) pictures
 	$(MAKE) notebooks
