@@ -1,6 +1,8 @@
 """The loss curves of a run as one picture: python scripts/plot_training.py runs/mini docs/training.png
 
-Of the parts that were trained in the run: one that goes on from another model has the UNet alone.
+    python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips       of one step
+
+Shows the steps that are there; a run on data without specs has one cost, that of a wrong caption.
 """
 
 import json
@@ -12,14 +14,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-CURVES = {
-    "vqgan": ("autoencoder: reconstruction, dB", ["psnr"]),
-    "clip": ("CLIP: contrastive loss", ["loss"]),
-    "unet": ("UNet: loss of clips and of images", ["clip loss", "image loss"]),
-    "unet ": (
-        "UNet: cost of a wrong word at t = 999, %",
-        ["shape t=0.999", "colour t=0.999", "size t=0.999", "motion t=0.999", "speed t=0.999"],
-    ),
+COSTS = [f"{name} t=0.999" for name in ("shape", "colour", "size", "motion", "speed", "caption")]
+UNET = [("UNet: loss of clips and of images", ["clip loss", "image loss"]),
+        ("UNet: cost of wrong words at t = 999, %", COSTS)]  # fmt: skip
+CURVES = {  # folder of a step -> titles and curves of its pictures
+    "autoencoder": [("autoencoder: reconstruction, dB", ["psnr"])],
+    "text": [("text: contrastive loss", ["loss"])],
+    "unet": UNET,
+    "unet-frozen-clips": UNET,
 }
 
 
@@ -28,14 +30,16 @@ def smooth(values: list[float], window: int = 9) -> list[float]:
     return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
 
 
-def main(run: str, out: str) -> None:
-    logs = {part: Path(run) / part.strip() / "log.jsonl" for part in CURVES}
-    shown = {part: curves for part, curves in CURVES.items() if logs[part].is_file()}
-    figure, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.2), constrained_layout=True)
-    for axis, (part, (title, names)) in zip(axes, shown.items()):
-        rows = [json.loads(line) for line in logs[part].read_text().splitlines()]
+def main(run: str, out: str, *steps: str) -> None:
+    logs = {step: Path(run) / step / "log.jsonl" for step in steps or CURVES}
+    shown = [(step, *curves) for step, log in logs.items() if log.is_file() for curves in CURVES[step]]
+    figure, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.2), constrained_layout=True, squeeze=False)
+    for axis, (step, title, names) in zip(axes[0], shown):
+        rows = [json.loads(line) for line in logs[step].read_text().splitlines()]
         for name in names:
             points = [(row["seconds"] / 60, row[name]) for row in rows if name in row]
+            if not points:
+                continue
             scale = 100 if "t=" in name else 1
             axis.plot([x for x, _ in points], smooth([scale * y for _, y in points]), label=name.split(" t=")[0])
         axis.set_title(title, fontsize=10)
@@ -50,4 +54,4 @@ def main(run: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])

@@ -360,7 +360,7 @@ print("the loudest word moves the mean more than twice as far as the quietest:",
 # matter of meaning: "left" and "right" are opposites for us, and near neighbours in this space.
 #
 # That is not a curiosity. A network learns first from what is loud. Trained on features as they are, a video model
-# learns early *what* to draw and late *where to* it moves (`scripts/ablate_layout.py` in the repository measures it).
+# learns early *what* to draw and late *where to* it moves (`scripts/ablate_scene_prior.py` in the repository measures it).
 # The released model of 1.7 billion parameters has trouble with directions too: in an independent test things moved as
 # asked 30.5 % of the time, where guessing gives 25 % ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1).
 # Whether its text encoder is to blame, the test does not say. In `mini`, what helps is a layer that begins *whitened*:

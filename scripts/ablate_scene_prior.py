@@ -1,11 +1,11 @@
-"""How fast a network learns what a direction word says of places, by how the word reaches it.
+"""How fast a network learns where a direction word puts things, by the features of the word that it reads.
 
-    python scripts/ablate_layout.py runs/mini
+    python scripts/ablate_scene_prior.py runs/mini
 
 At t = 999 the best answer of a denoiser is the mean clip of its caption: an MLP of (caption, frame, row, column), the
-`ScenePrior` of the UNet, learns that mean in a minute, where a UNet takes many. Printed after 150, 300 and 600 steps of 64
-clips: by how much the loss on 256 other clips grows when the direction word is turned into its opposite. Needs the
-folder of a finished run (its autoencoder, text tower and cache of latents).
+`ScenePrior` of the UNet, learns that mean in a minute, where a UNet takes many. Prints after 150, 300 and 600 steps of
+64 clips how much the loss on 256 other clips grows with the opposite direction in the caption. Needs the folder of a
+finished run, for its autoencoder and text tower.
 """
 
 import sys
@@ -17,19 +17,21 @@ from einops import rearrange
 from torch import nn
 
 from minit2v.checkpoints.folder import load_into, read_preset
+from minit2v.datasets import find_data
 from minit2v.datasets.moving_things import MovingThings, caption
 from minit2v.datasets.moving_things.wrong_words import OPPOSITE, with_wrong
 from minit2v.loading import load
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import ScenePrior
 from minit2v.training.latents import cached
-from minit2v.training.unet import UNetTraining, equally_loud, trained
+from minit2v.training.parts import trained
+from minit2v.training.unet import UNetTraining, whiten_input
 
 HELD_BACK, BATCH, REPORTS = 256, 64, (150, 300, 600)
 
 
 class MeanClip(nn.Module):
-    """A ScenePrior whose features are turned into latents: (b n d), (b f) -> (b f h w c)."""
+    """A ScenePrior and a linear layer that makes latents of its features: (b n d), (b f) -> (b f h w c)."""
 
     def __init__(self, context_dim: int, c: int, latent_channels: int, deep: bool):
         super().__init__()
@@ -56,16 +58,17 @@ def cost_of_opposite(model, latents, right, wrong, positions) -> tuple[float, fl
 def data(folder: Path):
     """(latents (n f h w c), features of the captions (n k d), their specs, the text tower)."""
     preset = read_preset(folder)
-    text = load_into(TextEncoder(preset.text), trained(folder, "text", "clip")).eval()
+    text = load_into(TextEncoder(preset.text), trained(folder, "text")).eval()
     counts = UNetTraining().clips, UNetTraining().images
-    cache = cached(folder / "unet" / "cache.safetensors", load(folder, device="cpu"), *counts)
+    path, moving_things = folder / "unet" / "cache.safetensors", find_data("moving-things")
+    cache = cached(path, load(folder, device="cpu"), moving_things, *counts)
     latents = rearrange(cache["clips.latents"].float(), "b c f h w -> b f h w c").contiguous()
     specs = [MovingThings("train", size=preset.height).text(i)[1] for i in range(len(latents))]
     return latents, cache["contexts"].float()[cache["clips.captions"]], specs, text
 
 
 def fit(model: MeanClip, latents, contexts, steps: int):
-    """Train on all but the clips held back; yields the number of each step done."""
+    """Train on all clips except those held back; yields the number of steps done."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(1, steps + 1):
         index = torch.randint(len(latents) - HELD_BACK, (BATCH,))
@@ -100,7 +103,7 @@ def main(run: str) -> None:
         width = read_preset(folder).unet.channels[0]
         model = MeanClip(contexts.shape[-1], width, latents.shape[-1], deep)
         if whitened:
-            equally_loud(model.layout.text, train[:-HELD_BACK].mean(1))
+            whiten_input(model.layout.text, train[:-HELD_BACK].mean(1))
         for step in fit(model, latents, train, REPORTS[-1]):
             if step in REPORTS:
                 cost, error = cost_of_opposite(model, latents[-HELD_BACK:][:, shown[0]], right, wrong, shown)
