@@ -19,6 +19,7 @@ from minit2v.errors import UserError
 from minit2v.evaluation import report as reports
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.report import evaluate, evaluate_folder, publish
+from minit2v.evaluation.sensitivity import caption_sensitivity
 from minit2v.presets import Preset
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
@@ -104,11 +105,15 @@ class JudgedColours(Colours):
 
 
 class Painter(Drawer):
-    """A model of `Colours`; of the empty prompt it makes grey clips."""
+    """A model of `Colours`, with a loss; of the empty prompt it makes grey clips."""
 
     def draw(self, prompt, seed):
         colour = [int(word) for word in prompt.replace(",", "").split()[1::2]] or (128, 128, 128)
         return np.full((self.preset.frames, self.preset.height, self.preset.width, 3), colour, np.uint8)
+
+    def caption_losses(self, clips, captions, seed=0):
+        drawn = np.stack([self.draw(caption, seed) for caption in captions]).astype(float)
+        return 100 + np.abs(clips - drawn).mean((1, 2, 3, 4))
 
 
 def rows(report):
@@ -220,9 +225,18 @@ def test_a_data_set_without_specs_gets_the_rows_and_metrics_that_need_none(capsy
         assert found["empty prompt"][metric]["value"] > 2 * floor
     assert found["autoencoder"]["PSNR"]["value"] == 100 and "PSNR" not in found["painter"]
     assert found["painter"]["motion amplitude"]["value"] == 0 and "CLIPSIM" not in found["painter"]
+    assert found["painter"]["caption sensitivity"]["low"] > 50  # losses of 100 rise by the mean distance of two colours
     printed = capsys.readouterr().out
     assert "The networks know Moving Things only" in printed and "painter on colours" in printed
     assert "% right" not in printed and "test has 32" in printed
+
+
+def test_caption_sensitivity_is_zero_for_a_model_that_ignores_its_captions():
+    ignores = SimpleNamespace(caption_losses=lambda clips, captions, seed: clips.mean((1, 2, 3, 4)) + seed)
+    clips, captions = Colours().open("test", 2, 8, 8).batch(range(9))[:2]
+    found = caption_sensitivity(ignores, clips, captions, batch=4)
+    assert found.value == found.low == found.high == 0 and found.n == 9
+    assert caption_sensitivity(ignores, clips, ["all alike"] * 9, batch=4) is None
 
 
 def test_a_data_set_may_bring_its_own_judge(capsys):
@@ -308,7 +322,8 @@ def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypa
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"), ({"splits": ("test_none",)}, "test_none"),
+    ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"),
+    ({"splits": ("test_none",)}, "test_none"),
     ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"),
     ({"pipe": None, "model": "maxi"}, "maxi"), ({"data": "moving-thing"}, "moving-thing"),
     ({"data": Colours(test=1)}, "2 clips or more in the split test, found 1"),

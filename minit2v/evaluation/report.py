@@ -34,6 +34,7 @@ from minit2v.evaluation.clip_sources import KeptSampler, fingerprint_of, name_of
 from minit2v.evaluation.estimates import mean_estimate, wilson
 from minit2v.evaluation.judge import agrees, read, readable
 from minit2v.evaluation.mini.scores import REFERENCE_CLIPS, DrawnReference, Reference, psnr, redrawn
+from minit2v.evaluation.sensitivity import CaptionedLoss, caption_sensitivity
 from minit2v.evaluation.table import markdown
 from minit2v.files import atomic, data_dir, say
 from minit2v.pixels import evenly
@@ -42,7 +43,7 @@ KINDS = ("real clips", "autoencoder", "frozen first frame", "empty prompt")  # r
 DIVERSE = 16, 4  # prompts, and clips of each, for the diversity
 LONG_RUN = 50  # steps of a clip whose seconds and memory are reported too, as the release takes so many
 ENOUGH = 2  # clips of a split at least: fewer have no distribution
-PART = 64  # real clips in memory at once, while features are computed
+PART = 64  # real clips of train in memory at once; clips whose caption sensitivity is measured
 
 
 def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", splits=None, n: int = 512, out=None,
@@ -171,6 +172,7 @@ def _split_rows(sample: KeptSampler, data: Dataset, split: str, items: Batch, ba
         _add_diversity({kind: by_kind[kind] for kind in ("real clips", name)}, reference, sample, split)
     else:
         by_kind["autoencoder"]["metrics"]["PSNR"] = asdict(mean_estimate(psnr(decoded, real)))
+        _add_sensitivity(by_kind[name], items, pipe, batch, sample.seed)
     return rows
 
 
@@ -229,6 +231,14 @@ def _add_diversity(rows: dict[str, dict], reference: DrawnReference, sample: Kep
     for name, row in rows.items():
         clips = drawn.reshape(sampled.shape) if name == "real clips" else sampled
         row["metrics"]["diversity"] = asdict(reference.diversity(clips))
+
+
+def _add_sensitivity(row: dict, items: Batch, pipe, batch: int, seed: int) -> None:
+    """Of the first PART clips, for the model's row, if its system has a loss."""
+    if isinstance(pipe, CaptionedLoss):
+        some = items.frames[:PART], items.captions[:PART]
+        if (estimate := caption_sensitivity(pipe, *some, batch, seed)) is not None:
+            row["metrics"]["caption sensitivity"] = asdict(estimate)
 
 
 def _frozen(clips: np.ndarray) -> np.ndarray:

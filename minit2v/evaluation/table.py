@@ -28,8 +28,8 @@ SIMILARITY_NOTE = (
     "3.1."
 )
 SENSITIVITY_NOTE = (
-    "Mean (95 % interval). Caption sensitivity is how much the model's denoising loss rises, in %, when a clip gets "
-    "the caption of another clip; 0 means that the model does not use its text."
+    "Mean (95 % interval) over at most 64 real clips. Caption sensitivity is how much the model's loss rises, in %, when a "
+    "clip gets the caption of another one; 0 means that the model does not use its text."
 )
 PIXELS_NOTE = "Means (95 % interval); read them beside the row of real clips."
 PSNR_NOTE = " PSNR is that of the autoencoder's reconstructions, dB."

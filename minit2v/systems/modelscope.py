@@ -21,6 +21,8 @@ from minit2v.presets import ModelScopePreset
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings, latent_shape
 
+NOISE_LEVELS = (0.999, 0.8, 0.5)  # shares of the process at which a loss is measured
+
 
 class ModelScopeT2V(TextToVideo):
     """`text`, `unet` and `autoencoder`, and `diffusion`, the noise schedule; see `TextToVideo`.
@@ -51,6 +53,25 @@ class ModelScopeT2V(TextToVideo):
         with self.working(self.unet):
             yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, settings.eta, generators, init,
                                settings.skip)  # fmt: skip
+
+    @torch.inference_mode()
+    def caption_losses(self, clips: np.ndarray, captions: list[str], seed: int = 0) -> np.ndarray:
+        """Denoising loss of each clip (b, f, H, W, 3) uint8 given its caption, (b,): the mean over NOISE_LEVELS.
+
+        Equal seeds draw equal noise. The more the UNet uses its text, the larger is the loss with wrong captions.
+        """
+        latents = self.encode(clips)
+        noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32,
+                            device="cpu").to(latents)  # fmt: skip
+        with self.working(self.text):
+            context = self.text.encode(captions).to(self.device, self.dtype)
+        losses = []
+        with self.working(self.unet):
+            for level in NOISE_LEVELS:
+                t = torch.full((len(clips),), int(level * self.preset.timesteps), device=latents.device)
+                output = self.unet(self.diffusion.add_noise(latents, noise, t).to(self.dtype), t, context)
+                losses.append(self.diffusion.loss(output, latents, noise, t, per_clip=True))
+        return torch.stack(losses).mean(0).cpu().numpy()
 
     @classmethod
     def calls(cls, preset: ModelScopePreset, settings: SamplingSettings, clips: int, batched: bool) -> dict[str, tuple]:
