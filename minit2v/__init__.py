@@ -5,7 +5,8 @@
     clip = pipe("a red circle moves left")
     clip.save("out.mp4")
 
-Reading order: presets, autoencoder, text, blocks, unet, diffusion, samplers, settings, pipeline.
+Reading order: presets; networks: autoencoder, text, blocks, unet; diffusion: process, samplers; systems: pipeline,
+modelscope. docs/architecture.md has a map of the rooms.
 """
 
 __version__ = "0.1.0"
