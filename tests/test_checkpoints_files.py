@@ -1,0 +1,280 @@
+"""Files of any origin: all variants load, hostile ones are refused and nothing in them runs, foreign ones get help."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from released import TINY
+from safetensors.torch import load_file, save_file
+
+from minit2v.checkpoints import reading
+from minit2v.checkpoints.foreign import OLD, bare
+from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, load_unet
+from minit2v.errors import UserError
+from minit2v.networks.registry import NETWORKS
+
+
+def copied(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
+
+
+def variant_half(folder):
+    for path in folder.rglob("*.safetensors"):
+        save_file({name: value.half() for name, value in load_file(path).items()},
+                  path.with_name(f"{path.stem}.fp16.safetensors"))  # fmt: skip
+        path.unlink()
+
+
+def variant_bin(folder):
+    for path in folder.rglob("*.safetensors"):
+        name = "pytorch_model.bin" if path.stem == "model" else f"{path.stem}.bin"
+        torch.save(load_file(path), path.with_name(name))
+        path.unlink()
+
+
+def variant_sharded(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    keys, weight_map = sorted(state), {}
+    for i in range(3):
+        name = f"{path.stem}-0000{i + 1}-of-00003.safetensors"
+        save_file({key: state[key] for key in keys[i::3]}, path.with_name(name))
+        weight_map |= {key: name for key in keys[i::3]}
+    path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    path.unlink()
+
+
+def variant_sharded_half(folder):
+    """Parts and their index as diffusers and transformers name them with variant="fp16"."""
+    for place, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        path = folder / place / f"{stem}.safetensors"
+        state, weight_map = load_file(path), {}
+        for i, keys in enumerate((sorted(state)[::2], sorted(state)[1::2]), 1):
+            name = f"{stem}.fp16-0000{i}-of-00002.safetensors"
+            save_file({key: state[key].half() for key in keys}, path.with_name(name))
+            weight_map |= {key: name for key in keys}
+        index = path.with_name(f"{stem}.safetensors.index.fp16.json")
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        path.unlink()
+
+
+def variant_no_prefix(folder):
+    path = folder / "text_encoder" / "model.safetensors"
+    save_file({bare(name): value for name, value in load_file(path).items()}, path)
+
+
+def variant_old_names(folder):
+    path, old = folder / "vae" / "diffusion_pytorch_model.safetensors", {new: old for old, new in OLD.items()}
+    rename = lambda name: re.sub(r"to_q|to_k|to_v|to_out\.0", lambda m: old[m[0]], name)
+    save_file({rename(name): value for name, value in load_file(path).items()}, path)
+
+
+def variant_prefix(folder):
+    path = folder / "text_encoder" / "model.safetensors"
+    state = {f"text_model.{bare(name)}": value for name, value in load_file(path).items()}
+    save_file(state | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, path)
+
+
+def variant_fine_tune(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"unet": ["models.unet_3d_condition", None]}))
+    config = json.loads((folder / "unet/config.json").read_text())
+    odd = {"_class_name": "Odd", "center_input_sample": False, "class_embed_type": None, "mid_block_type": "x"}
+    (folder / "unet/config.json").write_text(json.dumps(config | odd))
+
+
+def variant_training_checkpoint(folder):
+    path = folder / "text2video_pytorch_model.pth"
+    state = {f"module.{name}": value for name, value in torch.load(path).items()}
+    torch.save({"state_dict": state, "step": 267_000}, path)
+
+
+@pytest.mark.parametrize("change", [
+    variant_half, variant_bin, variant_sharded, variant_sharded_half, variant_old_names, variant_prefix,
+    variant_no_prefix, variant_fine_tune, variant_training_checkpoint,
+])  # fmt: skip
+def test_variants_of_a_folder_load_the_same(diffusers_folder, modelscope_folder, tmp_path, change):
+    original = modelscope_folder if change is variant_training_checkpoint else diffusers_folder
+    changed = copied(original, tmp_path / "changed")
+    change(changed)
+    for network in NETWORKS:
+        a, b = (load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
+        tolerance = 1e-3 if change in (variant_half, variant_sharded_half) else 0
+        assert all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)
+
+
+def test_one_network_of_a_folder_or_file(diffusers_folder, modelscope_folder):
+    """A network's own folder, and its file with the config.json beside it, are as good as the whole folder."""
+    whole = load_unet(diffusers_folder).config
+    for path in ("unet", "unet/diffusion_pytorch_model.safetensors"):
+        assert load_unet(diffusers_folder / path).config == whole
+    text = load_text(diffusers_folder / "text_encoder").config
+    assert text == load_text(diffusers_folder).config
+    assert load_autoencoder(modelscope_folder / "VQGAN_autoencoder.pth").config.channels == 8
+
+
+def test_sizes_that_no_tensor_tells_are_not_guessed(diffusers_folder, tmp_path):
+    """This UNet's norms have 8 groups; without its config.json it is refused, not run with 32."""
+    shutil.copy(diffusers_folder / "unet/diffusion_pytorch_model.safetensors", tmp_path / "unet.safetensors")
+    with pytest.raises(UserError, match="put its config.json beside it"):
+        load_unet(tmp_path / "unet.safetensors")
+
+
+class Exploit:
+    """A pickle that makes a file when it is run."""
+
+    def __init__(self, path, function=os.mkdir):
+        self.path, self.function = path, function
+
+    def __reduce__(self):
+        return self.function, (str(self.path),)
+
+
+def hostile(kind: str, path: Path, good: dict, mark: Path) -> Path:
+    """Write a broken or hostile file of a UNet; `mark` is what an executed one would leave."""
+    key = "conv_in.weight"
+    saved = lambda state, name="bad.safetensors": (save_file(state, path / name), path / name)[1]
+    pickled = lambda content: (torch.save(content, path / "bad.pth"), path / "bad.pth")[1]
+    raw = lambda content, name="bad.pth": ((path / name).write_bytes(content), path / name)[1]
+    whole = lambda: saved(good).read_bytes()
+    if kind == "empty":
+        return raw(b"", "bad.safetensors")
+    if kind == "text":
+        return raw(b"<html>not found</html>", "bad.safetensors")
+    if kind == "cut header":
+        return raw(whole()[:100], "bad.safetensors")
+    if kind == "cut data":
+        return raw(whole()[:-1000], "bad.safetensors")
+    if kind == "huge header":
+        return raw((1 << 62).to_bytes(8, "little") + b"{}", "bad.safetensors")
+    if kind == "overlap":
+        entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+        header = json.dumps({"a": entry, "b": entry}).encode()
+        return raw(len(header).to_bytes(8, "little") + header + bytes(16), "bad.safetensors")
+    if kind == "beyond the end":
+        header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
+        return raw(len(header).to_bytes(8, "little") + header, "bad.safetensors")
+    if kind == "missing":
+        return saved({name: value for name, value in good.items() if name != key})
+    if kind == "extra":
+        return saved(good | {"extra.weight": torch.zeros(1)})
+    if kind == "wrong shape":
+        return saved(good | {key: torch.zeros(16, 4, 5, 5)})
+    if kind == "same size, other shape":
+        return saved(good | {"conv_out.weight": good["conv_out.weight"].transpose(0, 1).contiguous()})
+    if kind == "nan":
+        return saved(good | {key: torch.full_like(good[key], float("nan"))})
+    if kind == "inf in half":
+        return saved(good | {key: torch.full_like(good[key], float("inf")).half()})
+    if kind == "integers":
+        return saved(good | {key: good[key].long()})
+    if kind == "another network":
+        return saved({"encoder.down_blocks.0.resnets.0.conv1.weight": torch.zeros(1)})
+    if kind == "runs a function":
+        return pickled(good | {"x": Exploit(mark)})
+    if kind == "runs eval":
+        return pickled(good | {"x": Exploit(f"__import__('os').mkdir({str(mark)!r})", eval)})
+    if kind == "runs in a protocol 4 pickle":
+        torch.save(good | {"x": Exploit(mark)}, path / "bad.pth", pickle_protocol=4)
+        return path / "bad.pth"
+    if kind == "plain pickle":
+        return raw(pickle.dumps({"x": Exploit(mark)}))
+    if kind == "plain pickle called bin":
+        return raw(pickle.dumps({"x": Exploit(mark)}), "bad.bin")
+    if kind == "no dictionary":
+        return pickled([1, 2, 3])
+    if kind == "no tensors":
+        return pickled({"a": 1, "b": {"c": 2}})
+    if kind == "cut zip":
+        return raw(pickled(good).read_bytes()[:-2000])
+    if kind == "flipped zip":
+        content = bytearray(pickled(good).read_bytes())
+        content[40:400] = bytes(360)
+        return raw(bytes(content))
+    if kind == "zip without pickle":
+        with zipfile.ZipFile(path / "bad.pth", "w") as file:
+            file.writestr("archive/readme.txt", "nothing")
+        return path / "bad.pth"
+    if kind == "bomb":
+        with zipfile.ZipFile(path / "bad.pth", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("archive/data.pkl", bytes(1 << 26))
+        return path / "bad.pth"
+    if kind == "suffix":
+        return raw(b"MZ", "bad.exe")
+    if kind == "absent":
+        return path / "bad.safetensors"
+    name = {
+        "index climbs": "../secret.safetensors", "index is absolute": "/etc/passwd",
+        "index to nothing": "no.safetensors", "index without key": "part.safetensors", "index damaged": None,
+    }[kind]  # fmt: skip
+    saved({"other": torch.zeros(1)}, "part.safetensors")
+    content = json.dumps({"weight_map": {key: name}}) if name else '{"weight_map": ['
+    return raw(content.encode(), "bad.safetensors.index.json")
+
+
+KINDS = (
+    "empty", "text", "cut header", "cut data", "huge header", "overlap", "beyond the end", "missing", "extra",
+    "wrong shape", "same size, other shape", "nan", "inf in half", "integers", "another network",
+    "runs a function", "runs eval", "runs in a protocol 4 pickle", "plain pickle", "plain pickle called bin",
+    "no dictionary", "no tensors", "cut zip", "flipped zip", "zip without pickle", "bomb", "suffix", "absent",
+    "index climbs", "index is absolute", "index to nothing", "index without key", "index damaged",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_files_are_refused(diffusers_folder, tmp_path, kind):
+    good = load_file(diffusers_folder / "unet/diffusion_pytorch_model.safetensors")
+    place, mark = tmp_path / "place", tmp_path / "executed"
+    place.mkdir()
+    path = hostile(kind, place, good, mark)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        load_network("unet", path, torch.float32, "cpu", TINY.unet)
+    message = str(caught.value)
+    assert "\n" not in message and (str(place) in message or "wants to run" in message)
+    assert not mark.exists() and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_is_published_is_compared_with_its_checksum(modelscope_folder, tmp_path, monkeypatch):
+    path, digest = modelscope_folder / "VQGAN_autoencoder.pth", hashlib.sha256()
+    digest.update(path.read_bytes())
+    size = path.stat().st_size
+    monkeypatch.setitem(reading.KNOWN, path.name, {size: digest.hexdigest()[:8]})
+    assert load_autoencoder(path)
+    changed = tmp_path / path.name
+    changed.write_bytes(path.read_bytes()[:-1] + b"?")
+    shutil.copy(modelscope_folder / "configuration.json", tmp_path)
+    with pytest.raises(UserError, match="sha256"):
+        load_autoencoder(changed)
+
+
+def test_a_small_model_outlives_its_file(diffusers_folder, tmp_path):
+    """Training writes over the files of a model that a notebook may have open."""
+    path = Path(shutil.copytree(diffusers_folder / "unet", tmp_path / "unet")) / "diffusion_pytorch_model.safetensors"
+    unet = load_unet(path)
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(before[key], value) for key, value in unet.state_dict().items())
+
+
+def test_links_out_of_the_folder_are_refused_but_for_the_hubs_cache(diffusers_folder, tmp_path):
+    def linked(folder: Path, target: Path) -> Path:
+        copied(diffusers_folder, folder)
+        path = folder / "unet/diffusion_pytorch_model.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+        path.symlink_to(target)
+        return folder
+
+    with pytest.raises(UserError, match="leads out of its folder"):
+        load_unet(linked(tmp_path / "away", tmp_path / "elsewhere.safetensors"))
+    hub = tmp_path / "models--owner--name"
+    load_unet(linked(hub / "snapshots" / "abc", hub / "blobs" / "0123.safetensors"))
