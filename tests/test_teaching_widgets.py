@@ -169,7 +169,7 @@ def test_latent_peek_decodes_as_the_autoencoder_and_an_edit_stays_near_its_cell(
     change = np.abs(widget.peek.decode([widget.edits])[0].astype(int) - widget.peek.plain).sum(axis=-1)
     rows, columns = np.indices(change.shape)
     near = np.maximum(abs(rows - 8 * row - 3.5), abs(columns - 8 * column - 3.5)) < 16  # of 64: the cell and its ring
-    assert change[near].sum() > 0.9 * change.sum() > 0
+    assert change[near].sum() > 0.8 * change.sum() > 0
     for i, edits in enumerate(widget.recorded):
         assert (widget.tiles[2 * i] == widget.peek.decode([edits])[0]).all()
     assert widget.tiles[1].max() < 4 and widget.tiles[3].max() > 100  # no edit: black; an edit: not
