@@ -57,16 +57,16 @@ class StandInI3D(nn.Module):
 
 
 class Counting(list):
-    """A list of clips that says its label and remembers which parts were asked for; may stop working at one."""
+    """A list of clips with a label that remembers which parts were requested; may stop working at one."""
 
     def __init__(self, clips, label="counting", fails_at=None):
         super().__init__(clips)
-        self.label, self.fails_at, self.asked = label, fails_at, []
+        self.label, self.fails_at, self.requested = label, fails_at, []
 
     def __getitem__(self, which):
         if which.start == self.fails_at:
             raise KeyboardInterrupt
-        self.asked.append(which.start)
+        self.requested.append(which.start)
         return super().__getitem__(which)
 
 
@@ -213,12 +213,12 @@ def test_an_interrupted_run_goes_on(files, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measure(Counting(made, fails_at=3), CAPTIONS, real, settings)
     again = Counting(made)
-    assert measure(again, CAPTIONS, real, settings) == whole and again.asked == [3, 6]
+    assert measure(again, CAPTIONS, real, settings) == whole and again.requested == [3, 6]
     third = Counting(made)
-    assert measure(third, CAPTIONS, real, settings) == whole and third.asked == []
+    assert measure(third, CAPTIONS, real, settings) == whole and third.requested == []
     other = Counting(made, label="of another seed")
     measure(other, CAPTIONS, real, replace(settings, clip=None))
-    assert other.asked == [0, 3, 6]
+    assert other.requested == [0, 3, 6]
     for path in tmp_path.glob("*.npy"):
         path.write_bytes(b"half")
     with pytest.raises(UserError, match="damaged.*remove it"):
@@ -239,10 +239,10 @@ def test_video_files_are_read_when_they_are_asked_for(files, tmp_path):
 
 
 def test_a_metric_without_its_file_is_left_out_with_a_line(files):
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as caught:
         measured = measure(clips(3), CAPTIONS[:3], clips(3), replace(files, inception=None, clip=None))
     assert list(measured) == ["FVD", "KVD"]
-    left_out = [str(one.message).split(":")[0] for one in told]
+    left_out = [str(one.message).split(":")[0] for one in caught]
     assert left_out == ["FID-vid", "FID-vid (CLIP)", "CLIPSIM", "CLIPSIM / real"]
     assert "i3d_torchscript.pt" in full_scale.skipped(FullScaleSettings())["FVD"]
 

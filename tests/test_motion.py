@@ -1,4 +1,4 @@
-"""Motion amplitude, identity drift, flicker and diversity on clips of which the truth is known."""
+"""Motion amplitude, identity drift, flicker and diversity on clips whose truth is known."""
 
 from dataclasses import replace
 
@@ -41,8 +41,8 @@ def test_amplitude_counts_the_way_and_not_the_distance(real, found):
     """There and back again is as far; frames in any order are farther; half the clip at rest is half as far."""
     there_and_back = measure(real[0][:, np.where(TIME < 8, 2 * TIME, 31 - 2 * TIME)])["motion amplitude"]
     assert there_and_back == pytest.approx(28 / 15 * found["motion amplitude"], rel=0.05)
-    anyhow = measure(real[0][:, np.random.default_rng(0).permutation(16)])["motion amplitude"]
-    assert (anyhow > 2 * found["motion amplitude"]).all()
+    shuffled = measure(real[0][:, np.random.default_rng(0).permutation(16)])["motion amplitude"]
+    assert (shuffled > 2 * found["motion amplitude"]).all()
     stops = measure(real[0][:, np.minimum(TIME, 7)])["motion amplitude"]
     assert stops == pytest.approx(7 / 15 * found["motion amplitude"], rel=0.05)
 
@@ -90,8 +90,8 @@ def test_flicker_is_the_step_of_the_brightness(real, found):
     assert measure(grey)["flicker"] == pytest.approx(20)
     alternating = (real[0] * np.where(TIME % 2, 0.7, 1.0)[:, None, None, None]).astype(np.uint8)
     assert measure(alternating)["flicker"].min() > 5 * found["flicker"].max()
-    anyhow = measure(real[0][:, np.random.default_rng(0).permutation(16)])
-    assert found["flicker"].max() < 1.5 and anyhow["flicker"].max() < 1.5
+    shuffled = measure(real[0][:, np.random.default_rng(0).permutation(16)])
+    assert found["flicker"].max() < 1.5 and shuffled["flicker"].max() < 1.5
 
 
 def test_noise_moves_nothing(real, found):

@@ -52,10 +52,10 @@ def test_videos_of_another_program_beside_the_published_rows(options, folder, tm
 
 def test_a_model_is_asked_for_each_prompt_once(options, folder, tmp_path, monkeypatch):  # noqa: F811
     """As long as its weights are the same: another training into the same folder makes other clips."""
-    asked, trained = [], ["first"]
+    requested, trained = [], ["first"]
 
     def pipe(prompts, seed, frames, **chosen):
-        asked.extend((prompt, seed + i) for i, prompt in enumerate(prompts))
+        requested.extend((prompt, seed + i) for i, prompt in enumerate(prompts))
         return [Clip(np.full((frames, 32, 32, 3), seed + i, np.uint8)) for i in range(len(prompts))]
 
     pipe.preset, pipe.dtype = SimpleNamespace(steps=5, guidance=9.0), torch.float32
@@ -66,10 +66,10 @@ def test_a_model_is_asked_for_each_prompt_once(options, folder, tmp_path, monkey
         assert main([*options, "--model", "some", "--seed", "3"]) == 0
     prompts = MSRVTT(folder, Protocol("one-caption", seed=3)).prompts
     once = [(prompt, 3 + i) for i, prompt in enumerate(prompts)]
-    assert asked == once
+    assert requested == once
     trained.append("again")
     assert main([*options, "--model", "some", "--seed", "3"]) == 0
-    assert asked == once * 2 and json.loads((tmp_path / "report.json").read_text())["weights"] == "again"
+    assert requested == once * 2 and json.loads((tmp_path / "report.json").read_text())["weights"] == "again"
 
 
 def test_the_floor_is_of_clips_that_the_protocol_did_not_choose_where_there_are_enough(options, folder, tmp_path):  # noqa: F811

@@ -1,4 +1,4 @@
-"""The report on models whose true scores are known: they draw the clips that they are asked for, or nearly."""
+"""The report on models whose true scores are known: they draw the clips of their prompts, or nearly."""
 
 import json
 from contextlib import redirect_stdout

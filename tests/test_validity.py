@@ -1,10 +1,12 @@
 """The validity table at small N, and that its two kinds of claims can fail. In full: make validity."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from minit2v.errors import UserError
-from minit2v.evaluation.validity import matrix as validity
 from minit2v.evaluation.validity.corruptions import CORRUPTIONS, LEVELS
 from minit2v.evaluation.validity.matrix import (
     BLIND,
@@ -12,11 +14,13 @@ from minit2v.evaluation.validity.matrix import (
     METRICS,
     MISLED,
     cells,
+    curves,
     floor,
     matched_pair,
     spearman,
-    table,
 )
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_spearman_of_ranks():
@@ -31,12 +35,12 @@ def test_spearman_of_ranks():
 def test_the_table_notices_a_false_claim():
     """A metric that is said to see and does not, and one that is said to be blind and is not."""
     rising = np.array([LEVELS] * 3)
-    curves = {(metric, name): rising * (METRICS[metric] or 1) for metric in METRICS for name in CORRUPTIONS}
-    found = cells(curves, {})
+    seen = {(metric, name): rising * (METRICS[metric] or 1) for metric in METRICS for name in CORRUPTIONS}
+    found = cells(seen, {})
     assert all(cell.holds == (cell.kind == "sees") for cell in found.values())
     declared = {claim[0] for claim in (*BLIND, *MISLED)}
     assert {cell.reason for cell in found.values() if not cell.holds} == declared
-    flat = cells(curves | {("FVD-mini", "blur"): 0.01 * rising[:, ::-1], ("FVD-mini", "reversal"): 0 * rising}, {})
+    flat = cells(seen | {("FVD-mini", "blur"): 0.01 * rising[:, ::-1], ("FVD-mini", "reversal"): 0 * rising}, {})
     assert not flat["FVD-mini", "blur"].holds and flat["FVD-mini", "reversal"].holds
 
 
@@ -69,9 +73,9 @@ def test_blindness_is_declared_of_what_there_is():
     (24, ("video similarity", "direction gap")),
 ])  # fmt: skip
 def test_every_metric_sees_what_it_is_said_to_see_and_no_more(n, metrics):
-    """CLIPSIM changes so little with some, and R-precision and the judge say yes or no of each clip, so that these three
-    take larger N: `make validity`."""
-    found = table(n, metrics=metrics)
+    """CLIPSIM changes too little with some corruptions, and R-precision and the judge say yes or no for each clip, so
+    these three need a larger N: `make validity`."""
+    found = cells(*curves(n, metrics=metrics))
     wrong = {key: (cell.kind, cell.correlation, cell.share) for key, cell in found.items() if not cell.holds}
     assert len(found) == len(metrics) * len(CORRUPTIONS) and not wrong
 
@@ -90,6 +94,15 @@ def test_the_floor_is_low():
     assert 0 < real / 4 < 0.02 * noise
 
 
+def test_the_page_is_made_from_the_kept_figures_and_its_claims_are_true(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import validity
+
+    kept = json.loads((ROOT / "docs/validity.json").read_text())
+    assert validity.markdown(kept) == (ROOT / "docs/validity.md").read_text("utf-8")
+    assert not validity.broken(kept) and kept["n"] == 128
+
+
 def test_refuses_too_few_clips():
     with pytest.raises(UserError, match="whole number from 8"):
-        validity.table(4)
+        curves(4)

@@ -1,4 +1,4 @@
-"""Figures with their 95 % interval: a mean, a share, a ratio. A figure without one says nothing about the next sample.
+"""Figures with their 95 % interval: a mean, a share, a ratio. Without one, a figure says nothing about the next sample.
 
 References: E. B. Wilson, Probable inference, JASA 22 (1927), 209-212; the variance of a ratio, Cochran, Sampling
 Techniques (1977), section 6.3.
@@ -14,7 +14,7 @@ NORMAL = 1.959964  # standard errors of a 95 % interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with what is needed to read it; None where it does not apply."""
+    """A figure with everything needed to read it; None where that does not apply."""
 
     value: float
     low: float  # 95 % interval over the clips
@@ -25,14 +25,14 @@ class Estimate:
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
-    """Mean of a figure that each clip has on its own, (n,), with ± 1.96 standard errors."""
+    """Mean of the values of each clip, (n,), with ± 1.96 standard errors."""
     values = np.asarray(values, np.float64)
     half = NORMAL * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else math.inf
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
 
 
 def share_estimate(right: np.ndarray) -> Estimate:
-    """Share of clips (n,) bool of which something is true, in %, with Wilson's interval.
+    """Share of the clips (n,) bool that are True, in %, with Wilson's interval.
 
     >>> share = share_estimate(np.array([True, True, True, False]))
     >>> share.value, round(share.low), round(share.high)
@@ -44,7 +44,7 @@ def share_estimate(right: np.ndarray) -> Estimate:
 
 
 def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
-    """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) for as many of both,
+    """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) if both have n values,
     which then belong to the same prompts.
 
     >>> ratio_estimate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
@@ -60,9 +60,9 @@ def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
 
 
 def wilson(right: int, n: int, z: float = NORMAL) -> tuple[float, float]:
-    """Wilson's interval of a share of which `right` of n were seen; z = 1.96 gives 95 %.
+    """Wilson's interval for a share, with `right` of n observed; z = 1.96 gives 95 %.
 
-    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p (1 - p)/n) it is right at 0 and 1 too.
+    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p (1 - p)/n) it also holds at 0 and 1.
 
     >>> [round(bound, 4) for bound in wilson(512, 512)]
     [0.9926, 1.0]

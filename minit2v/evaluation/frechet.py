@@ -1,12 +1,12 @@
-"""How far two sets of clips are apart: distances of their features, with everything that qualifies them.
+"""How far apart two sets of clips are: distances between their features, with everything needed to read them.
 
     clips ─ network ─> features (n d) ─> mean m, covariance C        d² = |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)
     real  ─ network ─> features (N d) ─> mean m, covariance C
 
 The Fréchet distance is one between two Gaussians, so it is 0 only for equal means and covariances, and it is *biased*:
-estimated from n clips it is too large by about a constant over n. So a value never stands alone: `frechet_estimate`
-gives beside it its 95 % interval, the *floor* (real against real, with as many clips) and the *limit* (n -> infinity).
-`kernel_estimate`, of the squared maximum mean discrepancy, cross-checks it: no Gaussians, no bias.
+an estimate from n clips is too large by about a constant over n. So a value never stands alone: `frechet_estimate`
+adds its 95 % interval, the *floor* (real against real, with as many clips) and the *limit* (n -> infinity).
+`kernel_estimate`, the squared maximum mean discrepancy, cross-checks it: no Gaussians, no bias.
 
 References: FID, arXiv 1706.08500, equation 6; FVD, arXiv 1812.01717, section 2; the bias and the extrapolation,
 arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, section 4; of clips (KVD), arXiv
@@ -20,14 +20,14 @@ from minit2v.errors import UserError
 from minit2v.evaluation.estimates import NORMAL, Estimate
 
 ROUNDS = 100  # resamplings of the bootstrap
-SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, for the extrapolation
-BLOCK = 1024  # rows whose kernels with all others are in memory at once
+SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, used for the extrapolation
+BLOCK = 1024  # rows whose kernels with all others are in memory at the same time
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Fréchet distance (squared, as FID and FVD are) of features (n, d), or (n, f, d) of which all frames make one set.
+    """Fréchet distance (squared, like FID and FVD) between features (n, d), or (n, f, d) with all frames as one set.
 
-    Computed in float64. Raises UserError for sets of other shapes, of fewer than two rows, or with NaN.
+    Computed in float64. Raises UserError for other shapes, fewer than two rows, and NaN.
 
     >>> frechet_distance(np.eye(3), np.eye(3) + 2)
     12.0
@@ -40,10 +40,10 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Squared maximum mean discrepancy with the kernel (x·y/d + 1)³, unbiased (KID): 0 on average for equal sets, so a
-    value may be below 0.
+    value may be negative.
 
-    Features (n, d) or (n, f, d). It assumes nothing about the shape of the distributions. Raises UserError as
-    `frechet_distance` does.
+    Takes features (n, d) or (n, f, d) and assumes nothing about their distribution. Raises UserError like
+    `frechet_distance`.
 
     >>> kernel_distance(np.eye(3), np.eye(3) + 2) > 0
     True
@@ -56,10 +56,9 @@ def frechet_estimate(
 ) -> Estimate:
     """Distance of features x (n, d) or (n, f, d) from those of real clips, with interval, floor and limit.
 
-    `other_reference` are features of further real clips, n of them or more: the floor is their distance, n at a time,
-    from the reference. The interval resamples clips, not frames, as the frames of one clip are alike. A resampled set
-    has fewer different clips and so lies farther away; the interval is that of the resampled distances moved back by
-    how much they are too large on average.
+    `other_reference` are features of further real clips, n or more: the distance of the first n from the reference is
+    the floor. The interval resamples clips, not frames, as the frames of one clip are alike. A resampled set has fewer
+    different clips and so lies farther away; the interval is shifted back by the mean excess.
     """
     generator, n = np.random.default_rng(seed), len(x)
     value, real = frechet_distance(x, reference), _moments(_rows(reference))
@@ -74,9 +73,9 @@ def frechet_estimate(
 
 
 def kernel_estimate(x: np.ndarray, reference: np.ndarray, other_reference: np.ndarray | None = None) -> Estimate:
-    """`kernel_distance` of features x (n, d) from those of real clips, with interval and floor as `frechet_estimate`
-    has them; it needs no limit, as it has no bias. The interval takes 4 var(h) / n as variance, with h what each of the
-    clips adds to the distance."""
+    """`kernel_distance` of features x (n, d) from those of real clips, with interval and floor like `frechet_estimate`;
+    it needs no limit, as it has no bias. The variance of the interval is 4 var(h) / n, where h is the contribution of
+    each clip to the distance."""
     value, added = _discrepancy(_rows(x), _rows(reference))
     half = NORMAL * 2 * added.std(ddof=1) / len(x) ** 0.5
     floor = None if other_reference is None else kernel_distance(other_reference[: len(x)], reference)
@@ -84,19 +83,19 @@ def kernel_estimate(x: np.ndarray, reference: np.ndarray, other_reference: np.nd
 
 
 def _discrepancy(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """The squared discrepancy, and h of each row of x: its mean kernel with the others, less that with rows of y."""
+    """The squared discrepancy, and h of each row of x: its mean kernel with other rows of x minus that with y."""
     kernel = lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3
     blocks = lambda a: np.array_split(a, -(-len(a) // BLOCK))
     means = lambda a, b: np.concatenate([kernel(block, b).mean(1) for block in blocks(a)])
-    alone = lambda a: (np.square(a).sum(1) / a.shape[1] + 1) ** 3  # kernel of a row with itself, which is no pair
+    alone = lambda a: (np.square(a).sum(1) / a.shape[1] + 1) ** 3  # of a row with itself: no pair
     inside = lambda a: (len(a) * means(a, a) - alone(a)) / (len(a) - 1)
     own, across = inside(x), means(x, y)
     return float(own.mean() + inside(y).mean() - 2 * across.mean()), own - across
 
 
 def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float | None:
-    """Where the distance goes for n -> infinity: the line through distances of random parts of x, against 1 / n; None
-    for so few clips that the parts are of one size."""
+    """The distance for n -> infinity: intercept of the line through distances of random parts of x against 1 / n; None
+    if x is too small for parts of different sizes."""
     sizes = [int(share * len(x)) for share in SHARES]
     if min(sizes) < 2 or len(set(sizes)) < len(SHARES):
         return None
@@ -110,7 +109,7 @@ def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float 
 def _rows(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
     if features.ndim not in (2, 3) or features.size == 0:
-        raise UserError(f"expected features (n, d) or (n, f, d), found {features.shape}; give those of a network")
+        raise UserError(f"expected features (n, d) or (n, f, d), found {features.shape}; pass those of a network")
     rows = features.reshape(-1, features.shape[-1])  # (n f d) -> ((n f) d)
     if len(rows) < 2 or not np.isfinite(rows).all():
         raise UserError(f"expected two rows or more of finite features, found {len(rows)}, or NaN; check the clips")
@@ -122,8 +121,8 @@ def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _distance(m1: np.ndarray, c1: np.ndarray, m2: np.ndarray, c2: np.ndarray) -> float:
-    """tr (C1 C2)^½ is the sum of the roots of the eigenvalues of A C2 A with A = C1^½, which is symmetric: no complex
-    numbers can creep in, as they do from the general matrix root."""
+    """tr (C1 C2)^½ is the sum of the roots of the eigenvalues of A C2 A with A = C1^½. That matrix is symmetric, so no
+    complex numbers occur, as they do in the general matrix root."""
     values, axes = np.linalg.eigh(c1)
     root = (axes * np.sqrt(values.clip(0))) @ axes.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()

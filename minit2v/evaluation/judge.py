@@ -93,8 +93,8 @@ def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
     """
     if len(spec.things) != 1 or spec.count != 1:
         raise UserError("expected a spec of one thing (level 1), found more: the judge reads one thing")
-    asked = {name: getattr(spec.things[0], name) for name in ATTRIBUTES}
-    right = {name: value is None or getattr(reading, name) == value for name, value in asked.items()}
+    wanted = {name: getattr(spec.things[0], name) for name in ATTRIBUTES}
+    right = {name: value is None or getattr(reading, name) == value for name, value in wanted.items()}
     return {**right, "all": all(right.values())}
 
 

@@ -22,6 +22,7 @@ from minit2v.evaluation import finding
 from minit2v.evaluation.mini.networks import check_clips
 
 FPS = 8  # frames a second of Moving Things
+LEAST_FRAMES = 3  # of a clip: one for each third
 PAIRS = ((0, 1), (0, 2), (1, 2))  # of thirds of a clip
 
 
@@ -36,13 +37,13 @@ def measure(clips: np.ndarray) -> dict[str, np.ndarray]:
                         grey levels, 0 to 255. Cannot see a wrong order of frames that differ only in places, and sees
                         little of noise that is equally strong in every frame.
 
-    Raises UserError for clips of another shape or type, or of fewer than three frames.
+    Raises UserError for clips of another shape or type, or of fewer than LEAST_FRAMES frames.
 
     >>> measure(np.zeros((1, 16, 64, 64, 3), np.uint8))["motion amplitude"]
     array([0.])
     """
     figures = {"motion amplitude": amplitude, "identity drift": drift, "flicker": flicker}
-    small = [finding.pooled(clip) for clip in check_clips(clips, frames=3)]
+    small = [finding.pooled(clip) for clip in check_clips(clips, LEAST_FRAMES)]
     return {name: np.array([figure(clip) for clip in small]) for name, figure in figures.items()}
 
 

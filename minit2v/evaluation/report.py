@@ -34,6 +34,7 @@ from minit2v.evaluation.clip_sources import KeptSampler, fingerprint_of, name_of
 from minit2v.evaluation.estimates import mean_estimate, wilson
 from minit2v.evaluation.judge import agrees, read, readable
 from minit2v.evaluation.mini.scores import REFERENCE_CLIPS, DrawnReference, Reference, psnr, redrawn
+from minit2v.evaluation.motion import LEAST_FRAMES
 from minit2v.evaluation.sensitivity import CaptionedLoss, caption_sensitivity
 from minit2v.evaluation.table import markdown
 from minit2v.files import atomic, data_dir, say
@@ -71,6 +72,9 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     out = checked_place(out)
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
     preset, name = pipe.preset, name_of(model)
+    if preset.frames < LEAST_FRAMES:
+        raise UserError(f"{name}: expected a model of {LEAST_FRAMES} frames or more, found {preset.frames}; a picture "
+                        "has no motion to measure")  # fmt: skip
     data = data if isinstance(data, Dataset) else find_data(data, preset.fps)
     views = _opened(data, splits, preset)
     weights = None if given else fingerprint_of(model, pipe.dtype)

@@ -14,7 +14,7 @@ TEXT = ("CLIPSIM", "CLIPSIM / real", "video similarity", "direction gap", "R-pre
 PIXELS = ("PSNR", "motion amplitude", "identity drift", "flicker", "diversity")
 ACCURACY_NOTE = "% right (95 % interval)."
 DISTANCE_NOTE = (
-    "Fréchet distances, less is better: value (95 % interval) → its extrapolation to infinitely many clips. The row of "
+    "Fréchet distances, lower is better: value (95 % interval) → extrapolation to infinitely many clips. The row of "
     "real clips is the floor"
 )
 DRAWN_FLOOR = ", other clips of the same prompts."
@@ -23,16 +23,16 @@ OTHER_FLOOR = (
     "only, so compare these figures with each other and with no other data set's."
 )
 SIMILARITY_NOTE = (
-    "Means (95 % interval). CLIPSIM and video similarity are cosines of caption and clip by the metrics' own CLIP; "
-    "direction gap is how much the latter falls with the opposite direction in the caption; R-precision in %, chance "
-    "3.1."
+    "Means (95 % interval). CLIPSIM and video similarity are cosines of caption and clip in the metrics' own CLIP; "
+    "direction gap is how much video similarity drops when the caption has the opposite direction; R-precision in %, "
+    "chance 3.1."
 )
 SENSITIVITY_NOTE = (
-    "Mean (95 % interval) over at most 64 real clips. Caption sensitivity is how much the model's loss rises, in %, when a "
-    "clip gets the caption of another one; 0 means that the model does not use its text."
+    "Mean (95 % interval) over at most 64 real clips. Caption sensitivity is how much the model's loss rises, in %, "
+    "when a clip gets the caption of another one; 0 means that the model does not use its text."
 )
-PIXELS_NOTE = "Means (95 % interval); read them beside the row of real clips."
-PSNR_NOTE = " PSNR is that of the autoencoder's reconstructions, dB."
+PIXELS_NOTE = "Means (95 % interval); compare them with the row of real clips."
+PSNR_NOTE = " PSNR, in dB, is that of the autoencoder's reconstructions."
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -83,17 +83,17 @@ def note(report: dict) -> str:
         text = system + ", {n} clips of a folder, seed {seed}"
     text = text.format(**report) + f", minit2v {report['commit']}."
     if report.get("peak_memory_gb"):
-        text += f" `minit2v sample` with 50 steps takes {report['peak_memory_gb']:.2f} GB of memory at most."
+        text += f" `minit2v sample` with 50 steps needs at most {report['peak_memory_gb']:.2f} GB of memory."
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
     if short:
-        text += f" Asked for {report['n']} prompts a split: {', '.join(dict.fromkeys(short))}."
+        text += f" Of {report['n']} prompts a split that were requested, {', '.join(dict.fromkeys(short))}."
     return text + "\n"
 
 
 def _published() -> str:
     figures = ", ".join(f"{name} {value:g}" for name, value in MODELSCOPE.figures().items())
-    return (f"ModelScopeT2V ({MARK}; {MODELSCOPE.source}): {figures}. Same names, but on MSR-VTT and through other "
-            "networks: not to be compared with the figures above.\n")  # fmt: skip
+    return (f"ModelScopeT2V ({MARK}; {MODELSCOPE.source}): {figures}. The same names, but on MSR-VTT and with "
+            "other networks: not comparable with the figures above.\n")  # fmt: skip
 
 
 def _metrics(report: dict, measured: set[str], names: Iterable[str], explained: str) -> str:

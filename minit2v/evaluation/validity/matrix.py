@@ -49,25 +49,26 @@ METRICS = {  # name -> 1: damage raises it, -1: lowers it, 0: changes it in eith
 
 BACKWARDS, TIME = ("reversal",), tuple(name for name in ORDER if name != "reversal")
 BLIND = (  # (reason, metrics, corruptions)
-    ("looks at one frame at a time, and each still is a frame of a real clip",
+    ("looks at one frame at a time, and each one is still a frame of a real clip",
      ("FID-vid", "FID-vid (CLIP)", "CLIPSIM"), ORDER),
-    ("was trained on shape and colour alone: only frames in wild order, far from their places, look odd to it",
+    ("was trained on shape and colour alone: only frames far from their places in time look unusual to it",
      ("FVD-content",), ("shuffle 2", "shuffle 4", "freeze", "reversal", "drop")),
-    ("a straight motion played backwards is another valid clip; only who knows the caption can tell",
+    ("a straight motion played backwards is another valid clip; only a metric that reads the caption can see it",
      ("FVD-mini", "motion amplitude", "identity drift", "flicker"), BACKWARDS),
-    ("averages over pixels and frames and puts a threshold on them, to be robust", ("judge accuracy",), ("noise",)),
-    ("where neighbours in time change places, the way as a whole stays the same",
+    ("is robust by design: it averages over pixels and frames and applies a threshold",
+     ("judge accuracy",), ("noise",)),
+    ("neighbouring frames change places, but the path as a whole stays the same",
      ("judge accuracy", "video similarity", "direction gap", "R-precision"), ("shuffle 2",)),
-    ("the damage leaves open to see where the thing goes", ("direction gap",),
+    ("the damage does not hide where the thing goes", ("direction gap",),
      ("blur", "colour shift", "shuffle 4")),
-    ("the damage leaves the thing where it is", ("motion amplitude",),
+    ("the damage does not move the thing", ("motion amplitude",),
      tuple(name for name in PICTURE if name != "warp")),
     ("all thirds of the clip still look alike", ("identity drift",), ("blur", "colour shift", *TIME)),
-    ("every frame still has the same brightness and colours", ("flicker",),
+    ("all frames still have the same brightness and colours", ("flicker",),
      ("blur", "colour shift", "occlusion", "steady warp", *TIME)),
 )  # fmt: skip
 MISLED = (  # likewise
-    ("its network never saw a picture with it: a little of it makes clips look more, not less, like their captions",
+    ("its network never saw this damage: a little of it makes clips resemble their captions more, not less",
      (("CLIPSIM", "noise"), ("video similarity", "blur"))),
 )  # fmt: skip
 PAIR = ("blur", (0.5, 0.4), "shuffle 16")  # spatial corruption, its medium and small severity, temporal one
@@ -161,8 +162,8 @@ def _point(task: tuple) -> dict[str, float]:
     return values(CORRUPTIONS[name](clips, severity, seed), captions, specs, _real(seed, n, metrics), metrics)
 
 
-def table(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> dict[tuple[str, str], Cell]:
-    """Measures all cells of some metrics, {(metric, corruption): Cell}, with n clips a value, in `jobs` processes.
+def curves(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> tuple[dict, dict[str, float]]:
+    """Measures some metrics under every corruption: both arguments of `cells`. n clips a value, `jobs` processes.
 
     Raises UserError if n is under 8.
     """
@@ -172,13 +173,13 @@ def table(n: int = 256, jobs: int = 1, metrics=tuple(METRICS)) -> dict[tuple[str
              for seed in SEEDS for name in CORRUPTIONS for level in LEVELS[1:]}  # fmt: skip
     tasks |= {(seed, None, 0.0): (seed, "noise", 0.0, n, metrics) for seed in SEEDS}  # the same for all corruptions
     points = dict(zip(tasks, _mapped(_point, list(tasks.values()), jobs)))
-    curves = {}
+    found = {}
     for metric in metrics:
         for name in CORRUPTIONS:
             keys = [[(seed, name if level else None, level) for level in LEVELS] for seed in SEEDS]
-            curves[metric, name] = np.array([[points[key][metric] for key in row] for row in keys])
+            found[metric, name] = np.array([[points[key][metric] for key in row] for row in keys])
     pairs = [(_real(seed + len(SEEDS), n, metrics), _real(seed, n, metrics)) for seed in SEEDS]
-    return cells(curves, {m: np.mean([frechet_distance(a[m], b[m]) for a, b in pairs]) for m in pairs[0][0]})
+    return found, {m: float(np.mean([frechet_distance(a[m], b[m]) for a, b in pairs])) for m in pairs[0][0]}
 
 
 def cells(curves: dict[tuple[str, str], np.ndarray], other: dict[str, float]) -> dict[tuple[str, str], Cell]:
