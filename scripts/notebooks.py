@@ -214,7 +214,7 @@ def table(folder):
 
 
 def main(argv=None):
-    """Run the command line; the exit status is 2 for a mistake, told in one line."""
+    """Run the command line; the exit status is 2 for a mistake, reported in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("build", "student", "solutions", "zip", "table"))
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")

@@ -93,8 +93,7 @@ for name in ("mini", "modelscope-1.7b"):
     print(f"{name:16}{unet_line} parameters · {preset.height} pixels · {preset.frames} frames")
 
 # %% [markdown]
-# The large UNet has hundreds of times more parameters than the small one. Yet both are built by the same twelve
-# hundred lines.
+# The large UNet has hundreds of times more parameters than the small one. Yet both are built by the same few files.
 #
 # Before we go on, a guess. The video has 196,608 numbers. The UNet never sees them: it works on the latent video. How
 # many numbers does that one have? Eight by eight cells a frame, four numbers a cell.
@@ -146,8 +145,9 @@ print("mean about 0:", abs(noise.mean().item()) < 0.05, "· deviation about 1:",
 
 # %% [markdown]
 # Then the loop. `guided` makes a function of the UNet, the prompt and the empty prompt: it takes a noisy
-# video and a timestep, and answers. The sampler, here DDIM, is a *generator*: it yields one `Step` after the other,
-# and you can stop it, look into it, or write your own (notebook 06).
+# video and a timestep, and answers. `SAMPLERS` is a table of the ways to remove noise, with a row for each; we take the
+# row of DDIM. Called with that function, the noise, the noise schedule and a number of steps, it is a *generator*: it
+# yields one `Step` after the other, and you can stop it, look into it, or write your own (notebook 06).
 
 # %%
 preset = ctx.pipe.preset
@@ -175,11 +175,11 @@ print("the same pixels as the pipeline's:", bool((by_hand == clip.pixels).all())
 # Not similar: the same, all 196,608 numbers. You have just run a text-to-video model without its pipeline.
 #
 # Is that really how the library does it? Never believe a tutorial that retells its library; read the source. The
-# next cell shows it, from the file that is installed on your machine. (The underscore says that you are
-# meant to call `pipe(…)`, which checks what you ask for and ends up here.)
+# next cell shows it, from the file that is installed on your machine: what `pipe(…)` runs after it has checked what you
+# ask for and encoded the words.
 
 # %%
-lab.show_source(ctx.pipe._steps)
+lab.show_source(ctx.pipe.steps)
 
 # %% [markdown]
 # You will recognise `guided`, the seeded generators, `gaussian`, and the line that hands everything to a sampler. The
@@ -236,12 +236,12 @@ lab.check("0.1", shapes)
 #
 # ## 4 · Watching it happen
 #
-# The library can keep a run as a *flight recording* of at most three megabytes, so a run from a computer with a large
-# GPU can be watched on yours. Here is one of our clip.
+# The library can keep a run as a *recording* of at most three megabytes, so a run on a computer with a large GPU can be
+# watched on yours. Here is one of our clip.
 
 # %%
-flight = lab.record(ctx.pipe, "a large red circle moves left quickly", seed=0)
-lab.LatentScrubber(flight, name="take-off-scrubber")
+recording = lab.record(ctx.pipe, "a large red circle moves left quickly", seed=0)
+lab.LatentScrubber(recording, name="take-off-scrubber")
 
 # %% [markdown]
 # What to see: on the left the belief `x0`, decoded to pixels; on the right whatever you choose above it. There are two
@@ -263,7 +263,7 @@ lab.LatentScrubber(flight, name="take-off-scrubber")
 # 80 above its green, and a frame if it has one.
 
 # %%
-pixels = flight.preview.astype(int)  # (s, f, H, W, colour): the belief of every step, decoded
+pixels = recording.preview.astype(int)  # (s, f, H, W, colour): the belief of every step, decoded
 red = pixels[..., 0] - pixels[..., 1] >= 80
 frames_with_red = red.any(axis=(2, 3)).mean(axis=1)  # (s,): a share of the frames
 first = int((frames_with_red > 0.5).argmax())
@@ -272,7 +272,7 @@ lab.predict("At which step (0 to 11) is there first something red in most frames
 # %%
 shown = [0, 1, 3, 5, 8, 11]
 lab.sheet(
-    [flight.preview[step, frame] for frame in (2, 13) for step in shown],
+    [recording.preview[step, frame] for frame in (2, 13) for step in shown],
     [f"step {step}" for step in shown] * 2,
     alt="The belief at six steps, from left to right, an early frame above, a late one below: "
     "red from the beginning, a disc at the end.",
@@ -288,7 +288,7 @@ lab.sheet(
 # and for comparison that of the noisy `x`.
 
 # %%
-beliefs, noisy = flight.latents("x0"), flight.latents("x")  # (s, f, c, h, w) each
+beliefs, noisy = recording.latents("x0"), recording.latents("x")  # (s, f, c, h, w) each
 final = beliefs[-1]
 gaps = {name: [float(abs(one - final).mean()) for one in video] for name, video in (("x0", beliefs), ("x", noisy))}
 steps = list(range(len(beliefs)))
@@ -352,7 +352,7 @@ def first_close(videos, share):
 lab.check("0.2", first_close)
 
 # %% [markdown]
-# *What if?* Try it on the recording: `first_close(flight.preview, 0.5)`. Is it earlier or later than the first red?
+# *What if?* Try it on the recording: `first_close(recording.preview, 0.5)`. Is it earlier or later than the first red?
 # Then record another prompt and another seed. What comes first: the colour, the path or the shape?
 #
 # ## 5 · Two prompts, one noise
@@ -363,7 +363,7 @@ lab.check("0.2", first_close)
 # %%
 other = lab.record(ctx.pipe, "a large red circle moves right quickly", seed=0)
 lab.linked(
-    lab.LatentScrubber(flight, name="left-run"), lab.LatentScrubber(other, name="right-run"), name="left-and-right"
+    lab.LatentScrubber(recording, name="left-run"), lab.LatentScrubber(other, name="right-run"), name="left-and-right"
 )
 
 # %% [markdown]
@@ -378,13 +378,13 @@ lab.linked(
 # %%
 from minit2v.evaluation import judge
 
-for run in (flight, other):
+for run in (recording, other):
     print(run.prompt)
     print("   ", judge.read(run.preview[-1]))
 
 # %% [markdown]
-# The judge is not told the prompt. Compare its readings with the words, one by one. Two clips prove little; the
-# README has the same for hundreds of prompts, with error bars, and shows clips in which this little model got
+# The judge is not told the prompt. Compare its readings with the words, one by one. Two clips prove little: the
+# [results](../docs/results.md) of hundreds of prompts have error bars, and show clips in which this little model got
 # something wrong.
 #
 # ### Exercise 0.3 · your own pipeline
@@ -406,9 +406,9 @@ for run in (flight, other):
 # ```python
 # context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
 # noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
-# model, sampler = guided(pipe.unet, context, nothing, pipe.preset.guidance), SAMPLERS["ddim"]
+# model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
 # with torch.inference_mode():
-#     for step in sampler(model, noise, pipe.diffusion, pipe.preset.steps):
+#     for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):
 #         pass
 # return pipe.decode(step.x)[0]
 # ```
@@ -418,13 +418,13 @@ for run in (flight, other):
 
 # %% tags=["exercise"]
 def generate(pipe, prompt, seed):
-    """The pixels (f, H, W, 3), uint8, of the clip that the pipeline makes of a prompt and a seed."""
+    """The pixels (f, H, W, 3), uint8, of the pipeline's clip for a prompt and a seed."""
     ### BEGIN SOLUTION
     context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
     noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
-    model, sampler = guided(pipe.unet, context, nothing, pipe.preset.guidance), SAMPLERS["ddim"]
+    model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
     with torch.inference_mode():
-        for step in sampler(model, noise, pipe.diffusion, pipe.preset.steps):
+        for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):
             pass
     return pipe.decode(step.x)[0]
     ### END SOLUTION

@@ -136,12 +136,13 @@ lab.sheet(
 # shows you fog, suspect the range before you suspect the weights.
 #
 # There is a smaller trap in (1.2). The released model cuts fractions off instead of rounding, and our pipeline does as
-# the release does. How many of the 256 levels survive the way there and back?
+# the release does: it calls the next function with `rounded=False`. How many of the 256 levels survive the way there and
+# back?
 
 # %%
-from minit2v.systems import pipeline
+from minit2v.pixels import to_pixels
 
-lab.show_source(pipeline._pixels)
+lab.show_source(to_pixels)
 levels = np.arange(256, dtype=np.uint8)
 there = levels.astype(np.float32) / np.float32(127.5) - 1  # float32, as a network computes
 back = (there / 2 + 0.5).clip(0, 1) * 255
@@ -252,7 +253,7 @@ lab.FoldViz(
 # Two kinds of layers look along time; we call them *temporal*. *Attention* compares all frames of a pixel and wants
 # `(b h w) f c`. A *convolution* mixes each frame with its neighbours and wants `b c f (h w)`, where `(h w)` is one axis
 # because it does not matter where a pixel lies. The library goes from frames to that order and back by two functions,
-# (1.3) and (1.4). The first is told `f`, because `b f` alone does not say how many clips there are.
+# (1.3) and (1.4). The first is given `f`, because `b f` alone does not say how many clips there are.
 
 # %%
 from minit2v.networks.blocks import clip_view, frame_view
@@ -618,15 +619,15 @@ lab.curves(
 # you scroll: which damage does the mean difference overlook? Which does the flicker, which does the judge?
 
 # %%
-luck = np.random.default_rng(0)
+rng = np.random.default_rng(0)
 lamp = np.where(np.arange(16) % 2, 0.8, 1.0)[:, None, None, None]  # every second frame is darker
 damaged = {
     "as drawn": pixels,
     "frozen": pixels[:1].repeat(16, axis=0),
     "reversed": pixels[::-1].copy(),
-    "shuffled": luck.permutation(pixels),
+    "shuffled": rng.permutation(pixels),
     "bad lamp": (pixels * lamp).astype(np.uint8),
-    "noisy": np.clip(pixels + luck.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8),
+    "noisy": np.clip(pixels + rng.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8),
 }
 lab.play(damaged, alt="Six versions of the clip: as drawn, standing still, backwards, jumping, pulsing, and noisy.")
 

@@ -39,7 +39,7 @@ ctx = lab.setup(3)
 import torch
 
 from minit2v.lab.course.trainings import task_of, training, unseen_frames
-from minit2v.recording.run import Run
+from minit2v.recording.run import TrainingRun
 
 task = task_of("late")  # networks, losses and data; the name will make sense in section 5
 frames = unseen_frames()  # (64, 3, 32, 32) in [-1, 1], none of them is trained on
@@ -58,7 +58,7 @@ lab.predict("A frame has 32 x 32 x 3 bytes. Its latent is 8 x 8 codes of 7 bits.
 # *unseen* were measured on frames that the network was never trained on.
 
 # %%
-late = Run.load("nano-vqgan-late")
+late = TrainingRun.load("nano-vqgan-late")
 lab.RunReplay(late, name="replay-late", curve="unseen: psnr")
 
 # %% [markdown]
@@ -303,7 +303,7 @@ lab.show_source(AutoencoderTask.hinge)
 # default, so that 1,500 steps are enough to see its effect.)
 
 # %%
-early, never = Run.load("nano-vqgan-early"), Run.load("nano-vqgan-never")
+early, never = TrainingRun.load("nano-vqgan-early"), TrainingRun.load("nano-vqgan-never")
 for run in (late, early, never):
     last = {name: f"{run.curves[f'unseen: {name}'][1][-1]:.2f}" for name in ("psnr", "sharpness")}
     print(f"{run.name:6}", last)
@@ -398,9 +398,9 @@ lab.sheet([*frames[[13, 3, 2, 5]], *given_back[[13, 3, 2, 5]]], columns=4,
 # %%
 RUN = False  # True: 1,500 steps, two to three minutes on an idle core, more on a busy one
 if RUN:
-    from minit2v.lab.course.trainings import record
+    from minit2v.lab.course.trainings import record_training
 
-    mine = record(task_of("late"), 1500, "mine", late.steps.tolist())
+    mine = record_training(task_of("late"), 1500, "mine", late.steps.tolist())
 else:
     mine = late
 print(f"{mine.curves['unseen: codes in use'][1][-1]:.0f} codes in use, perplexity "
@@ -442,7 +442,7 @@ lab.predict("After 900 of 1,500 steps, whose reconstructions of unseen frames ha
             choices=["the healthy one's, by far", "the healthy one's, by a little", "the collapsed one's"])
 
 # %%
-collapsed = Run.load("nano-vqgan-collapsed")
+collapsed = TrainingRun.load("nano-vqgan-collapsed")
 for step in (900, 1500):
     for run in (late, collapsed):
         at = list(run.steps).index(step)

@@ -47,6 +47,7 @@ import torch
 
 from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
+from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.presets import DiffusionConfig
 
 angles = torch.arange(6, dtype=torch.float64) * 2 * math.pi / 6
@@ -72,7 +73,7 @@ lab.points(moments, apart=True, alt="Six blobs on a ring grow, run into one anot
 
 # %% [markdown]
 # What to see: notebook 05 in two dimensions. From left to right the ring drowns, and at $t = 999$ the cloud is standard
-# normal noise. The library's `Diffusion` was not told that our clips are points. It works on any shape, and so will
+# normal noise. The library's `Diffusion` does not know that our clips are points. It works on any shape, and so will
 # everything that we write here: at the end it runs on real latents, unchanged.
 #
 # ## 2 · A perfect denoiser
@@ -236,8 +237,13 @@ lab.check("6.1", ddpm_step)
 # *What if?* Let $\bar\alpha' = 1$, the very last step. The weight of $x$ becomes 0, and so does the variance: the step
 # ends at $x_0$, without noise. Keep this in mind for the bug hunt.
 #
-# Here is the same step in the library, with the loop around it. Each round asks the model, moves `x`, and yields a
-# `Step` with everything you may want to look at. We run it on our two thousand noises, twice, with different dice.
+# Here is the same step in the library, with the loop around it. A sampler is nothing but its rule, and it is handed two
+# things beside `x`. `levels` are the noise levels that it visits, in order; each knows its timestep and the
+# $\bar\alpha$ before and after the step. `predict(x, level)` asks the network and gives $(x_0, \epsilon)$. Each round
+# asks, moves `x`, and yields a `Step` with everything you may want to look at.
+#
+# Who hands them over? A row of the table `SAMPLERS`. It makes the levels out of a noise schedule and a number of steps,
+# and `predict` out of a model. So we call the row, on our two thousand noises, twice, with different dice.
 
 # %%
 lab.show_source(samplers.ddpm)
@@ -253,7 +259,8 @@ def path(run, start):
     return torch.stack([start, *(step.x for step in run)])
 
 
-dice = [path(samplers.SAMPLERS["ddpm"](oracle, noise, diffusion, 100, generator=ctx.generator(seed)), noise) for seed in (7, 8)]
+runs = [SAMPLERS["ddpm"](oracle, noise, diffusion, 100, generator=ctx.generator(seed)) for seed in (7, 8)]
+dice = [path(run, noise) for run in runs]
 inside = torch.cdist(dice[0][-1], CENTRES).min(1).values < 4 * SPREAD
 same = nearest(dice[0][-1]) == nearest(dice[1][-1])
 print("nearly all points end in a blob:", inside.double().mean().item() > 0.99)
@@ -324,7 +331,7 @@ lab.check("6.2", ddim_step)
 # *What if?* Let $\eta = 2$. Then $1-\bar\alpha'-\sigma^2$ may fall below zero: there is no room for so much fresh
 # noise, and the total comes out too large.
 #
-# The library's version has your lines in its middle:
+# The library's rule has your lines in its middle:
 
 # %%
 lab.show_source(samplers.ddim)
@@ -335,7 +342,7 @@ lab.show_source(samplers.ddim)
 # DDPM and DDIM at work, from the same three noises:
 
 # %%
-still = path(samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
+still = path(SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
 far = (noise.norm(dim=1) > 1.8).nonzero()[:3, 0]  # three that have a way to go
 lab.points({"DDPM": dice[0][-1], "DDIM": still[-1]}, apart=True, paths={"DDPM": dice[0][:, far], "DDIM": still[:, far]},
            alt="DDPM's ways from three noises are long and jagged; DDIM's from the same noises are short and smooth.")
@@ -348,7 +355,7 @@ lab.points({"DDPM": dice[0][-1], "DDIM": still[-1]}, apart=True, paths={"DDPM": 
 # the colours.
 
 # %%
-again = path(samplers.SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
+again = path(SAMPLERS["ddim"](oracle, noise, diffusion, 100), noise)
 print("DDIM twice from the same noise, equal to the last bit:", torch.equal(still, again))
 clouds = {"the noise": noise, "what DDIM makes of it": still[-1], "what DDPM makes of it": dice[0][-1]}
 lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls into six sectors like a cake; DDIM "
@@ -366,7 +373,7 @@ lab.points(clouds, apart=True, groups=nearest(still[-1]), alt="The noise falls i
 
 # %%
 few = noise[:200]
-runs = {(eta, str(n)): samplers.SAMPLERS["ddim"](oracle, few, diffusion, n, float(eta), ctx.generator(7))
+runs = {(eta, str(n)): SAMPLERS["ddim"](oracle, few, diffusion, n, float(eta), ctx.generator(7))
         for eta in ("0", "0.5", "1") for n in (40, 10, 5)}
 lab.SamplerStepper(diffusion, few, runs, ("eta", "steps"), data, name="stepper-06", point=far[0].item())
 
@@ -392,17 +399,17 @@ lab.SamplerStepper(diffusion, few, runs, ("eta", "steps"), data, name="stepper-0
 # <details><summary>Hint 1</summary>For T = 1000 and 4 steps the timesteps are 999, 749, 499, 249. Write the list first
 # and print it.</details>
 #
-# <details><summary>Hint 2</summary><code>levels = [*alpha_bar[ladder].tolist(), 1.0]</code> has one entry more than
-# <code>ladder</code>; step <code>i</code> goes from <code>levels[i]</code> to <code>levels[i + 1]</code>.</details>
+# <details><summary>Hint 2</summary><code>levels = [*alpha_bar[timesteps].tolist(), 1.0]</code> has one entry more than
+# <code>timesteps</code>; step <code>i</code> goes from <code>levels[i]</code> to <code>levels[i + 1]</code>.</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
 # ```python
 # T = len(alpha_bar)
-# ladder = [round(T - i * T / steps) - 1 for i in range(steps)]
-# levels = [*alpha_bar[ladder].tolist(), 1.0]
-# for i, t in enumerate(ladder):
+# timesteps = [round(T - i * T / steps) - 1 for i in range(steps)]
+# levels = [*alpha_bar[timesteps].tolist(), 1.0]
+# for i, t in enumerate(timesteps):
 #     x0, eps = model(x, t)
 #     x = ddim_step(x0, eps, levels[i], levels[i + 1])
 # return x
@@ -416,9 +423,9 @@ def ddim_sample(model, x, alpha_bar, steps):
     """model (x, t) -> (x0, eps); x of any shape, pure noise; alpha_bar (T,) -> the clip, of x's shape."""
     ### BEGIN SOLUTION
     T = len(alpha_bar)
-    ladder = [round(T - i * T / steps) - 1 for i in range(steps)]
-    levels = [*alpha_bar[ladder].tolist(), 1.0]
-    for i, t in enumerate(ladder):
+    timesteps = [round(T - i * T / steps) - 1 for i in range(steps)]
+    levels = [*alpha_bar[timesteps].tolist(), 1.0]
+    for i, t in enumerate(timesteps):
         x0, eps = model(x, t)
         x = ddim_step(x0, eps, levels[i], levels[i + 1])
     return x
@@ -429,7 +436,7 @@ def ddim_sample(model, x, alpha_bar, steps):
 lab.check("6.3", ddim_sample)
 
 # %% [markdown]
-# *What if?* Let the ladder begin at 749. The network would be told "a little signal is left" and be shown pure noise.
+# *What if?* Let the timesteps begin at 749. The network would be told "a little signal is left" and be shown pure noise.
 # The release does a mild form of this: its first timestep is 981, not 999 (Lin et al., 2023, is about the
 # consequences).
 #
@@ -477,12 +484,12 @@ COUNTS = [2, 4, 8, 16, 32, 64, 128]
 
 
 def end(sampler, steps, **options):
-    *_, last = sampler(oracle, noise, diffusion, steps, **options)
+    *_, last = SAMPLERS[sampler](oracle, noise, diffusion, steps, **options)
     return last.x0  # the clip that the last step sees: alpha_bar 1, whatever the sampler
 
 
-ends = {"DDIM": [end(samplers.ddim, n) for n in COUNTS]}
-ends["DPM-Solver++"] = [end(samplers.dpm_solver_pp, n) for n in COUNTS]
+ends = {"DDIM": [end("ddim", n) for n in COUNTS]}
+ends["DPM-Solver++"] = [end("dpm++", n) for n in COUNTS]
 errors = {name: [(x - exact).square().sum(1).mean().sqrt().item() for x in xs] for name, xs in ends.items()}
 for name, e in errors.items():
     enough = next(n for n, error in zip(COUNTS, e) if error < 0.05)
@@ -509,7 +516,7 @@ def cloud_distance(one, other):
     return ((one @ LINES).sort(0).values - (other @ LINES).sort(0).values).square().mean().sqrt().item()
 
 
-ends["DDPM"] = [end(samplers.ddpm, n, generator=ctx.generator(7)) for n in COUNTS]
+ends["DDPM"] = [end("ddpm", n, generator=ctx.generator(7)) for n in COUNTS]
 distances = {name: [cloud_distance(x, exact) for x in xs] for name, xs in ends.items()}
 floor = cloud_distance(draw(2000, ctx.generator(8)), exact)
 lab.curves({name: (COUNTS, d) for name, d in distances.items()} | {"two true clouds": (COUNTS, [floor] * len(COUNTS))},
@@ -566,8 +573,8 @@ lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by sid
 # Now record a run of the vague prompt, and scrub through it as in notebook 00.
 
 # %%
-flight = lab.record(pipe, "a circle moves", seed=1)
-lab.LatentScrubber(flight, name="scrubber-06", view="decoded")
+recording = lab.record(pipe, "a circle moves", seed=1)
+lab.LatentScrubber(recording, name="scrubber-06", view="decoded")
 
 # %% [markdown]
 # What to see: the order in which things are settled. Write down the step from which on place, direction, size, colour
@@ -596,10 +603,10 @@ step = lab.yours("6.1")
 
 def ddpm_by_table(table, steps):
     """Latents of the prompt: DDPM on the mini model."""
-    ladder, generator = samplers.timesteps(pipe.diffusion, steps), ctx.generator(0)
-    levels = torch.cat([pipe.diffusion.alpha_bar[ladder], torch.ones(1, dtype=torch.float64)])
+    timesteps, generator = samplers.timesteps(pipe.diffusion, steps), ctx.generator(0)
+    levels = torch.cat([pipe.diffusion.alpha_bar[timesteps], torch.ones(1, dtype=torch.float64)])
     x, spread = samplers.gaussian((1, 4, 16, 8, 8), generator).to(pipe.device), table(levels).tolist()
-    for i, t in enumerate(ladder):
+    for i, t in enumerate(timesteps):
         x0, _ = believe(x, t)
         x = step(x, x0, levels[i].item(), levels[i + 1].item(), noise=0 * x)  # the mean
         x = x + spread[i] * samplers.gaussian(x.shape, generator).to(x)

@@ -105,18 +105,18 @@ function details(boxes) {
 function render({ model, el }) {
   const facts = model.get("facts");
   const root = widgetRoot(el, facts.title);
-  const map = diagram(model, facts), told = details(facts.boxes);
+  const map = diagram(model, facts), about = details(facts.boxes);
   const key = (colour, text) => {
     const sample = svg("svg", { width: 14, height: 8 }, svg("rect", { width: 14, height: 8, fill: colour }));
     return element("span", { class: "mt-legend" }, sample, text);
   };
   root.append(panel(facts.title), element("div", { class: "mt-line" },
     key(WITHIN, "parameters of layers within a frame"), key(ALONG, "of layers along time")),
-  element("div", { class: "mt-row" }, map.node, told.node));
+  element("div", { class: "mt-row" }, map.node, about.node));
   return sync(model, ["selected"], () => {
     const selected = clamp(model.get("selected"), 0, facts.boxes.length - 1);
     map.show(selected);
-    told.show(facts.boxes[selected]);
+    about.show(facts.boxes[selected]);
   });
 }
 

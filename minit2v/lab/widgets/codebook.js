@@ -106,12 +106,12 @@ async function render({ model, el }) {
     panels.unshift(panel("decoded frame", grids[0].node));
   }
   const plane = codePlane(facts, cellsAt, codesAt), list = codeList(facts), usage = usageBars(facts);
-  const told = report(1);
+  const about = report(1);
   const where = slider("frame", {
     max: n - 1, text: (i) => `${i + 1} of ${n}`, onInput: (i) => put(model, "frame", i),
   });
   const left = element("div", { class: "mt-panel" }, element("div", { class: "mt-row" }, ...panels),
-    n > 1 ? where.node : null, told.node);
+    n > 1 ? where.node : null, about.node);
   root.append(
     element("div", { class: "mt-row" }, left,
       panel("codes on a plane", plane.node,
@@ -141,7 +141,7 @@ async function render({ model, el }) {
     list.select(cell, nearest(cell), distances(cell));
     usage.select(facts.taken[cell]);
     const code = facts.taken[cell];
-    told.show([`row ${row}, column ${column}: code ${code}, taken by ${facts.counts[code]} of ${m} cells`]);
+    about.show([`row ${row}, column ${column}: code ${code}, taken by ${facts.counts[code]} of ${m} cells`]);
   });
 }
 

@@ -79,10 +79,10 @@ function render({ model, el }) {
   const pick = choice("pattern", patterns.map((one, i) => [i, one.pattern]), 0, (i) => put(model, "current", i));
   if (patterns.length > 1) root.append(pick.node);
   else root.append(element("div", { class: "mt-title" }, patterns[0].pattern));
-  const told = element("div", { class: "mt-panel" }, element("div", { class: "mt-title" }, "the selected element"),
+  const about = element("div", { class: "mt-panel" }, element("div", { class: "mt-title" }, "the selected element"),
     lines.node, note);
-  told.style.width = "290px";
-  root.append(element("div", { class: "mt-row" }, ...sides.map((one) => one.node), told));
+  about.style.width = "290px";
+  root.append(element("div", { class: "mt-row" }, ...sides.map((one) => one.node), about));
 
   let open = null;
   return sync(model, ["current", "selected"], () => {

@@ -172,7 +172,7 @@ function colourTable(anchors) {
 const DIVERGING = colourTable([[5, 48, 97], [67, 147, 195], [247, 247, 247], [230, 145, 56], [127, 59, 8]]);
 const AMOUNT = colourTable([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]);
 
-// A bar that explains a colour table, from low to high: a node, whose ends can be told anew: node.name(low, high).
+// A bar that explains a colour table, from low to high: a node, whose ends can be renamed: node.name(low, high).
 function legend(colours, low = "", high = "") {
   const bar = newCanvas("colour scale", 256, 1, 120, 10), ends = [low, high].map((end) => element("span", {}, end));
   paint(bar, Uint8Array.from({ length: 256 }, (_, i) => i), 0, colours);

@@ -41,7 +41,7 @@ async function render({ model, el }) {
   const value = slider("value", {
     max: last, text: (i) => signed(facts.values[i]), onInput: (i) => edit(facts.values[i]),
   });
-  const told = report(1), state = element("div", { class: "mt-caption" });
+  const about = report(1), state = element("div", { class: "mt-caption" });
   const colours = legend(DIVERGING, signed(-facts.limit), signed(facts.limit));
   const latent = element("div");
   Object.assign(latent.style, { display: "grid", gridTemplateColumns: `${TILE}px ${TILE}px`, gap: "6px" });
@@ -51,7 +51,7 @@ async function render({ model, el }) {
       panel(`latent, ${c} channels`, latent, colours), panel("frame", frame.grid.node),
       panel("decoded", decoded.grid.node), panel("difference to no change", difference.grid.node,
         legend(AMOUNT, "0", "≥ 128"))),
-    told.node,
+    about.node,
     element("div", { class: "mt-line" }, button("−", "less", () => nudge(-1)), button("+", "more", () => nudge(1)),
       value.node, button("as it was", "this number as it was", () => {
         const { [key()]: _, ...others } = model.get("edits");
@@ -95,7 +95,7 @@ async function render({ model, el }) {
     frames.forEach(({ grid }) => grid.show(row, column));
     const now = number(channel, row, column), before = original(channel, row, column);
     value.show(stop(now));
-    told.show([`channel ${channel}, row ${row}, column ${column}: ${signed(now)}`
+    about.show([`channel ${channel}, row ${row}, column ${column}: ${signed(now)}`
       + (now === before ? "" : `, was ${signed(before)}`)]);
     const shown = known(edits);
     state.textContent = shown ? shown[2] : "waiting for the kernel …";

@@ -26,7 +26,7 @@ from minit2v.pixels import evenly, to_pixels, to_signed
 from minit2v.recording.sheets import atlas
 
 STOPS = 81  # of the slider; odd, so that 0 is one
-SMALL = 64 * 64  # pixels of a frame of which many edits are recorded
+SMALL = 64 * 64  # pixels of a frame that has many recorded edits
 
 
 def key(channel: int, row: int, column: int) -> str:
@@ -95,7 +95,7 @@ class LatentPeek(LabWidget):
     """Change a number of a frame's latent: the decoded frame and what became different are shown.
 
     Args:
-        autoencoder, pixels, scale: see `Peek`; pixels may be a clip (f, H, W, 3), of which the first frame is taken.
+        autoencoder, pixels, scale: see `Peek`; pixels may be a clip (f, H, W, 3); its first frame is taken.
         recorded: values that are decoded beforehand for each channel of one cell; by default 9 for small frames, 3
             for others; 0 for none.
 

@@ -155,9 +155,9 @@ function panel({ side }) {
 
 function title({ prompt, model, settings }) {
   const known = ["guidance", "seed"].filter((key) => settings[key] !== undefined);
-  const told = known.map((key) => `${key} ${settings[key]}`);
+  const chosen = known.map((key) => `${key} ${settings[key]}`);
   return element("div", {}, element("div", { class: "mt-title" }, `“${prompt}”`),
-    element("div", { class: "mt-caption" }, [model, settings.sampler, ...told].filter(Boolean).join(" · ")));
+    element("div", { class: "mt-caption" }, [model, settings.sampler, ...chosen].filter(Boolean).join(" · ")));
 }
 
 async function render({ model, el }) {

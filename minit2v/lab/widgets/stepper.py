@@ -40,7 +40,7 @@ class SamplerStepper(LabWidget):
 
     Args:
         diffusion: the `Diffusion` of the runs, for its alpha_bar; None for a system without one.
-        start: where all runs start: points (n, 2), of which the first 300 are shown, or latents (1, c, f, h, w).
+        start: where all runs start: points (n, 2), the first 300 are shown, or latents (1, c, f, h, w).
         runs: {key: the steps of a sampler}; a key is a text, or as many of them as there are axes. Of a run of more
             than 100 steps 100 are shown.
         axes: what the texts of a key mean.

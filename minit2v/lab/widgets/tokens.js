@@ -97,7 +97,7 @@ async function render({ model, el }) {
   const facts = model.get("facts"), { shown, layers } = facts;
   const root = widgetRoot(el, "prompts as the text encoder reads them");
   const numbers = await openNumbers(model.get("maps"), model.get("layout_of_maps"));
-  const strip = tokenStrip(model, shown), matrix = tokenMatrix(model, shown), told = report(1);
+  const strip = tokenStrip(model, shown), matrix = tokenMatrix(model, shown), about = report(1);
   const alike = [likeness(model, "alike, as they are", facts.plain), likeness(model, facts.measure, facts.whitened)];
   const pick = choice("prompt", facts.prompts.map((text, i) => [i, `${i + 1}  ${text || "(empty)"}`]), 0,
     (i) => put(model, "prompt", i));
@@ -110,7 +110,7 @@ async function render({ model, el }) {
   root.append(pick.node, strip.node,
     element("div", { class: "mt-caption" }, (facts.compact ? "Ids are the model's own; hover for CLIP's. " : "")
       + (hidden ? `${hidden} more of padding are not drawn.` : "Padding is not masked: the UNet reads it too.")),
-    told.node,
+    about.node,
     element("div", { class: "mt-row" },
       panel("row: a token; columns: what it sees", matrix.node, depth.node, scale),
       panel("cosine of mean tokens", element("div", { class: "mt-row" }, ...alike.map((one) => one.node)))));
@@ -126,7 +126,7 @@ async function render({ model, el }) {
     matrix.show(tokens, token, (i) => (layer ? hex(AMOUNT[at(i)]) : at(i) ? "var(--mt-accent)" : "var(--mt-shade)"));
     scale.style.visibility = layer ? "visible" : "hidden";
     const most = row.indexOf(Math.max(...row));
-    told.show([`token ${token}, “${spoken(tokens[token])}”, ` + (layer
+    about.show([`token ${token}, “${spoken(tokens[token])}”, ` + (layer
       ? `looks most at token ${most}, “${spoken(tokens[most])}”: ${((100 * row[most]) / 255).toFixed(0)} %`
       : `sees ${token + 1} of ${facts.n} tokens: itself and those before it`)]);
     pick.show(prompt);

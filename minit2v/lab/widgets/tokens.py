@@ -24,7 +24,7 @@ from minit2v.lab.widgets.base import LabWidget, files, pack
 from minit2v.networks.text import TextEncoder
 
 FLOOR = 3e-4  # of the largest variance, added to all: directions of mere noise stay small, as in training/unet.py
-MOST_SHOWN = 32  # tokens of the matrices; padding beyond is told, not drawn
+MOST_SHOWN = 32  # tokens of the matrices; the padding beyond is only counted
 
 
 def pieces(encoder: TextEncoder, prompt: str) -> list[dict]:

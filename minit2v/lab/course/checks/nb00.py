@@ -105,7 +105,7 @@ def check_first_close(student):
 
 
 def generate(pipe, prompt, seed):
-    """The pixels (f, H, W, 3), uint8, of the clip that the pipeline makes of a prompt and a seed."""
+    """The pixels (f, H, W, 3), uint8, of the pipeline's clip for a prompt and a seed."""
     context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
     noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
     model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
@@ -124,10 +124,10 @@ def check_generate(student):
     prompt, seed = "a small green square moves down", 3
     expected = pipe(prompt, seed=seed).pixels
 
-    class Parts:  # the pipeline without the two methods that do it all
+    class Parts:  # the pipeline without the methods that do it all
         def __getattr__(self, name):
-            if name == "stream":
-                raise Failed("the parts put together", "pipe.stream", "use text.encode, gaussian, guided and SAMPLERS")
+            if name in ("stream", "sampled", "steps"):
+                raise Failed("the parts put together", f"pipe.{name}", "use text.encode, gaussian, guided and SAMPLERS")
             return getattr(pipe, name)
 
         def __call__(self, *_, **__):
@@ -135,7 +135,7 @@ def check_generate(student):
 
     found = student(Parts(), prompt, seed)
     causes = {(1, *expected.shape): "decode returns a batch; take its only clip",
-              (1, 4, 16, 8, 8): "these are latents; pipe.decode makes pixels of them"}
+              (1, 4, 16, 8, 8): "these are latents; pipe.decode turns them into pixels"}
     shape = tuple(getattr(found, "shape", ()))
     cause = "is the noise seeded with `seed`, are guidance and steps the preset's, does guided get the prompt first?"
     close("pixels", found, expected, 1, causes.get(shape, cause))
@@ -150,7 +150,7 @@ def noises(prompts, seed):
 
 @exercise("0.B", name="noises", solution=noises, minutes=5, difficulty=2, importance=4)
 def check_noises(student):
-    """Against noise made as asked; the three usual mistakes are told by what they give."""
+    """Against noise made as asked; the three usual mistakes are known by their results."""
     together, expected = student(["a", "b", "c"], 7), noises("abc", 7)
     same_shape("the noise of three prompts", together, expected.shape,
                "torch.cat joins parts of shape (1, 4, 16, 8, 8), one for each prompt")

@@ -128,7 +128,7 @@ def check_warm_up(student):
 
 
 def update(codes, usage, sums, vectors, generator):
-    """Codes (k c), usage (k,), sums (k c) after a batch of vectors (m c); dead codes begin anew on vectors of it."""
+    """Codes (k c), usage (k,), sums (k c) after a batch of vectors (m c); dead codes restart on vectors of it."""
     k = len(codes)
     index = torch.cdist(vectors, codes).argmin(dim=1)
     share = torch.bincount(index, minlength=k) / len(vectors)

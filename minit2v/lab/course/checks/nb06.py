@@ -127,8 +127,8 @@ def _check_aim(student):
 
 
 def _library_steps(diffusion, steps):
-    ladder = samplers.timesteps(diffusion, steps)
-    levels = [*diffusion.alpha_bar[ladder].tolist(), diffusion.final]
+    timesteps = samplers.timesteps(diffusion, steps)
+    levels = [*diffusion.alpha_bar[timesteps].tolist(), diffusion.final]
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
     run = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, x, diffusion, steps)
     return [(step, (step.x0, step.eps, levels[i], levels[i + 1])) for i, step in enumerate(run)]
@@ -148,9 +148,9 @@ def _samples_of_a_gaussian(step, mean=0.7, spread=0.4, steps=200):
 def ddim_sample(model, x, alpha_bar, steps):
     """DDIM with eta 0 over evenly spaced timesteps, from T - 1 on; ends at alpha_bar 1."""
     T = len(alpha_bar)
-    ladder = [round(T - i * T / steps) - 1 for i in range(steps)]
-    levels = [*alpha_bar[ladder].tolist(), 1.0]
-    for i, t in enumerate(ladder):
+    timesteps = [round(T - i * T / steps) - 1 for i in range(steps)]
+    levels = [*alpha_bar[timesteps].tolist(), 1.0]
+    for i, t in enumerate(timesteps):
         x0, eps = model(x, t)
         x = ddim_step(x0, eps, levels[i], levels[i + 1])
     return x
@@ -171,7 +171,7 @@ def check_ddim_sample(student):
 
         end = student(model, start, diffusion.alpha_bar, steps)
         same_shape("the result", end, (6, 2), "the loop hands x on and returns it")
-        _check_ladder(asked, steps, samplers.timesteps(diffusion, steps))
+        _check_timesteps(asked, steps, samplers.timesteps(diffusion, steps))
         again = student(model, start, diffusion.alpha_bar, steps)
         close("a second run from the same noise", again, end, 0, "nothing random may happen between start and end")
         run = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
@@ -181,7 +181,7 @@ def check_ddim_sample(student):
     return "the right timesteps, one call each, the same clip twice, and it ends clean, for 1, 4, 12 and 50 steps"
 
 
-def _check_ladder(asked, steps, expected):
+def _check_timesteps(asked, steps, expected):
     if len(asked) != steps:
         raise Failed(f"{steps} calls of the model for {steps} steps", len(asked), "one call for each step")
     if asked[0] != expected[0]:
