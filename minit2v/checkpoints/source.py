@@ -115,7 +115,7 @@ class Source:
         if self.layout != "minit2v":
             raise UserError(f"expected the {network} in {self.folder}, found no file of it; get the model again")
         steps = [part for part in SYSTEMS[self.preset.system].parts if f"{part}.safetensors" not in self.files]
-        todo = f"train it: minit2v train {network}" if network in steps else "get the model again"
+        todo = f"run minit2v train {network} --out {self.folder} first" if network in steps else "get the model again"
         raise UserError(f"expected {network}.safetensors in {self.folder}, found none; {todo}")
 
     def read_files(self) -> list[Path]:
