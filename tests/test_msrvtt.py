@@ -73,7 +73,7 @@ def test_real_clips_are_the_middle_frames_at_the_rate_of_the_protocol_cropped_to
     assert pixels.shape == (2, 16, 32, 32, 3) and pixels.dtype == np.uint8
     brightness = pixels[0, :, :, 4:-4].mean((1, 2, 3)) / 2  # of these 91 frames at 15 fps: every fifth around number 45
     assert brightness == pytest.approx(45 + 5 * (np.arange(16) - 7.5) - 0.5, abs=2)
-    assert np.array_equal(data[1], pixels[0]) and data.record()["left_out"] == ["video7013"]
+    assert np.array_equal(data[1], pixels[0]) and data.reported()["left_out"] == ["video7013"]
     own = MSRVTT(folder, Protocol("all-captions", size=16, fps=None, crop=False))
     assert own.left_out == [] and own.prompts[:2] == ["video7010 says 0", "video7010 says 1"] and len(own.prompts) == 12
     assert np.diff(own[0][:, 8, 8, 0].astype(float)).mean() == pytest.approx(2, abs=0.3)  # frame by frame

@@ -11,6 +11,7 @@ import torch
 
 import minit2v
 from minit2v.checkpoints.find import fingerprint
+from minit2v.cli import main
 from minit2v.datasets import Batch
 from minit2v.datasets.moving_things import MovingThings, parse
 from minit2v.datasets.moving_things import dataset as moving_things
@@ -20,6 +21,7 @@ from minit2v.evaluation import report as reports
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.report import evaluate, evaluate_folder, publish
 from minit2v.evaluation.sensitivity import caption_sensitivity
+from minit2v.files import data_dir
 from minit2v.presets import Preset
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
@@ -332,6 +334,13 @@ def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypa
 def test_refuses(wrong, message):
     with pytest.raises(UserError, match=message):
         evaluate(**{"pipe": Drawer()} | wrong)
+
+
+def test_a_model_whose_unet_is_not_trained_yet_is_refused_with_the_command_to_run_first(tmp_path, capsys):
+    for name in ("config.json", "autoencoder.safetensors", "text.safetensors"):
+        (tmp_path / name).write_bytes((data_dir() / "mini" / name).read_bytes())
+    assert main(["evaluate", "--model", str(tmp_path), "--n", "4"]) == 2
+    assert f"run minit2v train unet --out {tmp_path} first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("right, n, low, high", [

@@ -117,7 +117,7 @@ class MSRVTT(Clips):
     def prompts(self) -> list[str]:
         return [caption for several in self.captions for caption in several]
 
-    def record(self) -> dict:
+    def reported(self) -> dict:
         """For the report: the settings, the counts and what was left out."""
         counts = {"clips": len(self.videos), "prompts": len(self.prompts), "left_out": self.left_out}
         return {"data": "MSR-VTT"} | asdict(self.protocol) | counts

@@ -99,7 +99,7 @@ def _measured(made, captions, real: MSRVTT, settings: FullScaleSettings, about: 
         about |= {"floor": f"one half of the {len(real)} real clips against the other, as there are no {len(made)} "
                            "others; about twice that of all of them against as many"}  # fmt: skip
     return publish(about | {
-        "n": len(made), "data": real.record(), "settings": settings.reported(),
+        "n": len(made), "data": real.reported(), "settings": settings.reported(),
         "metrics": {name: asdict(estimate) for name, estimate in figures.items()},
         "published": [asdict(row) for row in published.TABLE],
     }, out, markdown)  # fmt: skip
