@@ -1,4 +1,4 @@
-"""Mistakes of the caller's, told in one line."""
+"""Mistakes of the caller, each in one line."""
 
 
 class UserError(ValueError):

@@ -2,7 +2,7 @@
 
     data/mini/report.json   minit2v evaluate          docs/bench.json       make bench
     docs/quality.json       make quality              docs/ablation.jsonl   scripts/ablate_training.py
-    docs/mini.json          the training of the shipped weights, noted by hand
+    docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -26,12 +26,13 @@ import quality_report  # noqa: E402
 
 from benchmarks import bench  # noqa: E402
 from minit2v.checkpoints.inspect import inspect  # noqa: E402
-from minit2v.evaluation.table import COLUMNS, judged, markdown, markdown_table, note  # noqa: E402
+from minit2v.evaluation.judge import ATTRIBUTES  # noqa: E402
+from minit2v.evaluation.table import HEADINGS, judged, markdown, markdown_table, note  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
 from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
-DOCUMENTS = ("README.md", "data/mini/README.md", *(f"docs/{name}.md" for name in (
+DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
     "metrics", "quality", "released", "results", "sampling", "speed", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
@@ -55,7 +56,7 @@ DEPARTURES = (  # what it is, its settings, the variant of scripts/ablate_traini
     ("meanwhile, the noisiest timesteps are drawn more often", "`noisy_timestep_share`", "no extra noisy timesteps"),
     ("weight matrices of the blocks take orthogonalized steps ([Muon](../minit2v/training/muon.py))", "`muon_rate`",
      "AdamW for all"),
-    ("the loss of a noise level is divided by its own root mean square, so that every level pulls equally hard",
+    ("the loss of a noise level is divided by the root of its running mean, so that every level pulls equally hard",
      "`uncertainty_weighted`", "noise levels not balanced"),
 )  # fmt: skip
 
@@ -80,14 +81,15 @@ def ablation() -> dict[str, str]:
 def short_results() -> str:
     """The model's three rows of the judge's table, without intervals."""
     rows = [row for row in report()["rows"] if row["clips"] == report()["model"]]
-    cells = [[SPLITS[row["split"]], *(f"{row[name]['percent']:.1f}" for name in COLUMNS)] for row in rows]
-    return markdown_table(["prompts", *COLUMNS.values()], cells)
+    names = (*ATTRIBUTES, "all")
+    cells = [[SPLITS[row["split"]], *(f"{row[name]['percent']:.1f}" for name in names)] for row in rows]
+    return markdown_table(["prompts", *(HEADINGS.get(name, name) for name in names)], cells)
 
 
 def memory() -> str:
     """What a clip of the released model takes, each way."""
     plans = [plan("modelscope-1.7b", device=device) for device in ("cuda", "cpu")]
-    size = lambda options, one: f"{one.ways[options] / 1e9:.1f} GB" if options in one.ways else ""
+    size = lambda options, one: f"{one.peaks[options] / 1e9:.1f} GB" if options in one.peaks else ""
     rows = [[text, *(size(options, one) for one in plans)] for options, text in WAYS.items()]
     return markdown_table(["options", "GPU, float16", "CPU, float32"], rows)
 
@@ -98,6 +100,13 @@ def recipe() -> str:
     cells = [[step.name, f"{step.minutes:g}", f"{steps[step.name]:,}",
               " ".join(f"`{name}={value}`" for name, value in step.settings.items())] for step in RECIPES["mini"]]  # fmt: skip
     return markdown_table(["step", "minutes", "optimizer steps", "settings"], cells)
+
+
+def guidance() -> str:
+    """How many clips of a prompt are right, by guidance scale."""
+    found = kept("guidance.json")
+    counts = [[scale, f"{right} of {found['clips']}"] for scale, right in found["right"].items()]
+    return markdown_table(["guidance", "small, blue, ring and up at once"], counts)
 
 
 def departures() -> str:
@@ -116,6 +125,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/bench.json": lambda: bench.table(kept("bench.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "docs/ablation.jsonl": departures,
+    "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,
     "minit2v weights plan": memory,
     "minit2v weights inspect modelscope-1.7b": lambda: f"```\n{inspect('modelscope-1.7b')}\n```",

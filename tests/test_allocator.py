@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from minit2v.memory.allocator import OWN
+from minit2v.memory.allocator import USER_OPTIONS
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 # page faults of 128 MB, in blocks that glibc never keeps by itself (over 32 MB), written to again after they were
@@ -27,7 +27,7 @@ LOAD = "import minit2v; minit2v.load('mini', device='cpu')"
 
 
 def faults(before: str, **environment: str) -> int:
-    kept = {name: value for name, value in os.environ.items() if name not in OWN}
+    kept = {name: value for name, value in os.environ.items() if name not in USER_OPTIONS}
     done = subprocess.run([sys.executable, "-c", RUN.format(before=before)], capture_output=True, text=True, check=True,
                           env=kept | {"OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
     return int(done.stdout)

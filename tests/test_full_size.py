@@ -52,7 +52,7 @@ def test_equals_diffusers_at_full_size(capsys):
             peaks[name].append(peak)
     foretold = plan("modelscope-1.7b", dtype="float32")
     without = foretold.weights["autoencoder"] + foretold.weights["text"]
-    foretold = (foretold.ways["--sequential"] - without) / 1e9
+    foretold = (foretold.peaks["--sequential"] - without) / 1e9
     difference = (outputs["ours"] - outputs["diffusers"]).norm() / outputs["diffusers"].norm()
     time_ratio, memory_ratio = (
         statistics.median(figures["ours"]) / max(statistics.median(figures["diffusers"]), 1e-9)

@@ -2,7 +2,7 @@
 
 `parser` says what can be asked for; `commands` does it.
 
-Exit status: 0 done; 2 a mistake of the caller's, told in one line that says what was expected, what was found
+Exit status: 0 done; 2 a mistake of the caller, in one line that says what was expected, what was found
 and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
 """
 

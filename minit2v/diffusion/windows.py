@@ -1,12 +1,12 @@
 """Clips longer than a model was trained on: a window slides over the frames, and where windows meet they blend.
 
     frames    0 ─────────── 15 ────── 23 ────── 31
-    window 1  ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁                        each frame: the mean of the answers for it, weighed by how near
-    window 2           ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁               it is to the middle of the window
+    window 1  ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁                        each frame: the mean of its outputs, weighted by how near
+    window 2           ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁               it is to the middle of each window
     window 3                    ▁▂▃▄▅▆▇█▇▆▅▄▃▂▁
 
-Every step of a sampler asks the network once a window, so f frames cost about 2 f / window times as much. The noise of
-later frames is that of the first window in another order: then the windows agree on what is to be seen.
+Every step of a sampler calls the network once a window, so f frames cost about 2 f / window times as much. The noise of
+later frames is that of the first window in another order: then the windows agree on what they show.
 
 References: MultiDiffusion, arXiv 2302.08113, equation 5 (blending); FreeNoise, arXiv 2310.15169, section 3.2 (noise).
 """
@@ -31,9 +31,9 @@ def windowed(unet: Callable, window: int, learnt: int | None = None) -> Callable
     """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, `window` frames at a
     time.
 
-    `learnt`: the number of frames that the network was trained on, if it is told frame numbers (a departure). The
-    frames of a longer clip are then spread over those numbers, which makes it the same motion, slower: larger numbers
-    were never seen, and numbers that begin anew in each window make windows that disagree.
+    `learnt`: the number of frames in training, for a network that reads frame numbers (a departure). The frames of a
+    longer clip are then spread over those numbers, which gives the same motion, slower: training never showed larger
+    numbers, and with numbers that restart in each window the windows disagree.
     """
 
     def run(x: Tensor, t: Tensor, context: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Memory as the system counts it: what is free, what this process holds, and the most that it ever held."""
+"""Memory as the system counts it: free memory, the memory of this process, and its peak."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ RUNTIME = 0.8e9  # Python, PyTorch and open_clip in the computer's memory, befor
 
 
 def available(device: str) -> float | None:
-    """Bytes that are free on the device now; None where nobody tells."""
+    """Bytes that are free on the device now; None where the system does not say."""
     if device == "cuda" and torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     if device == "cuda":
@@ -21,7 +21,7 @@ def available(device: str) -> float | None:
 
 
 def runtime() -> float:
-    """What a process has taken before any weights: this one's memory, if it is not a larger one's."""
+    """Bytes of a process before any weights: those of this one, at most RUNTIME."""
     path = Path("/proc/self/statm")
     if not path.is_file():
         return RUNTIME
@@ -29,7 +29,7 @@ def runtime() -> float:
 
 
 def peak() -> int:
-    """The most memory that this process has held so far, in bytes.
+    """Peak memory of this process so far, in bytes.
 
     Linux's /proc counts from the start of the program; its `ru_maxrss` begins with what the parent process held.
     """

@@ -1,14 +1,13 @@
-"""How much memory a clip takes, told before anything is downloaded: `minit2v weights plan`.
+"""How much memory a clip takes, before anything is downloaded: `minit2v weights plan`.
 
-    peak  =  Python and PyTorch  +  weights  +  what the busiest network works with  +  what the allocator keeps
+    peak  =  Python and PyTorch  +  weights  +  tensors of the busiest network  +  memory that the allocator keeps
 
-Weights and working tensors are counted, not guessed: the networks run on tensors that have shapes and no numbers, and
-every tensor that is alive is added up. The other two terms were measured on Linux. Four ways differ in what is in
-memory at once:
+Weights and tensors are counted, not guessed: the networks run on tensors that have shapes and no numbers, and the bytes
+of all live tensors are added up. The other two terms were measured on Linux. Options change what is in memory at once:
 
     (no option)     both halves of guidance as one batch, four frames decoded at a time, all networks on the device
     --sequential    the halves in turn, one frame at a time
-    --offload       on a GPU: only the network that works is on the device, the others wait in the computer's memory
+    --offload       on a GPU: only the network that computes is on the device, the others wait in the computer's memory
     both
 
 Peaks on a CPU are within 15 % of measured ones (tests/test_memory.py). Those of a GPU have not been measured.
@@ -43,7 +42,7 @@ OPTIONS = {"": (True, False), "--sequential": (False, False), "--offload": (True
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, but for those of a module; `peak` is their most."""
+    """Counts the bytes of all live tensors except those of a module; `peak` is their maximum."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -70,8 +69,8 @@ class Live(TorchDispatchMode):
 
 
 def working(module: nn.Module, call, *shapes: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes of the tensors alive at the widest moment of `call`, on inputs of these shapes; those of one axis or two
-    are whole numbers (timesteps, token ids)."""
+    """Peak bytes of live tensors during `call` on inputs of these shapes. Inputs of one or two axes are whole numbers
+    (timesteps, token ids)."""
     inputs = [torch.zeros(shape, dtype=dtype if len(shape) > 2 else torch.long) for shape in shapes]
     live = Live(module)
     live.now = sum(x.untyped_storage().nbytes() for x in inputs)
@@ -82,7 +81,7 @@ def working(module: nn.Module, call, *shapes: tuple[int, ...], dtype: torch.dtyp
 
 @contextmanager
 def no_numbers(dtype: torch.dtype):
-    """Inside, tensors have shapes and this dtype but hold nothing."""
+    """Within the block tensors have shapes and this dtype, and hold no numbers."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -96,26 +95,26 @@ def no_numbers(dtype: torch.dtype):
 class MemoryPlan:
     """Peak bytes of sampling, one figure for each combination of options, and which of them fit into `memory`."""
 
-    what: str  # model, dtype, device and clip in words
-    weights: dict[str, int]  # of each network
+    title: str  # model, dtype, device and clip in words
+    weights: dict[str, int]  # network -> bytes
     loading: int  # peak of loading, all networks on the device
-    ways: dict[str, int]  # options -> peak of loading and sampling, on the device
+    peaks: dict[str, int]  # options -> peak of loading and sampling, on the device
     host: dict[str, int]  # options -> peak in the computer's memory, where the device is another one
     memory: float | None  # of the device
 
     @property
     def fits(self) -> str | None:
-        """The options of the fastest way that fits; None if none does, or if no memory was named."""
+        """The fastest options that fit; None if none do, or if no memory was named."""
         if self.memory is None:
             return None
-        return next((options for options, peak in self.ways.items() if peak <= self.memory), None)
+        return next((options for options, peak in self.peaks.items() if peak <= self.memory), None)
 
     def line(self) -> str:
-        """What it takes and what to do, in one line."""
-        least = min(self.ways, key=self.ways.get)
-        takes = f"{self.what} takes {gigabytes(self.ways[''])} at most"
+        """Peak and advice, in one line."""
+        least = min(self.peaks, key=self.peaks.get)
+        takes = f"{self.title} takes {gigabytes(self.peaks[''])} at most"
         if least:
-            takes += f", {gigabytes(self.ways[least])} with {least}"
+            takes += f", {gigabytes(self.peaks[least])} with {least}"
         if self.memory is None:
             return takes
         room = f"of {gigabytes(self.memory)}"
@@ -124,11 +123,11 @@ class MemoryPlan:
         return f"{takes}: {room} it fits" + (f" with {self.fits}" if self.fits else "")
 
     def table(self) -> str:
-        """All figures, a row each, and the line."""
+        """All figures, one a row, and the line."""
         total = sum(self.weights.values())
         rows = [(f"weights of the {name}", size) for name, size in self.weights.items()] + [("weights", total)]
         rows += [("peak of loading" + ", without --offload" * bool(self.host), self.loading)]
-        for options, peak in self.ways.items():
+        for options, peak in self.peaks.items():
             rows.append((f"peak of sampling {options}".rstrip(), peak))
             if options in self.host:
                 rows.append(("  and in the computer's memory", self.host[options]))
@@ -138,7 +137,7 @@ class MemoryPlan:
 def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = None, dtype: str = "auto",
          frames: int | None = None, height: int | None = None, width: int | None = None,
          device: str = "cpu", clips: int = 1, window: int = 0) -> MemoryPlan:  # fmt: skip
-    """What sampling `clips` clips at once takes at most.
+    """Peak memory of sampling `clips` clips at once.
 
     `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu" or "cuda",
     which need not be there. None: the model's own size; no memory to compare with. Raises UserError for a size that
@@ -151,11 +150,11 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
     if device not in ("cpu", "cuda", "mps"):
         raise UserError(f"device: expected cpu, cuda or mps, found {device!r}")
     kind, memory = find_dtype(dtype, torch.device(device)), as_bytes(memory)
-    asked = SamplingSettings(frames=frames, height=height, width=width, window=window)
-    settings = checked(["a clip"], asked, preset)
+    wanted = SamplingSettings(frames=frames, height=height, width=width, window=window)
+    settings = checked(["a clip"], wanted, preset)
     sizes, counts = _counted(preset, settings, kind, clips)
     pixels = 2 * clips * settings.frames * settings.height * settings.width * 3  # the frames, and all of them together
-    total, ways, host = sum(sizes.values()), {}, {}
+    total, peaks, host = sum(sizes.values()), {}, {}
     fixed = CONTEXT if device == "cuda" else runtime()
     mapped = min(total, MAPPED)
     loading = int(fixed + total + (0 if device == "cuda" else mapped))
@@ -163,16 +162,16 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
         if device != "cuda":
             if not offload:
                 work = max(counts[batched].values())
-                ways[options] = max(loading, int(fixed + total + pixels + work + min(work, KEPT) + KERNELS))
+                peaks[options] = max(loading, int(fixed + total + pixels + work + min(work, KEPT) + KERNELS))
         elif offload:
-            ways[options] = int(fixed + pixels + max(sizes[name] + counts[batched][name] for name in sizes))
+            peaks[options] = int(fixed + pixels + max(sizes[name] + counts[batched][name] for name in sizes))
             host[options] = int(runtime() + total + mapped)
         else:
-            ways[options] = int(fixed + total + pixels + max(counts[batched].values()))
+            peaks[options] = int(fixed + total + pixels + max(counts[batched].values()))
             host[options] = int(runtime() + mapped)
     clip = f"{settings.frames} frames of {settings.width}x{settings.height}"
-    what = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
-    return MemoryPlan(what, sizes, loading, ways, host, memory)
+    title = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
+    return MemoryPlan(title, sizes, loading, peaks, host, memory)
 
 
 def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, clips: int):
