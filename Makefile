@@ -106,7 +106,8 @@ pictures: env  ## the pictures of README, docs and model card, from the weights 
 	$(BIN)/python scripts/front_picture.py docs/front.webp
 	$(BIN)/python scripts/sample_sheet.py mini docs/samples.png
 	$(BIN)/python scripts/beyond.py docs/beyond.png
-	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png
+	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png autoencoder text unet
+	$(BIN)/python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips
 
 docs: env  ## the tables of README, docs and model card, from the reports that are kept
 	$(BIN)/python scripts/write_docs.py

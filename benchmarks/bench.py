@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +32,7 @@ from minit2v.presets import AutoencoderConfig
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 RELEASED = presets.get("modelscope-1.7b")
 HEADINGS = ("what", "ours (s)", "diffusers (s)", "ratio (of one round)", "rounds")  # fields of rows.Row
+LOAD = r", load [\d.]+ when it began"  # of the machine, saved with a row; the table does without
 CASES = {  # name -> (GB of memory, rows)
     "forward-mini": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), FLOAT32)),
     "forward-mini-bf16": (1, partial(rows.forward, "mini", MINI, (2, 16, 8, 8), BFLOAT16)),
@@ -56,17 +58,17 @@ def machine(threads: int) -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.machine()]
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
-    load = f", load {os.getloadavg()[0]:.1f} when it began" if hasattr(os, "getloadavg") else ""
+    load = f", load {os.getloadavg()[0]:.1f} when it began" if hasattr(os, "getloadavg") else ""  # see LOAD
     return f"{names[0]}, {os.cpu_count()} cores{load}; {threads} threads a side; {packages}."
 
 
 def table(kept: dict[str, dict]) -> str:
     """Markdown of the saved cases {name: {"rows": [{what, ours, theirs, ratio, rounds}], "machine"}}.
 
-    Rows are in the order of `CASES`; the machines that they were measured on follow.
+    Rows are in the order of `CASES`; the machines that they were measured on follow, without their load.
     """
     cells = [list(row.values()) for name in filter(kept.get, CASES) for row in kept[name]["rows"]]
-    machines = dict.fromkeys(case["machine"] for case in kept.values())
+    machines = dict.fromkeys(re.sub(LOAD, "", case["machine"]) for case in kept.values())
     return "\n\n".join([markdown_table(HEADINGS, cells), *machines])
 
 

@@ -57,16 +57,16 @@ def test_a_clip_twice_as_long_is_the_same_motion_slower(pipe):
     assert [reading.speed for reading in long].count("slowly") > [reading.speed for reading in short].count("slowly")
 
 
-def test_the_readmes_commands_are_those_of_the_picture(monkeypatch):
+def test_the_page_shows_the_commands_of_the_picture(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import beyond
 
-    assert "\n".join(beyond.COMMANDS) in (ROOT / "README.md").read_text()
+    assert "\n".join(beyond.COMMANDS) in (ROOT / "docs/sampling.md").read_text()
     assert (ROOT / "docs/beyond.png").is_file()
     sys.modules.pop("beyond")
 
 
-def test_the_readmes_commands_run(monkeypatch, tmp_path):
+def test_the_commands_of_the_page_run(monkeypatch, tmp_path):
     """As they stand but for one step instead of twelve."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import beyond

@@ -1,7 +1,8 @@
-"""The files around the library agree with each other, and a wheel works without the clone."""
+"""The files around the library agree with each other, what the pages say exists, and a wheel works without the clone."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 import minit2v
 from minit2v import presets
 from minit2v.checkpoints.folder import save_model
+from minit2v.cli.parser import parser
+from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
@@ -47,11 +50,16 @@ def test_one_version():
     assert f"\n## {minit2v.__version__} " in (ROOT / "CHANGELOG.md").read_text()
 
 
+def phony() -> set[str]:
+    """The targets of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    return set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())
+
+
 def test_make_help_lists_every_target():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split()
+    targets = phony()
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"help", "env", "demo", "test", "lab", "train"} <= set(targets)
+    assert {"help", "env", "demo", "test", "lab", "train"} <= targets
     assert all(f"make {target} " in shown for target in targets)
     assert os.access(ROOT / ".ci/run", os.X_OK) and "\nmake test\n" in (ROOT / ".ci/run").read_text()
 
@@ -62,11 +70,66 @@ def test_import_and_help_are_light():
     assert found == "set()\n"
 
 
-def test_the_core_is_short_enough_to_read():
-    core = ("autoencoder", "bottleneck", "text", "blocks", "unet", "diffusion", "samplers", "settings", "pipeline")
-    texts = {name: (ROOT / f"minit2v/{name}.py").read_text() for name in core}
-    lines = {name: sum(bool(line.strip()) for line in text.splitlines()) for name, text in texts.items()}
-    assert sum(lines.values()) <= 1200, lines
+def pages() -> dict[str, str]:
+    """The documents that people read, by name."""
+    names = ["README.md", "CHANGELOG.md", "notebooks/README.md", "data/DATA_CARD.md", "data/mini/README.md",
+             "data/metrics/README.md", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+    return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}  # fmt: skip
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of every minit2v command in a document: on a line of its own, or within backticks."""
+    text = text.replace("\\\n", " ")
+    found = re.findall(r"^(?:torchrun .* -m )?minit2v (.*)$", text, re.M)
+    found += re.findall(r"`(?:torchrun [^`]* -m\s+)?minit2v ([^`]+)`", text)
+    return [shlex.split(command, comments=True) for command in found]
+
+
+def anchors(text: str) -> set[str]:
+    """What a link to a heading of a document ends with, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", pages()[name]):
+        place, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / place if place else ROOT / name
+        if "://" not in target:
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("name", pages())
+def test_commands_are_those_of_the_program(name):
+    """Every one parses; a command that is only named, as "weights plan", need not be complete."""
+    for command in commands(pages()[name]):
+        arguments = [word for word in command if word != "--help"]
+        try:
+            parser().parse_args(arguments)
+        except UserError as error:
+            only_named = all(word.isalpha() for word in arguments) and "required" in str(error)
+            assert only_named, f"minit2v {' '.join(command)}: {error}"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_targets_and_scripts_that_are_named_are_there(name):
+    text = pages()[name]
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= phony()
+    assert all((ROOT / path).is_file() for path in re.findall(r"python ((?:scripts|benchmarks)/\w+\.py)", text))
+
+
+def test_every_bound_is_one_that_can_be_tried(monkeypatch):
+    """`make lowest` installs each package at its lower bound: all of them have one."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import lowest
+
+    pins = lowest.lowest(project(), ["lab", "train", "test"])
+    assert {"torch==2.7", "torchvision==0.22"} <= set(pins)  # a pair: torchvision is made for one release of torch
+    with pytest.raises(ValueError, match="expected NAME>=BOUND"):
+        lowest.lowest({"dependencies": ["torch"], "optional-dependencies": {}}, [])
+    sys.modules.pop("lowest")
 
 
 @pytest.fixture(scope="session")
