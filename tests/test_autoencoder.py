@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from minit2v.datasets import Batch
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.bottleneck import Codebook, Gaussian, perplexity
 from minit2v.presets import AutoencoderConfig, ModelScopePreset
-from minit2v.training.autoencoder import VQGANConfig, VQGANTask, pixel_weights, pyramid_loss
+from minit2v.training.autoencoder import AutoencoderTask, AutoencoderTraining, pixel_weights, pyramid_loss
 
 TINY = {"channels": 8, "multipliers": (1, 2, 3), "layers_per_level": 1, "norm_groups": 4, "codes": 16}
 
@@ -147,10 +148,15 @@ def test_perplexity_counts_the_codes_in_use():
 
 
 class Squares:
-    """A stand-in data set: one light square on a dark background, in clips of `frames` frames."""
+    """A data set: one light square on a dark background, in clips of `frames` frames."""
 
-    def __init__(self, frames):
+    name, test_splits = "squares", ()
+
+    def __init__(self, frames=4):
         self.frames = frames
+
+    def open(self, split, frames, height, width, images=False):
+        return Squares(1 if images else self.frames)
 
     def __len__(self):
         return 100
@@ -159,13 +165,14 @@ class Squares:
         clips = np.full((len(indices), self.frames, 16, 16, 3), 20, dtype=np.uint8)
         for clip, index in zip(clips, indices):
             clip[:, index % 10 : index % 10 + 6, index // 10 : index // 10 + 6] = (200, 50 + index, 30)
-        return clips, [""] * len(indices), [None] * len(indices)
+        return Batch(clips, [""] * len(indices))
 
 
 def make_task(bottleneck="gaussian", **settings):
     torch.manual_seed(0)
     preset = ModelScopePreset("tiny", autoencoder=AutoencoderConfig(**TINY, bottleneck=bottleneck), height=16, width=16)
-    return VQGANTask(preset, VQGANConfig(width=4, **settings), data=(Squares(1), Squares(4)))
+    config = {"width": 4, "share_images": 0.7, "hinge": 0.1, "bottleneck": 1e-4} | settings
+    return AutoencoderTask(preset, AutoencoderTraining(**config), Squares())
 
 
 def test_a_batch_is_a_function_of_the_generator():

@@ -18,7 +18,7 @@ from minit2v.errors import UserError
 from minit2v.training.log import Log
 from minit2v.training.trainer import TrainConfig, train
 
-CONFIG = TrainConfig(steps=60, batch=8, lr=0.1, warmup=0.1, ema=0.9, save_every=0.0)
+CONFIG = TrainConfig(train_steps=60, batch=8, lr=0.1, warmup=0.1, ema=0.9, save_every=0.0)
 TOY = """
 import sys, time
 sys.path.insert(0, {tests!r})
@@ -110,7 +110,7 @@ def test_a_log_on_a_full_disk_is_one_clear_line(tmp_path):
 def test_refuses_what_it_cannot_resume(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         train(Regression(), tmp_path / "none", CONFIG, resume=True)
-    train(Regression(), tmp_path, replace(CONFIG, steps=2))
+    train(Regression(), tmp_path, replace(CONFIG, train_steps=2))
     with pytest.raises(UserError, match="already holds a run"):
         train(Regression(), tmp_path, CONFIG)
     with pytest.raises(UserError, match="other settings .*lr"):
@@ -127,7 +127,7 @@ def test_refuses_what_it_cannot_resume(tmp_path):
 
 def test_budget_by_the_clock_ends_and_anneals(tmp_path):
     task = Regression(pause=0.02)
-    train(task, tmp_path, replace(CONFIG, steps=0, budget=0.5))
+    train(task, tmp_path, replace(CONFIG, train_steps=0, budget=0.5))
     assert 0.9 < task.progress < 1 and 3 <= task.calls <= 25
 
 
@@ -144,8 +144,8 @@ def nano_folder(folder):
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 PARTS = {
-    "vqgan": ["foreground=0"],  # the weights of things have mean 1 over the share of a rank
-    "clip": ["clips=8", "images=8", "tests=4"],
+    "autoencoder": ["foreground=0"],  # the weights of things have mean 1 over the share of a rank
+    "text": ["clips=8", "images=8", "tests=4"],
     "unet": ["clips=8", "images=8", "bfloat16=false", "image_stage=0.3", "image_share=0.3"],
 }
 
@@ -182,7 +182,7 @@ def test_two_processes_equal_one(part, tmp_path):
     logs = [(tmp_path / ranks / part / "log.jsonl").read_text().splitlines() for ranks in "12"]
     first, second = (json.loads(lines[0]) for lines in logs)
     assert first["norm"] == pytest.approx(second["norm"], rel=1e-3), "gradients are to be averaged, not summed"
-    assert first["loss"] != second["loss"], "the first rank tells the loss of its own share"
+    assert first["loss"] != second["loss"], "the first rank logs the loss of its own share"
 
 
 def test_average_forgets_the_start(tmp_path):

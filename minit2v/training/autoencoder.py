@@ -1,4 +1,4 @@
-"""Training the autoencoder: what the decoder gives back should be the frame that went in.
+"""Training the autoencoder: the decoder should return the frame that the encoder was given.
 
 ```
 frames ──> VQGAN ──> reconstruction       loss = L1 + pyramid + bottleneck     the whole time
@@ -67,7 +67,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def pixel_weights(frames: Tensor, extra: float) -> Tensor:
-    """How much each pixel counts: 1 on the background, up to 1 + extra on and around things, mean 1.
+    """The weight of each pixel: 1 on the background, up to 1 + extra on and around things, then scaled to mean 1.
 
     A small thing covers 3 % of a frame: unweighted, a reconstruction without it would be nearly perfect.
     The background is the median colour of each frame; a thing is what differs from it.
@@ -88,8 +88,9 @@ def random_windows(frames: Tensor, side: int, generator: torch.Generator) -> Ten
     """
     windows = []
     for frame, weight in zip(frames, pixel_weights(frames, 1.0)[:, 0]):
-        thing = (weight > weight.mean()).nonzero()
-        y, x = thing[torch.randint(len(thing), (1,), generator=generator, device="cpu")][0].tolist() if len(thing) else (0, 0)
+        thing, y, x = (weight > weight.mean()).nonzero(), 0, 0
+        if len(thing):
+            y, x = thing[torch.randint(len(thing), (1,), generator=generator, device="cpu")][0].tolist()
         top = min(max(y - side // 2, 0), frame.shape[1] - side)
         left = min(max(x - side // 2, 0), frame.shape[2] - side)
         windows.append(frame[:, top : top + side, left : left + side])
@@ -99,9 +100,8 @@ def random_windows(frames: Tensor, side: int, generator: torch.Generator) -> Ten
 def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
     """L1 distance of the edges of two images at several sizes, the finest first: (n 3 H W) twice -> scalar.
 
-    Level i of a Laplacian pyramid is what is lost by halving level i's size: edges of about 2**i pixels. A
-    blurred edge or a shape of the wrong outline costs more here than in L1. What is left at the last level
-    is the colour of large areas, compared as it is.
+    Level i of a Laplacian pyramid holds what halving level i's size loses: edges of about 2**i pixels. A blurred edge
+    or a shape of the wrong outline costs more here than in L1. The last level holds the colour of large areas.
     """
     difference, loss = x - y, 0.0  # the pyramid is linear, so one pyramid of the difference is enough
     for _ in range(levels):

@@ -1,6 +1,6 @@
 """A run on disk: checkpoint.pt, from which a training goes on exactly where it was.
 
-    settings   of the loop, the task and the preset: it is resumed with the same ones only
+    settings   of the loop, the task, the preset and the data: it is resumed only with the same ones
     task, averaged, optimizer, step, elapsed
 
 It is written atomically, so a kill at any moment leaves the one before.
@@ -18,9 +18,10 @@ MAY_CHANGE_ON_RESUME = ("budget", "train_steps", "save_every", "sample_every")
 
 
 def check_place(out: Path, resume: bool) -> Path:
-    """The checkpoint of a run in `out`, cleared of what a kill left half-written beside it.
+    """The path of the checkpoint of a run in `out`; removes the half-written file that a kill may have left beside it.
 
-    Raises UserError when there is one and none is to be resumed, the other way round, or when nothing can be written.
+    Raises UserError when there is a checkpoint but `resume` is False, the other way round, or when `out` cannot be
+    written.
     """
     checkpoint = Path(out) / "checkpoint.pt"
     if resume and not checkpoint.exists():
@@ -50,7 +51,7 @@ def write_checkpoint(path, task, averaged, optimizer, settings: dict, step: int,
     with atomic(path) as unfinished:
         try:
             torch.save(state, unfinished)
-        except RuntimeError as error:  # what PyTorch's writer makes of a full disk
+        except RuntimeError as error:  # PyTorch's writer, on a full disk
             raise OSError(str(error).splitlines()[0]) from None
 
 
@@ -59,7 +60,8 @@ def restore(path: Path, task, averaged, optimizer, settings: dict) -> tuple[int,
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         before = state["settings"]
-        changed = [name for name in before | settings if name not in MAY_CHANGE_ON_RESUME and before.get(name) != settings.get(name)]
+        kept = [name for name in before | settings if name not in MAY_CHANGE_ON_RESUME]
+        changed = [name for name in kept if before.get(name) != settings.get(name)]
     except Exception as error:
         raise UserError(
             f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"

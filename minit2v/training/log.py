@@ -1,4 +1,4 @@
-"""What a training reports while it runs: a line of numbers every few seconds, a picture now and then, a progress bar."""
+"""Reports of a training while it runs: a line of numbers every few seconds, a picture now and then, a progress bar."""
 
 import json
 import warnings
@@ -55,7 +55,7 @@ class Log:
 
 
 def step_of(line: str) -> float:
-    """The step that a line is about; infinity for half a line, left by a kill."""
+    """The step of a line; infinity for half a line, left by a kill."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):

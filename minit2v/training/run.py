@@ -1,10 +1,10 @@
 """``minit2v train PART``: one part of a model, or with ``all`` the recipe of a preset, into one folder.
 
-    OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors       the model, once all parts are done
-    OUT/autoencoder/  OUT/text/  OUT/unet/                                             checkpoint.pt, log.jsonl, picture.png
-    OUT/recipe.json                                                                    steps of a recipe that are done
+    OUT/config.json  autoencoder.safetensors  text.safetensors  unet.safetensors     the model, once all parts are done
+    OUT/autoencoder/  OUT/text/  OUT/unet/       checkpoint.pt, log.jsonl and picture.png of each
+    OUT/recipe.json                              names of the steps of a recipe that are done
 
-Which parts there are depends on the system of the preset; `parts` says how one is found.
+The system of the preset says which parts there are; `parts` says how one is found.
 """
 
 import json
@@ -144,8 +144,7 @@ def run_step(
 
 
 def base_preset(part: Part, preset: Preset, found: Preset | None, start: Path | None) -> Preset:
-    """The settings of the model in the folder, if there is one; those that the part decides are the preset's own, unless
-    it goes on from a model."""
+    """The settings of the model that was found, except those that the part decides, if it starts afresh."""
     if found is None or start is not None:
         return found or preset
     return replace(found, **{field: getattr(preset, field) for field in part.fields})

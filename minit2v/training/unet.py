@@ -5,9 +5,10 @@
               at first as a few frames each, and batches of images        forgotten what only images show
 
 The autoencoder and the text tower are frozen, so the latents and the features of every caption are computed once (see
-`latents`). *Caption sensitivity* says during training whether captions are used at all: the loss with a wrong one over the loss
-with the right one, at several noise levels; 0 % means that captions are ignored. A data set with a `Probe` makes one
-word wrong, so each attribute has its figure; of another one, the wrong caption is that of another clip.
+`latents`). *Caption sensitivity* shows during training whether captions are used at all: the loss with a wrong caption
+over the loss with the right one, less 1, at several noise levels; 0 % means that captions are ignored. A data set with
+a `Probe` makes one word wrong and gives a figure for each attribute; for other data, another clip's caption is the
+wrong one.
 
 References: ModelScopeT2V, arXiv 2308.06571, section 4.1 (joint multi-frame training); classifier-free guidance, arXiv
 2207.12598, algorithm 1 (caption dropout).
