@@ -48,7 +48,8 @@ VARIANTS = {
     },
     "as the paper": {
         "unet.scene_prior": "false", "unet.text_in_embedding": "false", "unet.frame_positions": "false",
-        "unet.scale_shift": "false", "sparse_until": "0", "noisy_timestep_share": "0", "muon_rate": "0", "uncertainty_weighted": "false",
+        "unet.scale_shift": "false", "sparse_until": "0", "noisy_timestep_share": "0", "muon_rate": "0",
+        "uncertainty_weighted": "false",
         "diffusion.prediction": "eps", "diffusion.zero_terminal_snr": "false", "diffusion.snr_shift": "1",
         "diffusion.spacing": "leading", "temporal_rate": "5", "image_share": "0.125",
     },

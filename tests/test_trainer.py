@@ -198,3 +198,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match="cannot write in"):
         train(task, tmp_path / "file" / "run", CONFIG)
     assert task.calls == 0
+
+
+@pytest.mark.parametrize("name, value", [
+    ("lr", float("nan")), ("lr", 0), ("budget", float("inf")), ("batch", 0), ("betas", (0.9,)), ("betas", (0.9, 1.0)),
+    ("grad_clip", float("nan")), ("ema", 1), ("seed", 2**63), ("weight_decay", -1), ("train_steps", -1), ("warmup", 1),
+])  # fmt: skip
+def test_settings_out_of_range_are_one_clear_line(name, value):
+    with pytest.raises(UserError, match=f"^{name}: expected .*, found {name} "):
+        TrainConfig(**{name: value})

@@ -1,12 +1,12 @@
-"""One training loop for all three networks: budgeted by the clock, resumable at any moment, on one process or many.
+"""One training loop for all networks: budgeted by the clock, resumable at any moment, on one process or many.
 
     task.draw(generator(seed, step), n) ──slice of this rank──► task(batch) ──► loss ──► Muon ──► EMA
                                                                       │
              checkpoint.pt (atomic) ◄── every few minutes ────────────┤────► picture.png, log.jsonl
 
 A *task* is an nn.Module that owns what is trained. All randomness of step s comes from ``task.draw`` with a generator
-seeded by (seed, s), drawn for the global batch and then cut up between the ranks: a killed run goes on exactly where
-it was, and two ranks see what one rank with the same global batch would see.
+seeded by (seed, s), drawn for the global batch and then divided between the ranks: a killed run goes on exactly where it
+was, and two ranks see together what one rank with the same global batch would see.
 
 References: AdamW, arXiv 1711.05101, and Muon for the matrices that a task names (see `muon`); EMA of weights as in
 DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
@@ -35,7 +35,7 @@ from minit2v.training.ranks import on_cpus
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; what to train is the task's business."""
+    """Settings of the loop; those of the network and its loss are the task's."""
 
     budget: float = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
     train_steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
@@ -51,20 +51,29 @@ class TrainConfig:
     sample_every: float = 300.0  # seconds between pictures
 
     def __post_init__(self):
-        finite = all(0 < value < math.inf for value in (self.budget, self.lr, self.batch)) and self.grad_clip > 0
-        if not (finite and 0 <= self.ema < 1 and self.train_steps >= 0):
-            raise UserError(
-                "expected batch >= 1, budget, lr and grad_clip above 0, 0 <= ema < 1 and train_steps >= 0, found "
-                f"batch {self.batch}, budget {self.budget}, lr {self.lr}, grad_clip {self.grad_clip}, ema {self.ema}, "
-                f"train_steps {self.train_steps}"
-            )
+        positive = lambda value: 0 < value < math.inf
+        rules = {
+            "budget": ("more than 0 seconds", positive(self.budget)),
+            "train_steps": ("0 steps or more", self.train_steps >= 0),
+            "batch": ("1 item or more", positive(self.batch)),
+            "lr": ("a rate above 0", positive(self.lr)),
+            "warmup": ("a share from 0 to below 1", 0 <= self.warmup < 1),
+            "weight_decay": ("0 or more", 0 <= self.weight_decay < math.inf),
+            "betas": ("two decays from 0 to below 1", [0 <= beta < 1 for beta in self.betas] == [True, True]),
+            "grad_clip": ("a norm above 0", self.grad_clip > 0),
+            "ema": ("a decay from 0 to below 1", 0 <= self.ema < 1),
+            "seed": ("a whole number from 0 to 2**40", 0 <= self.seed <= 2**40),
+        }
+        for name, (wanted, holds) in rules.items():
+            if not holds:
+                raise UserError(f"{name}: expected {wanted}, found {name} {getattr(self, name)}")
 
 
 class Task(Protocol):
-    """What the loop needs of a network in training."""
+    """What the loop trains: an nn.Module with these, and if it likes ``parameter_groups(lr)`` for an optimizer."""
 
     progress: float  # 0 to 1, set by the loop before every step
-    ema_modules: dict[str, nn.Module]  # what is averaged and exported
+    ema_modules: dict[str, nn.Module]  # averaged and exported, each under its network's name
 
     def draw(self, generator: torch.Generator, n: int) -> dict: ...  # a global batch, from generator and progress alone
     def __call__(self, batch: dict) -> tuple[Tensor, dict[str, float]]: ...  # loss and what to log
@@ -82,7 +91,7 @@ def train(
     """Train until the budget is spent; returns the averaged modules.
 
     Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to
-    go on. `settings` are those of the task: a run is resumed with the same ones only. `clock` tells the seconds that
+    go on. `settings` are those of the task: a run is resumed only with the same ones. `clock` gives the seconds that
     the budget counts. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or
     when it was another run.
     """
@@ -154,7 +163,7 @@ def train(
 
 @contextmanager
 def interruption():
-    """A list that Ctrl-C makes non-empty: read between two steps, so that no step is saved half done."""
+    """A list to which Ctrl-C adds an item: the loop looks at it between two steps, so no step is saved half done."""
     interrupted = []
     try:
         before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
@@ -204,7 +213,7 @@ def fraction(accelerator, config: TrainConfig, step: int, elapsed: float) -> flo
 
 
 def reseed_dropout(seed: int, step: int, accelerator) -> None:
-    """Dropout draws from PyTorch's own generator: seeded for every step and rank, a resumed run repeats nothing."""
+    """Seed PyTorch's own generator, from which dropout draws, for a step and rank: a resumed run repeats nothing."""
     torch.manual_seed((seed * 1_000_003 + step) * accelerator.num_processes + accelerator.process_index)
 
 
