@@ -78,8 +78,8 @@ def test_memory_is_what_the_plan_says(released):
     assert len(rows) == len(write_docs.WAYS) == len(released["cuda"].peaks)
     for column, device in enumerate(released):
         stated = {options: float(row[column]) for options, row in zip(write_docs.WAYS, rows) if row[column]}
-        ways = released[device].peaks
-        assert stated == {options: pytest.approx(peak / 1e9, rel=0.05, abs=0.05) for options, peak in ways.items()}
+        peaks = released[device].peaks
+        assert stated == {options: pytest.approx(peak / 1e9, rel=0.05, abs=0.05) for options, peak in peaks.items()}
 
 
 def test_downloads_are_the_bytes_of_the_weights(released):
