@@ -42,7 +42,7 @@ test: env  ## unit and parity tests, and the notebooks
 	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
 	    --ignore tests/browser $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
 
-lowest: env  ## the unit tests with the oldest packages that pyproject.toml allows, in .venv-lowest: downloads some gigabytes
+lowest: env  ## unit tests with the oldest packages that pyproject.toml allows, in .venv-lowest; downloads gigabytes
 	$(PYTHON) -m venv --clear $(VENV_LOWEST)
 	$(BIN)/python scripts/lowest.py lab train test > $(VENV_LOWEST)/requirements.txt
 	$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV_LOWEST)/requirements.txt
@@ -56,14 +56,14 @@ parity-full: env  ## the UNet of the released size against diffusers: 12 GB of m
 lab: env  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(firstword $(sort $(NOTEBOOKS)))
 
-notebooks: env  ## run the sources notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
+notebooks: env  ## run notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
 	$(BUILD) build $(ONLY)
 
-student: env  ## copies with stubs in notebooks/student, and with solutions in notebooks/solutions
+student: env  ## copies with stubs in notebooks/student, with solutions in notebooks/solutions
 	$(BUILD) student
 	$(BUILD) solutions
 
-student-zip: env  ## dist/minit2v-lab.zip: what the machines of a lab need, solutions left out
+student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, without solutions
 	$(BUILD) zip
 
 browser: env  ## the widgets in JupyterLab, in a headless Chromium
@@ -76,43 +76,43 @@ browser: env  ## the widgets in JupyterLab, in a headless Chromium
 # threads that wait actively, each on a core of its own, lose less time between the many small operations
 train: export OMP_WAIT_POLICY = active
 train: export OMP_PROC_BIND = true
-train: env  ## the shipped mini model from nothing, in under three hours on two cores; again after a stop: goes on
+train: env  ## train the shipped mini model from scratch, under three hours on two cores; continues after a stop
 	$(BIN)/minit2v train all --preset mini --out runs/mini --resume $(if $(BUDGET),--budget $(BUDGET))
 	mkdir -p data/mini
 	cp runs/mini/config.json runs/mini/*.safetensors data/mini/
 	@echo 'the trained model is in data/mini; measure it: $(BIN)/minit2v evaluate --model mini'
 
-metrics: env  ## the networks of the metrics again, in 35 minutes; again after a stop: goes on
+metrics: env  ## train the networks of the metrics, 35 minutes; continues after a stop
 	$(BIN)/minit2v train metrics --out runs/metrics --budget $(or $(BUDGET),35m) \
 	    $(if $(wildcard runs/metrics/*/checkpoint.pt),--resume)
 	mkdir -p data/metrics
 	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
 
-recordings: env  ## the recorded runs of data/recordings again, after another model came into data/mini: ten seconds
+recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
 	$(BIN)/python scripts/record.py
 
-validity: env  ## what each metric sees of which damage, docs/validity.md and .png: about six minutes on two cores
+validity: env  ## which metric notices which damage, docs/validity.md and .png: six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
 
-bench: env  ## ratios to diffusers on this machine, half an hour of a quiet one: make bench ONLY="forward-full sample"
+bench: env  ## compare with diffusers on a quiet machine, half an hour: make bench ONLY="forward-full sample"
 	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
 	$(BIN)/python scripts/write_docs.py
 
-quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues where it was stopped
+quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues after a stop
 	$(BIN)/python scripts/quality.py
 	$(BIN)/python scripts/write_docs.py
 
-pictures: env  ## the pictures of README, docs and model card, from the weights in data/mini and the run that made them
+pictures: env  ## pictures of README, docs and model card, from data/mini and the run in runs/mini
 	$(BIN)/python scripts/front_picture.py docs/front.webp
 	$(BIN)/python scripts/sample_sheet.py mini docs/samples.png
 	$(BIN)/python scripts/beyond.py docs/beyond.png
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png autoencoder text unet
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips
 
-docs: env  ## the tables of README, docs and model card, from the reports that are kept
+docs: env  ## tables of README, docs and model card, from the kept reports
 	$(BIN)/python scripts/write_docs.py
 
-after-training: env  ## everything that depends on the weights in data/mini, after new ones came: hours; then make test
+after-training: env  ## everything that depends on new weights in data/mini, hours; then make test
 	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
 	$(BIN)/python scripts/guidance.py docs/guidance.json
 	$(MAKE) recordings
