@@ -1,4 +1,4 @@
-"""MSR-VTT: 10,000 clips of the web with 20 captions each, and the three ways in which papers measure on it.
+"""MSR-VTT: 10,000 clips of the web with 20 captions each, and the three protocols by which papers measure on it.
 
     FOLDER/test_videodatainfo.json   "videos": [{"video_id", "split", ...}], "sentences": [{"video_id", "caption"}]
     FOLDER/videos/videoNNNN.mp4      10 to 32 s, 320x240, about 30 fps
@@ -7,15 +7,15 @@
     all-captions   all 2,990 test clips, all 59,800 captions       (Make-A-Video, Snap Video; CLIPSIM of ModelScopeT2V)
     2048-clips     2,048 random test clips, one caption each       (FID-vid and FVD of ModelScopeT2V, Show-1)
 
-A prompt is made into one clip. Of a real clip the middle 16 frames at 3 fps are taken, so 5.3 s of it, their centre
-square at 256x256: that is ModelScopeT2V's way, others take other frame rates, and FVD changes with it more than between
-models. The data set is for research only and not shipped; whoever has it names its folder.
+A model makes one clip of each prompt. Real clips are cut to their middle 16 frames at 3 fps, 5.3 s, and to the centre
+square at 256x256, as for ModelScopeT2V. Other papers use other frame rates, and FVD changes more with the frame rate than
+between models. The data set is for research only and is not shipped: name the folder of your copy.
 
-Too short a clip is left out *before* anything is drawn, with its captions, and `left_out` names it for the report: to
-repeat frames would add clips that stand still. (None of the test split is: they last 10 s or more.)
+A clip that is too short is left out with its captions *before* the draw, and `left_out` names it for the report; repeated
+frames would add clips that stand still. (All clips of the test split last 10 s or more.)
 
-A floor, real against real, needs clips that the protocol did not choose: `further` takes them from all that are in the
-folder videos, so there are enough where the 7,010 clips of train and validate are in it too.
+The floor of a metric, real against real, needs clips that the protocol did not choose. `further` draws them from all
+files in the folder videos; with the 7,010 clips of train and validate in it there are enough.
 
 References: MSR-VTT, Xu et al., CVPR 2016; ModelScopeT2V, arXiv 2308.06571, section 4.1; Video LDM, arXiv 2304.08818,
 appendix; Make-A-Video, arXiv 2209.14792, section 4.
@@ -39,7 +39,7 @@ PROTOCOLS = {"one-caption": None, "all-captions": None, "2048-clips": 2048}  # -
 
 @dataclass(frozen=True)
 class Protocol:
-    """How clips, captions and frames are chosen. Each setting belongs in the report."""
+    """How clips, captions and frames are chosen. A report states every setting."""
 
     name: str = "2048-clips"  # of PROTOCOLS
     n: int | None = None  # clips drawn; None: what the protocol says
@@ -62,9 +62,9 @@ class Protocol:
 
 
 class Clips(Sequence):
-    """Some clips of a folder in MSR-VTT's layout: `clips[i:j]` reads them, (j - i, f, size, size, 3) uint8.
+    """Clips of a folder in MSR-VTT's layout: `clips[i:j]` reads them, (j - i, f, size, size, 3) uint8.
 
-    videos: their names. The protocol says which frames are taken of a clip, and how they are resized.
+    videos: their names. The protocol chooses the frames of a clip and their size.
     """
 
     def __init__(self, folder: str | Path, protocol: Protocol, videos: Sequence[str] = ()):
@@ -72,7 +72,7 @@ class Clips(Sequence):
 
     @property
     def label(self) -> str:
-        """Says what the clips depend on, so that what is computed from them can be kept under it."""
+        """Names everything that the clips depend on: features of them are kept under it."""
         return json.dumps(["MSR-VTT", asdict(self.protocol), stamps([self._path(name) for name in self.videos])])
 
     def __len__(self) -> int:
@@ -98,11 +98,11 @@ class Clips(Sequence):
 class MSRVTT(Clips):
     """The real clips that a protocol draws from a folder in MSR-VTT's layout, with their captions.
 
-    videos: names of the clips. captions: of each clip, a tuple of them. prompts: all of these in one list, which is
-    what a model makes clips from. left_out: names of clips that are too short.
+    videos: names of the clips. captions: a tuple for each clip. prompts: all captions in one list, from which a model
+    makes clips. left_out: names of clips that are too short.
 
-    Raises UserError for a folder of another layout, for missing files, and where fewer clips are there than the
-    protocol draws: none is drawn twice.
+    Raises UserError for a folder of another layout, for missing files, and for fewer clips than the protocol draws, as
+    none is drawn twice.
     """
 
     def __init__(self, folder: str | Path, protocol: Protocol = Protocol()):
@@ -118,12 +118,12 @@ class MSRVTT(Clips):
         return [caption for several in self.captions for caption in several]
 
     def reported(self) -> dict:
-        """For the report: the settings, the counts and what was left out."""
+        """The settings, the counts and the clips left out, for a report."""
         counts = {"clips": len(self.videos), "prompts": len(self.prompts), "left_out": self.left_out}
         return {"data": "MSR-VTT"} | asdict(self.protocol) | counts
 
     def further(self, n: int) -> Clips | None:
-        """n clips of the folder, of any split, that the protocol did not choose, drawn by its seed; None if there are
+        """n clips of the folder that the protocol did not choose, of any split, drawn by its seed; None if there are
         fewer. Raises UserError for a damaged one."""
         others = {path.stem for path in (self.folder / "videos").glob("*.mp4")} - {*self.videos, *self.left_out}
         order = np.random.default_rng(self.protocol.seed).permutation(sorted(others))
@@ -167,7 +167,7 @@ def read_annotations(folder: Path, protocol: Protocol) -> dict[str, tuple[str, .
 def select(captions: dict[str, tuple[str, ...]], protocol: Protocol) -> dict[str, tuple[str, ...]]:
     """The clips that the protocol draws, in the order of the data set, each with its captions, one or all.
 
-    The seed decides everything. Raises UserError where there are fewer clips than are to be drawn.
+    The seed decides everything. Raises UserError for fewer clips than are to be drawn.
 
     >>> select({"video1": ("a", "b"), "video2": ("c", "d")}, Protocol("one-caption", seed=1))
     {'video1': ('b',), 'video2': ('d',)}

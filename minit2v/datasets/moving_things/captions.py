@@ -1,4 +1,4 @@
-"""Specifications of clips and the sentences that say them, in English and Chinese.
+"""Specifications of clips, and sentences in English and Chinese that say them.
 
     Spec(Thing("circle", "red", "small", "left", "slowly"))
         |  caption(spec, style=0)                  ^
@@ -6,8 +6,8 @@
     "a small red circle moves slowly left"    -----+
     "一个小的红色圆形缓慢地向左移动"            -----+
 
-`caption` puts phrases in the order of the language; `parse` reads a sentence by taking, again and again, the
-longest phrase that it knows. Both use the one table of phrases.py, so they are inverse by construction.
+`caption` puts phrases in the order of the language; `parse` repeatedly takes the longest phrase that it knows from the
+front of a sentence. Both use the table of phrases.py, so each is the inverse of the other.
 """
 
 from dataclasses import dataclass, replace
@@ -52,11 +52,11 @@ class Spec:
 
 
 def caption(spec: Spec, language: str = "en", style: int = 0, motion: bool = True) -> str:
-    """A sentence that says what the spec does not leave None.
+    """A sentence that says every value of the spec that is not None.
 
-    style numbers the paraphrases: its digits, in the mixed radix of the numbers of choices, pick one a slot.
+    style: number of a paraphrase; its digits, in the mixed radix of the numbers of choices, pick a phrase for each slot.
     motion=False leaves out motion, speed and change, as the caption of a picture does.
-    Raises UserError when a shape is missing, a value is unknown or the language is.
+    Raises UserError for a missing shape, an unknown value and an unknown language.
 
     >>> red = Thing("circle", "red", "small", "left", "slowly")
     >>> caption(Spec((red,)))
@@ -74,11 +74,10 @@ def caption(spec: Spec, language: str = "en", style: int = 0, motion: bool = Tru
 
 
 def parse(text: str) -> Spec:
-    """The spec that a caption says, in either language; what it does not say is None.
+    """The spec that a caption says, in either language; what it leaves out is None.
 
-    Commas, full stops and the case of letters do not count.
-
-    Raises UserError naming the words it cannot read, or an attribute that is said twice.
+    Ignores commas, full stops and the case of letters. Raises UserError that names unknown words, or an attribute with
+    two values.
 
     >>> parse("a red circle moves to the left").things[0]
     Thing(shape='circle', colour='red', size=None, motion='left', speed=None, change=None)
@@ -105,7 +104,7 @@ def parse(text: str) -> Spec:
 
 
 class _Sayer:
-    """Picks the phrase of a value; each pick uses up one digit of the style number."""
+    """Picks the phrase of a value; each pick takes one digit from the style number."""
 
     def __init__(self, language: str, style: int, many: bool):
         self.language, self.style, self.many = language, style, many

@@ -1,6 +1,4 @@
-"""Moving Things as the data set that training and evaluation ask for, with a caption's twin that has one word wrong."""
-
-from dataclasses import replace
+"""Moving Things as training and evaluation ask for it: a `Dataset` and a `Probe`."""
 
 from minit2v.datasets.moving_things import sprites
 from minit2v.datasets.moving_things.captions import Spec, caption, parse
@@ -8,15 +6,15 @@ from minit2v.datasets.moving_things.dataset import IMAGE_ONLY, MOTIONS, MovingTh
 from minit2v.datasets.moving_things.phrases import LEVELS, words
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
-from minit2v.datasets.moving_things.wrong_words import with_wrong
+from minit2v.datasets.moving_things.wrong_words import with_value, with_wrong
 from minit2v.errors import UserError
 
-DRAWING = 1  # to be raised when any item changes: latents that were kept of the old ones are then computed again
+DRAWING = 1  # raise it when an item changes, so that kept latents of the old items are computed again
 LOOKS = ("shape", "colour", "size")  # what a still picture shows
 
 
 class MovingThingsData:
-    """The row "moving-things" of `DATASETS`: a `Dataset` and a `Probe`.
+    """The row "moving-things" of `DATASETS`.
 
     level: 1 to 4 or "R", see `MovingThings`. Raises UserError for another one.
 
@@ -49,7 +47,7 @@ class MovingThingsData:
         return f"{self.name}, level {self.level}, drawing {DRAWING}"
 
     def right(self, spec: Spec) -> str:
-        """The plainest caption of a spec; says everything."""
+        """The plainest caption of a spec; it says everything."""
         return caption(spec)
 
     def wrong(self, spec: Spec, attribute: str) -> str:
@@ -70,8 +68,7 @@ class MovingThingsData:
         known = {"shape": sprites.CLASSES if self.level == "R" else SHAPES, "colour": COLOURS, "size": RADIUS,
                  "motion": MOTIONS[self.level], "speed": SPEED}[attribute]  # fmt: skip
         others = [other for other in known if other != value and (thing.motion is None or other not in IMAGE_ONLY)]
-        things = [(replace(thing, **{attribute: chosen}), *spec.things[1:]) for chosen in (value, *others)]
-        return [caption(replace(spec, things=each)) for each in things]
+        return [caption(with_value(spec, attribute, chosen)) for chosen in (value, *others)]
 
     def meaning(self, caption: str) -> tuple[tuple, Spec]:
         """The looks of the first thing, as far as the caption says them, and all that it says."""

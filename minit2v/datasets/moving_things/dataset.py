@@ -8,14 +8,14 @@
     level 4   + two motions in a sequence, "right, then up"
     level R   as level 1, with photographs of clothes and shoes (Fashion-MNIST) instead of coloured shapes
 
-What makes the set a measuring instrument is what is missing from `train`:
+The test splits measure what a model makes of combinations that are missing from `train`:
 
-    test_seen        combinations as in train, new clips
-    test_heldout     combinations that never occur in train or val, in images neither: 20 % of the pairs
-                     (shape, colour), 20 % of (shape, motion), 10 % of (colour, size, speed);
-                     every value and every other pair does occur
-    test_imageonly   things whose shape or colour train shows only in still pictures, set in motion
-    test_long        32 frames, slow, so that they stay in the picture
+    test_seen        combinations of train, new clips
+    test_heldout     combinations that occur nowhere in train and val, neither in clips nor in pictures: 20 % of the
+                     pairs (shape, colour), 20 % of (shape, motion), 10 % of (colour, size, speed); every value and
+                     every other pair does occur
+    test_imageonly   moving things whose shape or colour train shows in still pictures only
+    test_long        32 frames, slow, so that things stay in the picture
 
 A clip is a pure function of (split, level, images, index): nothing is stored and train has a million items.
 Sync-DRAW's captioned Moving MNIST (Mittal, Marwah and Balasubramanian 2017) held combinations out likewise.
@@ -41,7 +41,7 @@ SPLITS = {
     "train": 1_000_000, "val": 512,
     "test_seen": 512, "test_heldout": 512, "test_imageonly": 512, "test_long": 256,
 }  # fmt: skip
-LONGEST, LONGEST_SLOW = 16, 32  # frames that a quick, a slow thing stays in the picture
+LONGEST, LONGEST_SLOW = 16, 32  # frames for which a quick thing, a slow thing stays in the picture
 FOUR = ("left", "right", "up", "down")
 TWELVE = (*DIRECTIONS, "stays", "clockwise", "counter-clockwise", "bounces")
 MOTIONS = {1: FOUR, 2: TWELVE, 3: TWELVE, 4: FOUR, "R": FOUR}
@@ -92,8 +92,8 @@ def held_out(spec: Spec) -> bool:
 class MovingThings:
     """One split of Moving Things, a sequence of `Sample`.
 
-    split one of SPLITS; level 1 to 4 or "R"; size of the square picture in pixels; frames 1 to 16 (test_long:
-    32), by default the most; images=True: still pictures, one frame, no motion words; language "en" or "zh".
+    split: one of SPLITS. level: 1 to 4 or "R". size: height and width in pixels. frames: 1 to 16 (test_long: to 32),
+    by default all of them. images=True: still pictures, one frame, no motion words. language: "en" or "zh".
     Raises UserError for anything else, IndexError beyond the end.
 
     >>> data = MovingThings("test_seen", size=32)
@@ -110,15 +110,11 @@ class MovingThings:
             if found not in known:
                 raise UserError(f"expected a {what} of {', '.join(map(str, known))}, found {found!r}")
         if not 1 <= frames <= longest:
-            raise UserError(
-                f"expected 1 to {longest} frames, found {frames}: in more, things leave the picture"
-            )
+            raise UserError(f"expected 1 to {longest} frames, found {frames}: in more, things leave the picture")
         if size < 8:
             raise UserError(f"expected a picture of at least 8 pixels, found {size}")
         if images and level == "R" and split == "test_heldout":
-            raise UserError(
-                "expected clips, found images=True: level R holds out motions only, take test_seen"
-            )
+            raise UserError("expected clips, found images=True: level R holds out motions only, take test_seen")
         self.split, self.level, self.size, self.frames = split, level, size, frames
         self.images, self.language = images, language
         self._stream = zlib.crc32(f"{split} {level} {images}".encode())
@@ -161,7 +157,7 @@ class MovingThings:
         return _Item(spec, caption(said, self.language, style), (*place, next(rng), next(rng)))
 
     def _spec(self, rng: Iterator[float]) -> Spec:
-        """Any spec of this split, with equal chance: drawn from all specs until one belongs to it."""
+        """A spec of this split, all with equal chance: specs are drawn until one belongs to it."""
         share = float(self.split == "test_imageonly")
         if self.images and self.split in ("train", "val"):
             share = IMAGE_ONLY_SHARE

@@ -3,7 +3,7 @@
     slot       value     level   English               Chinese
     "motion"   "left"    1       left | to the left    向左 | 往左        a value is added by adding a row
 
-Sentences are made and read from it in captions.py.
+captions.py writes and reads sentences with it.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ from functools import lru_cache
 from minit2v.errors import UserError
 
 # slot, value, first level that uses it, English paraphrases, Chinese paraphrases.
-# In a slot that is None stand the words that carry no information.
+# Words without information have the slot None.
 PHRASES = [
     ("count", 1, 1, "a|an", "一个"),
     ("count", 2, 3, "two", "两个"),
@@ -79,7 +79,7 @@ PHRASES = [
 
 LANGUAGES = ("en", "zh")
 LEVELS = (1, 2, 3, 4, "R")
-# the motions that need a verb beside them: "moves left"
+# motions that need a verb: "moves left"
 STRAIGHT = ("left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right")
 
 

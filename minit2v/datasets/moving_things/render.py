@@ -5,8 +5,8 @@
      /  \\      --->      + 0 - 0 +   --- look up at --->   .4 1 .4     c = clip(1/2 - d, 0, 1),
     /____\\    (once)     + 0 0 0 +     pixel centres       .2 .5 .2    d: distance in pixels
 
-A distance table knows nothing of pixels, so one table serves every size, place and picture width, and a thing
-that moves by a hundredth of a pixel changes the picture by as much.
+A distance table is independent of pixels: one table serves every size, place and picture width, and a thing that moves
+by a hundredth of a pixel changes the picture accordingly.
 
 Lengths are picture widths, x runs right and y runs down from the upper left corner; a shape lives in [-1, 1]
 and is scaled by its radius.
@@ -94,7 +94,7 @@ def paint(frames: np.ndarray, shape: np.ndarray, colour: np.ndarray, centre: np.
     """Paints one thing over each clip, in place.
 
     frames (b, f, H, H, 3) uint8; shape (b,) index into SHAPES; colour (b, 3), 0..255; centre (b, f, 2) and
-    radius (b, f) in picture widths; opacity (b, f), 0..1. What would lie outside the picture is not drawn.
+    radius (b, f) in picture widths; opacity (b, f), 0..1. Parts outside the picture are not drawn.
     photos (b, k, k), 0..1, are drawn instead of the shapes, as light of that colour.
     """
     size = frames.shape[2]

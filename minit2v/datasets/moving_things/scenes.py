@@ -1,12 +1,12 @@
-"""From a specification to frames: paths, groups of things, backgrounds.
+"""Specifications become frames: paths, groups of things, backgrounds.
 
     +--------- picture ---------+
-    |   +-- box of a path --+   |      The path of a group, seen as a box, is put anywhere in the picture
-    |   | o . . . . . . > o |   |      with equal chance, so all of it stays inside: place 0..1 says where
-    |   +-------------------+   |      in the free room the box lies.
+    |   +-- box of a path --+   |      The box around the path of a group lies anywhere in the picture with
+    |   | o . . . . . . > o |   |      equal chance, all of it inside: a place of 0..1 says where in the
+    |   +-------------------+   |      free room.
     +---------------------------+
 
-Lengths are picture widths, times are frames (8 make a second); x runs right and y runs down.
+Lengths are picture widths, times are frames (8 a second); x runs right and y runs down.
 """
 
 from functools import lru_cache
@@ -43,7 +43,7 @@ def render(
     """The clips (b, frames, size, size, 3) uint8 of complete specs.
 
     places (b, 3), 0..1: where the path lies (x, y), and where on a circle or in a bounce it begins.
-    photos (b, k, k), 0..1: drawn instead of the shapes. Raises UserError for a spec that leaves much open.
+    photos (b, k, k), 0..1: drawn instead of the shapes. Raises UserError for a spec without shape, size or speed.
 
     >>> from minit2v.datasets.moving_things import parse
     >>> spec = parse("a small red circle moves slowly left")

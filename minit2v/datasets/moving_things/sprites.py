@@ -2,8 +2,8 @@
 
     fashion_mnist.npz (10 classes, 200 each, 28, 28)  --- blur, border --->  tables that `render.paint` draws
 
-A photograph is light on black. Drawn smaller than it is, it would flicker while it moves (its details would
-fall between the pixels), so it is blurred first, by as much as it will shrink.
+A photograph is light on black. It is drawn smaller than it is, so a moving one would flicker as its details fall
+between the pixels: it is blurred first, in proportion to how much it shrinks.
 """
 
 from functools import lru_cache

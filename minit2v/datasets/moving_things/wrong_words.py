@@ -15,12 +15,14 @@ OTHER_PHOTOS = ("sneaker", "dress")
 
 
 def with_wrong(spec: Spec, name: str) -> Spec:
-    """The spec with one attribute of its first thing changed: to the opposite, or to another shape or colour.
-
-    Motion and speed change for all things, as they move together.
-    """
+    """The spec with one attribute of its first thing changed: to the opposite, or to another shape or colour."""
     value = getattr(spec.things[0], name)
     others = OTHER_PHOTOS if value in CLASSES else OTHERS.get(name, ())
-    wrong = (OPPOSITE | OPPOSITE_MOTION).get(value) or next(other for other in others if other != value)
-    first, *rest = (replace(thing, **{name: wrong}) for thing in spec.things)
+    return with_value(spec, name, (OPPOSITE | OPPOSITE_MOTION).get(value) or next(o for o in others if o != value))
+
+
+def with_value(spec: Spec, name: str, value: str) -> Spec:
+    """The spec with another value of an attribute of its first thing; of all things for motion and speed, as they move
+    together."""
+    first, *rest = (replace(thing, **{name: value}) for thing in spec.things)
     return replace(spec, things=(first, *(rest if name in ("motion", "speed") else spec.things[1:])))
