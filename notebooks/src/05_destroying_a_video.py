@@ -647,7 +647,7 @@ for name, process in processes.items():
     print(f"{name}: variance at t = 0, 500, 999:", *(f"{variance:.1f}" for variance in variances))
 crippled = copy.copy(ctx.pipe)
 crippled.diffusion = Broken(ctx.pipe.preset.diffusion)
-results = {name: pipe(sample.caption, clip=sample.frames, strength=0.5, seed=0)
+results = {name: pipe(sample.caption, init=sample.frames, strength=0.5, seed=0)
            for name, pipe in (("half destroyed and restored, right", ctx.pipe), ("the same, broken", crippled))}
 lab.strip(results, n=6, alt="Two rows of six frames that look almost alike: a yellow square that moves to the right.")
 
