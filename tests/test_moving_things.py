@@ -5,7 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from minit2v.datasets.moving_things import MovingThings, Spec, Thing, parse, sprites
+from minit2v.datasets import Batch, Dataset, Probe, VideoText, find_data
+from minit2v.datasets.moving_things import MovingThings, MovingThingsData, Spec, Thing, parse, sprites
+from minit2v.datasets.moving_things.data import DRAWING
 from minit2v.datasets.moving_things.dataset import (
     HELD_OUT_LOOKS,
     HELD_OUT_MOTIONS,
@@ -269,6 +271,54 @@ def test_photographs_are_drawn_without_flicker():
     assert np.ptp(mass) / np.mean(mass) < 0.03
     stored = sprites.photos(["shirt"] * 200, list(range(200)), np.full(200, 28.0))
     assert len(np.unique(stored.reshape(200, -1), axis=0)) == 200 and 0 <= stored.min() < stored.max() <= 1
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_it_is_a_data_set_whose_captions_can_be_wrong_in_one_word(level):
+    data = MovingThingsData(str(level))
+    items, known = data.open("val", 4, 16, 16), set(data.words())
+    assert isinstance(data, Dataset) and isinstance(data, Probe) and isinstance(items, VideoText)
+    assert isinstance(items.batch([0]), Batch) and items.batch([0]).frames.shape == (1, 4, 16, 16, 3)
+    assert data.open("val", 4, 16, 16, images=True).batch([0]).frames.shape == (1, 1, 16, 16, 3)
+    for index in range(100):
+        _, spec = items.text(index)
+        assert parse(data.right(spec)) == spec
+        for name in data.attributes:
+            wrong = data.wrong(spec, name)
+            first, others = parse(wrong).things[0], spec.things[1:]
+            differs = [slot for slot in SLOTS if getattr(first, slot) != getattr(spec.things[0], slot)]
+            assert differs == [name] and set(wrong.replace(",", "").split()) <= known, wrong
+            assert len(parse(wrong).things) == 1 + len(others)
+            choices = data.choices(spec, name)
+            if getattr(spec.things[0], name) is not None:
+                assert choices[0] == data.right(spec) and len(set(choices)) == len(choices) > 1
+                assert all(set(choice.replace(",", "").split()) <= known for choice in choices)
+
+
+def test_a_data_set_is_known_by_its_level():
+    assert find_data("moving-things").identity() == MovingThingsData(1).identity() != MovingThingsData(2).identity()
+    for mistake in (lambda: MovingThingsData(7), lambda: MovingThingsData().open("val", 16, 32, 64)):
+        with pytest.raises(UserError, match="expected .*, found (7|64x32)"):
+            mistake()
+
+
+DRAWN = {  # by drawing 1: captions of the items 3 and 70,000 of train, and their mean grey level
+    1: ("a big cyan triangle travels downwards", "a white ring slides to the right gently", 38.875),
+    2: ("a little yellow moon slides slowly up and to the left and blinks over a striped background",
+        "a little red circle moves quickly rightwards over a checkered background", 42.759),
+    3: ("a huge blue triangle left of a big cyan cross, both run in a circle counter-clockwise gently on a dark "
+        "background",
+        "a huge white circle left of a small blue ring, both bounce quickly over a striped background", 37.551),
+    4: ("a tiny white moon travels quickly leftwards, then downwards over a striped background",
+        "a small red moon slides quickly downwards, then rightwards over a dark background", 36.581),
+    "R": ("a dress travels quickly upwards", "a little sneaker moves rapidly up", 30.146),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_drawing_number_is_raised_when_items_change(level):
+    frames, captions, _ = MovingThings("train", level, size=32).batch([3, 70_000])
+    assert DRAWING == 1 and (*captions, pytest.approx(frames.mean(), abs=0.02)) == DRAWN[level]
 
 
 @pytest.mark.parametrize("settings", [

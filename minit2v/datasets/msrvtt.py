@@ -8,11 +8,11 @@
     2048-clips     2,048 random test clips, one caption each       (FID-vid and FVD of ModelScopeT2V, Show-1)
 
 A model makes one clip of each prompt. Real clips are cut to their middle 16 frames at 3 fps, 5.3 s, and to the centre
-square at 256x256, as for ModelScopeT2V. Other papers use other frame rates, and FVD changes more with the frame rate than
-between models. The data set is for research only and is not shipped: name the folder of your copy.
+square at 256x256, as for ModelScopeT2V. Other papers use other frame rates, and FVD changes more with the frame rate
+than between models. The data set is for research only and is not shipped: name the folder of your copy.
 
-A clip that is too short is left out with its captions *before* the draw, and `left_out` names it for the report; repeated
-frames would add clips that stand still. (All clips of the test split last 10 s or more.)
+A clip that is too short is left out with its captions *before* the draw, and `left_out` names it for the report;
+repeated frames would add clips that stand still. (All clips of the test split last 10 s or more.)
 
 The floor of a metric, real against real, needs clips that the protocol did not choose. `further` draws them from all
 files in the folder videos; with the 7,010 clips of train and validate in it there are enough.

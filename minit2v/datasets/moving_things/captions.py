@@ -54,7 +54,7 @@ class Spec:
 def caption(spec: Spec, language: str = "en", style: int = 0, motion: bool = True) -> str:
     """A sentence that says every value of the spec that is not None.
 
-    style: number of a paraphrase; its digits, in the mixed radix of the numbers of choices, pick a phrase for each slot.
+    style: number of a paraphrase; its digits, in the mixed radix of the numbers of choices, pick the phrases.
     motion=False leaves out motion, speed and change, as the caption of a picture does.
     Raises UserError for a missing shape, an unknown value and an unknown language.
 
