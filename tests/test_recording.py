@@ -1,4 +1,4 @@
-"""Recordings: what is kept of a run and how exactly, what a word looks at, 3 MB at every size, other systems, bad files."""
+"""Recordings: what is kept of a run and how exactly, attention, 3 MB at every size, other systems, bad files."""
 
 import io
 import json
@@ -98,8 +98,8 @@ def test_a_short_run_is_kept_whole(pipe, tmp_path):
             error = np.abs(found.latents(name) - whole).max((1, 2, 3, 4))
             assert (error <= np.ptp(whole, (1, 2, 3, 4)) / 510 + 1e-5).all()
             np.testing.assert_allclose(found.norms[name], (whole**2).mean((1, 2, 3, 4)) ** 0.5, rtol=1e-5)
-    expected = {"frames": 3, "height": 16, "width": 24, "steps": 4, "guidance": 2.0, "negative": "", "seed": 3, "fps": 8,
-                "sampler": "ddim", "eta": 0.0, "window": 0, "init": False, "noise": False, "strength": 0.7}
+    expected = {"frames": 3, "height": 16, "width": 24, "steps": 4, "guidance": 2.0, "negative": "", "seed": 3,
+                "fps": 8, "sampler": "ddim", "eta": 0.0, "window": 0, "init": False, "noise": False, "strength": 0.7}
     assert loaded.settings == expected
     assert (recording.preview == np.stack([pipe.decode(step.x0)[0] for step in steps])).all()
     for name in ("x", "eps", "x0", "cross", "temporal", "timesteps", "frames"):
@@ -216,7 +216,8 @@ def test_recording_changes_nothing(pipe, monkeypatch):
     counts = []
     for follow in (False, True, False):
         steps, asked = pipe.stream(PROMPT), []
-        monkeypatch.setattr(blocks, "attention_map", lambda q, k, map=blocks.attention_map: asked.append(1) or map(q, k))
+        library = blocks.attention_map
+        monkeypatch.setattr(blocks, "attention_map", lambda q, k, made=library: asked.append(1) or made(q, k))
         if follow:
             steps = Recorder(pipe, [PROMPT], checked([PROMPT], SamplingSettings(), TINY)).follow(steps)
         counts.append((len(asked), *[step.x for step in steps]))
@@ -549,7 +550,7 @@ DAMAGE = {
     "steps falling": (lambda path: altered(path, steps=np.array([0, 2, 1, 3])), "steps: expected rising"),
     "not numbers": (lambda path: altered(path, ranges__x=np.full((4, 2), np.nan, np.float32)), "finite"),
     "small pictures": (lambda path: altered(path, pictures=picture_of(8, 8)), "8x8 pixels"),
-    "huge pictures": (lambda path: altered(path, texts=with_layout(path, width=9999, height=9999)), "49995x79992 pixels together"),
+    "huge pictures": (lambda path: altered(path, texts=with_layout(path, width=9999, height=9999)), "49995x79992 pixels"),
     "negative pictures": (lambda path: altered(path, texts=with_layout(path, width=-24)), "layout .*-24"),
     "pictures of no size": (lambda path: altered(path, texts=with_layout(path, count=None)), "layout .*None"),
     "a huge file": (lambda path: bytes(LARGEST + 1), "bytes"),
@@ -610,7 +611,8 @@ def test_shipped_flights_are_of_the_shipped_model(mini, name):
     """After a new data/mini: `make recordings`."""
     recording = Recording.load(name)
     path = minit2v.files.data_dir() / f"recordings/{name}.npz"
-    assert path.stat().st_size < 300_000 and recording.model == "mini" and recording.preview.shape == (12, 16, 64, 64, 3)
+    assert path.stat().st_size < 300_000 and recording.model == "mini"
+    assert recording.preview.shape == (12, 16, 64, 64, 3)
     again = recorded(mini, recording.prompt, seed=recording.settings["seed"], guidance=recording.settings["guidance"])
     assert again.settings == recording.settings and again.words == recording.words
     for kept in LATENTS:

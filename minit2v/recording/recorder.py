@@ -34,7 +34,7 @@ LONGEST_TEXT = 2000  # characters of a prompt; a network reads a few hundred
 
 
 def recorded(pipe: TextToVideo, prompt: str, **settings) -> Recording:
-    """A clip of a prompt, sampled and recorded. `settings` are those of the pipeline's call.
+    """Sample a clip of a prompt and return its recording. `settings` are those of the pipeline's call.
 
     Decodes every step that is kept. Raises UserError for a setting out of range.
     """
@@ -46,7 +46,7 @@ def recorded(pipe: TextToVideo, prompt: str, **settings) -> Recording:
 
 
 def record(pipe: TextToVideo, prompts: list[str], folder: str | Path, progress: bool = False, **settings) -> list[Clip]:
-    """Clips of prompts, and their recordings and strips in `folder`.
+    """Sample clips of prompts, and write their recordings and strips into `folder`.
 
     Several clips make `recording-1.npz`, `strip-1.png`, `recording-2.npz`, … `settings` are those of the pipeline's
     call. Raises UserError, before any work, for a setting out of range and a folder that cannot be made or written.
@@ -91,7 +91,7 @@ def strip(recording: Recording, rows: int = 6, columns: int = 8) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What is kept of a run."""
+    """Which part of a run is kept."""
 
     steps: list[int]  # numbers of the steps, from 0
     frame: int  # every how many-th frame of the clip

@@ -1,6 +1,6 @@
 """A recording: one sampling run in at most 3 MB, to be scrubbed step by step on any laptop, without the model.
 
-    prompt, model, settings, fps        what was asked of which model
+    prompt, model, settings, fps        the request
     timesteps, norms      (n)           every step of the run
     steps, frames         (s), (f)      which of its steps and frames are kept; the arrays below have these axes:
     x, eps, x0            s f c h w     latents, uint8, from the least to the greatest number of a step
@@ -43,7 +43,7 @@ QUALITY = 90  # of the WebP
 
 @dataclass(eq=False)
 class Recording:
-    """What is kept of a run of n steps; s of them, and f of the clip's frames, have pictures and latents.
+    """A recorded run of n steps; s of them, and f of the clip's frames, have pictures and latents.
 
     Raises UserError for an array of another dtype or shape.
     """
@@ -158,7 +158,7 @@ class Recording:
 
 
 def _check(name: str, array, dtype: type, axes: str, sizes: dict[str, int]) -> None:
-    """The array has that dtype and these axes, none empty; `sizes` learns and remembers how long an axis is."""
+    """Check that the array has that dtype and these axes, none empty; `sizes` keeps the length of each axis."""
     shape = getattr(array, "shape", ())
     fits = isinstance(array, np.ndarray) and array.dtype == dtype and len(shape) == len(axes) and 0 not in shape
     if not fits or any(sizes.setdefault(axis, length) != length for axis, length in zip(axes, shape)):

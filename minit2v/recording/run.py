@@ -24,7 +24,7 @@ MOST_BYTES = 2**26  # of a file, unpacked
 
 @dataclass(eq=False)
 class TrainingRun:
-    """What is kept of a training. Raises UserError for arrays that do not fit together."""
+    """A recorded training. Raises UserError for arrays that do not fit together."""
 
     name: str
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> steps (n,) and values (n,), float32

@@ -53,7 +53,7 @@ def atlas(pictures: np.ndarray, quality: int | None = None) -> tuple[bytes, dict
 def cut(data: bytes, layout: dict, most: int = MOST_PIXELS) -> np.ndarray:
     """The pictures uint8 (n, H, W, 3) of what `atlas` made; grey ones have three equal colours.
 
-    Raises ValueError, before anything is unpacked, for a sheet that is not what its layout says, or has more than `most`
+    Raises ValueError, before anything is unpacked, for a sheet that is not as its layout says, or has more than `most`
     pixels.
     """
     from PIL import Image

@@ -136,8 +136,8 @@ lab.sheet(
 # shows you fog, suspect the range before you suspect the weights.
 #
 # There is a smaller trap in (1.2). The released model cuts fractions off instead of rounding, and our pipeline does as
-# the release does: it calls the next function with `rounded=False`. How many of the 256 levels survive the way there and
-# back?
+# the release does: it calls the next function with `rounded=False`. How many of the 256 levels survive the way there
+# and back?
 
 # %%
 from minit2v.pixels import to_pixels

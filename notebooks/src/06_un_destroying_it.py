@@ -157,9 +157,9 @@ lab.strip(rows, alt="In the first step the model believes in the same coloured s
 
 # %% [markdown]
 # What to see: three noises, one and the same smear: an average of the circles that the model expects. In the last step
-# they are three clips, which differ in place, path and size. (All three move up, mostly in cyan, which nobody asked for:
-# a small model has habits.) In between it made up its mind, three times differently. That is the whole secret: **do not jump to
-# the average; take a small step towards it, and ask again.** The next question contains a little less noise, so the
+# they are three clips, which differ in place, path and size. (All three move up, mostly in cyan, which nobody asked
+# for: a small model has habits.) In between it made up its mind, three times differently. That is the whole secret:
+# **do not jump to the average; take a small step towards it, and ask again.** The next question contains a little less noise, so the
 # next answer is a little less of an average.
 #
 # How large a step, and in what manner? There are two classical answers.
@@ -436,7 +436,7 @@ def ddim_sample(model, x, alpha_bar, steps):
 lab.check("6.3", ddim_sample)
 
 # %% [markdown]
-# *What if?* Let the timesteps begin at 749. The network would be told "a little signal is left" and be shown pure noise.
+# *What if?* Let the timesteps begin at 749. The network would expect a little signal and be shown pure noise.
 # The release does a mild form of this: its first timestep is 981, not 999 (Lin et al., 2023, is about the
 # consequences).
 #

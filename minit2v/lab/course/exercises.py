@@ -42,7 +42,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found."""
+    """The result of a check."""
 
     passed: bool
     message: str  # one line
@@ -95,7 +95,7 @@ def get(number):
 
 
 def run(number, student):
-    """The `Outcome` of an exercise's check on what the student defined; no mistake of the student's raises."""
+    """Check what the student defined and return the `Outcome`; what the student's code raises is reported in it."""
     one = get(number)
     label = f"{number} {one.name}"
     try:
@@ -110,12 +110,12 @@ def run(number, student):
 
 
 def check(number, student):
-    """Print what the check of an exercise finds in `student`; it never stops the notebook."""
+    """Print what the check of an exercise finds in `student`; never stops the notebook."""
     say(run(number, student).message)
 
 
 def rescue(number):
-    """Define in the notebook, under the names that students use, the library's version of an exercise or of all.
+    """Define the library's version of an exercise, or of a notebook's, under the names that students use.
 
     Args:
         number: of one exercise, "5.1", or of a notebook, 5.
@@ -129,9 +129,9 @@ def rescue(number):
 
 
 def yours(number):
-    """What the notebook defines for an exercise if its check passes, else the library's version; says which.
+    """Return what the notebook defines for an exercise if it passes the check, else the library's version; print which.
 
-    For cells that put a student's work to use: they run to the end whether it is finished or not.
+    For cells that use a student's work: they run to the end whether it is finished or not.
     """
     one, shell = get(number), needed("IPython").get_ipython()
     if shell is None:

@@ -13,7 +13,7 @@ _score = {}  # question -> was the first answer right
 
 
 class Prediction:
-    """A question with a field for the reader's guess; the answer appears only after it. Else: its text."""
+    """A question with a field for the reader's guess; the answer appears after it. Without a kernel it is text."""
 
     def __init__(self, question, answer, choices=None, tolerance=0.0):
         if choices is not None and answer not in choices:

@@ -16,9 +16,9 @@ PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib")
 
 
 def examine(name):
-    """Print one line that says that the machine can run the lab, or one for each thing it lacks; the exit status.
+    """Print one line if the machine can run the lab, else one for each thing that it lacks; return the exit status.
 
-    Raises UserError for the name of no lab.
+    Raises UserError for an unknown lab.
     """
     if name.upper() not in LABS:
         raise UserError(f"lab: expected one of {', '.join(LABS)}, found {name!r}")

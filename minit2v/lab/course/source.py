@@ -52,8 +52,8 @@ class Source:
         coloured = highlight("\n".join(self.lines), PythonLexer(stripnl=False, stripall=False), formatter).split("\n")
         number = '<span style="color: #666; user-select: none">{} │ </span>{}'.format
         rows = "\n".join(map(number, self._numbers(), coloured))
-        box = "background: #f7f7f7; color: #222; padding: 0.6em; line-height: 1.35; overflow-x: auto; white-space: pre; "
-        box += "font-family: monospace"  # outside JupyterLab nothing else says so
+        box = "background: #f7f7f7; color: #222; padding: 0.6em; line-height: 1.35; overflow-x: auto; white-space: pre"
+        box += "; font-family: monospace"  # outside JupyterLab nothing else says so
         return f"<div><b>{html.escape(self.title)}</b>\n<pre style=\"{box}\">{rows}</pre></div>"
 
     def _numbers(self):

@@ -35,7 +35,7 @@ _counts = {}  # class name -> widgets made in this kernel
 
 
 def files(*names):
-    """The text of files of this folder, one after the other: what `_esm` and `_css` of a widget are."""
+    """Join files of this folder, for `_esm` and `_css` of a widget."""
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -100,8 +100,8 @@ class LabWidget(anywidget.AnyWidget if anywidget else traitlets.HasTraits):
 
         export default { async render({ model, el }) { …; return () => { …undo… }; } };
 
-    Rules. `describe`, `alt` and `picture` depend on what the widget was made of, never on where its sliders are, or
-    two builds of a notebook differ. Keep the picture below 150 kB. Everything that can be computed beforehand is,
+    Rules. `describe`, `alt` and `picture` depend on the arguments of the constructor, never on the sliders, or two
+    builds of a notebook differ. Keep the picture below 150 kB. Everything that can be computed beforehand is,
     and is sent once. What needs the kernel (LatentPeek) says so on its face. No `Output`, no `interact`, no `id=`
     in the page (a notebook may show a widget twice), no address of the internet.
 
@@ -125,11 +125,11 @@ class LabWidget(anywidget.AnyWidget if anywidget else traitlets.HasTraits):
         super().__init__(**traits)
 
     def describe(self):
-        """What the widget was made of, for its `repr`."""
+        """Say in a few words what the widget shows, for its `repr`."""
         raise NotImplementedError
 
     def alt(self):
-        """What the static picture shows, in a sentence."""
+        """Say in a sentence what the static picture shows."""
         raise NotImplementedError
 
     def picture(self):

@@ -89,7 +89,7 @@ class NoiseDial(LabWidget):
         return proposal.value
 
     def x_t(self, t, schedule, shared=False):
-        """What the dial shows: float32 (f, c, h, w). eq: DDPM (4)"""
+        """The noisy clip that the dial shows: float32 (f, c, h, w). eq: DDPM (4)"""
         a = self.alpha_bar[schedule][t]
         noise = self.noise[:1] if shared else self.noise
         return (a**0.5 * self.x0 + (1 - a) ** 0.5 * noise).astype(np.float32)

@@ -15,7 +15,8 @@ DIVERGING = ("#053061", "#4393c3", "#f7f7f7", "#e69138", "#7f3b08")  # as in lab
 
 def diagram(width: int, height: int):
     """An empty white figure of width x height screen pixels and its only axes, whose units are those pixels."""
-    figure = needed("matplotlib.figure").Figure(figsize=(width / 100, height / 100), dpi=100 * SHARPNESS, facecolor="white")
+    size = width / 100, height / 100
+    figure = needed("matplotlib.figure").Figure(figsize=size, dpi=100 * SHARPNESS, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     return figure, axes

@@ -46,7 +46,7 @@ def colours(sizes: dict[str, int], left: Axes, by: tuple[str, ...] | None) -> li
 
 
 def rearranged(pattern: str, sizes: dict[str, int]) -> dict:
-    """All that is shown of one pattern: both drawings, shapes, and for each element number the lines that place it."""
+    """Everything that is shown of one pattern: both drawings, shapes, and for each element the lines that place it."""
     left, right = parse(pattern)
     index, numbers = elements(sizes, left)
     result = order(sizes, left, right)

@@ -30,7 +30,7 @@ def linked(a, b, name=None):
 
 
 class LinkedScrubbers(LabWidget):
-    """What `linked` gives; its scrubbers are `.a` and `.b`, with the traits that can be set."""
+    """Two scrubbers that move together, made by `linked`; set the traits of `.a` and `.b`."""
 
     _esm = files("lab.js", "pair.js")
     _css = files("lab.css", "panels.css")

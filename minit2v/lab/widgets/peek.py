@@ -41,7 +41,7 @@ def heat(difference: np.ndarray) -> np.ndarray:
 
 
 class Peek:
-    """A frame's latents and what decoding them gives after some of the numbers were changed.
+    """The latents of a frame, and its decoded frames after some of their numbers were changed.
 
     Args:
         autoencoder: a `minit2v.networks.autoencoder.VQGAN`.
@@ -92,7 +92,7 @@ class Peek:
 
 
 class LatentPeek(LabWidget):
-    """Change a number of a frame's latent: the decoded frame and what became different are shown.
+    """Change a number of a frame's latent, and see the decoded frame and its difference.
 
     Args:
         autoencoder, pixels, scale: see `Peek`; pixels may be a clip (f, H, W, 3); its first frame is taken.

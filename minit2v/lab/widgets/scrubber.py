@@ -63,7 +63,8 @@ class LatentScrubber(LabWidget):
 
     def __init__(self, recording: Recording, name: str | None = None, **traits):
         if not isinstance(recording, Recording):
-            raise UserError(f"LatentScrubber: expected a Recording, found {recording!r:.80}; Recording.load reads a file")
+            raise UserError(f"LatentScrubber: expected a Recording, found {recording!r:.80}; "
+                            "Recording.load reads a file")  # fmt: skip
         self.recording, self.words = recording, numbered(recording.words)
         self.shown = "x" if recording.x0 is None else "x0"  # what the preview shows, decoded
         self.projection = colour_projection(recording.latents(self.shown), recording.preview)

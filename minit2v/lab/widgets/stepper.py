@@ -45,7 +45,7 @@ class SamplerStepper(LabWidget):
             than 100 steps 100 are shown.
         axes: what the texts of a key mean.
         data: points (m, 2) of the data set, shown in grey.
-        decode: latents (b, c, f, h, w) -> pixels uint8 (b, f, H, W, 3), as `pipe.decode`: shows x0 (or x) as a clip, too.
+        decode: latents (b, c, f, h, w) -> pixels uint8 (b, f, H, W, 3), as `pipe.decode`: shows x0 or x as a clip.
         name: see `LabWidget`.
         traits: where it begins: step, run, frame, point, fps of the play button.
 
@@ -149,7 +149,7 @@ class SamplerStepper(LabWidget):
 
 
 class SamplingRun:
-    """What is kept of a run, each (s, n, 2) or (s, f, c, h, w) float32: x before and after each step, noise and x0.
+    """The shown part of a run, each (s, n, 2) or (s, f, c, h, w) float32: x before and after each step, noise and x0.
 
     Noise, x0 and alpha_bar are None where the system has none.
     """

@@ -1,4 +1,4 @@
-"""UNetMap: the UNet of ModelScopeT2V as a U of boxes, at every size; a box shows its shapes, its parameters and its source.
+"""UNetMap: the UNet of ModelScopeT2V as a U of boxes, at every size; a box shows its shapes, parameters and source.
 
     conv in          head          every skip is a level line: what the block on the left gives
     down 0 ─ ─ ─ ─ > up 1          is put beside what comes up on the right
@@ -29,8 +29,8 @@ def twin(unet: UNet | Preset | UNetConfig) -> UNet:
     config = getattr(config, "config", config)
     if not isinstance(config, UNetConfig):
         found = f"system {unet.system}" if isinstance(unet, Preset) else type(unet).__name__
-        raise UserError(f"UNetMap: expected a networks.unet.UNet, its settings or a preset that has them, found {found}; "
-                        "it draws no other network")  # fmt: skip
+        raise UserError(f"UNetMap: expected a networks.unet.UNet, its settings or a preset that has them, "
+                        f"found {found}; it draws no other network")  # fmt: skip
     with torch.device("meta"):
         return (type(unet)(config, unet.block) if isinstance(unet, UNet) else UNet(config)).eval()
 
