@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minit2v.errors import UserError
+from minit2v.lab.course.exercises import checks
 
 PACKAGE = Path(__file__).parents[2]
 TAG = re.compile(r"^(?P<code>.*\S)\s+# eq \((?P<number>\d+\.\d+)\) · (?P<paper>.+?)\s*$")
@@ -77,6 +78,4 @@ def _cell(numbered):
 
 def equations(notebook):
     """The table of the equations of a notebook's number. Raises UserError where one has no line."""
-    from minit2v.lab.course.exercises import checks
-
     return EquationTable(checks(notebook).EQUATIONS, tags())

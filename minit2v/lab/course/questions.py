@@ -7,6 +7,7 @@ import html
 import math
 
 from minit2v.errors import UserError
+from minit2v.lab.course.exercises import checks
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _score = {}  # question -> was the first answer right
@@ -104,6 +105,4 @@ class Quiz:
 
 def quiz(notebook):
     """The quiz of a notebook's number: `QUIZ` of its module of checks, a list of (question, choices, index, why)."""
-    from minit2v.lab.course.exercises import checks
-
     return Quiz(checks(notebook).QUIZ)

@@ -4,8 +4,10 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import minit2v
 from minit2v.errors import UserError
 from minit2v.files import say
+from minit2v.lab.course.exercises import of
 from minit2v.lab.packages import INSTALL
 
 LABS = {  # name: its title, the numbers of its notebooks
@@ -77,13 +79,9 @@ def _notebooks(numbers):
 
 
 def _exercises(numbers):
-    from minit2v.lab.course.exercises import of
-
     return f"{sum(len(of(number)) for number in numbers)} exercises"
 
 
 def _model():
-    import minit2v
-
     pixels = minit2v.load("mini", device="cpu")("a red circle moves left", steps=1).pixels
     return f"a clip of {len(pixels)} frames from the shipped weights, no network needed"

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 
+import minit2v
 from minit2v.errors import UserError
 from minit2v.files import say
 
@@ -42,8 +43,6 @@ class Session:
     @cached_property
     def pipe(self):
         """The shipped model, loaded when it is first asked for."""
-        import minit2v
-
         return minit2v.load("mini", device=self.device)
 
 
@@ -73,7 +72,6 @@ def setup(notebook):
     import numpy as np
     import torch
 
-    import minit2v
     from minit2v.devices import find_device
 
     torch.manual_seed(SEED)

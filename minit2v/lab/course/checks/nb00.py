@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+import minit2v
+from minit2v import presets
 from minit2v.diffusion.samplers import SAMPLERS, gaussian, guided
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 
@@ -46,8 +48,6 @@ def shapes(preset, b, frames, height, width):
 @exercise("0.1", name="shapes", solution=shapes, minutes=6, difficulty=1, importance=5)
 def check_shapes(student):
     """At two models, and sizes that are all different, so that no two axes can be taken for one another."""
-    from minit2v import presets
-
     causes = {
         "context": "the order is (b, n, d): context_length tokens of width d; frames play no part in it",
         "noise": "height and width are divided by the factor, frames are not; the order is b c f h w",
@@ -118,8 +118,6 @@ def generate(pipe, prompt, seed):
 @exercise("0.3", name="generate", solution=generate, minutes=8, difficulty=3, importance=5)
 def check_generate(student):
     """Against the pipeline itself, which must not be called."""
-    import minit2v
-
     pipe = minit2v.load("mini", device="cpu")
     prompt, seed = "a small green square moves down", 3
     expected = pipe(prompt, seed=seed).pixels

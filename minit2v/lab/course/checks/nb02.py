@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.networks.bottleneck import Codebook
 
 CODEBOOK = "tests/test_autoencoder.py::test_codebook_takes_the_nearest_code_and_passes_the_gradient_through"
 EQUATIONS = {
@@ -73,8 +74,6 @@ def nearest(vectors, codes):
 @exercise("2.2", name="nearest", solution=nearest, minutes=6, difficulty=2, importance=4)
 def check_nearest(student):
     """Against the library's codebook, and where the largest dot product is not the nearest code."""
-    from minit2v.networks.bottleneck import Codebook
-
     found = student(torch.tensor([[1.0, 0.0]]), torch.tensor([[9.0, 0.0], [1.0, 0.5]]))
     same_shape("the result", found, (1,), "one index for each vector")
     if isinstance(found, torch.Tensor) and found.is_floating_point():

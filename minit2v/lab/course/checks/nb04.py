@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.networks.text import TextEncoder
+from minit2v.presets import TextConfig, get
 
 PENULTIMATE = "tests/test_text.py::test_equals_transformers_run_to_the_block_before_the_last"
 EQUATIONS = {
@@ -132,9 +134,6 @@ def encode(encoder, tokens):
 @exercise("4.3", name="encode", solution=encode, minutes=8, difficulty=2, importance=4)
 def check_encode(student):
     """Against the encoder itself, which must not be called: one of mini's kind and one with the whole vocabulary."""
-    from minit2v.networks.text import TextEncoder
-    from minit2v.presets import TextConfig
-
     torch.manual_seed(4)
     words, prompts = ("a", "red", "ring", "moves", "left"), ["a red ring moves left", ""]
     small = TextConfig(context_length=12, width=32, heads=2, layers=3, embed_dim=32, words=words)
@@ -187,9 +186,6 @@ def is_causal(encode, encoder):
 @exercise("4.B", name="is_causal", solution=is_causal, minutes=6, difficulty=3, importance=5)
 def check_is_causal(student):
     """On encoders of random weights with the right mask, none, one that is off by one, and with NaN."""
-    from minit2v.networks.text import TextEncoder
-    from minit2v.presets import get
-
     torch.manual_seed(4)
     encoder = TextEncoder(get("mini").text).eval()
 

@@ -3,6 +3,7 @@
 import torch
 
 from minit2v.diffusion.process import Diffusion
+from minit2v.diffusion.process import betas as library_betas
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.presets import DiffusionConfig
 
@@ -113,9 +114,7 @@ def check_alpha_bar_from(student):
     }  # fmt: skip
     found = student(betas.clone())
     _recognise("alpha_bar of 0.1, 0.2, 0.5", found, kept, mistakes, "alpha_bar[t] is the product of 1 - betas[0…t]")
-    from minit2v.diffusion.process import betas as library
-
-    betas = library(DiffusionConfig())
+    betas = library_betas(DiffusionConfig())
     found = student(betas)
     close("alpha_bar of the release", found, torch.cumprod(1 - betas, 0), 1e-6, "keep float64, and all 1000 values")
     return f"falls from {float(found[0]):.5f} to {float(found[-1]):.5f} in {len(found)} steps, as released"
