@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from minit2v.checkpoints import reading
 from minit2v.checkpoints.foreign import OLD, bare
 from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, load_unet
+from minit2v.checkpoints.source import Source
+from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.networks.registry import NETWORKS
 
@@ -109,6 +111,148 @@ def test_variants_of_a_folder_load_the_same(diffusers_folder, modelscope_folder,
         a, b = (load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
         tolerance = 1e-3 if change in (variant_half, variant_sharded_half) else 0
         assert all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)
+
+
+def worse(state):
+    """The same names, other numbers: the last weights of a training whose averages are the good ones."""
+    return {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
+
+
+def prefixed(state, *prefixes):
+    return {prefix + name: value for prefix in prefixes for name, value in state.items()}
+
+
+DRESSED = {  # what training programs make of a file of weights -> whether a line says something
+    "module.": (lambda state: prefixed(state, "module."), None),
+    "_orig_mod.": (lambda state: prefixed(state, "_orig_mod."), None),
+    "model.": (lambda state: prefixed(state, "model."), None),
+    "unet.": (lambda state: prefixed(state, "unet."), None),
+    "several prefixes": (lambda state: prefixed(state, "module._orig_mod.model.unet."), None),
+    "compiled blocks": (
+        lambda state: {name.replace("down_blocks.0.", "down_blocks.0._orig_mod."): v for name, v in state.items()}, None,
+    ),
+    "state_dict": (lambda state: {"state_dict": state, "step": 3}, None),
+    "model": (lambda state: {"model": prefixed(state, "module."), "optimizer": {"a": torch.zeros(3)}}, None),
+    "ema": (lambda state: {"model": worse(state), "ema": state}, "averaged weights .*'ema'"),
+    "ema in a wrapper": (lambda state: {"ema_state_dict": {"module": state}, "state_dict": worse(state)}, "averaged"),
+    "ema that holds no weights": (lambda state: {"state_dict": state, "ema": {"decay": torch.tensor(0.9)}}, None),
+    "model_ema. beside model.": (
+        lambda state: prefixed(worse(state), "model.") | prefixed(state, "model_ema.") | {"model_ema.decay": torch.ones(())},
+        "averaged weights of the unet",
+    ),
+    "model_ema. without dots": (
+        lambda state: prefixed(worse(state), "model.diffusion_model.") | {"model_ema.num_updates": torch.ones(())}
+        | {"model_ema." + f"diffusion_model.{name}".replace(".", ""): value for name, value in state.items()},
+        "averaged weights of the unet",
+    ),
+    "ema_model. of ema-pytorch": (
+        lambda state: prefixed(worse(state), "online_model.") | prefixed(state, "ema_model.") | {"initted": torch.ones(1)},
+        "averaged",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DRESSED)
+def test_what_training_programs_add_is_taken_off(diffusers_folder, tmp_path, recwarn, kind):
+    state = load_file(diffusers_folder / "unet/diffusion_pytorch_model.safetensors")
+    dress, line = DRESSED[kind]
+    torch.save(dress(state), tmp_path / "unet.pth")
+    shutil.copy(diffusers_folder / "unet/config.json", tmp_path)
+    found, expected = load_unet(tmp_path / "unet.pth").state_dict(), load_unet(diffusers_folder).state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    lines = [str(warning.message) for warning in recwarn if str(tmp_path) in str(warning.message)]
+    assert len(lines) == (line is not None) and all(re.search(line, text) for text in lines)
+
+
+@pytest.mark.parametrize("variant, dtype", [("bf16", torch.bfloat16), ("non_ema", torch.float32), ("fp32", torch.float32)])
+def test_variants_are_found_where_there_is_nothing_else(diffusers_folder, tmp_path, recwarn, variant, dtype):
+    folder = copied(diffusers_folder, tmp_path / "model")
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: value.to(dtype) for name, value in load_file(path).items()}, path.with_suffix(f".{variant}.safetensors"))
+    assert Source(folder).file("unet") == path, "the usual file goes before every variant"
+    path.unlink()
+    expected = load_unet(diffusers_folder).state_dict()
+    assert all(torch.allclose(value, expected[key], rtol=1e-2) for key, value in load_unet(folder).state_dict().items())
+    assert [str(w.message) for w in recwarn if "averages are not there" in str(w.message)] != [] or variant != "non_ema"
+
+
+def test_half_precision_is_chosen_where_it_is_asked_for(diffusers_folder, tmp_path):
+    folder = copied(diffusers_folder, tmp_path / "model")
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    for variant in ("fp16", "bf16", "non_ema"):
+        shutil.copy(path, path.with_suffix(f".{variant}.safetensors"))
+    assert Source(folder, half=True).file("unet").name == "diffusion_pytorch_model.fp16.safetensors"
+    assert Source(folder).file("unet") == path
+
+
+def with_tokens(folder, rows, names):
+    """A fine-tune whose vocabulary has that many rows more, of which the tokenizer names some."""
+    path = folder / "text_encoder/model.safetensors"
+    state = load_file(path)
+    key = next(key for key in state if key.endswith("token_embedding.weight"))
+    torch.manual_seed(1)
+    state[key] = torch.cat([state[key], torch.randn(rows, state[key].shape[1])])
+    save_file(state, path)
+    if names:
+        (folder / "tokenizer/added_tokens.json").write_text(json.dumps({name: 49408 + i for i, name in enumerate(names)}))
+    return state[key]
+
+
+def test_added_tokens_that_the_tokenizer_names_are_used(diffusers_folder, tmp_path):
+    folder = copied(diffusers_folder, tmp_path / "model")
+    rows = with_tokens(folder, 2, ["<my-cat>", "a+(b"])
+    text = load_text(folder)
+    assert text.config.added_tokens == ("<my-cat>", "a+(b") and torch.equal(text.token_embedding.weight, rows)
+    assert text.tokens(["a <My-cat>, a+(b"])[0, :6].tolist() == [49406, 320, 49408, 267, 49409, 49407]
+    plain = load_text(diffusers_folder)
+    assert torch.equal(text.encode(["a cat"]), plain.encode(["a cat"]))
+    with pytest.warns(UserWarning, match="left out 'a <my-cat>'"):
+        text.tokens(["a " * 75 + " a <my-cat>"])
+
+
+def test_rows_of_the_vocabulary_that_nothing_uses_are_named_and_dropped(diffusers_folder, tmp_path):
+    folder = copied(diffusers_folder, tmp_path / "model")
+    with_tokens(folder, 64, ["<my-cat>"])
+    with pytest.warns(UserWarning, match=r"49,472 rows .* names 49,409 tokens \(<my-cat> added\): rows 49409 to 49471 are left out"):
+        text = load_text(folder)
+    assert text.token_embedding.weight.shape[0] == 49409
+    (folder / "tokenizer/added_tokens.json").write_text('{"<my-cat>": 49500}')
+    with pytest.raises(UserError, match="added tokens with the ids from 49408 on, found \\[49500\\]"):
+        load_text(folder)
+
+
+def test_float8_is_cast_with_a_line(diffusers_folder, tmp_path):
+    state = load_file(diffusers_folder / "unet/diffusion_pytorch_model.safetensors")
+    small = {name: value.to(torch.float8_e4m3fn) for name, value in state.items()}
+    save_file(small, tmp_path / "unet.safetensors")
+    shutil.copy(diffusers_folder / "unet/config.json", tmp_path)
+    with pytest.warns(UserWarning, match="float8_e4m3fn") as lines:
+        unet = load_unet(tmp_path / "unet.safetensors")
+    assert len(lines) == 1 and unet.conv_in.weight.dtype == torch.float32
+    assert torch.equal(unet.conv_in.weight, small["conv_in.weight"].float())
+
+
+@pytest.mark.parametrize("name", ["unet.safetensors", "unet.pth", "unet.bin"])
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5646000000\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"is a pointer of git-lfs, {len(text)} bytes, .*run git lfs pull"):
+        load_unet(tmp_path / name)
+
+
+@pytest.mark.parametrize("names, networks", [
+    (["unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", "unet.down_blocks.0.attentions.0.proj_in.lora_B.weight"],
+     "the unet"),
+    (["lora_unet_down_blocks_0_temp_attentions_0_proj_in.lora_down.weight",
+      "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"], "the unet and the text"),
+    (["mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.up.weight"], "the unet"),
+])  # fmt: skip
+def test_adapters_are_called_so(tmp_path, names, networks, capsys):
+    save_file({name: torch.zeros(4, 4) for name in names}, tmp_path / "lora.safetensors")
+    with pytest.raises(UserError, match=f"found adapters for {networks} \\({len(names)} tensors"):
+        load_unet(tmp_path / "lora.safetensors")
+    assert main(["weights", "inspect", str(tmp_path / "lora.safetensors")]) == 2
+    assert "adapters" in capsys.readouterr().err
 
 
 def test_one_network_of_a_folder_or_file(diffusers_folder, modelscope_folder):

@@ -1,20 +1,32 @@
 """A model on disk: found, looked at once, inspected, converted and exported without a loss."""
 
+import json
 import re
 import shlex
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from released import TINY, redrawn
 
 import minit2v
 from minit2v import presets
-from minit2v.checkpoints import export
+from minit2v.checkpoints import export, reading
+from minit2v.checkpoints import source as source_module
+from minit2v.checkpoints.find import fingerprint
+from minit2v.checkpoints.folder import save_model
 from minit2v.checkpoints.layouts import needed
+from minit2v.checkpoints.load import load_autoencoder, load_text, load_unet
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.networks.registry import NETWORKS
+from minit2v.presets import DiffusionConfig, Preset
+from minit2v.systems import SYSTEMS, System, TextToVideo
+from minit2v.systems.modelscope import ModelScopeT2V
 
 
 @pytest.mark.parametrize("path, expected", [
@@ -106,3 +118,247 @@ def test_our_own_layout_and_modelscope_s_are_known_on_the_hub():
     for incomplete in (ours[:-1], theirs[:-1], ["README.md"]):
         with pytest.raises(UserError, match="found no (text|unet)"):
             needed(incomplete, half=False)
+
+
+@pytest.fixture(scope="module")
+def layouts(diffusers_folder, modelscope_folder, tmp_path_factory):
+    """The same model in the three layouts."""
+    folder = tmp_path_factory.mktemp("ours")
+    pipe = minit2v.load(diffusers_folder, device="cpu")
+    save_model(folder, pipe.preset, **pipe.networks)
+    return {"minit2v": folder, "diffusers": diffusers_folder, "modelscope": modelscope_folder}
+
+
+@pytest.mark.parametrize("layout", ["minit2v", "diffusers", "modelscope"])
+def test_a_folder_is_looked_at_once(layouts, monkeypatch, layout):
+    """Loading asks one time which layout it is, and opens each file of weights one time."""
+    asked, opened = [], []
+    counted = lambda function, calls: lambda *a, **k: (calls.append(a[0]), function(*a, **k))[1]
+    monkeypatch.setattr(source_module, "layout_of", counted(source_module.layout_of, asked))
+    for name in ("_safetensors", "_pickled"):
+        monkeypatch.setattr(reading, name, counted(getattr(reading, name), opened))
+    pipe = minit2v.load(layouts[layout], device="cpu")
+    assert len(asked) == 1
+    assert len(opened) == len(set(opened)) == len(pipe.networks) == 3
+
+
+def test_after_forgetting_a_file_is_opened_again(layouts, monkeypatch):
+    tensors = reading.read(layouts["minit2v"] / "unet.safetensors")
+    before = tensors["conv_in.weight"].clone()
+    tensors.forget()
+    assert torch.equal(tensors["conv_in.weight"], before)
+
+
+@pytest.mark.parametrize("name, error", [
+    ("runs/mini", "found no folder runs/mini; check the path"), ("./owner/name", "found no folder ./owner/name"),
+    ("../owner/name", "found no folder"), ("~/model", "found no folder ~/model"), ("a/b/c", "found no folder a/b/c"),
+    ("owner/unet.safetensors", "found no folder"), ("nowhere", "unknown model 'nowhere'; shipped are mini"),
+    ("runs", "found none of these in runs"), ("runs/note.txt", "found the file runs/note.txt"),
+])  # fmt: skip
+def test_what_can_be_a_path_does_not_go_to_the_network(tmp_path, monkeypatch, name, error):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minit2v.loading.download", lambda *_, **__: pytest.fail("asked the network"))
+    Path("runs").mkdir()
+    Path("runs/note.txt").touch()
+    with pytest.raises(UserError) as caught:
+        minit2v.load(name)
+    assert error in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_offline_a_name_of_the_hub_may_be_a_folder_that_is_missing(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(UserError, match="found no folder owner/name here, and could not get .* hub .no route to host"):
+        minit2v.load("owner/name")
+
+
+def test_a_network_that_is_not_trained_yet_is_named(layouts, tmp_path):
+    for name in ("config.json", "autoencoder.safetensors", "text.safetensors"):
+        shutil.copy(layouts["minit2v"] / name, tmp_path)
+    for use in (lambda: minit2v.load(tmp_path, device="cpu"), lambda: fingerprint(tmp_path)):
+        with pytest.raises(UserError, match="expected unet.safetensors in .*, found none; run minit2v train unet"):
+            use()
+
+
+@pytest.mark.parametrize("layout", ["minit2v", "diffusers", "modelscope"])
+def test_a_fingerprint_says_whether_two_folders_are_one_model(layouts, tmp_path, layout):
+    folder = Path(shutil.copytree(layouts[layout], tmp_path / "copy"))
+    assert fingerprint(folder) == fingerprint(layouts[layout])
+    (folder / "note.txt").write_text("read by nobody")
+    assert fingerprint(folder) == fingerprint(layouts[layout])
+    changed = next(path for path in folder.rglob("*config*.json"))
+    changed.write_text(changed.read_text() + " ")
+    assert fingerprint(folder) != fingerprint(layouts[layout])
+
+
+# every setting that a layout has a place for, and those that only this library reads
+EVERYTHING = replace(
+    TINY, name="everything", frames=3, fps=12, steps=4, guidance=3.5, negative="ugly", width=32,
+    unet=replace(TINY.unet, dropout=0.25), autoencoder=replace(TINY.autoencoder, scale_factor=0.3, norm_groups=4),
+    text=replace(TINY.text, layers=3, skip_last=1, embed_dim=48),
+)  # fmt: skip
+SCHEDULES = {
+    "released": DiffusionConfig(), "prediction": DiffusionConfig(500, prediction="x0"),
+    "cosine": DiffusionConfig(schedule="cosine", prediction="v", spacing="trailing", ends_clean=True),
+    "zero": DiffusionConfig(prediction="v", zero_terminal_snr=True, spacing="linspace", steps_offset=0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout, preset", [
+    *(("diffusers", replace(EVERYTHING, diffusion=diffusion)) for diffusion in SCHEDULES.values()),
+    ("diffusers", replace(EVERYTHING, text=replace(TINY.text, activation="quick_gelu", pad_token=49407,
+                                                   added_tokens=("<my-cat>",)))),
+    *(("modelscope", replace(EVERYTHING, diffusion=SCHEDULES[name])) for name in ("released", "prediction")),
+    ("modelscope", replace(EVERYTHING, unet=replace(EVERYTHING.unet, first_temporal_heads=4))),
+])  # fmt: skip
+def test_what_is_exported_comes_back_whole(tmp_path, layout, preset):
+    torch.manual_seed(0)
+    parts = {name: redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
+    before = ModelScopeT2V(preset, **parts)
+    export.export(tmp_path / "out", layout, preset, **parts)
+    after = minit2v.load(tmp_path / "out", device="cpu")
+    assert after.preset == preset
+    for name, part in parts.items():
+        state = getattr(after, name).state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in part.state_dict().items())
+    assert (before("a <my-cat>").pixels == after("a <my-cat>").pixels).all()
+    for name, load in (("unet", load_unet), ("autoencoder", load_autoencoder), ("text", load_text)):
+        assert load(tmp_path / "out").config == getattr(preset, name), "one network alone is the same one"
+
+
+def test_diffusers_opens_what_is_exported_and_makes_the_same(tmp_path):
+    """Its own scheduler from the folder, 20 trailing steps of a cosine schedule, which both sample alike."""
+    from diffusers import TextToVideoSDPipeline
+
+    preset = replace(EVERYTHING, diffusion=SCHEDULES["cosine"], text=replace(TINY.text, pad_token=49407))
+    parts = {name: redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
+    export.export(tmp_path / "out", "diffusers", preset, **parts)
+    theirs = TextToVideoSDPipeline.from_pretrained(tmp_path / "out")
+    theirs.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(3))
+    expected = theirs("a panda", latents=noise.clone(), num_inference_steps=20, num_frames=2, height=16, width=16,
+                      guidance_scale=3.5, negative_prompt="ugly", output_type="np").frames[0]  # fmt: skip
+    clip = ModelScopeT2V(preset, **parts)("a panda", noise=noise, steps=20, frames=2, height=16, width=16)
+    assert np.abs(clip.pixels.astype(int) - np.floor(expected * 255)).max() <= 2
+
+
+@pytest.mark.parametrize("layout, changes, found", [
+    ("diffusers", {"autoencoder": {"bottleneck": "codebook"}}, "found codebook: diffusers has no place"),
+    ("modelscope", {"autoencoder": {"bottleneck": "codebook"}}, "found codebook: modelscope has no place"),
+    ("diffusers", {"unet": {"first_temporal_heads": 4}}, "expected 8 heads .* found 4"),
+    ("diffusers", {"diffusion": {"snr_shift": 2.0}}, "found 2.0"),
+    ("modelscope", {"diffusion": {"schedule": "cosine"}}, "the released schedule, found .'cosine'"),
+    ("modelscope", {"diffusion": {"spacing": "trailing"}}, "the released timesteps, found .'trailing'"),
+    ("modelscope", {"diffusion": {"prediction": "v"}}, "eps or x0 as prediction, found v"),
+    ("modelscope", {"text": {"activation": "quick_gelu"}}, "found quick_gelu"),
+    ("modelscope", {"unet": {"channels": (16, 24)}}, "whole multiples"),
+    ("flax", {}, "expected diffusers or modelscope, found 'flax'"),
+])  # fmt: skip
+def test_what_a_layout_cannot_say_is_refused_before_anything_is_written(tmp_path, layout, changes, found):
+    preset = replace(TINY, **{name: replace(getattr(TINY, name), **fields) for name, fields in changes.items()})
+    with pytest.raises(UserError, match=found):
+        export.export(tmp_path / "out", layout, preset, **dict.fromkeys(NETWORKS, torch.nn.Identity()))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("entry", [{"unet": {"channels": "x"}}, {"unet": 3}, {"frames": "16"}, {"system": "other"},
+                                   {"unknown": 1}, {"text": {"words": 5}}])  # fmt: skip
+def test_a_damaged_entry_is_refused(diffusers_folder, tmp_path, entry):
+    folder = Path(shutil.copytree(diffusers_folder, tmp_path / "model"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_minit2v": entry}))
+    with pytest.raises(UserError) as caught:
+        Source(folder).preset
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", [None, [], "text", 3])
+def test_an_entry_that_is_none_is_ignored(diffusers_folder, tmp_path, entry):
+    folder = Path(shutil.copytree(diffusers_folder, tmp_path / "model"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_minit2v": entry}))
+    assert replace(Source(folder).preset, name="") == replace(Source(diffusers_folder).preset, name="")
+
+
+@dataclass(frozen=True)
+class CurveConfig:
+    width: int = 3
+
+
+class Curve(torch.nn.Module):
+    """A network that no table of names knows, with a buffer that no file has and a name that others would strip."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.model = torch.nn.Linear(config.width, 2)
+        self.register_buffer("times", torch.arange(config.width) / config.width, persistent=False)
+
+    def forward(self, x):
+        return self.model(x * self.times)
+
+
+@dataclass(frozen=True)
+class CurvePreset(Preset):
+    system: str = "curves"
+    mean: CurveConfig = CurveConfig()
+    spread: CurveConfig = CurveConfig()
+
+
+class Curves(ModelScopeT2V):
+    def __init__(self, preset, **networks):
+        TextToVideo.__init__(self, preset, **networks)
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    for name in ("mean", "spread"):
+        monkeypatch.setitem(NETWORKS, name, Curve)
+    monkeypatch.setitem(SYSTEMS, "curves", System(("mean", "spread"), Curves, {}))
+
+
+def test_networks_of_any_system_load_from_a_folder_of_ours(curves, tmp_path, capsys):
+    parts = {name: redrawn(Curve(CurveConfig())) for name in ("mean", "spread")}
+    preset = CurvePreset("mine", frames=4)
+    save_model(tmp_path / "mine", preset, **parts)
+    source = Source(tmp_path / "mine")
+    assert source.layout == "minit2v" and source.networks == ("mean", "spread") and len(fingerprint(source.path)) == 12
+    files = ["config.json", "mean.safetensors", "spread.safetensors"]
+    assert sorted(needed([*files, "README.md"], half=True)) == files
+    pipe = minit2v.load(tmp_path / "mine", device="cpu")
+    assert pipe.preset == preset and type(pipe) is Curves
+    x = torch.ones(1, 3)
+    assert all(torch.equal(pipe.networks[name](x), part(x)) for name, part in parts.items())
+    assert main(["weights", "inspect", str(tmp_path / "mine")]) == 0
+    assert capsys.readouterr().out.split() == ["mean", "8", "spread", "8"]
+    assert main(["weights", "convert", str(tmp_path / "mine"), str(tmp_path / "out"), "--to", "diffusers"]) == 2
+    assert "expected a model of modelscope, found one of curves" in capsys.readouterr().err
+    assert main(["weights", "convert", str(tmp_path / "mine"), str(tmp_path / "copy"), "--to", "minit2v"]) == 0
+    assert minit2v.load(tmp_path / "copy", device="cpu").preset == preset
+    (tmp_path / "mine/spread.safetensors").unlink()
+    with pytest.raises(UserError, match="expected spread.safetensors .* get the model again"):
+        minit2v.load(tmp_path / "mine", device="cpu")
+
+
+@pytest.mark.parametrize("layout", ["minit2v", "diffusers", "modelscope"])
+def test_torch_s_defaults_change_nothing(layouts, layout):
+    expected = minit2v.load(layouts[layout], device="cpu")
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        found = minit2v.load(layouts[layout], device="cpu")
+        ids = found.text.tokens(["a panda"])
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+    assert torch.equal(ids, expected.text.tokens(["a panda"]))
+    for name, network in expected.networks.items():
+        state = getattr(found, name).state_dict()
+        for key, value in network.state_dict().items():
+            assert state[key].dtype == value.dtype and state[key].device == value.device and torch.equal(state[key], value)

@@ -47,11 +47,16 @@ OF_CLASS = {  # (its sampler here, the other keys that it reads, with their defa
         "use_lu_lambdas": False, "use_flow_sigmas": False, "use_dynamic_shifting": False, "final_sigmas_type": "zero",
         "lambda_min_clipped": -math.inf,
     }),
-    **dict.fromkeys(("PNDMScheduler",), (None, {})),
-    **dict.fromkeys(  # the same noise, sampled by rules that are not here
-        ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
-         "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler", "KDPM2DiscreteScheduler"),
-        (None, {"timestep_spacing": "linspace"}),
+    # the same noise, sampled by rules that are not here
+    "PNDMScheduler": (None, {"set_alpha_to_one": False}),
+    "DEISMultistepScheduler": (None, {"timestep_spacing": "linspace", "thresholding": False}),
+    **dict.fromkeys(
+        ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler"),
+        (None, {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False, "thresholding": False}),
+    ),
+    **dict.fromkeys(
+        ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+        (None, {"timestep_spacing": "linspace", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}),
     ),
 }  # fmt: skip
 ALSO = {"variance_type": (None, "fixed_small", "fixed_small_log"), "clip_sample": (False,)}  # not only the default
@@ -119,6 +124,8 @@ def _added_tokens(read, config: dict, path: Path) -> tuple[str, ...]:
     texts = {int(i): text for text, i in listed if int(i) >= CLIP_TOKENS}
     if sorted(texts) != list(range(CLIP_TOKENS, CLIP_TOKENS + len(texts))):
         raise UserError(f"{path}: expected added tokens with the ids from {CLIP_TOKENS} on, found {sorted(texts)[:5]}")
+    if "" in texts.values() or len({text.lower() for text in texts.values()}) < len(texts):
+        raise UserError(f"{path}: expected added tokens that differ in more than their case, found {list(texts.values())[:5]}")
     return tuple(texts[i] for i in sorted(texts))
 
 
@@ -127,27 +134,24 @@ def _content(token) -> str:
 
 
 def diffusion_settings(found: dict, path: Path) -> DiffusionConfig:
-    """The noise schedule of a scheduler_config.json, the release's for {}. Raises UserError for a key whose value changes
-    the result in a way that is not here."""
-    if not found:
-        return DiffusionConfig()
-    sampler, defaults = "ddim", {}
-    if name := found.get("_class_name"):
-        if name not in OF_CLASS:
-            raise UserError(f"{path}: expected a scheduler of {', '.join(OF_CLASS)}, found {name!r}")
-        sampler, own = OF_CLASS[name]
-        defaults = FORWARD | own
-        _refuse_others(found, {key: ALSO.get(key, (value,)) for key, value in defaults.items() if key not in TRANSLATED},
-                       path, defaults)  # fmt: skip
+    """The noise schedule of a scheduler_config.json. A key that is missing has the default of the class, or is the release's
+    if no class is named. Raises UserError for a key whose value changes the result in a way that is not here."""
+    name = found.get("_class_name", "DDIMScheduler")
+    if not isinstance(name, str) or name not in OF_CLASS:
+        raise UserError(f"{path}: expected a scheduler of {', '.join(OF_CLASS)}, found {name!r}")
+    sampler, own = OF_CLASS[name]
+    own = FORWARD | own
+    values = {key: found.get(key, default) for key, default in own.items() if key in found or "_class_name" in found}
+    _refuse_others(values, {key: ALSO.get(key, (value,)) for key, value in own.items() if key not in TRANSLATED}, path)
     if sampler != "ddim":
         instead = f"unless you choose {sampler}" if sampler else "or another sampler that you choose"
         warnings.warn(f"{path} names {name}: clips are sampled by ddim {instead}", stacklevel=4)
-    config, values = DiffusionConfig(), defaults | found
+    config = DiffusionConfig()
     return DiffusionConfig(
-        timesteps=_whole(values.get("num_train_timesteps", config.timesteps), "num_train_timesteps", path),
+        timesteps=_whole(values.get("num_train_timesteps", config.timesteps), "num_train_timesteps", path, most=1 << 20),
         schedule=_translated(values, "beta_schedule", SCHEDULES, config.schedule, path),
-        beta_start=_number(values.get("beta_start", config.beta_start), "beta_start", path),
-        beta_end=_number(values.get("beta_end", config.beta_end), "beta_end", path),
+        beta_start=_number(values.get("beta_start", config.beta_start), "beta_start", path, most=1),
+        beta_end=_number(values.get("beta_end", config.beta_end), "beta_end", path, most=1),
         prediction=_translated(values, "prediction_type", PREDICTIONS, config.prediction, path),
         zero_terminal_snr=bool(values.get("rescale_betas_zero_snr")),
         spacing=_translated(values, "timestep_spacing", SPACINGS, config.spacing, path),
@@ -161,15 +165,15 @@ def modelscope_diffusion(found: dict, path: Path) -> DiffusionConfig:
     _refuse_others(found, {"var_type": ("fixed_small",)}, path)
     config = DiffusionConfig()
     return DiffusionConfig(
-        timesteps=_whole(found.get("num_timesteps", config.timesteps), "num_timesteps", path),
+        timesteps=_whole(found.get("num_timesteps", config.timesteps), "num_timesteps", path, most=1 << 20),
         prediction=_translated(found, "mean_type", {"eps": "eps", "x0": "x0"}, config.prediction, path),
     )
 
 
-def _refuse_others(found: dict, allowed: dict[str, tuple], path: Path, defaults: dict | None = None) -> None:
-    """Raises UserError for the first key whose value is none of the allowed ones."""
+def _refuse_others(found: dict, allowed: dict[str, tuple], path: Path) -> None:
+    """Raises UserError for the first key whose value is none of the allowed ones; a missing key stands for the first."""
     for key, values in allowed.items():
-        value = found.get(key, (defaults or {}).get(key, values[0]))
+        value = found.get(key, values[0])
         if value not in values:
             expected = " or ".join(json.dumps(value) for value in values)
             raise UserError(f"{path}: {key}: expected {expected}, found {value!r}, which is not here")
@@ -187,13 +191,13 @@ def _groups(found: dict, path: Path) -> int:
     return _whole(found.get("norm_num_groups") or 32, "norm_num_groups", path)
 
 
-def _whole(value, key: str, path: Path, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{path}: {key}: expected a whole number from {least} on, found {value!r}")
+def _whole(value, key: str, path: Path, least: int = 1, most: int = 1 << 16) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UserError(f"{path}: {key}: expected a whole number from {least} to {most:,}, found {value!r}")
     return value
 
 
-def _number(value, key: str, path: Path) -> float:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise UserError(f"{path}: {key}: expected a number above 0, found {value!r}")
+def _number(value, key: str, path: Path, most: float = 1e6) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value <= most:
+        raise UserError(f"{path}: {key}: expected a number above 0, at most {most:g}, found {value!r}")
     return float(value)

@@ -29,7 +29,7 @@ from minit2v.checkpoints.reading import Tensors, inside, read
 from minit2v.checkpoints.sizes import CONFIGS, positions_of, tokens_of
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset, Preset, built
-from minit2v.systems import SYSTEMS, system_of
+from minit2v.systems import system_of
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ class Source:
     def _refuse_missing(self, network: str) -> None:
         if self.layout != "minit2v":
             raise UserError(f"expected the {network} in {self.folder}, found no file of it; get the model again")
-        steps = [part for part in SYSTEMS[self.preset.system].parts if f"{part}.safetensors" not in self.files]
-        todo = f"run minit2v train {network} --out {self.folder} first" if network in steps else "get the model again"
+        parts = system_of(self.preset).parts
+        step = network if network in parts else " or ".join(parts)
+        todo = f"run minit2v train {step} --out {self.folder} first" if step else "get the model again"
         raise UserError(f"expected {network}.safetensors in {self.folder}, found none; {todo}")
 
     def read_files(self) -> list[Path]:
@@ -144,7 +145,7 @@ class Source:
             tensors = as_run(tensors, layout, config) if network == "text" else tensors
         except UserError:
             raise
-        except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
             found = f"expected a whole {network}, found parts of one (no {error})"
             raise UserError(f"{path}: {found}; get it again") from None
         return Stored(path, tensors, layout, config)
