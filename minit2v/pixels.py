@@ -82,9 +82,16 @@ def fitted(frames: np.ndarray, height: int, width: int, fit: str = "crop") -> np
     H, W = frames.shape[1:3]
     if (H, W) == (height, width):
         return frames
-    scale = (max if fit == "crop" else min)(height / H, width / W)
-    h, w = max(1, round(H * scale)), max(1, round(W * scale))
+    if fit == "crop":  # before the frame is resized: a long thin one would fill the memory
+        scale, (h, w) = max(height / H, width / W), (height, width)
+        rows, columns = max(1, round(height / scale)), max(1, round(width / scale))
+        top, left = (H - rows) // 2, (W - columns) // 2
+        frames = frames[:, top : top + rows, left : left + columns]
+    else:
+        scale = min(height / H, width / W)
+        h, w = max(1, round(H * scale)), max(1, round(W * scale))
     signed = to_signed(frames)
-    frames = signed if (h, w) == (H, W) else F.interpolate(signed, (h, w), mode="bilinear", antialias=True)
-    top, left = (height - h) // 2, (width - w) // 2  # negative: cut off
-    return to_pixels(F.pad(frames, (left, width - w - left, top, height - h - top), value=-1.0)).numpy()
+    if signed.shape[-2:] != (h, w):
+        signed = F.interpolate(signed, (h, w), mode="bilinear", antialias=True)
+    top, left = (height - h) // 2, (width - w) // 2
+    return to_pixels(F.pad(signed, (left, width - w - left, top, height - h - top), value=-1.0)).numpy()

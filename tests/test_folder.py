@@ -113,6 +113,23 @@ def test_frames_are_cropped_or_padded_and_turned_upright(tmp_path):
     assert black.max() < 3
 
 
+@pytest.mark.parametrize("height, width", [(90, 60), (40, 120), (31, 47), (60, 60), (1, 4000)])
+def test_fitting_keeps_proportions_and_the_centre(height, width):
+    y, x = np.mgrid[:height, :width]
+    inside = np.hypot(x + 0.5 - width / 2, y + 0.5 - height / 2) < min(height, width) / 4  # a disc in the middle
+    frames = np.repeat((inside * np.uint8(200))[None, ..., None], 3, axis=3)
+    for fit, part in (("crop", 1 / 4), ("pad", min(height, width) / max(height, width) / 4)):
+        new = fitted(frames, 60, 60, fit)
+        assert new.shape == (1, 60, 60, 3) and new.dtype == np.uint8
+        cover = new[0, ..., 0] / 200
+        if height > 1:
+            assert cover.sum() == pytest.approx(np.pi * (60 * part) ** 2, rel=0.05)
+            for axis in (0, 1):
+                assert cover.sum(axis) @ (np.arange(60) + 0.5) / cover.sum() == pytest.approx(30, abs=0.6)
+    with pytest.raises(UserError, match="fit: expected crop or pad, found 'stretch'"):
+        fitted(frames, 8, 8, "stretch")
+
+
 def test_short_clips_and_files_without_caption_are_named_and_left_out(tmp_path):
     make(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "long/d.mp4"])
     clip(tmp_path / "b.mp4", range(15))
