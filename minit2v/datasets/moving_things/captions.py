@@ -198,7 +198,7 @@ def _read(text: str) -> list[tuple]:
             at += 1
     if unknown:
         found = ", ".join(map(repr, unknown))
-        raise UserError(f"expected words of the data set, found {found}: see minit2v.datasets.words()")
+        raise UserError(f"expected words of the data set, found {found}: see minit2v.datasets.moving_things.words()")
     return found
 
 
