@@ -37,7 +37,7 @@ STUDENT = re.compile(r"^([ \t]*)### BEGIN STUDENT\n(.*?)^[ \t]*### END STUDENT$\
 MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION$\n?", re.M)
 TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
 HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
-LINK = re.compile(r"""(\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
+LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 START = """# minit2v: notebooks for a lab
 

@@ -241,6 +241,8 @@ def test_what_nbval_does_not_compare():
 TRIAL = '''# %% [markdown]
 # # Trial, see [the list](../README.md) and [next](02_next.ipynb)
 #
+# `table["row"](x)` is code.
+#
 # ### Exercise 9.1 · f
 # <!-- BEGIN SOLUTION -->secret<!-- END SOLUTION -->
 
@@ -292,12 +294,13 @@ def test_a_notebook_built_twice_is_the_same(trial, capsys):
     assert [notebooks.main([kind, "--folder", str(trial)]) for kind in ("student", "solutions")] == [0, 0]
     student, solved = (nbformat.read(trial / kind / path.name, 4) for kind in ("student", "solutions"))
     assert "[the list](../../README.md) and [next](02_next.ipynb)" in student.cells[0].source
+    assert '`table["row"](x)`' in student.cells[0].source  # code, and no link
     assert "secret" not in student.cells[0].source and "secret" in solved.cells[0].source
     stub = 'def f(x):\n    """A line."""\n    raise NotImplementedError("exercise 9.1: your code here")'
     assert student.cells[2].source == stub
     assert student.cells[3].source == "def mend(x):\n    if x:\n        return -x\n    return 0"
     assert solved.cells[3].source == "def mend(x):\n    return x" and solved.cells[4].outputs
-    assert "outputs compared" in notebooks.table(trial) and "| 01_trial | 9 |" in notebooks.table(trial)
+    assert "outputs compared" in notebooks.table(trial) and "| 01_trial | 11 |" in notebooks.table(trial)
 
 
 def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
