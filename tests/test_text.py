@@ -42,6 +42,30 @@ def test_released_size_is_vit_h_14():
         assert count(TextEncoder(text)) == 340_387_840
 
 
+def test_clip_has_the_activation_of_the_tower():
+    from open_clip.transformer import QuickGELU
+
+    from minit2v.networks.clip import build_clip
+
+    for activation, kind in (("gelu", torch.nn.GELU), ("quick_gelu", QuickGELU)):
+        config = replace(TINY, words=WORDS, activation=activation)
+        for tower in (build_clip(config), TextEncoder(config)):
+            assert kind in {type(module) for module in tower.modules()}
+    with pytest.raises(UserError, match="activation: expected one of gelu, quick_gelu, found 'relu'"):
+        TextEncoder(replace(TINY, words=WORDS, activation="relu"))
+
+
+def test_padding_may_be_any_token_of_the_vocabulary(encoder):
+    """The end token as padding, in a compact vocabulary too; features before the padding do not change."""
+    padded = TextEncoder(replace(encoder.config, pad_token=49407)).eval()
+    padded.load_state_dict({**encoder.state_dict(), "token_embedding.weight": encoder.token_embedding.weight[1:]})
+    ids, other = encoder.tokens(["a circle"])[0], padded.tokens(["a circle"])[0]
+    assert other.tolist() == [*(ids[:4] - 1).tolist(), *[other.max()] * 6]
+    torch.testing.assert_close(padded.encode(["a circle"])[:, :4], encoder.encode(["a circle"])[:, :4])
+    with pytest.raises(UserError, match="pad_token: expected an id below 49,408, found 50000"):
+        Tokenizer(10, pad_token=50000)
+
+
 def test_mini_is_small():
     with torch.device("meta"):
         assert count(TextEncoder(presets.get("mini").text)) < 1_000_000

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from torch import nn
+from torch.nn.utils import parametrize
 
 from minit2v import presets
 from minit2v.networks import blocks
@@ -27,7 +29,7 @@ TINY = UNetConfig(
 
 
 def redrawn(model, seed=0):
-    """All parameters drawn anew: initial zeros would hide whole branches."""
+    """All parameters random: initial zeros would hide whole branches."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -140,6 +142,56 @@ def test_temporal_convolutions_are_the_3d_ones_of_the_paper():
     torch.testing.assert_close(layer(x, f=5), x + rearrange(h, "b c f h w -> (b f) c h w"))
 
 
+class SpatialOnly(nn.Module):
+    """A block of somebody else's, whose only layer along time is a number for each channel."""
+
+    def __init__(self, c_in, c_out, attention, config):
+        super().__init__()
+        self.conv, self.bias = nn.Conv2d(c_in, c_out, 3, padding=1), nn.Conv2d(c_out, c_out, 1)
+
+    def temporal_layers(self):
+        return [self.bias]
+
+    def forward(self, x, emb, context, f, temporal=True):
+        x = self.conv(x)
+        return self.bias(x) if temporal else x
+
+
+def test_blocks_of_another_class_name_their_own_temporal_layers():
+    torch.manual_seed(0)
+    unet = UNet(TINY, block=SpatialOnly)
+    blocks_ = [module for module in unet.modules() if isinstance(module, SpatialOnly)]
+    assert len(blocks_) == 2 * 2 + 2 + 2 * 3
+    assert unet.temporal_layers() == [unet.first_temporal, *(block.bias for block in blocks_)]
+    x, context, t = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 5, 16), torch.tensor([7])
+    unet.conv_out.weight.data.normal_()
+    assert unet(x, t, context).shape == x.shape
+    assert not torch.allclose(unet(x, t, context), unet(x, t, context, temporal=False))
+
+
+def test_an_adapter_on_any_linear_layer_is_felt():
+    """`torch.nn.utils.parametrize` on `weight`, one layer after the other: the output changes every time, and back."""
+
+    class Shifted(nn.Module):
+        def forward(self, weight):
+            return weight + 0.1
+
+    departures = {name: True for name in ("frame_positions", "text_in_embedding", "scene_prior", "scale_shift")}
+    small = replace(TINY, channels=(16,), attention=(True,), layers_per_level=1, norm_groups=4, first_temporal_heads=2)
+    unet = redrawn(UNet(replace(small, **departures)))
+    layers = {name: module for name, module in unet.named_modules() if isinstance(module, nn.Linear)}
+    x, context, t = torch.randn(1, 4, 2, 4, 4).double(), torch.randn(1, 5, 16).double(), torch.tensor([7])
+    with torch.no_grad():
+        plain, unfelt = unet(x, t, context), []
+        for name, layer in layers.items():
+            parametrize.register_parametrization(layer, "weight", Shifted())
+            if torch.equal(unet(x, t, context), plain):
+                unfelt.append(name)
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        assert torch.equal(unet(x, t, context), plain)
+    assert len(layers) > 100 and not unfelt
+
+
 def test_time_is_seen_only_through_temporal_convolutions():
     """With them silent the paper's network does not know the order of the frames; with the departure it does."""
     for positions in (False, True):
@@ -168,12 +220,12 @@ def test_departures_add_spatial_parameters_only_when_on(departure):
 
 
 @torch.no_grad()
-def test_layout_says_what_goes_where_and_when():
-    """Of a clip seen as some of its frames, the layout is that of the whole clip at those frames."""
-    layout = ScenePrior(16, 32)
+def test_scene_prior_depends_on_text_frame_row_and_column():
+    """Given some frames of a clip, it is that of the whole clip at those frames."""
+    prior = ScenePrior(16, 32)
     context, positions = torch.randn(2, 5, 16), torch.arange(16).expand(2, -1)
-    whole = layout(context, positions, 4, 6).unflatten(0, (2, 16))
-    some = layout(context, positions[:, 1::4], 4, 6).unflatten(0, (2, 4))
+    whole = prior(context, positions, 4, 6).unflatten(0, (2, 16))
+    some = prior(context, positions[:, 1::4], 4, 6).unflatten(0, (2, 4))
     assert whole.shape == (2, 16, 32, 4, 6) and torch.allclose(whole[:, 1::4], some, atol=1e-6)
     for axis in (0, 1, 3, 4):  # another text, frame, row or column: another feature
         assert whole.std(dim=axis).mean() > 0.01

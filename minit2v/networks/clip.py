@@ -14,7 +14,8 @@ def build_clip(config: TextConfig) -> nn.Module:
     """open_clip's CLIP of these sizes, both towers, freshly initialised (released sizes: 986,109,441 parameters)."""
     from open_clip.model import CLIP
 
-    vision, vocabulary = config.vision, len(Tokenizer(config.context_length, config.words).rows)
+    tokens = Tokenizer(config.context_length, config.words, config.pad_token, config.added_tokens)
+    vision, vocabulary = config.vision, len(tokens.rows)
     return CLIP(
         config.embed_dim,
         vision_cfg={
@@ -31,6 +32,7 @@ def build_clip(config: TextConfig) -> nn.Module:
             "heads": config.heads,
             "layers": config.layers,
         },
+        quick_gelu=config.activation == "quick_gelu",
     )
 
 
