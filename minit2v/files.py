@@ -69,7 +69,7 @@ def stamps(paths: Sequence[Path]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16, with or without a byte order mark. Raises UserError for another encoding."""
+    """The text of a file in UTF-8 or UTF-16, with or without a byte order mark. Raises UserError for other encodings."""
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"

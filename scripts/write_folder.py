@@ -27,7 +27,8 @@ def write_folder(data: Dataset, folder: Path, clips: int, pictures: int, size: i
     for kind, count in (("clip", clips), ("picture", pictures)):
         for split, source in (("train", "train"), ("val", "val"), ("test", data.test_splits[0])):
             items = data.open(source, frames, size, size, images=kind == "picture")
-            for i in tqdm(range(count if split == "train" else count // OTHERS), desc=f"{kind}s of {split}", disable=None):
+            numbers = range(count if split == "train" else count // OTHERS)
+            for i in tqdm(numbers, desc=f"{kind}s of {split}", disable=None):
                 pixels, (caption,), _ = items.batch([i])
                 name = f"{split}-{i:05d}.{'mp4' if kind == 'clip' else 'png'}"
                 if kind == "clip":

@@ -34,9 +34,10 @@ def grey(values, height=32, width=48):
 def write_video(path, pixels, starts, aspect=None):
     """A video as other programs write it: frame i begins at starts[i] seconds, rounded to milliseconds."""
     with av.open(str(path), "w", format="mp4" if path.suffix == ".m4v" else None) as container:
-        stream = container.add_stream(CODECS[path.suffix], rate=round(1 / np.diff(starts).mean()))
+        rate = round(1 / np.diff(starts).mean()) if path.suffix == ".avi" else 30  # an .avi has no time stamps
+        stream = container.add_stream(CODECS[path.suffix], rate=rate)
         stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
-        if path.suffix != ".avi":  # this one knows no time stamps
+        if path.suffix != ".avi":
             stream.codec_context.time_base = Fraction(1, 1000)
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
