@@ -3,7 +3,7 @@
     nano  ──  minutes in a notebook     mini  ──  three hours on two cores, shipped   modelscope-1.7b  ──  the release
 
 Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not
-have: they are off in ``modelscope-1.7b``; the README says what each buys.
+have: they are off in ``modelscope-1.7b``; docs/training.md says what each buys.
 
 References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``configuration.json``.
 """
