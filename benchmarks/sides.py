@@ -28,7 +28,7 @@ class Measurement:
 
     seconds: float
     output: np.ndarray  # float32
-    peak: int  # bytes, the most that its process has held so far
+    peak: int  # bytes, peak memory of its process so far
 
 
 def serve(connection, threads: int, setup: Callable, arguments: tuple) -> None:
