@@ -128,7 +128,8 @@ def _opened(data: Dataset, splits, preset) -> dict[str, VideoText]:
 
 def _require_enough(data: Dataset, split: str, n: int) -> None:
     if n < ENOUGH:
-        raise UserError(f"{data.name}: expected {ENOUGH} clips or more in the split {split}, found {n}; add some")
+        raise UserError(f"{data.name}: expected {ENOUGH} clips or more in the split {split}, found {n}; add some, or "
+                        "choose another split")  # fmt: skip
 
 
 def _first_caption(views: dict[str, VideoText]) -> str:

@@ -68,7 +68,7 @@ def judged(report: dict) -> str:
     cell = "{percent:.1f} ({low:.1f}–{high:.1f})"
     cells = [[cell.format(**row[name]) for name in attributes] for row in report["rows"]]
     headings = [HEADINGS.get(name, name) for name in attributes]
-    return _table(report, headings, cells) + f"\n{ACCURACY_NOTE}\n" if attributes else ""
+    return _table(report["rows"], headings, cells) + f"\n{ACCURACY_NOTE}\n" if attributes else ""
 
 
 def note(report: dict) -> str:
@@ -97,10 +97,11 @@ def _published() -> str:
 
 
 def _metrics(report: dict, measured: set[str], names: Iterable[str], explained: str) -> str:
-    """The table of those metrics that were measured; "" if none was."""
+    """The table of those metrics and rows that were measured; "" if none was."""
     names = [name for name in names if name in measured]
-    cells = [[_cell(row["metrics"].get(name)) for name in names] for row in report["rows"]]
-    return _table(report, names, cells) + f"\n{explained}\n" if names else ""
+    rows = [row for row in report["rows"] if any(name in row.get("metrics", ()) for name in names)]
+    cells = [[_cell(row["metrics"].get(name)) for name in names] for row in rows]
+    return _table(rows, names, cells) + f"\n{explained}\n" if rows else ""
 
 
 def _cell(estimate: dict | None) -> str:
@@ -111,6 +112,6 @@ def _cell(estimate: dict | None) -> str:
     return text if estimate.get("limit") is None else text + " → {limit:.{d}f}".format(**estimate, d=digits)
 
 
-def _table(report: dict, headings: list[str], cells: list[list[str]]) -> str:
-    rows = [[row["clips"], row["split"], row["n"], *texts] for row, texts in zip(report["rows"], cells)]
-    return markdown_table(["clips", "prompts", "N", *headings], rows) + "\n"
+def _table(rows: list[dict], headings: list[str], cells: list[list[str]]) -> str:
+    lines = [[row["clips"], row["split"], row["n"], *texts] for row, texts in zip(rows, cells)]
+    return markdown_table(["clips", "prompts", "N", *headings], lines) + "\n"
