@@ -17,23 +17,32 @@ from minit2v.datasets.moving_things import Spec, Thing
 from minit2v.datasets.moving_things.wrong_words import with_wrong
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
-from minit2v.networks.text import TextEncoder, Tokenizer
+from minit2v.networks.text import TextEncoder
 from minit2v.training import latents, trainer
 from minit2v.training.run import run
-from minit2v.training.text import Pool, TextTask, TextTraining, vocabulary
+from minit2v.training.text import TextTask, TextTraining, vocabulary
 from minit2v.training.unet import UNetTask, UNetTraining, captions_to_compare, whiten_input
 
 SMALL = {
     "autoencoder": {"train_steps": "2", "batch": "4"},
     "text": {"train_steps": "2", "batch": "8", "clips": "32", "images": "16", "tests": "8"},
-    "unet": {"train_steps": "3", "batch": "2", "clips": "8", "images": "16", "image_stage": "0.4"},
-}
-MOVING_THINGS = find_data("moving-things")
+    "unet": {"train_steps": "3", "batch": "2", "clips": "8", "images": "16", "image_stage": "0.4",
+             "bfloat16": "false"},  # which takes a CPU without AVX-512 five times as long
+}  # fmt: skip
+MOVING_THINGS, PICTURE = find_data("moving-things"), UNetTask.picture
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Trainings here end without the clips of a picture, which take most of the time of two steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(UNetTask, "picture", lambda self: None)
+        yield
 
 
 def unet_task(folder, preset=None, **settings):
     """A task on the trained networks of `folder`, with few clips."""
-    config = UNetTraining(**{"clips": 8, "images": 16} | settings)
+    config = UNetTraining(**{"clips": 8, "images": 16, "bfloat16": False} | settings)
     return UNetTask(preset or read_preset(folder), config, MOVING_THINGS, folder)
 
 
@@ -153,7 +162,7 @@ def test_trained_further(part, tmp_path, folder):
 def test_what_cannot_be_trained_further_is_refused(tmp_path, folder):
     with pytest.raises(UserError, match="--from: expected another folder"):
         run("unet", "nano", folder, start=folder)
-    with pytest.raises(UserError, match="unknown model"):
+    with pytest.raises(UserError, match="nothing; check the path"):
         run("unet", "nano", tmp_path / "other", start=tmp_path / "nothing")
     with pytest.raises(UserError, match="mini is a run of preset 'mini', not 'nano'"):
         run("unet", "nano", tmp_path / "other", start="mini")
@@ -268,7 +277,7 @@ def test_timesteps_stay_below_the_last(folder, monkeypatch):
 def test_goes_on_only_as_it_began(tmp_path, folder):
     """`run` with resume: the same settings, except how long; then the model is written again."""
     shutil.copytree(folder, tmp_path / "run")
-    few = {"train_steps": "2", "batch": "2", "clips": "8", "images": "16"}
+    few = SMALL["unet"] | {"train_steps": "2"}
     with pytest.raises(UserError, match="already holds a run"):
         run("unet", "nano", tmp_path / "run", settings=few)
     shutil.rmtree(tmp_path / "run" / "unet")
@@ -354,10 +363,20 @@ def test_without_a_probe_the_wrong_caption_is_another_clip_s():
     assert all(said != other for captions in wrong.values() for said, other in zip(right, captions))
 
 
+def test_a_picture_shows_clips_and_measures_the_captions(folder):
+    task = unet_task(folder, image_stage=0.1)
+    assert PICTURE(task) is None, "no clips before the temporal layers join"
+    task.progress = 0.5
+    assert PICTURE(task, rows=2, columns=4).shape == (64, 128, 3)
+    names = [f"{name} t={t}" for t in (0.999, 0.8, 0.5) for name in ("shape", "colour", "size", "motion", "speed")]
+    assert list(task.sensitivity) == names
+    assert task.sensitivity.items() <= task(task.draw(torch.Generator().manual_seed(0), 2))[1].items(), "it is logged"
+
+
 def test_any_data_set_can_be_trained_on(tmp_path, monkeypatch):
-    """Its words become the tower's, and the cost of a wrong caption is logged."""
+    """Its words become the tower's, and the run is resumed only with the same data."""
     monkeypatch.setitem(DATASETS, "letters", Letters)
-    settings = SMALL | {"text": SMALL["text"] | {"batch": "3"}, "unet": SMALL["unet"] | {"sample_every": "1e-9"}}
+    settings = SMALL | {"text": SMALL["text"] | {"batch": "3"}}
     for part in SMALL:
         run(part, "nano", tmp_path, settings=settings[part], data="letters")
     assert read_preset(tmp_path).text.words == ("a", "b", "c")
@@ -375,7 +394,7 @@ def test_latents_are_computed_again_when_the_data_has_changed(folder, tmp_path, 
     save_model(tmp_path, words, autoencoder=VQGAN(words.autoencoder), text=TextEncoder(words.text))
     compute = latents.compute_cache
     monkeypatch.setattr(latents, "compute_cache", lambda *args: computed.append(args) or compute(*args))
-    build = lambda: UNetTask(words, UNetTraining(), Letters(), tmp_path)
+    build = lambda: UNetTask(words, UNetTraining(bfloat16=False), Letters(), tmp_path)
     assert build().cache["clips.captions"].tolist() == [1, 1, 2, 3]
     assert build() and len(computed) == 1
     monkeypatch.setattr(Letters, "captions", ["a", "a", "b", "b"])
@@ -395,8 +414,8 @@ def test_words_of_the_tower(wanted, kept):
 def test_long_captions_are_cut_with_one_line(monkeypatch):
     monkeypatch.setattr(Letters, "captions", [f"{letter} " * 40 + "a" for letter in "abc"])
     with pytest.warns(UserWarning) as caught:
-        Pool(presets.get("nano"), Letters(), "train", "clips", 3, Tokenizer(20, ("a", "b", "c")))
-    assert len(caught) == 1 and "reads 18" in str(caught[0].message) and "(and 2 more)" in str(caught[0].message)
+        TextTask(presets.get("nano"), TextTraining(clips=3, images=3, tests=3), Letters())
+    assert len(caught) == 1 and "reads 18" in str(caught[0].message) and "(and 11 more)" in str(caught[0].message)
     with pytest.raises(UserError, match="words: expected one of preset, from-data, all, found 'some'"):
         TextTraining(words="some")
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from minit2v.datasets.base import Dataset
 from minit2v.files import atomic
 from minit2v.systems.pipeline import TextToVideo
-from minit2v.training.log import first_warning
+from minit2v.training.log import gathered, warn_of_first
 
 
 def cached(path: Path, pipe: TextToVideo, data: Dataset, clips: int, images: int) -> dict[str, Tensor]:
@@ -51,6 +51,7 @@ def compute_cache(pipe: TextToVideo, data: Dataset, clips: int, images: int) -> 
             numbers += [captions.setdefault(text, len(captions)) for text in said]
         cache |= {f"{kind}.latents": torch.cat(latents), f"{kind}.captions": torch.tensor(numbers, dtype=torch.long)}
     texts = list(captions)
-    with torch.inference_mode(), first_warning():
+    with torch.inference_mode(), gathered() as cut:
         features = [pipe.text.encode(texts[i : i + 256]).cpu().half() for i in range(0, len(texts), 256)]
+    warn_of_first(cut)
     return cache | {"contexts": torch.cat(features)}

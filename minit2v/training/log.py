@@ -63,11 +63,17 @@ def step_of(line: str) -> float:
 
 
 @contextmanager
-def first_warning() -> Iterator[None]:
-    """Of the warnings of the block gives only the first, and the number of the others: one line, not one a caption."""
+def gathered() -> Iterator[list[str]]:
+    """Keeps back the warnings of the block: a list of their messages, filled when it ends."""
+    messages = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield
-    if caught:
-        others = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
-        warnings.warn(f"{caught[0].message}{others}", stacklevel=3)
+        yield messages
+    messages += [str(warning.message) for warning in caught]
+
+
+def warn_of_first(messages: list[str]) -> None:
+    """One line for many warnings of one kind: the first, and how many more there are."""
+    if messages:
+        others = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        warnings.warn(f"{messages[0]}{others}", stacklevel=3)

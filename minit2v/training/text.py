@@ -33,7 +33,7 @@ from minit2v.errors import UserError
 from minit2v.networks.clip import build_clip, storyboard
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.presets import Preset
-from minit2v.training.log import first_warning
+from minit2v.training.log import gathered, warn_of_first
 from minit2v.training.parts import Part
 from minit2v.training.trainer import TrainConfig
 
@@ -74,6 +74,7 @@ class TextTask(nn.Module):
         some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])
         self.deviation, self.mean = (value.item() for value in torch.std_mean(some.double()))
         self.tests = {kind: pool("val", kind, config.tests) for kind in self.pools}
+        warn_of_first([message for each in (self.pools, self.tests) for pool in each.values() for message in pool.cut])
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """A batch of n pairs, clips and pictures: pictures uint8 (n, 3, H, W) and tokens (n, context).
@@ -173,7 +174,7 @@ class Pool:
             captions += said
             self.specs += specs or []
         self.pictures = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous()
-        with first_warning():
+        with gathered() as self.cut:
             self.tokens = tokens(captions)
         readable = isinstance(data, Probe) and bool(self.specs)
         said = [data.meaning(caption) if readable else (caption, caption) for caption in captions]

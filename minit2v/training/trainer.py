@@ -5,8 +5,8 @@
              checkpoint.pt (atomic) ◄── every few minutes ────────────┤────► picture.png, log.jsonl
 
 A *task* is an nn.Module that owns what is trained. All randomness of step s comes from ``task.draw`` with a generator
-seeded by (seed, s), drawn for the global batch and then divided between the ranks: a killed run goes on exactly where it
-was, and two ranks see together what one rank with the same global batch would see.
+seeded by (seed, s), drawn for the global batch and then divided between the ranks: a killed run goes on exactly where
+it was, and two ranks see together what one rank with the same global batch would see.
 
 References: AdamW, arXiv 1711.05101, and Muon for the matrices that a task names (see `muon`); EMA of weights as in
 DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
