@@ -326,14 +326,22 @@ def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypa
 @pytest.mark.parametrize("wrong, message", [
     ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"),
     ({"splits": ("test_none",)}, "test_none"),
+    ({"steps": 0}, "steps:"), ({"sampler": "straight"}, "sampler:"), ({"seed": -1}, "seed:"),
     ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"),
     ({"pipe": None, "model": "maxi"}, "maxi"), ({"data": "moving-thing"}, "moving-thing"),
     ({"data": Colours(test=1)}, "2 clips or more in the split test, found 1"),
     ({"data": Colours(train=1)}, "2 clips or more in the split train, found 1"),
 ])  # fmt: skip
-def test_refuses(wrong, message):
+def test_refuses_before_any_clip_is_sampled(wrong, message):
+    drawer = Drawer()
     with pytest.raises(UserError, match=message):
-        evaluate(**{"pipe": Drawer()} | wrong)
+        evaluate(**{"pipe": drawer} | wrong)
+    assert not drawer.calls
+
+
+def test_a_model_that_is_called_like_another_row_keeps_its_own(capsys):
+    found = rows(evaluate("autoencoder", Colours(), n=2, pipe=Painter()))
+    assert {"autoencoder", "autoencoder (model)"} <= {kind for kind, _ in found}
 
 
 def test_a_model_whose_unet_is_not_trained_yet_is_refused_with_the_command_to_run_first(tmp_path, capsys):

@@ -71,7 +71,7 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     _whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
-    preset, name = pipe.preset, name_of(model)
+    preset, name = pipe.preset, _row_name(model)
     if preset.frames < LEAST_FRAMES:
         raise UserError(f"{name}: expected a model of {LEAST_FRAMES} frames or more, found {preset.frames}; a picture "
                         "has no motion to measure")  # fmt: skip
@@ -79,14 +79,16 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     views = _opened(data, splits, preset)
     weights = None if given else fingerprint_of(model, pipe.dtype)
     settings = {
-        "model": f"{name} (model)" if name in KINDS else name, "data": name_of(data.name), "weights": weights,
+        "model": name, "data": name_of(data.name), "weights": weights,
         "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed, "sampler": sampler,
         "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
     }  # fmt: skip
     sample = KeptSampler(pipe, settings, out.with_suffix("") if out and weights else None)
-    rows = _model_rows(sample, data, views, n, batch, settings["model"])
-    return publish(settings | _costs(pipe, settings, _first_caption(views), model if weights else None) | {
+    prompt = _first_caption(views)
+    pipe.checked([prompt], sample.options | {"seed": seed})
+    rows = _model_rows(sample, data, views, n, batch, name)
+    return publish(settings | _costs(pipe, settings, prompt, model if weights else None) | {
         "n": n, "frames": preset.frames, "height": preset.height, "width": preset.width, "rows": rows,
     }, out)  # fmt: skip
 
@@ -96,8 +98,9 @@ def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, f
 
     size: pixels to which they are reduced. Returns the report. Raises UserError.
     """
-    out, name = checked_place(out), name_of(folder)
-    _whole_numbers(1, size=size, frames=frames)
+    out, name = checked_place(out), _row_name(folder)
+    _whole_numbers(1, size=size)
+    _whole_numbers(LEAST_FRAMES, frames=frames)
     clips, texts, specs = read_folder(folder, captions, size, frames)
     real = redrawn(specs, size, frames, seed + 1)  # the reference is drawn with `seed`
     sets = {"real clips": real, name: clips, "frozen first frame": _frozen(clips)}
@@ -113,6 +116,12 @@ def score(verdicts: list[dict[str, bool]]) -> dict:
         low, high = wilson(right, len(verdicts))
         result[key] = {"right": right, "percent": 100 * right / len(verdicts), "low": 100 * low, "high": 100 * high}
     return result
+
+
+def _row_name(place: str | Path) -> str:
+    """The name of a model or a folder, distinct from those of the other rows."""
+    name = name_of(place)
+    return f"{name} (model)" if name in KINDS else name
 
 
 def _opened(data: Dataset, splits, preset) -> dict[str, VideoText]:
