@@ -65,7 +65,16 @@ runs = {name: pipe.stream(prompt, noise=start, steps=6, sampler=name) for name i
 latents = SamplerStepper(pipe.diffusion, start, runs, axes=("sampler",), decode=pipe.decode, name="latents", step=3)
 latents
 """,
+    """
+lacking = dict.fromkeys(("eps", "x0", "alpha_bar", "cross", "temporal"))  # as of a system that has none of these
+LatentScrubber(replace(Recording.load("left"), words=[], **lacking), name="bare-scrubber")
+""",
+    """
+steps = [replace(step, eps=None, x0=None) for step in ddim(two_blobs, noise, diffusion, 4)]
+SamplerStepper(None, noise, {"one": steps}, name="bare-stepper")
+""",
 ]
+WIDGETS = 8
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -109,7 +118,7 @@ def notebook(folder, request):
         opened = browser.open(name)
         opened.theme = request.param.lower()
         opened.run_all()
-        wait_for("six widgets", lambda: opened.page.locator(".minit2v").count() == 6)
+        wait_for("all widgets", lambda: opened.page.locator(".minit2v").count() == WIDGETS)
         yield opened
         check_page(opened)
 
@@ -129,6 +138,12 @@ def widget(notebook, label):
 
 def look(widget):
     return widget.evaluate('(root) => [...root.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()).join()')
+
+
+def place(widget, control):
+    """Where a control is in its widget, wherever the page is scrolled to: left, top, width, height."""
+    origin, box = widget.bounding_box(), control.bounding_box()
+    return box["x"] - origin["x"], box["y"] - origin["y"], box["width"], box["height"]
 
 
 def readouts(widget):
@@ -194,11 +209,25 @@ def test_every_view_of_the_scrubber_is_another_picture_in_the_same_place(noteboo
         scrubber.get_by_role("radio", name=name, exact=True).check()
         notebook.page.wait_for_timeout(100)
         pictures.add(look(scrubber))
-        places.add(tuple(scrubber.get_by_role("slider", name="step").bounding_box().values()))
+        places.add(place(scrubber, scrubber.get_by_role("slider", name="step")))
         keep_picture(notebook, scrubber, f"scrubber-{name.replace(' ', '-')}")
     assert len(pictures) == 7 and len(places) == 1
     scrubber.get_by_role("radio", name="circle", exact=True).check()
     wait_for("a word", lambda: notebook.evaluate("scrubber.view, scrubber.word") == "('cross-attention', 'circle')")
+
+
+def test_a_system_without_noise_and_x0_is_shown_without(notebook):
+    scrubber = notebook.page.get_by_role("group", name="latent scrubber").last
+    assert scrubber.get_by_role("radio").count() == 3
+    stepper = notebook.page.get_by_role("group", name="sampler stepper").last
+    assert stepper.locator(".mt-numbers th").all_text_contents() == ["x", "next x"]
+    for shown in (scrubber, stepper):
+        before = look(shown)
+        shown.get_by_role("slider", name="step").focus()
+        press(notebook, "ArrowRight", 2)
+        assert look(shown) != before and readouts(shown)[0].startswith("3 of") and "ᾱ" not in readouts(shown)[0]
+    keep_picture(notebook, scrubber, "bare-scrubber")
+    keep_picture(notebook, stepper, "bare-stepper")
 
 
 def test_space_plays_and_stops(notebook):
@@ -247,7 +276,7 @@ def test_reaction_without_the_kernel(notebook, label):
 
 def test_dial_and_steppers_show_what_they_are_set_to(notebook):
     dial = widget(notebook, "noise dial")
-    points, latents = notebook.page.get_by_role("group", name="sampler stepper").all()
+    points, latents, _ = notebook.page.get_by_role("group", name="sampler stepper").all()
     notebook.evaluate("setattr(dial, 't', 500)")
     wait_for("the dial", lambda: readouts(dial)[0].startswith("500 · ᾱ"))
     before = look(dial)
@@ -285,7 +314,7 @@ def test_dial_and_steppers_show_what_they_are_set_to(notebook):
 
 def test_cells_can_be_run_again_under_the_same_names(notebook):
     notebook.run_all()
-    wait_for("six widgets", lambda: notebook.page.locator(".minit2v").count() == 6)
+    wait_for("all widgets", lambda: notebook.page.locator(".minit2v").count() == WIDGETS)
     scrubber = widget(notebook, "latent scrubber")
     scrubber.get_by_role("slider", name="step").focus()
     press(notebook, "ArrowRight", 2)
