@@ -6,7 +6,7 @@
 Reads no weights: the public implementations build the networks at the released size on the meta device, which takes no
 memory. UNet and autoencoder are ModelScope's own modules, read from the wheel, and diffusers'. The text towers are
 open_clip's ViT-H-14 and that of transformers, whose file has 23 blocks and names that start with text_model. Needs the
-packages of minit2v[test].
+packages diffusers and transformers.
 """
 
 import json
