@@ -23,6 +23,7 @@ from minit2v.training.overrides import configure
 from minit2v.training.parts import Part, part_of
 from minit2v.training.run import run
 from minit2v.training.trainer import TrainConfig
+from minit2v.training.unet import UNetTask
 
 PAPER = {  # shared sources: the released code of ModelScopeT2V and of latent diffusion, CLIP's table 18
     "unet": {
@@ -38,6 +39,14 @@ PAPER = {  # shared sources: the released code of ModelScopeT2V and of latent di
     },
 }  # fmt: skip
 TINY = {"batch": "4", "clips": "24", "images": "16", "tests": "8", "save_every": "0", "bfloat16": "false"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Trainings here end without the clips of a picture, which take most of the time of two steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(UNetTask, "picture", lambda self: None)
+        yield
 
 
 @pytest.mark.parametrize("name", PAPER)
