@@ -124,7 +124,7 @@ blurred = F.avg_pool2d(ring, 5, stride=1, padding=2, count_include_pad=False)
 shaded = ring + (blurred - ring).abs().mean()
 for name, picture in (("blurred", blurred), ("wrong shade", shaded)):
     print(f"{name}: L1 {(ring - picture).abs().mean():.3f}, pyramid {pyramid_loss(ring, picture, 3):.3f}")
-lab.show_source(pyramid_loss, lines=(8, 13))
+lab.show_source(pyramid_loss, lines=(7, 12))
 weights = pixel_weights(anywhere, 8.0)
 both = {name: (weights * (anywhere - answer).abs()).mean() + pyramid_loss(anywhere, answer.expand_as(anywhere), 3)
         for name, answer in answers.items()}
