@@ -290,10 +290,10 @@ LAYOUTS = {
 
 
 def model_folder(folder, layout):
-    """The files of a layout, with other contents each; a fingerprint does not look inside."""
+    """The files of a layout, with other contents each; a fingerprint looks into our own settings alone."""
     for name in (*LAYOUTS[layout], "README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text((data_dir() / "mini" / name).read_text() if name == "config.json" else name)
     return folder
 
 
@@ -303,9 +303,10 @@ def test_a_fingerprint_is_of_every_file_that_is_read_in_every_layout(tmp_path, l
     before = fingerprint(folder)
     assert len(before) == 12 and fingerprint(model_folder(tmp_path / "two", layout)) == before
     for name in LAYOUTS[layout]:
-        (folder / name).write_text("trained further")
+        kept = (folder / name).read_text()
+        (folder / name).write_text(kept + "\n")
         assert fingerprint(folder) != before, name
-        (folder / name).write_text(name)
+        (folder / name).write_text(kept)
     (folder / "README.md").write_text("another")
     assert fingerprint(folder) == before
     (folder / LAYOUTS[layout][-1]).unlink()
