@@ -75,7 +75,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 2 < saved() < CONFIG.steps
+    assert 2 < saved() < CONFIG.train_steps
     task = Regression()
     averaged = train(task, out, CONFIG, resume=True)
     assert torch.equal(task.net.weight, uninterrupted[0]) and torch.equal(averaged["net"].weight, uninterrupted[1])

@@ -54,9 +54,9 @@ def record(pipe: TextToVideo, prompts: list[str], folder: str | Path, progress: 
     from tqdm.auto import tqdm
 
     prompts, settings = pipe.checked(prompts, settings)
-    folder = _writable(Path(folder))
     recorder = Recorder(pipe, prompts, settings)
-    steps = recorder.follow(pipe.sampled(prompts, settings))
+    steps = recorder.follow(pipe.sampled(prompts, settings))  # reads the prompts, and may refuse a word
+    folder = _writable(Path(folder))
     for step in tqdm(steps, "denoising", settings.steps - settings.skip, unit="step", disable=not progress):
         pass
     _write(recorder.recordings(), folder)

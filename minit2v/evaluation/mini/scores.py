@@ -107,8 +107,8 @@ def _completed(spec: Spec, rng: np.random.Generator) -> Spec:
 def psnr(clips: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of clips (n, f, H, W, 3) uint8 to their originals, (n,) in dB, at most BEST_PSNR.
 
-    >>> psnr(np.full((1, 2, 4, 4, 3), 99, np.uint8), np.full((1, 2, 4, 4, 3), 74, np.uint8)).round(1)
-    array([20.2])
+    >>> round(float(psnr(np.full((1, 2, 4, 4, 3), 99, np.uint8), np.full((1, 2, 4, 4, 3), 74, np.uint8))[0]), 1)
+    20.2
     """
     errors = [np.square(clip.astype(np.float32) - original).mean() for clip, original in zip(clips, originals)]
     worst = 255.0**2
