@@ -54,21 +54,21 @@ def record(pipe: TextToVideo, prompts: list[str], folder: str | Path, progress: 
     from tqdm.auto import tqdm
 
     prompts, settings = pipe.checked(prompts, settings)
+    folder = _checked_folder(Path(folder))
     recorder = Recorder(pipe, prompts, settings)
     steps = recorder.follow(pipe.sampled(prompts, settings))  # reads the prompts, and may refuse a word
-    folder = _writable(Path(folder))
+    folder.mkdir(exist_ok=True)
     for step in tqdm(steps, "denoising", settings.steps - settings.skip, unit="step", disable=not progress):
         pass
     _write(recorder.recordings(), folder)
     return pipe.clips(step, settings)
 
 
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"expected a folder to record in, found {folder}: {error.strerror}") from None
-    check_output(folder / "recording.npz", (".npz",))
+def _checked_folder(folder: Path) -> Path:
+    """The folder, if it can be made or written. Raises UserError; makes nothing yet."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"expected a folder to record in, found the file {folder}; choose another name")
+    check_output((folder if folder.exists() else folder.parent) / "recording.npz", (".npz",))
     return folder
 
 
