@@ -129,7 +129,7 @@ DRESSED = {  # what training programs make of a file of weights -> whether a lin
     "unet.": (lambda state: prefixed(state, "unet."), None),
     "several prefixes": (lambda state: prefixed(state, "module._orig_mod.model.unet."), None),
     "compiled blocks": (
-        lambda state: {name.replace("down_blocks.0.", "down_blocks.0._orig_mod."): v for name, v in state.items()}, None,
+        lambda state: {key.replace("down_blocks.0.", "down_blocks.0._orig_mod."): v for key, v in state.items()}, None,
     ),
     "state_dict": (lambda state: {"state_dict": state, "step": 3}, None),
     "model": (lambda state: {"model": prefixed(state, "module."), "optimizer": {"a": torch.zeros(3)}}, None),
@@ -137,7 +137,8 @@ DRESSED = {  # what training programs make of a file of weights -> whether a lin
     "ema in a wrapper": (lambda state: {"ema_state_dict": {"module": state}, "state_dict": worse(state)}, "averaged"),
     "ema that holds no weights": (lambda state: {"state_dict": state, "ema": {"decay": torch.tensor(0.9)}}, None),
     "model_ema. beside model.": (
-        lambda state: prefixed(worse(state), "model.") | prefixed(state, "model_ema.") | {"model_ema.decay": torch.ones(())},
+        lambda state: prefixed(worse(state), "model.") | prefixed(state, "model_ema.")
+        | {"model_ema.decay": torch.ones(())},
         "averaged weights of the unet",
     ),
     "model_ema. without dots": (
@@ -146,9 +147,11 @@ DRESSED = {  # what training programs make of a file of weights -> whether a lin
         "averaged weights of the unet",
     ),
     "ema_model. of ema-pytorch": (
-        lambda state: prefixed(worse(state), "online_model.") | prefixed(state, "ema_model.") | {"initted": torch.ones(1)},
+        lambda state: prefixed(worse(state), "online_model.") | prefixed(state, "ema_model.")
+        | {"initted": torch.ones(1)},
         "averaged",
     ),
+    "ema_model. alone": (lambda state: prefixed(state, "ema_model.") | {"step": torch.ones(1)}, "averaged"),
 }  # fmt: skip
 
 
@@ -164,11 +167,15 @@ def test_what_training_programs_add_is_taken_off(diffusers_folder, tmp_path, rec
     assert len(lines) == (line is not None) and all(re.search(line, text) for text in lines)
 
 
-@pytest.mark.parametrize("variant, dtype", [("bf16", torch.bfloat16), ("non_ema", torch.float32), ("fp32", torch.float32)])
+VARIANTS = [("bf16", torch.bfloat16), ("non_ema", torch.float32), ("fp32", torch.float32)]
+
+
+@pytest.mark.parametrize("variant, dtype", VARIANTS)
 def test_variants_are_found_where_there_is_nothing_else(diffusers_folder, tmp_path, recwarn, variant, dtype):
     folder = copied(diffusers_folder, tmp_path / "model")
     path = folder / "unet/diffusion_pytorch_model.safetensors"
-    save_file({name: value.to(dtype) for name, value in load_file(path).items()}, path.with_suffix(f".{variant}.safetensors"))
+    state = {name: value.to(dtype) for name, value in load_file(path).items()}
+    save_file(state, path.with_suffix(f".{variant}.safetensors"))
     assert Source(folder).file("unet") == path, "the usual file goes before every variant"
     path.unlink()
     expected = load_unet(diffusers_folder).state_dict()
@@ -194,7 +201,8 @@ def with_tokens(folder, rows, names):
     state[key] = torch.cat([state[key], torch.randn(rows, state[key].shape[1])])
     save_file(state, path)
     if names:
-        (folder / "tokenizer/added_tokens.json").write_text(json.dumps({name: 49408 + i for i, name in enumerate(names)}))
+        added = {name: 49408 + i for i, name in enumerate(names)}
+        (folder / "tokenizer/added_tokens.json").write_text(json.dumps(added))
     return state[key]
 
 
@@ -213,7 +221,8 @@ def test_added_tokens_that_the_tokenizer_names_are_used(diffusers_folder, tmp_pa
 def test_rows_of_the_vocabulary_that_nothing_uses_are_named_and_dropped(diffusers_folder, tmp_path):
     folder = copied(diffusers_folder, tmp_path / "model")
     with_tokens(folder, 64, ["<my-cat>"])
-    with pytest.warns(UserWarning, match=r"49,472 rows .* names 49,409 tokens \(<my-cat> added\): rows 49409 to 49471 are left out"):
+    line = r"49,472 rows .* names 49,409 tokens \(<my-cat> added\): rows 49409 to 49471 are left out"
+    with pytest.warns(UserWarning, match=line):
         text = load_text(folder)
     assert text.token_embedding.weight.shape[0] == 49409
     (folder / "tokenizer/added_tokens.json").write_text('{"<my-cat>": 49500}')

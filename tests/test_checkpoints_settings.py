@@ -40,7 +40,8 @@ def test_missing_keys_have_the_defaults_of_the_class(name):
 @pytest.mark.filterwarnings("ignore:.*clips are sampled by ddim")
 @pytest.mark.parametrize("name", [name for name, (sampler, _) in OF_CLASS.items() if sampler])
 @pytest.mark.parametrize("found", [
-    {}, {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.01}, {"beta_schedule": "squaredcos_cap_v2"},
+    {}, {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.01},
+    {"beta_schedule": "squaredcos_cap_v2"},
     {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
     {"prediction_type": "sample", "steps_offset": 1, "timestep_spacing": "leading"}, {"num_train_timesteps": 500},
     {"timestep_spacing": "linspace"}, {"set_alpha_to_one": False}, {"set_alpha_to_one": True, "steps_offset": 0},
@@ -63,14 +64,16 @@ def test_a_schedule_is_that_of_diffusers(name, found):
 
 
 @pytest.mark.parametrize("name, key, value", [
-    ("DDIMScheduler", "clip_sample", None), ("DDIMScheduler", "clip_sample", True), ("DDPMScheduler", "clip_sample", True),
+    ("DDIMScheduler", "clip_sample", None), ("DDIMScheduler", "clip_sample", True),
+    ("DDPMScheduler", "clip_sample", True),
     ("DDIMScheduler", "trained_betas", [0.1, 0.2]), ("DDIMScheduler", "thresholding", True),
     ("DDIMScheduler", "beta_schedule", "sigmoid"), ("DDIMScheduler", "prediction_type", "flow_prediction"),
     ("DDIMScheduler", "timestep_spacing", "other"), ("DDIMScheduler", "steps_offset", -1),
     ("DDIMScheduler", "num_train_timesteps", "1000"), ("DDIMScheduler", "beta_end", float("nan")),
     ("DDPMScheduler", "variance_type", "fixed_large"), ("DPMSolverMultistepScheduler", "use_karras_sigmas", True),
-    ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"), ("DPMSolverMultistepScheduler", "solver_order", 3),
-    ("DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1), ("DPMSolverMultistepScheduler", "variance_type", "learned"),
+    ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"),
+    ("DPMSolverMultistepScheduler", "solver_order", 3), ("DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1),
+    ("DPMSolverMultistepScheduler", "variance_type", "learned"),
     ("DPMSolverMultistepScheduler", "final_sigmas_type", "sigma_min"),
 ])  # fmt: skip
 def test_what_a_scheduler_does_otherwise_is_refused(name, key, value):
@@ -95,21 +98,23 @@ def test_other_samplers_of_the_same_noise_are_named_and_other_noise_is_refused()
 def test_the_released_schedulers_are_the_release(diffusers_folder, modelscope_folder):
     assert Source(diffusers_folder).preset.diffusion == Source(modelscope_folder).preset.diffusion == DiffusionConfig()
     dead = {"_class_name": "DDIMScheduler", "clip_sample": False, "skip_prk_steps": True, "sample_max_value": 9.0,
-            "solver_type": "heun", "set_alpha_to_one": False, "steps_offset": 1, "beta_start": 0.00085, "beta_end": 0.012,
-            "beta_schedule": "scaled_linear"}  # fmt: skip
+            "solver_type": "heun", "set_alpha_to_one": False, "steps_offset": 1, "beta_start": 0.00085,
+            "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # fmt: skip
     assert diffusion_settings(dead, HERE) == DiffusionConfig(), "keys that the class does not read change nothing"
 
 
 def test_modelscope_s_settings_of_the_noise():
-    assert modelscope_diffusion({"mean_type": "x0", "num_timesteps": 500}, HERE) == DiffusionConfig(500, prediction="x0")
+    found = modelscope_diffusion({"mean_type": "x0", "num_timesteps": 500}, HERE)
+    assert found == DiffusionConfig(500, prediction="x0")
     for found in ({"mean_type": "v"}, {"mean_type": "x_{t-1}"}, {"var_type": "learned"}, {"num_timesteps": 0}):
         with pytest.raises(UserError, match="expected"):
             modelscope_diffusion(found, HERE)
 
 
 @pytest.mark.parametrize("place, load, key, value", [
-    ("unet", load_unet, "act_fn", "gelu"), ("unet", load_unet, "norm_eps", 1e-6), ("unet", load_unet, "downsample_padding", 0),
-    ("unet", load_unet, "mid_block_scale_factor", 1.4), ("unet", load_unet, "attention_head_dim", [4, 8]),
+    ("unet", load_unet, "act_fn", "gelu"), ("unet", load_unet, "norm_eps", 1e-6),
+    ("unet", load_unet, "downsample_padding", 0), ("unet", load_unet, "mid_block_scale_factor", 1.4),
+    ("unet", load_unet, "attention_head_dim", [4, 8]),
     ("unet", load_unet, "norm_num_groups", "8"), ("vae", load_autoencoder, "act_fn", "relu"),
     ("vae", load_autoencoder, "shift_factor", 0.1), ("vae", load_autoencoder, "latents_mean", [0.0] * 4),
     ("vae", load_autoencoder, "scaling_factor", -1), ("text_encoder", load_text, "hidden_act", "gelu_new"),
@@ -124,7 +129,8 @@ def test_what_a_network_does_otherwise_is_refused(diffusers_folder, tmp_path, pl
 
 
 def test_heads_that_are_the_same_on_each_level_and_swish(diffusers_folder, tmp_path):
-    folder = changed(diffusers_folder, tmp_path / "model", "unet/config.json", attention_head_dim=[8, 8], act_fn="swish")
+    values = {"attention_head_dim": [8, 8], "act_fn": "swish"}
+    folder = changed(diffusers_folder, tmp_path / "model", "unet/config.json", **values)
     assert load_unet(folder).config == load_unet(diffusers_folder).config
 
 
@@ -133,7 +139,8 @@ def test_quick_gelu_is_honoured_and_is_the_default_of_transformers(diffusers_fol
     from transformers import CLIPTextModel
 
     folder = changed(diffusers_folder, tmp_path / "model", "text_encoder/config.json", hidden_act=written)
-    text, reference = load_text(folder, torch.float64), CLIPTextModel.from_pretrained(folder / "text_encoder").double().eval()
+    text = load_text(folder, torch.float64)
+    reference = CLIPTextModel.from_pretrained(folder / "text_encoder").double().eval()
     assert text.config.activation == reference.config.hidden_act == "quick_gelu"
     with torch.no_grad():
         expected = reference(text.tokens(["a panda"]))[0]

@@ -18,7 +18,7 @@ from minit2v.checkpoints import export, reading
 from minit2v.checkpoints import source as source_module
 from minit2v.checkpoints.find import fingerprint
 from minit2v.checkpoints.folder import save_model
-from minit2v.checkpoints.layouts import needed
+from minit2v.checkpoints.layouts import FILES, needed
 from minit2v.checkpoints.load import load_autoencoder, load_text, load_unet
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
@@ -49,10 +49,11 @@ def test_inspect_counts_what_is_in_it(diffusers_folder, modelscope_folder, their
 def commands_of(page: str) -> list[str]:
     """The commands that a page shows, in blocks and in sentences."""
     text = (Path(__file__).parent.parent / page).read_text()
-    return [" ".join(found.split()) for found in re.findall(r"^minit2v [^#\n]*|(?<=`)minit2v [^`]* [^`]*(?=`)", text, re.M)]
+    found = re.findall(r"^minit2v [^#\n]*|(?<=`)minit2v [^`]* [^`]*(?=`)", text, re.M)
+    return [" ".join(command.split()) for command in found]
 
 
-def test_the_page_on_released_weights_can_be_followed(diffusers_folder, modelscope_folder, tmp_path, monkeypatch, capsys):
+def test_the_page_can_be_followed(diffusers_folder, modelscope_folder, tmp_path, monkeypatch, capsys):
     """Word for word, with these small weights in the place of those of the hub, and a small clip."""
     monkeypatch.setattr("minit2v.loading.download", lambda name, half: diffusers_folder)
     monkeypatch.chdir(tmp_path)
@@ -113,7 +114,7 @@ def test_only_what_is_needed_is_downloaded():
 def test_our_own_layout_and_modelscope_s_are_known_on_the_hub():
     ours = ["config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors"]
     assert sorted(needed(["README.md", *ours, "report.json"], half=True)) == sorted(ours)
-    theirs = ["configuration.json", "text2video_pytorch_model.pth", "VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin"]
+    theirs = ["configuration.json", *FILES.values()]
     assert sorted(needed(["README.md", *theirs], half=False)) == sorted(theirs)
     for incomplete in (ours[:-1], theirs[:-1], ["README.md"]):
         with pytest.raises(UserError, match="found no (text|unet)"):
@@ -361,4 +362,5 @@ def test_torch_s_defaults_change_nothing(layouts, layout):
     for name, network in expected.networks.items():
         state = getattr(found, name).state_dict()
         for key, value in network.state_dict().items():
-            assert state[key].dtype == value.dtype and state[key].device == value.device and torch.equal(state[key], value)
+            assert (state[key].dtype, state[key].device) == (value.dtype, value.device)
+            assert torch.equal(state[key], value)

@@ -37,22 +37,22 @@ def measured(network) -> tuple[torch.Tensor, float, float]:
 
 
 def test_equals_diffusers_at_full_size(capsys):
-    quiet = hasattr(os, "getloadavg") and os.getloadavg()[0] < 0.5  # else other work is measured too
+    quiet = hasattr(os, "getloadavg") and os.getloadavg()[0] < 0.5  # no other work is measured too
     ours = our_unet(FULL)
     theirs = their_unet(ours)  # the same memory, not a copy
     x, t, context = torch.randn(1, 4, 16, 32, 32), torch.tensor([500]), torch.randn(1, 77, 1024)
     calls = {"ours": lambda: ours(x, t, context), "diffusers": lambda: theirs(x, t, context).sample}
     outputs, seconds, peaks = {}, {name: [] for name in calls}, {name: [] for name in calls}
-    total = 0.0  # what the process takes at most while ours works
+    total = 0.0  # peak of the process while ours works
     for _ in range(ROUNDS):
         for name, call in calls.items():
             outputs[name], duration, peak = measured(call)
             total = max(total, memory("VmHWM")) if name == "ours" and sys.platform.startswith("linux") else total
             seconds[name].append(duration)
             peaks[name].append(peak)
-    foretold = plan("modelscope-1.7b", dtype="float32")
-    without = foretold.weights["autoencoder"] + foretold.weights["text"]
-    foretold = (foretold.peaks["--sequential"] - without) / 1e9
+    plan_ = plan("modelscope-1.7b", dtype="float32")
+    without = plan_.weights["autoencoder"] + plan_.weights["text"]
+    predicted = (plan_.peaks["--sequential"] - without) / 1e9
     difference = (outputs["ours"] - outputs["diffusers"]).norm() / outputs["diffusers"].norm()
     time_ratio, memory_ratio = (
         statistics.median(figures["ours"]) / max(statistics.median(figures["diffusers"]), 1e-9)
@@ -61,10 +61,10 @@ def test_equals_diffusers_at_full_size(capsys):
     with capsys.disabled():
         print(f"\ndifference {difference:.1e}; ours / diffusers: memory beside the weights {memory_ratio:.2f}, "
               f"time {time_ratio:.2f} (which means something only on a quiet machine); "
-              f"peak {total:.2f} GB, foretold {foretold:.2f} GB")  # fmt: skip
+              f"peak {total:.2f} GB, predicted {predicted:.2f} GB")  # fmt: skip
     assert difference < 1e-4
     if quiet:
         assert time_ratio <= 1.0
     if sys.platform.startswith("linux"):
         assert memory_ratio <= 1.0
-        assert foretold == pytest.approx(total, rel=0.15)
+        assert predicted == pytest.approx(total, rel=0.15)

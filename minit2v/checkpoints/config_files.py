@@ -1,4 +1,4 @@
-"""What the config files of a released folder say: honoured where the networks and samplers here can do it, else refused.
+"""What the config files of a released folder say: honoured where the networks and samplers here can, else refused.
 
     unet, vae, text_encoder/config.json        diffusers and transformers
     scheduler/scheduler_config.json            diffusers: the noise schedule, and how it is sampled
@@ -22,10 +22,14 @@ from minit2v.presets import DiffusionConfig
 ENTRY = "_minit2v"  # in model_index.json or configuration.json: what `export` found no other place for
 
 ONLY = {  # of each network: key -> the values that it computes with; a missing key stands for the first
-    "unet": {"act_fn": ("silu", "swish"), "norm_eps": (1e-5,), "mid_block_scale_factor": (1,), "downsample_padding": (1,)},
-    "autoencoder": {"act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,)},
+    "unet": {
+        "act_fn": ("silu", "swish"), "norm_eps": (1e-5,), "mid_block_scale_factor": (1,), "downsample_padding": (1,),
+    },
+    "autoencoder": {
+        "act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
+    },
     "text": {"layer_norm_eps": (1e-5,)},
-}
+}  # fmt: skip
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}  # theirs -> ours
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
@@ -97,8 +101,8 @@ def text_settings(found: dict, path: Path) -> dict:
 
 
 def tokenizer_settings(read, rows: int, length: int, path: Path) -> dict:
-    """Fields of `TextConfig` from the tokenizer's files: `read` gives the contents of one, {} if it is missing. The text
-    tower has that many rows in its vocabulary and reads texts of that length. Raises UserError."""
+    """Fields of `TextConfig` from the tokenizer's files: `read` gives the contents of one, {} if it is missing. The
+    text tower has that many rows in its vocabulary and reads texts of that length. Raises UserError."""
     config, special = read("tokenizer_config.json"), read("special_tokens_map.json")
     if not config and not special:
         return {}
@@ -125,7 +129,8 @@ def _added_tokens(read, config: dict, path: Path) -> tuple[str, ...]:
     if sorted(texts) != list(range(CLIP_TOKENS, CLIP_TOKENS + len(texts))):
         raise UserError(f"{path}: expected added tokens with the ids from {CLIP_TOKENS} on, found {sorted(texts)[:5]}")
     if "" in texts.values() or len({text.lower() for text in texts.values()}) < len(texts):
-        raise UserError(f"{path}: expected added tokens that differ in more than their case, found {list(texts.values())[:5]}")
+        found = list(texts.values())[:5]
+        raise UserError(f"{path}: expected added tokens that differ in more than their case, found {found}")
     return tuple(texts[i] for i in sorted(texts))
 
 
@@ -134,8 +139,8 @@ def _content(token) -> str:
 
 
 def diffusion_settings(found: dict, path: Path) -> DiffusionConfig:
-    """The noise schedule of a scheduler_config.json. A key that is missing has the default of the class, or is the release's
-    if no class is named. Raises UserError for a key whose value changes the result in a way that is not here."""
+    """The noise schedule of a scheduler_config.json. A missing key has the default of the class, or is the release's if
+    no class is named. Raises UserError for a value that changes the result in a way that is not here."""
     name = found.get("_class_name", "DDIMScheduler")
     if not isinstance(name, str) or name not in OF_CLASS:
         raise UserError(f"{path}: expected a scheduler of {', '.join(OF_CLASS)}, found {name!r}")
@@ -147,8 +152,9 @@ def diffusion_settings(found: dict, path: Path) -> DiffusionConfig:
         instead = f"unless you choose {sampler}" if sampler else "or another sampler that you choose"
         warnings.warn(f"{path} names {name}: clips are sampled by ddim {instead}", stacklevel=4)
     config = DiffusionConfig()
+    timesteps = values.get("num_train_timesteps", config.timesteps)
     return DiffusionConfig(
-        timesteps=_whole(values.get("num_train_timesteps", config.timesteps), "num_train_timesteps", path, most=1 << 20),
+        timesteps=_whole(timesteps, "num_train_timesteps", path, most=1 << 20),
         schedule=_translated(values, "beta_schedule", SCHEDULES, config.schedule, path),
         beta_start=_number(values.get("beta_start", config.beta_start), "beta_start", path, most=1),
         beta_end=_number(values.get("beta_end", config.beta_end), "beta_end", path, most=1),
@@ -171,7 +177,7 @@ def modelscope_diffusion(found: dict, path: Path) -> DiffusionConfig:
 
 
 def _refuse_others(found: dict, allowed: dict[str, tuple], path: Path) -> None:
-    """Raises UserError for the first key whose value is none of the allowed ones; a missing key stands for the first."""
+    """Raises UserError for the first key whose value is not allowed. A missing key stands for the first value."""
     for key, values in allowed.items():
         value = found.get(key, values[0])
         if value not in values:

@@ -66,9 +66,11 @@ def check_target(folder: str | Path) -> Path:
 def check_preset(preset: Preset, layout: str) -> None:
     """Raises UserError for settings that would make another video, or none, where others open the folder."""
     if not isinstance(preset, ModelScopePreset):
-        found = f"found one of {preset.system}"
-        raise UserError(f"expected a model of {ModelScopePreset.system}, {found}; {layout} has no place for it, choose minit2v")
+        found = f"found one of {preset.system}; {layout} has no place for it, choose minit2v"
+        raise UserError(f"expected a model of {ModelScopePreset.system}, {found}")
     unet, text, diffusion, released = preset.unet, preset.text, preset.diffusion, DiffusionConfig()
+    noise = lambda config: (config.schedule, config.beta_start, config.beta_end)
+    sampled = lambda config: (config.spacing, config.steps_offset, config.ends_clean)
     # what the layout can hold -> whether the model has something else, and what
     refused = {
         "a gaussian autoencoder": (preset.autoencoder.bottleneck != "gaussian", preset.autoencoder.bottleneck),
@@ -79,10 +81,9 @@ def check_preset(preset: Preset, layout: str) -> None:
         heads = unet.first_temporal_heads
         refused["8 heads in the first temporal transformer"] = (heads != 8, heads)
     else:
-        schedule = (diffusion.schedule, diffusion.beta_start, diffusion.beta_end)
         refused |= {
             "widths in whole multiples of the first": (any(c % unet.channels[0] for c in unet.channels), unet.channels),
-            "the released schedule": (schedule != (released.schedule, released.beta_start, released.beta_end), schedule),
+            "the released schedule": (noise(diffusion) != noise(released), noise(diffusion)),
             "eps or x0 as prediction": (diffusion.prediction not in ("eps", "x0"), diffusion.prediction),
             "no zero terminal SNR": (diffusion.zero_terminal_snr, "it"),
             "the released timesteps": (sampled(diffusion) != sampled(released), sampled(diffusion)),
@@ -93,11 +94,6 @@ def check_preset(preset: Preset, layout: str) -> None:
     for expected, (other, found) in refused.items():
         if other:
             raise UserError(f"expected {expected}, found {found}: {layout} has no place for it; choose minit2v")
-
-
-def sampled(config: DiffusionConfig) -> tuple:
-    """The settings of a schedule that say how it is sampled."""
-    return config.spacing, config.steps_offset, config.ends_clean
 
 
 def _write_entry(folder: Path, layout: str, preset: Preset) -> None:

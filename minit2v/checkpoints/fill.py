@@ -41,18 +41,17 @@ def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tenso
     warned = False
     for key, parts in table.items():
         pieces = [tensors[part] for part in parts]
-        if any(eighth(piece.dtype) for piece in pieces):
+        if any(is_float8(piece.dtype) for piece in pieces):
             if not warned:
                 kind = str(pieces[0].dtype).removeprefix("torch.")
-                warnings.warn(f"{tensors.path} holds {kind} numbers, of two or three digits: they are cast, which brings "
+                warnings.warn(f"{tensors.path} holds {kind} numbers, of one or two digits: they are cast, which brings "
                               "no digit back", stacklevel=6)  # fmt: skip
             pieces, warned = [piece.float() for piece in pieces], True  # nothing else can be computed in them
         value = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         yield key, _as_ours(value, expected[key], parts[0], tensors.path)
 
 
-def eighth(dtype: torch.dtype) -> bool:
-    """Whether it is a floating point type of 8 bits, as float8_e4m3fn."""
+def is_float8(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize == 1
 
 
@@ -62,7 +61,9 @@ def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
     if trimmed(value.shape) != trimmed(ours.shape):
         shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
         raise UserError(f"{path} is of another model: {name}: {shapes}; load it with the settings it came with")
-    if value.is_floating_point() != ours.is_floating_point() or not finite(value):
+    if value.is_floating_point() != ours.is_floating_point():
+        raise UserError(f"{path} is of another model: {name}: expected {ours.dtype}, found {value.dtype}; get it again")
+    if not finite(value):
         raise UserError(f"{path} is damaged: {name} holds numbers that are not finite; get it again")
     return value.reshape(ours.shape)
 

@@ -10,8 +10,8 @@ from minit2v.presets import PRESETS, Preset, get
 
 
 def find_source(name: str | Path, half: bool = False) -> Source:
-    """A shipped name ("mini") or a path as a `Source` of a known layout. Raises UserError that says what was found there,
-    or which names are known."""
+    """The source of a shipped name ("mini") or a path. Raises UserError that says what was found there, or which names
+    are known."""
     folders = [folder for folder in dict.fromkeys((data_dir() / name, Path(name))) if os.path.isdir(folder)]
     for source in (Source(folder, half) for folder in folders):
         if source.layout:
@@ -23,8 +23,8 @@ def find_source(name: str | Path, half: bool = False) -> Source:
         raise UserError(f"{expected}, found the file {name}; name its folder")
     if "/" in str(name) or os.sep in str(name):
         raise UserError(f"{expected}, found no folder {name}; check the path")
-    shipped = sorted(path.parent.name for path in data_dir().glob("*/config.json"))
-    raise UserError(f"unknown model {str(name)!r}; shipped are {', '.join(shipped) or 'none'}; else name a model's folder")
+    shipped = ", ".join(sorted(path.parent.name for path in data_dir().glob("*/config.json"))) or "none"
+    raise UserError(f"unknown model {str(name)!r}; shipped are {shipped}; else name a model's folder")
 
 
 def find_model(name: str | Path) -> Path:

@@ -56,8 +56,8 @@ def network_tensors(tensors: Tensors, network: str) -> tuple[Tensors, str]:
                       "not the last ones", stacklevel=4)  # fmt: skip
     layout = next((layout for layout, mark in MARKS[network].items() if any(n.startswith(mark) for n in found)), None)
     if layout is None:
-        names = ", ".join(list(found)[:3]) or "nothing"
-        raise UserError(f"{tensors.path}: expected tensors of the {network}, found {names}; is it another network's file?")
+        names = f"found {', '.join(list(found)[:3]) or 'nothing'}; is it another network's file?"
+        raise UserError(f"{tensors.path}: expected tensors of the {network}, {names}")
     if network == "unet" and layout == "modelscope" and not any("temopral_conv" in name for name in found):
         found = {_as_if_temporal(name): old for name, old in found.items()}
     if network == "autoencoder":
@@ -98,13 +98,15 @@ def averaged(tensors: Tensors) -> tuple[dict[str, str], set[str]]:
     model_ema.diffusion_modelout2bias.
     """
     prefix = next((p for p in AVERAGED if any(name.startswith(p) for name in tensors)), None)
-    last = [name for name in tensors if prefix is None or not name.startswith(prefix)]
-    if prefix is None or not last:
+    if prefix is None:
         return {name: name for name in tensors}, set()
+    last = [name for name in tensors if not name.startswith(prefix)]
     spellings = lambda name: {form.replace(".", "") for form in (name, bare(name), name.removeprefix("model."))}
     averages = {form: name for name in tensors if name.startswith(prefix) for form in spellings(name[len(prefix) :])}
     twin = lambda name: next((averages[form] for form in spellings(name) if form in averages), name)
-    return {name: twin(name) for name in last}, set(averages.values())
+    found = {name: twin(name) for name in last}
+    alone = {name: name for name in averages.values() if name not in found.values()}
+    return found | alone, set(averages.values())
 
 
 def _as_if_temporal(name: str) -> str:
@@ -117,9 +119,10 @@ def refuse_adapters(tensors: Tensors) -> None:
     """Raises UserError for a file of adapters (LoRA and its kin), naming the networks that they are for."""
     names = [name for name in tensors if ADAPTER.search(name)]
     if names:
-        for_ = [network for network, words in ADAPTED.items() if any(word in name for name in names for word in words)]
-        raise UserError(f"{tensors.path}: expected a whole network, found adapters for the {' and the '.join(for_) or 'model'} "
-                        f"({len(names)} tensors, as {names[0]}); merge them into the model that they were made for")  # fmt: skip
+        bases = [network for network, words in ADAPTED.items() if any(word in name for name in names for word in words)]
+        found = f"found adapters for the {' and the '.join(bases) or 'model'} ({len(names)} tensors, as {names[0]})"
+        todo = "merge them into the model that they were made for"
+        raise UserError(f"{tensors.path}: expected a whole network, {found}; {todo}")
 
 
 def as_run(tensors: Tensors, layout: str, config: TextConfig) -> Tensors:

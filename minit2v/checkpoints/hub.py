@@ -16,8 +16,8 @@ def on_hub(name: str | Path) -> bool:
     >>> on_hub("ali-vilab/text-to-video-ms-1.7b"), on_hub("./owner/name"), on_hub("weights/unet.safetensors")
     (True, False, False)
     """
-    name = str(name)
-    return HUB_ID.fullmatch(name) is not None and not name.endswith((*SUFFIXES, ".json")) and not Path(name).parent.is_dir()
+    name, is_file = str(name), str(name).endswith((*SUFFIXES, ".json"))
+    return HUB_ID.fullmatch(name) is not None and not is_file and not Path(name).parent.is_dir()
 
 
 def download(hub_id: str, half: bool) -> Path:
@@ -32,6 +32,6 @@ def download(hub_id: str, half: bool) -> Path:
             return Path(snapshot_download(hub_id, local_files_only=True))  # downloaded before; now offline
         except Exception:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-            raise UserError(f"found no folder {hub_id} here, and could not get a model of that name from the Hugging Face "
-                            f"hub ({reason}); check the name and the connection") from None  # fmt: skip
+            raise UserError(f"found no folder {hub_id} here, and could not get a model of that name from the Hugging "
+                            f"Face hub ({reason}); check the name and the connection") from None  # fmt: skip
     return Path(snapshot_download(hub_id, allow_patterns=needed(files, half)))

@@ -1,8 +1,8 @@
-"""An unpickler that runs nothing: tensors and plain containers are built, everything else becomes an inert placeholder.
+"""An unpickler that runs nothing: it builds tensors and plain containers, and puts an inert object for everything else.
 
-A pickle is a program that imports functions and calls them. `torch.load(weights_only=True)` refuses all but a few; that
-is right for a file of weights, but a whole training checkpoint also names classes of the training program. Here those
-become `Inert`; functions of the standard library, which no training leaves behind by honest means, are refused.
+A pickle is a program that imports functions and calls them. `torch.load(weights_only=True)` refuses all but a few, as
+it should for a file of weights, but a whole training checkpoint also names classes of the training program. Here they
+become `Inert`. Functions of the standard library are refused: no honest training leaves them behind.
 """
 
 import pickle
@@ -13,7 +13,7 @@ import torch
 
 from minit2v.errors import UserError
 
-HARMLESS = {  # what checkpoints of training programs name of the standard library
+HARMLESS = {  # names of the standard library in checkpoints of training programs
     "OrderedDict", "defaultdict", "Counter", "deque", "set", "frozenset", "dict", "list", "tuple", "int", "float",
     "complex", "bool", "str", "bytes", "bytearray", "slice", "range", "object", "encode", "_reconstructor", "Namespace",
     "PosixPath", "WindowsPath", "PurePosixPath", "datetime", "timedelta", "Any", "Decimal", "Fraction",
@@ -21,7 +21,7 @@ HARMLESS = {  # what checkpoints of training programs name of the standard libra
 
 
 class Inert:
-    """What stands in for everything that a pickle wants to make: it takes any call and does nothing."""
+    """The placeholder for every object that a pickle asks for: takes any call and does nothing."""
 
     def __init__(self, *_, **__):
         pass
@@ -46,7 +46,7 @@ class Inert:
 
 
 class InertPickle:
-    """Stands in for the module `pickle` in `torch.load`."""
+    """The `pickle_module` of `torch.load`."""
 
     class Unpickler(pickle.Unpickler):
         TRUSTED = {
@@ -57,7 +57,7 @@ class InertPickle:
         }
 
         def find_class(self, module: str, name: str):
-            """Never imports anything. Refuses what a training leaves behind by no honest means."""
+            """Never imports anything. Raises UserError for functions of the standard library."""
             if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
                 return dtype
             root = module.split(".")[0]

@@ -17,8 +17,8 @@ KINDS = {"TemporalConv": "convolutions", "TemporalTransformer": "attention"}  # 
 
 
 def inspect(model: str) -> str:
-    """A table of parameters: each network, a UNet by kind and level. `model` is a preset, a shipped name, a folder or one
-    file of any layout. Raises UserError."""
+    """A table of parameters: each network, a UNet by kind and level. `model` is a preset, a shipped name, a folder or
+    one file of any layout. Raises UserError."""
     if Path(model).is_file():
         source = Source(model)
         configs = {name: source[name].config for name in source.networks}

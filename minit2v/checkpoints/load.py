@@ -24,8 +24,8 @@ from minit2v.presets import Preset
 
 
 def load_unet(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
-    """The UNet of a folder of any layout, or in a file. A Stable Diffusion 2 UNet, which has no temporal layers, becomes a
-    video model whose temporal layers are the identity. Raises UserError in one line."""
+    """The UNet of a folder of any layout, or in a file. A Stable Diffusion 2 UNet, which has no temporal layers,
+    becomes a video model whose temporal layers are the identity. Raises UserError in one line."""
     return load_network("unet", path, dtype, device)
 
 

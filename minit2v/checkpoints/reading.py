@@ -78,8 +78,8 @@ class Tensors(Mapping):
 def read(path: str | Path) -> Tensors:
     """The tensors of a file, or of all the files that an index (`….index.json`, `….index.fp16.json`) names.
 
-    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, a pointer to
-    another file, or that holds anything but tensors.
+    Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, a pointer
+    to another file, or that holds anything but tensors.
     """
     path = Path(path)
     try:
@@ -207,7 +207,7 @@ def inside(folder: Path, path: Path) -> Path:
 def _refuse_pointer(path: Path) -> None:
     size = path.stat().st_size
     if size < 1024 and path.read_bytes().startswith(POINTER):
-        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the weights; run git lfs pull in its folder")
+        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the weights; run git lfs pull")
 
 
 def _check_known(path: Path) -> None:

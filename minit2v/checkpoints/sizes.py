@@ -55,8 +55,8 @@ def autoencoder_config(shapes: Shapes, layout: str, settings: dict) -> Autoencod
 
 
 def text_config(shapes: Shapes, layout: str, settings: dict) -> TextConfig:
-    """The configuration of a text tower; see `unet_config`. Without a config file that says how many blocks are run, all
-    are but the last of open_clip's files and the 24th of ViT-H-14, which released folders of diffusers lack."""
+    """The configuration of a text tower; see `unet_config`. Without a config file that says how many blocks are run,
+    all are but the last of open_clip's files and the 24th of ViT-H-14, which released folders of diffusers lack."""
     block = "encoder.layers" if layout == "diffusers" else "transformer.resblocks"
     length, width = shapes[positions_of(layout)]
     layers = 1 + _largest(shapes, rf"{block}\.(\d+)\.")

@@ -16,7 +16,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -75,16 +75,20 @@ class Source:
         files or the release."""
         if self.layout == "minit2v":
             return read_preset(self.folder)
-        configs, size = {network: self[network].config for network in RELEASED}, 256
+        configs, size, frames = {network: self[network].config for network in RELEASED}, None, None
         if self.layout == "modelscope":
-            place = self.folder / "configuration.json"
-            diffusion = config_files.modelscope_diffusion(self._modelscope_settings, place)
+            place, found = self.folder / "configuration.json", self._modelscope("model_cfg")
+            diffusion = config_files.modelscope_diffusion(found, place)
+            frames = self._modelscope("model_args").get("max_frames")
         else:
-            place = self.folder / "scheduler/scheduler_config.json"
-            diffusion = config_files.diffusion_settings(self.json("scheduler/scheduler_config.json"), place)
-            if isinstance(sample := self.json("unet/config.json").get("sample_size"), int):
-                size = sample * configs["autoencoder"].factor
-        preset = ModelScopePreset(self.folder.name, diffusion=diffusion, height=size, width=size, **configs)
+            place, found = self.folder / "scheduler/scheduler_config.json", self.json("scheduler/scheduler_config.json")
+            diffusion = config_files.diffusion_settings(found, place)
+            size = self.json("unet/config.json").get("sample_size")
+        preset = ModelScopePreset(self.folder.name, diffusion=diffusion, **configs)
+        if isinstance(size, int):
+            preset = replace(preset, height=size * preset.factor, width=size * preset.factor)
+        if isinstance(frames, int):
+            preset = replace(preset, frames=frames)
         return Preset.from_dict(merged(preset.to_dict(), self.entry))
 
     @cached_property
@@ -112,6 +116,8 @@ class Source:
         return inside(self.folder, self.folder / name)
 
     def _refuse_missing(self, network: str) -> None:
+        if not self.folder.exists():
+            raise UserError(f"{self.path} does not exist; expected a folder or a file of weights there")
         if self.layout != "minit2v":
             raise UserError(f"expected the {network} in {self.folder}, found no file of it; get the model again")
         parts = system_of(self.preset).parts
@@ -171,14 +177,13 @@ class Source:
             name = f"{FOLDERS[network]}/config.json"
         else:
             name = "config.json" if self.is_file and "config.json" in self.files else "configuration.json"
-        return name, self._modelscope_settings if name == "configuration.json" else self.json(name)
+        return name, self._modelscope("model_cfg") if name == "configuration.json" else self.json(name)
 
-    @property
-    def _modelscope_settings(self) -> dict:
+    def _modelscope(self, part: str) -> dict:
+        """A part of ModelScope's configuration.json; {} if it has none."""
         found = self.json("configuration.json")
-        for key in ("model", "model_cfg"):
-            inner = found.get(key)
-            found = inner if isinstance(inner, dict) else found
+        for key in ("model", part):
+            found = found.get(key) if isinstance(found.get(key), dict) else {}
         return found
 
     def json(self, name: str) -> dict:

@@ -66,8 +66,8 @@ class ResBlock(nn.Module):
 class TemporalConv(nn.Module):
     """Four 3-tap convolutions along time, as a residual branch that starts at zero.
 
-    ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w), which is what ports of
-    this model most often get wrong. Frame order enters the paper's network only here, by the zero padding in time.
+    ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w), which is what ports
+    of this model most often get wrong. Frame order enters the paper's network only here, by the zero padding in time.
     """
 
     def __init__(self, c: int, groups: int, dropout: float):
@@ -94,8 +94,9 @@ def attention_map(q: Tensor, k: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q (n, k, s, d) and k, v (n, k, m, d); Attention Is All You Need, equation 1.
 
-    For the many short sequences of a small model on a CPU the readable form is also the fast one (a training step with 16
-    frames in bfloat16 takes 0.6 of the time). Long ones go to PyTorch's fused kernel, which never holds the (s, m) matrix.
+    For the many short sequences of a small model on a CPU the readable form is also the fast one (a training step with
+    16 frames in bfloat16 takes 0.6 of the time). Long ones go to PyTorch's fused kernel, which never holds the (s, m)
+    matrix.
     """
     n, heads = q.shape[:2]
     if n > 1 and n * heads > MOST_SEQUENCES:
@@ -112,7 +113,7 @@ class Attention(nn.Module):
     ``x (n, s, d), context (b, m, e) -> (n, s, d)``. Where n = b f, the f frames of a clip share a context: their pixels
     attend as one long sequence, so the keys and values of a text are computed once per clip.
 
-    With ``keep`` above 0 a call stores the map of the last ``keep`` sequences in ``map``: (keep, s, m), mean over heads.
+    With ``keep`` above 0 a call stores the mean map of the last ``keep`` sequences over heads in ``map`` (keep, s, m).
     """
 
     def __init__(self, d: int, head_dim: int, context_dim: int | None = None):
@@ -138,7 +139,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Feed-forward layer: value * GELU(gate), then a projection back to d. The first half of `proj_in` gives the value."""
+    """Feed-forward layer: value * GELU(gate), then a projection to d. The first half of `proj_in` gives the value."""
 
     def __init__(self, d: int):
         super().__init__()
@@ -159,7 +160,7 @@ class GEGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, attention to the text (or again to itself) and feed-forward, each added to x, each after a LayerNorm."""
+    """Attention, attention to the text (or to itself again), feed-forward: each after a LayerNorm, each added to x."""
 
     def __init__(self, d: int, head_dim: int, context_dim: int | None):
         super().__init__()

@@ -55,9 +55,9 @@ class Gaussian(nn.Module):
 class Codebook(nn.Module):
     """Bottleneck 2: each latent vector is replaced by the nearest of K learnt codes.
 
-    Each code is an exponential moving average of its vectors, so it needs no gradient (VQ-VAE, appendix A.1). A code that
-    is hardly used is dead: it moves to a vector of the batch, drawn with a probability in proportion to its squared error
-    (the seeding of k-means++).
+    Each code is an exponential moving average of its vectors, so it needs no gradient (VQ-VAE, appendix A.1). A code
+    that is hardly used is dead: it moves to a vector of the batch, drawn with a probability in proportion to its
+    squared error (the seeding of k-means++).
     """
 
     decay = 0.99  # of the moving averages, per training step

@@ -12,9 +12,9 @@ from minit2v.presets import TextConfig
 
 def build_clip(config: TextConfig) -> nn.Module:
     """open_clip's CLIP of these sizes, both towers, freshly initialised (released sizes: 986,109,441 parameters)."""
-    from open_clip.model import CLIP
-
     tokens = Tokenizer(config.context_length, config.words, config.pad_token, config.added_tokens)
+    from open_clip.model import CLIP  # after the tokenizer, which imports open_clip on the CPU
+
     vision, vocabulary = config.vision, len(tokens.rows)
     return CLIP(
         config.embed_dim,

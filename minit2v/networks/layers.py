@@ -4,13 +4,13 @@
                 x (1 d n 1) ──► convolution of kernel 1 (PyTorch: oneDNN)      fast
     GroupNorm   small bfloat16 maps are laid out channel by channel
 
-**Linear.** In float32 PyTorch computes matrix products with MKL, which uses vectors of half the width on processors other
-than Intel's, and convolutions with oneDNN, which uses their whole width. Half of the operations of the released UNet are
-in linear layers; `make bench` measures the gain. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1 show which
-kernels run.
+**Linear.** In float32 PyTorch computes matrix products with MKL, which uses vectors of half the width on processors
+other than Intel's, and convolutions with oneDNN, which uses their whole width. Half of the operations of the released
+UNet are in linear layers; `make bench` measures the gain. The environment variables MKL_VERBOSE=1 and ONEDNN_VERBOSE=1
+show which kernels run.
 
-**GroupNorm.** PyTorch's kernel for channels_last maps of fewer than 1,024 places reads memory in strides: in bfloat16 and
-at the sizes of mini it takes longer than the other kernel with a copy before and after.
+**GroupNorm.** PyTorch's kernel for channels_last maps of fewer than 1,024 places reads memory in strides: in bfloat16
+and at the sizes of mini it takes longer than the other kernel with a copy before and after.
 
 Reference: Group Normalization, arXiv 1803.08494.
 """

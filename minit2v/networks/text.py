@@ -48,7 +48,7 @@ class Tokenizer:
 
     def __init__(self, context_length: int, words: tuple[str, ...] | None = None, pad_token: int = 0,
                  added_tokens: tuple[str, ...] = ()):  # fmt: skip
-        with torch.device("cpu"):  # its import makes tensors, which must be real ones also while a model is built on meta
+        with torch.device("cpu"):  # its import makes tensors, real ones also while a model is built on meta
             from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import
 
         self.bpe, self.pad_token = SimpleTokenizer(context_length=context_length), pad_token

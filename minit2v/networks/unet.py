@@ -3,9 +3,9 @@
     x (b 4 f h w) ─ conv_in ─ first temporal ─┬─ level 0 ─ … ─ middle ─ … ─ level 0 ─ head ─ (b 4 f h w)
                                               └── skips: outputs of every block and down-sampling, concatenated
 
-Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock` unless another class is given. With
-``temporal=False`` the temporal layers are skipped and frames are independent: this is the image model that the video
-model was initialised from (Stable Diffusion 2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
+Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock` unless another class is given.
+With ``temporal=False`` the temporal layers are skipped and frames are independent: this is the image model that the
+video model was initialised from (Stable Diffusion 2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXiv 2112.10752.
 """
@@ -31,8 +31,8 @@ class UNet(nn.Module):
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
-    only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: an up-sampler takes the
-    size of its skip.
+    only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: an up-sampler takes
+    the size of its skip.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] | None = None):
@@ -42,7 +42,8 @@ class UNet(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
-        self.layout = ScenePrior(config.context_dim, first) if config.scene_prior else None  # named as in the shipped weights
+        # its name is that of the shipped weights
+        self.layout = ScenePrior(config.context_dim, first) if config.scene_prior else None
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.first_temporal = TemporalTransformer(
             first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
@@ -190,7 +191,7 @@ class ScenePrior(nn.Module):
 
 
 def position_layer(width: int, d: int) -> nn.Linear:
-    """A linear layer for a `sinusoid` of that width. Half of its values hardly vary over 16 frames, so weights start larger."""
+    """A linear layer for a `sinusoid` of that width. Half of its values hardly vary, so its weights start larger."""
     layer = nn.Linear(width, d, bias=False)
     nn.init.normal_(layer.weight, std=2 * width**-0.5)
     return layer
