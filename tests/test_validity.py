@@ -1,6 +1,5 @@
 """The validity table at small N, and that its two kinds of claims can fail. In full: make validity."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from minit2v.evaluation.validity.matrix import (
     spearman,
 )
 
-ROOT = Path(__file__).parent.parent
 
 
 def test_spearman_of_ranks():
