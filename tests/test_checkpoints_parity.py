@@ -43,7 +43,7 @@ def test_autoencoder_equals_diffusers(folder, theirs):
     theirs.vae.float()
 
 
-def test_text_equals_transformers(folder, theirs):
+def test_text_equals_transformers(folder, theirs, float64_by_default):
     ours, reference = load_text(folder, torch.float64), theirs.text_encoder.double()
     prompts = ["A panda, eating bamboo on a rock.", ""]
     ids = theirs.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids

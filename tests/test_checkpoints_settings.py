@@ -135,7 +135,9 @@ def test_heads_that_are_the_same_on_each_level_and_swish(diffusers_folder, tmp_p
 
 
 @pytest.mark.parametrize("written", ["quick_gelu", None])
-def test_quick_gelu_is_honoured_and_is_the_default_of_transformers(diffusers_folder, theirs, tmp_path, written):
+def test_quick_gelu_is_honoured_and_is_the_default_of_transformers(
+    diffusers_folder, theirs, tmp_path, written, float64_by_default
+):
     from transformers import CLIPTextModel
 
     folder = changed(diffusers_folder, tmp_path / "model", "text_encoder/config.json", hidden_act=written)

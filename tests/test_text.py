@@ -71,7 +71,7 @@ def test_mini_is_small():
         assert count(TextEncoder(presets.get("mini").text)) < 1_000_000
 
 
-def test_equals_transformers_run_to_the_block_before_the_last():
+def test_equals_transformers_run_to_the_block_before_the_last(float64_by_default):
     """transformers' tower of one block fewer, as the released diffusers folder has it, on the same weights."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
