@@ -103,3 +103,21 @@ def modelscope_folder(theirs, tmp_path_factory):
 @pytest.fixture(params=["diffusers", "modelscope"])
 def folder(request, diffusers_folder, modelscope_folder):
     return {"diffusers": diffusers_folder, "modelscope": modelscope_folder}[request.param]
+
+
+@pytest.fixture(scope="session")
+def untrained_nano(tmp_path_factory):
+    """A folder with an untrained nano model."""
+    import torch
+
+    from minit2v import presets
+    from minit2v.checkpoints.folder import save_model
+    from minit2v.networks.autoencoder import VQGAN
+    from minit2v.networks.text import TextEncoder
+    from minit2v.networks.unet import UNet
+
+    torch.manual_seed(0)
+    folder, preset = tmp_path_factory.mktemp("nano"), presets.get("nano")
+    unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
+    save_model(folder, preset, unet=unet, autoencoder=autoencoder, text=text)
+    return folder

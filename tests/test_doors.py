@@ -202,7 +202,8 @@ def test_a_toy_system_is_trained_saved_loaded_sampled_and_evaluated(toy_system, 
     assert "toy" in capsys.readouterr().err
 
 
-def test_a_toy_data_set_trains_every_part_of_a_system_and_evaluates(toy_data):
+def test_a_toy_data_set_trains_every_part_of_a_system_and_evaluates(toy_data, monkeypatch):
+    monkeypatch.setattr("minit2v.evaluation.report.LONG_RUN", 2)
     sizes = ["--set", "frames=4", "--set", "height=16", "--set", "width=16"]
     small = {"autoencoder": [], "text": ["--set", "clips=24", "--set", "images=24", "--set", "tests=8", "--batch", "2"],
              "unet": ["--set", "clips=24", "--set", "images=24", "--set", "sparse_frames=4", "--batch", "2"]}  # fmt: skip
@@ -214,13 +215,14 @@ def test_a_toy_data_set_trains_every_part_of_a_system_and_evaluates(toy_data):
     assert report["data"] == "colours" and {row["split"] for row in report["rows"]} == {"test"}
 
 
-def test_a_toy_sampler_works_by_name(toy_sampler):
-    prompt = "a small red circle moves left"
-    run(["sample", prompt, "--sampler", "jump", "--steps", "2", "--out", "clip.webp"])
-    expected = list(minit2v.load("mini").stream(prompt, sampler="jump", steps=2))[-1]
+def test_a_toy_sampler_works_by_name(toy_sampler, untrained_nano, monkeypatch):
+    monkeypatch.setattr("minit2v.evaluation.report.LONG_RUN", 2)
+    prompt, model = "a small red circle moves left", ["--model", str(untrained_nano)]
+    run(["sample", prompt, *model, "--sampler", "jump", "--steps", "2", "--out", "clip.webp"])
+    expected = list(minit2v.load(untrained_nano).stream(prompt, sampler="jump", steps=2))[-1]
     assert torch.equal(expected.x, expected.x0)
-    run(["sample", prompt, "--sampler", "jump", "--steps", "4", "--init", "clip.webp", "--out", "again.webp"])
+    run(["sample", prompt, *model, "--sampler", "jump", "--steps", "4", "--init", "clip.webp", "--out", "again.webp"])
     assert len(Clip.load("again.webp")) == 16
-    run("evaluate --model mini --split test_seen --n 2 --steps 2 --sampler jump --out report.json")
+    run(["evaluate", *model, *"--split test_seen --n 2 --steps 2 --sampler jump --out report.json".split()])
     assert json.loads(open("report.json").read())["sampler"] == "jump"
     assert main(["sample", prompt, "--sampler", "jump", "--eta", "0.5"]) == 2

@@ -1,5 +1,7 @@
 """The validity table at small N, and that its two kinds of claims can fail. In full: make validity."""
 
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,16 @@ from minit2v.evaluation.validity.matrix import (
     spearman,
 )
 
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_is_that_of_the_kept_figures_and_no_claim_is_broken(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import validity
+
+    kept = json.loads((ROOT / "docs/validity.json").read_text())
+    assert validity.markdown(kept) == (ROOT / "docs/validity.md").read_text(encoding="utf-8")
+    assert not validity.broken(kept) and kept["n"] == 128
 
 
 def test_spearman_of_ranks():
