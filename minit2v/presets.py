@@ -31,6 +31,8 @@ class UNetConfig:
     dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
+    looks_first: bool = False  # departure: it is the first token instead that joins; see `TextConfig.looks_first`
+    step_embedding: bool = False  # departure: how far a sampling step goes joins too: one network for any number of steps
     scene_prior: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
 
@@ -80,6 +82,8 @@ class TextConfig:
     words: tuple[str, ...] | None = None  # keep only the BPE rows of these words; None keeps all 49,408; released None
     pad_token: int = 0  # id in the whole vocabulary that fills a prompt up to context_length; released 0, "!"
     added_tokens: tuple[str, ...] = ()  # of a fine-tune, one id each after CLIP's 49,408; released none
+    looks_first: bool = False  # departure: the first token says the looks alone, the mean over the prompt cut there:
+    motion_words: tuple[str, ...] = ()  # before the first of these words; none of them: the whole prompt
     vision: VisionConfig = VisionConfig()  # the tower for pictures
 
 
@@ -172,6 +176,10 @@ class ModelScopePreset(Preset):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     text: TextConfig = TextConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+
+    def __post_init__(self):
+        if self.unet.looks_first and not self.text.looks_first:
+            raise UserError("unet.looks_first: expected text.looks_first too, found it off; the text tower puts the looks there")
 
     @property
     def factor(self) -> int:

@@ -5,13 +5,20 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from minit2v.datasets import Batch
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.bottleneck import Codebook, Gaussian, perplexity
 from minit2v.presets import AutoencoderConfig, ModelScopePreset
-from minit2v.training.autoencoder import AutoencoderTask, AutoencoderTraining, pixel_weights, pyramid_loss
+from minit2v.training.autoencoder import (
+    AutoencoderTask,
+    AutoencoderTraining,
+    pixel_weights,
+    pyramid_loss,
+    readout_loss,
+)
 
 TINY = {"channels": 8, "multipliers": (1, 2, 3), "layers_per_level": 1, "norm_groups": 4, "codes": 16}
 
@@ -192,6 +199,30 @@ def test_windows_come_first_and_show_a_thing():
         assert batch["frames"].shape == shape
         assert task.autoencoder.encode(batch["frames"]).shape == batch["noise"].shape
         assert (batch["frames"].amax(dim=(1, 2, 3)) > 0.5).all()  # the background is dark
+
+
+def test_the_read_out_is_right_for_latents_that_are_the_colours():
+    """Zero where the latents are the mean colours of their patches; the squared distance where they are not."""
+    frames = make_task().draw(torch.Generator().manual_seed(0), 4)["frames"]
+    colours, weights = F.avg_pool2d(frames, 4), torch.ones(4, 1, 16, 16)
+    assert readout_loss(colours, frames, weights) == 0
+    torch.testing.assert_close(readout_loss(colours + 0.5, frames, weights), torch.tensor(0.25))
+    halves = torch.cat([torch.full((4, 1, 16, 8), 2.0), torch.zeros(4, 1, 16, 8)], dim=3)
+    right = torch.arange(4) >= 2  # an error there weighs nothing
+    torch.testing.assert_close(readout_loss(colours + 0.5 * right, frames, halves), torch.tensor(0.0))
+
+
+def test_the_read_out_and_the_disturbance_reach_the_encoder():
+    """The read-out alone teaches it; of the disturbance each picture gets its own share, 0 to the setting."""
+    task = make_task(readout=1.0, latent_noise=0.1, pyramid=0.0)
+    batch = task.draw(torch.Generator().manual_seed(0), 64)
+    shares = batch["disturbance"].std((1, 2, 3))
+    assert shares.max() < 0.15 and shares.min() < 0.03 and abs(shares.mean() - 0.05) < 0.02
+    loss, report = task(batch)
+    still, _ = task(batch | {"disturbance": torch.zeros_like(batch["disturbance"])})
+    assert report["readout"] > 0 and loss != still
+    loss.backward()
+    assert task.readout.weight.grad.abs().sum() > 0 and task.autoencoder.encoder.conv_in.weight.grad.abs().sum() > 0
 
 
 def test_each_loss_reaches_its_own_network_only():

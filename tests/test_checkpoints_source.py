@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from minit2v.checkpoints.source import Source
 from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.networks.registry import NETWORKS
-from minit2v.presets import DiffusionConfig, Preset
+from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
 from minit2v.systems import SYSTEMS, System, TextToVideo
 from minit2v.systems.modelscope import ModelScopeT2V
 
@@ -89,6 +89,20 @@ def test_departures_have_no_place_in_other_layouts(tmp_path):
     with pytest.raises(UserError, match="departures|shift|vocabulary|whole"):
         export.export(tmp_path / "out", "diffusers", preset, **parts)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("network, name", [
+    (network, field.name) for network, config in (("unet", UNetConfig), ("text", TextConfig))
+    for field in fields(config) if field.default is False
+])  # fmt: skip
+def test_no_departure_of_a_network_is_passed_over(network, name):
+    """Every switch that is off in the release: with it on, other programs would compute something else."""
+    preset = presets.get("nano")
+    settings = {"unet": replace(preset.unet, **{f.name: False for f in fields(UNetConfig) if f.default is False}),
+                "text": replace(preset.text, looks_first=False)}  # fmt: skip
+    module = NETWORKS[network](replace(settings[network], **{name: True}))
+    with pytest.raises(UserError, match=rf"departures \({name}\): diffusers has none"):
+        export.tensors_for(network, module, "diffusers")
 
 
 def test_only_what_is_needed_is_downloaded():

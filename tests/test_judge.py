@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minit2v.datasets.moving_things import MovingThings, Spec, Thing
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing, parse
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
-from minit2v.evaluation.judge import ATTRIBUTES, Reading, agrees, read
+from minit2v.evaluation.judge import ATTRIBUTES, Reading, agrees, read, unsteady
 
 COUNT = {32: 150, 64: 60}  # clips of each picture size
 TIME = np.arange(16)
@@ -170,3 +170,20 @@ def test_not_a_clip(shape, dtype):
 def test_more_than_one_thing_is_refused():
     with pytest.raises(UserError, match="one thing"):
         agrees(Reading(), Spec((Thing("circle"), Thing("square"))))
+
+
+def test_a_clip_is_steady_unless_a_frame_looks_otherwise():
+    """Real clips are; one other colour or shape in a single frame is seen; an empty clip shows nothing to change."""
+    frames, _, specs = MovingThings("test_seen").batch(range(40))
+    assert not any(any(unsteady(clip).values()) for clip in frames)
+    place = np.array([[0.5, 0.5, 0.0]])
+    draw = lambda text: render([parse(text)], place, 64, 16)[0]
+    clip = draw("a large red circle moves slowly left")
+    for other, expected in {
+        "a large purple circle moves slowly left": {"colour changes": True, "shape breaks": False},
+        "a large red cross moves slowly left": {"colour changes": False, "shape breaks": True},
+    }.items():
+        changed = clip.copy()
+        changed[9] = draw(other)[9]
+        assert unsteady(changed) == expected
+    assert not any(unsteady(np.full((16, 64, 64, 3), 24, np.uint8)).values())

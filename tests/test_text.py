@@ -8,6 +8,7 @@ import torch
 
 from minit2v import presets
 from minit2v.datasets.moving_things import parse
+from minit2v.datasets.moving_things.phrases import motion_words
 from minit2v.errors import UserError
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.presets import TextConfig, VisionConfig
@@ -211,3 +212,15 @@ def test_scores_and_picture(task):
     assert len(task.scores) == 8 and all(0 <= score <= 1 for score in task.scores.values())
     metrics = task(task.draw(torch.Generator(), 8))[1]
     assert metrics == {"matched": metrics["matched"], **task.scores}
+
+
+def test_the_first_token_says_the_looks_and_hears_no_motion():
+    """Where nothing but the motion differs, the first row is the same; the others are the tower's own."""
+    config = replace(presets.get("nano").text, looks_first=True, motion_words=tuple(motion_words(1)))
+    text = TextEncoder(config).double()
+    said = ["a red ring moves left", "a red ring slowly slides down", "a red ring", "a blue ring moves left"]
+    features = text.encode(said)
+    torch.testing.assert_close(features[:3, 0], features[:1, 0].expand(3, -1), rtol=0, atol=0)
+    assert (features[0, 0] - features[3, 0]).abs().max() > 1e-3
+    torch.testing.assert_close(features[:, 1:], text(text.tokens(said))[:, 1:], rtol=0, atol=0)
+    assert text.looks("slowly a ring moves") == "slowly a ring moves", "a prompt that begins with motion is left whole"

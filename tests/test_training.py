@@ -1,7 +1,7 @@
 """The parts of a training: what the UNet is shown and when, and the whole way from nothing to a clip."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,12 +13,14 @@ from minit2v import presets
 from minit2v.checkpoints.find import fingerprint
 from minit2v.checkpoints.folder import load_into, read_preset, save_model, save_preset
 from minit2v.datasets import DATASETS, Batch, find_data
-from minit2v.datasets.moving_things import Spec, Thing
+from minit2v.datasets.moving_things import Spec, Thing, parse
+from minit2v.datasets.moving_things.dataset import IMAGE_ONLY
 from minit2v.datasets.moving_things.wrong_words import with_wrong
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.training import latents, trainer
+from minit2v.training.latents import worded
 from minit2v.training.run import run
 from minit2v.training.text import TextTask, TextTraining, vocabulary
 from minit2v.training.unet import UNetTask, UNetTraining, captions_to_compare, whiten_input
@@ -107,6 +109,30 @@ def test_latents_of_a_trained_autoencoder_are_normal(folder):
         latents = task.autoencoder.encode(task.draw_frames(torch.Generator().manual_seed(9), 128))
     assert latents.mean((0, 2, 3)).abs().max() < 0.3 and (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
     assert preset.autoencoder.scale_factor == 1.0
+
+
+def test_what_only_pictures_show_is_drawn_as_often_as_wanted(folder):
+    task = unet_task(folder, image_stage=1.0, new_share=0.75, clips=128, images=64)
+    view = MOVING_THINGS.open("train", 16, 32, 32, images=True)
+    shown = [bool(IMAGE_ONLY & {spec.things[0].shape, spec.things[0].colour}) for spec in view.batch(range(64)).specs]
+    assert task.cache["images.new"].tolist() == shown, "told by their words, which no clip's caption has"
+    drawn = task.draw_items(torch.Generator().manual_seed(0), 4000, "images")
+    assert abs(task.cache["images.new"][drawn].float().mean() - 0.75) < 0.03 and len(drawn.unique()) == 64
+
+
+def test_one_item_is_said_in_many_words(folder):
+    """All wordings of an item mean what the item shows, as far as they say it; a step draws one of them."""
+    items = MOVING_THINGS.open("train", 16, 32, 32).batch(range(8))
+    said = worded(MOVING_THINGS, items, wordings=6, start=0)
+    assert [texts[0] for texts in said] == items.captions and said == worded(MOVING_THINGS, items, 6, 0)
+    assert np.mean([len(set(texts)) for texts in said]) > 4
+    for spec, texts in zip(items.specs, said):
+        for thing in (parse(text).things[0] for text in texts):
+            assert all(getattr(thing, name) in (None, value) for name, value in asdict(spec.things[0]).items())
+    task = unet_task(folder, wordings=6, caption_dropout=0.0)
+    rows = {tuple(row.flatten()[-9:].tolist()) for seed in range(30)
+            for row in task.draw(torch.Generator().manual_seed(seed), 8)["context"]}  # fmt: skip
+    assert len(rows) > 2 * 8, "more wordings than clips were seen"
 
 
 def test_what_the_unet_is_shown(folder):
@@ -395,11 +421,11 @@ def test_latents_are_computed_again_when_the_data_has_changed(folder, tmp_path, 
     compute = latents.compute_cache
     monkeypatch.setattr(latents, "compute_cache", lambda *args: computed.append(args) or compute(*args))
     build = lambda: UNetTask(words, UNetTraining(bfloat16=False), Letters(), tmp_path)
-    assert build().cache["clips.captions"].tolist() == [1, 1, 2, 3]
+    assert build().cache["clips.captions"][:, 0].tolist() == [1, 1, 2, 3]
     assert build() and len(computed) == 1
     monkeypatch.setattr(Letters, "captions", ["a", "a", "b", "b"])
     task = build()
-    assert len(computed) == 2 and task.cache["clips.captions"].tolist() == [1, 1, 2, 2]
+    assert len(computed) == 2 and task.cache["clips.captions"][:, 0].tolist() == [1, 1, 2, 2]
     assert set(task.caption_sensitivity()) == {"caption t=0.999", "caption t=0.8", "caption t=0.5"}
 
 

@@ -22,7 +22,7 @@ from minit2v.files import atomic
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 
-DEPARTURES = ("frame_positions", "text_in_embedding", "scene_prior", "scale_shift")
+DEPARTURES = ("frame_positions", "text_in_embedding", "looks_first", "step_embedding", "scene_prior", "scale_shift")
 
 
 def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ SAMPLING_OPTIONS = (
     "frames", "height", "width", "fps", "steps", "guidance", "negative", "sampler", "eta", "window",
 )  # fmt: skip
 MODEL_OPTIONS = ("model", "steps", "guidance", "sampler", "dtype")  # of evaluate: whose clips, and how it makes them
+OF_SAMPLING = ("steps", "guidance", "sampler", "batch")  # of evaluate: what a part without sampling has no use for
 PROMPT_OPTIONS = ("data", "split", "n", "batch")  # what it is asked
 FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
@@ -74,9 +75,8 @@ def _before_a_download(args, clips):
 
 def train(args):
     """A model or a part of it into a folder for the run and, at the end, the weights; or the networks of the metrics."""
-    if not find_spec("accelerate"):
-        raise UserError(f"training needs the package accelerate, found none; {INSTALL_TRAINING}")
-    settings = dict(args.set) | {name: str(value) for name in ("steps", "batch") if (value := getattr(args, name))}
+    _require_training()
+    settings = _training_settings(args, ("steps", "batch"))
     if args.part == "metrics":
         _refuse(args, ("preset", "data", "start"), "expected without metrics, whose networks serve every model")
         from minit2v.evaluation.mini.train import run
@@ -90,12 +90,37 @@ def train(args):
     print(run(args.part, preset, out, args.budget, args.resume, settings, args.start, data))
 
 
+def distill(args):
+    """A model of few steps from a trained one."""
+    _require_training()
+    from minit2v.training.distillation import distill
+
+    print(distill(args.model, args.out, args.resume, _training_settings(args, ("budget", "steps", "batch")),
+                  args.data or "moving-things"))
+
+
+def _require_training():
+    if not find_spec("accelerate"):
+        raise UserError(f"training needs the package accelerate, found none; {INSTALL_TRAINING}")
+
+
+def _training_settings(args, options):
+    """Settings of a training by name, as texts: those of --set, and options of the command that are settings."""
+    return dict(args.set) | {name: str(value) for name in options if (value := getattr(args, name))}
+
+
 def evaluate(args):
     """The report about a model, or about videos in a folder; with --msrvtt that of the paper's table."""
     if bool(args.clips) != bool(args.captions):
         raise UserError("expected --clips and --captions together, found one of them; name both")
     if args.clips:
         _refuse(args, MODEL_OPTIONS + PROMPT_OPTIONS, "expected without --clips, found both; leave one of them out")
+    if args.part:
+        _refuse(args, OF_SAMPLING + ("clips", "msrvtt"), "expected without --part, found both; leave one of them out")
+        from minit2v.evaluation.latent_space import evaluate_autoencoder
+
+        evaluate_autoencoder(**_given(args, ("model", "data", "n", "dtype")), splits=args.split, out=args.out)
+        return
     if args.msrvtt:
         _refuse(args, PROMPT_OPTIONS, "expected without --msrvtt, found both; leave one of them out")
         return _evaluate_at_full_scale(args)

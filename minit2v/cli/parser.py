@@ -34,10 +34,19 @@ examples:
 A folder of data holds videos and pictures (mp4, mov, mkv, webm, avi, m4v, gif, webp, png, jpg) and their captions:
 metadata.jsonl or metadata.csv (file_name, text), or captions.tsv (FILE<tab>CAPTION).
 """
+DISTILL = """The new model takes any number of steps and needs no guidance; its own default is one step.
+
+examples:
+  minit2v distill mini --out runs/mini-fast                        shortcut targets, 30 minutes
+  minit2v distill mini --out runs/other --set target=consistency   or mean-flow
+  minit2v distill runs/own --data my-videos --out runs/own-fast --steps 4000
+  minit2v sample "a small red circle moves left" --model runs/mini-fast --steps 1
+"""
 EVALUATE = """examples:
   minit2v evaluate --model mini                                              all test splits, 512 prompts each
   minit2v evaluate --model runs/first --split test_seen --n 64 --steps 20 --out report.json
   minit2v evaluate --model runs/own --data my-videos                         a model of one's own data
+  minit2v evaluate --part autoencoder                                        are its latents easy to model?
   minit2v evaluate --clips made --captions captions.tsv                      videos of any program, in the words of mini
   minit2v evaluate --clips made --captions captions.tsv --msrvtt MSR-VTT --network i3d=i3d_torchscript.pt:SHA256
 """
@@ -147,6 +156,16 @@ def parser():
     add("--from", dest="start", metavar="MODEL", help="train a part of this model further, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
+    add = command("distill", commands.distill, "teach a trained model to make a clip in one step", DISTILL)
+    add("model", metavar="MODEL", help="shipped name or folder of a trained model")
+    add("--data", metavar="NAME|FOLDER", help="what it was trained on: {names}, or a folder (moving-things)").table = _datasets
+    add("--out", required=True, metavar="DIR", help="folder of the new model")
+    add("--budget", type=_seconds, metavar="TIME", help="of training steps, as 90s, 60m or 2h (30m)")
+    add("--steps", type=_positive, help="optimizer steps, instead of a time")
+    add("--batch", type=_positive, help="clips a step (8)")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+
     # `None` means not given, so that `evaluate` can refuse options that would have no effect.
     add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
     add("--model", help="shipped name, folder or hub id (mini)")
@@ -160,6 +179,7 @@ def parser():
     add("--seed", type=int, default=0, help="seed of the noise (0)")
     add("--batch", type=int, help="clips at a time (16)")
     add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
+    add("--part", choices=("autoencoder",), help="measure this part alone: how well its latents keep colours apart")
     add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
     add("--captions", metavar="FILE", help="with --clips: lines of FILE<tab>CAPTION")
     add("--msrvtt", metavar="DIR", help="measure at full scale, beside real clips of MSR-VTT in this folder")

@@ -73,6 +73,15 @@ class Probe(Protocol):
 
 
 @runtime_checkable
+class Paraphraser(Protocol):
+    """A data set with specs that can write a caption in many ways, so that none is learnt by heart."""
+
+    def paraphrase(self, spec: Any, number: int) -> str:
+        """A caption of the spec, as those of `train` are; each number from 0 gives one, always the same."""
+        ...
+
+
+@runtime_checkable
 class Judge(Protocol):
     """A data set with specs that can read from pixels whether a clip shows what its spec says (`evaluate`)."""
 

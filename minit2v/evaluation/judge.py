@@ -63,23 +63,40 @@ def read(frames: np.ndarray) -> Reading:
     >>> read(np.zeros((16, 64, 64, 3), np.uint8))
     Reading(shape=None, colour=None, size=None, motion=None, speed=None)
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
-    clip = pooled(frames)
-    background = median_colour(clip)
-    difference = clip - background
-    weight, centre, present = locate(difference)
-    if present.mean() < PRESENT:
+    scene = _Scene(frames)
+    if len(scene.times) < PRESENT * len(frames):
         return Reading()
-    times = np.flatnonzero(present)
-    colours, forms = [], []
-    for third in np.array_split(times, min(3, len(times))):
-        direction, purity = _colour(difference[third], weight[third])
-        colours.append(_colour_name(direction, background) if purity >= COLOUR_PURITY else None)
-        forms.append(_form(_aligned(difference[third] @ direction, centre[third])))
-    motion, speed = _motion(times, centre[times] / clip.shape[2])
-    shapes, sizes = zip(*forms)
+    shapes, colours, sizes = zip(*map(scene.looks, np.array_split(scene.times, min(3, len(scene.times)))))
+    motion, speed = _motion(scene.times, scene.centre[scene.times] / scene.width)
     return Reading(_agreed(shapes), _agreed(colours), _agreed(sizes), motion, speed)
+
+
+def unsteady(frames: np.ndarray) -> dict[str, bool]:
+    """Whether the thing of a clip (f, H, W, 3) uint8 looks otherwise in some frame than in another: {"colour changes",
+    "shape breaks"}, the latter also where a frame shows no known shape. A clip in which nothing is found is steady."""
+    scene = _Scene(frames)
+    looks = [scene.looks(scene.times[i : i + 1]) for i in range(len(scene.times))]
+    shapes, colours = ({look[i] for look in looks} for i in (0, 1))
+    return {"colour changes": len(colours) > 1, "shape breaks": len(shapes) > 1 or shapes == {None}}
+
+
+class _Scene:
+    """Where the one thing of a clip (f, H, W, 3) uint8 is, and how it looks. Raises UserError for another array."""
+
+    def __init__(self, frames: np.ndarray):
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+            raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
+        clip = pooled(frames)
+        self.background = median_colour(clip)
+        self.difference, self.width = clip - self.background, clip.shape[2]
+        self.weight, self.centre, present = locate(self.difference)
+        self.times = np.flatnonzero(present)  # frames that show it
+
+    def looks(self, times: np.ndarray) -> tuple[str | None, str | None, str | None]:
+        """Shape, colour and size in these frames together; None where the judge abstains."""
+        direction, purity = _colour(self.difference[times], self.weight[times])
+        shape, size = _form(_aligned(self.difference[times] @ direction, self.centre[times]))
+        return shape, _colour_name(direction, self.background) if purity >= COLOUR_PURITY else None, size
 
 
 def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:

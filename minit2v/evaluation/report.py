@@ -76,7 +76,7 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
         raise UserError(f"{name}: expected a model of {LEAST_FRAMES} frames or more, found {preset.frames}; a picture "
                         "has no motion to measure")  # fmt: skip
     data = data if isinstance(data, Dataset) else find_data(data, preset.fps)
-    views = _opened(data, splits, preset)
+    views = opened_splits(data, splits, preset)
     weights = None if given else fingerprint_of(model, pipe.dtype)
     settings = {
         "model": name, "data": name_of(data.name), "weights": weights,
@@ -124,7 +124,7 @@ def _row_name(place: str | Path) -> str:
     return f"{name} (model)" if name in KINDS else name
 
 
-def _opened(data: Dataset, splits, preset) -> dict[str, VideoText]:
+def opened_splits(data: Dataset, splits, preset) -> dict[str, VideoText]:
     """The splits to be measured, at the model's size. Raises UserError for one that is unknown or too small."""
     splits = tuple(data.test_splits if splits is None else splits)
     if not splits:
@@ -166,7 +166,7 @@ def _split_rows(sample: KeptSampler, data: Dataset, split: str, items: Batch, ba
                 advance: Callable) -> list[dict]:  # fmt: skip
     """The rows of one split; `advance` is called with each number of sampled clips."""
     real, prompts, specs = items
-    reference, judge, pipe = _reference(data, items, sample.seed), _judge(data, specs), sample.pipe
+    reference, judge, pipe = _reference(data, items, sample.seed), judge_of(data, specs), sample.pipe
     parts = [slice(i, min(i + batch, len(prompts))) for i in range(0, len(prompts), batch)]
 
     def sampled(label: str, empty: bool = False) -> np.ndarray:
@@ -202,7 +202,7 @@ def _reference(data: Dataset, items: Batch, seed: int) -> Reference:
     return Reference(items.frames, parts, seed)
 
 
-def _judge(data: Dataset, specs: list | None) -> Callable | None:
+def judge_of(data: Dataset, specs: list | None) -> Callable | None:
     """A function from clip and spec to verdicts: the data set's own, or ours for what it can read; None without."""
     if specs is not None and isinstance(data, Judge):
         return data.judge

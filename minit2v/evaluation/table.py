@@ -11,7 +11,7 @@ from minit2v.evaluation.mini.features import DISTANCES
 
 HEADINGS = {"motion": "direction"}  # of attributes, where the heading differs from the name
 TEXT = ("CLIPSIM", "CLIPSIM / real", "video similarity", "direction gap", "R-precision", "caption sensitivity")
-PIXELS = ("PSNR", "motion amplitude", "identity drift", "flicker", "diversity")
+PIXELS = ("PSNR", "motion amplitude", "identity drift", "flicker", "colour changes", "shape breaks", "diversity")
 ACCURACY_NOTE = "% right (95 % interval)."
 DISTANCE_NOTE = (
     "Fréchet distances, lower is better: value (95 % interval) → extrapolation to infinitely many clips. The row of "
@@ -32,6 +32,7 @@ SENSITIVITY_NOTE = (
     "when a clip gets the caption of another one; 0 means that the model does not use its text."
 )
 PIXELS_NOTE = "Means (95 % interval); compare them with the row of real clips."
+UNSTEADY_NOTE = " Colour changes and shape breaks are % of the clips in which some frame shows another colour or shape."
 PSNR_NOTE = " PSNR, in dB, is that of the autoencoder's reconstructions."
 
 
@@ -55,7 +56,8 @@ def markdown(report: dict) -> str:
         judged(report),
         _metrics(report, measured, DISTANCES, DISTANCE_NOTE + (DRAWN_FLOOR if drawn else OTHER_FLOOR)),
         _metrics(report, measured, TEXT, SIMILARITY_NOTE if drawn else SENSITIVITY_NOTE),
-        _metrics(report, measured, PIXELS, PIXELS_NOTE + PSNR_NOTE * ("PSNR" in measured)),
+        _metrics(report, measured, PIXELS, PIXELS_NOTE + PSNR_NOTE * ("PSNR" in measured)
+                 + UNSTEADY_NOTE * ("shape breaks" in measured)),
         _published() if drawn else "",
         note(report),
     ]
@@ -100,11 +102,12 @@ def _metrics(report: dict, measured: set[str], names: Iterable[str], explained: 
     """The table of those metrics and rows that were measured; "" if none was."""
     names = [name for name in names if name in measured]
     rows = [row for row in report["rows"] if any(name in row.get("metrics", ()) for name in names)]
-    cells = [[_cell(row["metrics"].get(name)) for name in names] for row in rows]
+    cells = [[cell(row["metrics"].get(name)) for name in names] for row in rows]
     return _table(rows, names, cells) + f"\n{explained}\n" if rows else ""
 
 
-def _cell(estimate: dict | None) -> str:
+def cell(estimate: dict | None) -> str:
+    """An estimate with its interval and limit, as far as it has them."""
     if estimate is None:
         return ""
     digits = 1 if estimate["value"] >= 10 else 2 if estimate["value"] >= 1 else 3

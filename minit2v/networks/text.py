@@ -11,6 +11,11 @@
 The layer before the last ("penultimate") keeps the meaning of each word; the last one collects everything in the end
 token for CLIP's contrastive loss. Padding (id 0 in the release) is *not* masked: the UNet attends to padded positions.
 
+Two things of a prompt are told apart by the departure `looks_first`: how things look, and how they move. The start token
+has heard no word, so its features are the same for every prompt; they give way to the mean over the prompt's beginning,
+"a red ring" of "a red ring moves left", encoded by itself. A UNet that takes the looks from there cannot mistake a ring
+that it has seen moving for one that it has not.
+
 A small model keeps a *compact vocabulary*: only the rows of the embedding that its words use, in their original
 order, so that padding stays the lowest id and the end token the highest (open_clip finds the end token by argmax).
 
@@ -156,9 +161,27 @@ class TextEncoder(nn.Module):
     def encode(self, prompts: list[str]) -> Tensor:
         """Features (b, n, d) of b prompts, in the dtype and on the device of the weights. "" is the unconditional one.
 
-        Raises UserError for words outside the vocabulary. Warns of a prompt that is too long and says what was cut.
+        With `looks_first` the first of the n says the looks. Raises UserError for words outside the vocabulary. Warns
+        of a prompt that is too long and says what was cut.
         """
-        return self(self.tokens(prompts).to(self.positional_embedding.device))
+        device = self.positional_embedding.device
+        features = self(self.tokens(prompts).to(device))
+        if self.config.looks_first:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a prompt was cut has been said above
+                looks = self.tokens([self.looks(prompt) for prompt in prompts])
+            features[:, 0] = self(looks.to(device)).mean(dim=1)  # padding too has heard every word
+        return features
+
+    def looks(self, prompt: str) -> str:
+        """The prompt before its first motion word, or the whole one if it has none, or begins with one.
+
+        >>> TextEncoder(TextConfig(width=8, heads=1, layers=1, motion_words=("moves",))).looks("a red ring moves left")
+        'a red ring'
+        """
+        words = self.config.motion_words
+        found = words and re.search(rf"\b({'|'.join(map(re.escape, words))})\b", prompt, re.IGNORECASE)
+        return found and prompt[: found.start()].strip() or prompt
 
 
 def _text_tower(config: TextConfig, blocks: int, vocabulary: int) -> nn.Module:

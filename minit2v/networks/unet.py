@@ -31,8 +31,9 @@ class UNet(nn.Module):
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
-    only by the departures `frame_positions` and `scene_prior`). Sizes need not be powers of two: an up-sampler takes
-    the size of its skip.
+    only by the departures `frame_positions` and `scene_prior`); until (b,): the timestep that a sampling step is to reach,
+    -1 where it ends, by default t (used only by the departure `step_embedding`). Sizes need not be powers of two: an
+    up-sampler takes the size of its skip.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] | None = None):
@@ -42,6 +43,7 @@ class UNet(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
+        self.step_embedding = zero_layer(first, emb) if config.step_embedding else None
         # its name is that of the shipped weights
         self.layout = ScenePrior(config.context_dim, first) if config.scene_prior else None
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
@@ -71,12 +73,13 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
 
     def forward(
-        self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None
-    ) -> Tensor:
+        self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None,
+        until: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         f = x.shape[2]
         if positions is None:
             positions = torch.arange(f, device=x.device)[None]
-        emb = self.embed(t, context, positions)  # (b f) e
+        emb = self.embed(t, context, positions, until)  # (b f) e
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = self.conv_in(x)
         if self.layout is not None:
@@ -100,12 +103,16 @@ class UNet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
-    def embed(self, t: Tensor, context: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
         """The embedding that every residual block receives: (b f, e) from timesteps (b,) and from the departures."""
         first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
         emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
         if self.text_embedding is not None:
-            emb = emb + self.text_embedding(context.mean(dim=1))[:, None]
+            text = context[:, 0] if self.config.looks_first else context.mean(dim=1)
+            emb = emb + self.text_embedding(text)[:, None]
+        if self.step_embedding is not None:
+            length = torch.zeros_like(t) if until is None else t - until
+            emb = emb + self.step_embedding(sinusoid(length, first).to(dtype))[:, None]
         if self.frame_embedding is not None and f > 1:  # an image has no place in time
             emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
         emb = self.time_embedding[2](self.time_embedding[1](emb))
@@ -194,6 +201,14 @@ def position_layer(width: int, d: int) -> nn.Linear:
     """A linear layer for a `sinusoid` of that width. Half of its values hardly vary, so its weights start larger."""
     layer = nn.Linear(width, d, bias=False)
     nn.init.normal_(layer.weight, std=2 * width**-0.5)
+    return layer
+
+
+def zero_layer(width: int, d: int) -> nn.Linear:
+    """A linear layer that at first adds nothing to a trained network."""
+    layer = nn.Linear(width, d)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     return layer
 
 

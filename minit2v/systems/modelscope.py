@@ -8,15 +8,16 @@ References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; latent diffusion,
 classifier-free guidance, 2207.12598, section 3.2.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minit2v.diffusion.process import Diffusion
-from minit2v.diffusion.samplers import SAMPLERS, Step, gaussian, guided
+from minit2v.diffusion.samplers import SAMPLERS, Step, gaussian, guided, levels
 from minit2v.diffusion.windows import shared_noise, windowed
+from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings, latent_shape
@@ -36,10 +37,8 @@ class ModelScopeT2V(TextToVideo):
 
     @torch.inference_mode()
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
-        numbered = self.preset.unet.frame_positions or self.preset.unet.scene_prior  # the UNet is given frame numbers
-        learnt = self.preset.frames if numbered else None
-        unet = windowed(self.unet, settings.window or settings.frames, learnt)
-        model = guided(unet, context, unconditional, settings.guidance, self.batched)
+        sampler = SAMPLERS[settings.sampler]
+        model = guided(self.network(settings), context, unconditional, settings.guidance, self.batched)
         generators = [torch.Generator("cpu").manual_seed(settings.seed + i) for i in range(len(context))]
         x = settings.noise
         if x is None:
@@ -49,10 +48,27 @@ class ModelScopeT2V(TextToVideo):
         if settings.init is not None:
             pixels = np.repeat(settings.init, settings.frames // len(settings.init), axis=0)  # a picture stands still
             init = self.encode(pixels[None])
-        sampler = SAMPLERS[settings.sampler]
         with self.working(self.unet):
             yield from sampler(model, x.to(self.device), self.diffusion, settings.steps, settings.eta, generators, init,
                                settings.skip)  # fmt: skip
+
+    def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
+        """See `TextToVideo.checked`; a UNet that has learnt how to step takes no other sampler's steps."""
+        prompts, found = super().checked(prompt, settings)
+        if self.preset.unet.step_embedding and found.sampler != "ddim":
+            raise UserError(f"sampler: expected ddim with {self.preset.name}, whose UNet has learnt such steps, found "
+                            f"{found.sampler}; leave it out")  # fmt: skip
+        return prompts, found
+
+    def network(self, settings: SamplingSettings) -> Callable:
+        """The UNet as a run calls it, (x, t, context): over windows, told frame numbers and ends of steps if it reads
+        them."""
+        config, unet = self.preset.unet, self.unet
+        if config.step_embedding:
+            visited = levels(self.diffusion, settings.steps, SAMPLERS[settings.sampler])
+            unet = with_step_ends(unet, [level.t for level in visited])
+        numbered = config.frame_positions or config.scene_prior
+        return windowed(unet, settings.window or settings.frames, self.preset.frames if numbered else None)
 
     @torch.inference_mode()
     def caption_losses(self, clips: np.ndarray, captions: list[str], seed: int = 0) -> np.ndarray:
@@ -83,3 +99,14 @@ class ModelScopeT2V(TextToVideo):
             "autoencoder": ("decode", ((min(4 if batched else 1, clips * f), c, h, w),)),
             "text": ("forward", ((clips, tokens),)),
         }
+
+
+def with_step_ends(unet: nn.Module, visited: list[int]) -> Callable:
+    """The UNet of a flow map (`step_embedding`) in a run that visits these timesteps: each call is told the next one, and
+    the last that it ends at a clip."""
+    ends = dict(zip(visited, [*visited[1:], -1]))
+
+    def run(x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
+        return unet(x, t, context, until=torch.full_like(t, ends[int(t[0])]), **options)
+
+    return run

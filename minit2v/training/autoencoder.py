@@ -1,10 +1,14 @@
 """Training the autoencoder: the decoder should return the frame that the encoder was given.
 
 ```
-frames ──> VQGAN ──> reconstruction       loss = L1 + pyramid + bottleneck     the whole time
-   │                   │                         + adversarial + hinge         from 0.7 of the budget
-   └─> discriminator <─┘
+frames ──> encoder ──> latents ──> decoder ──> reconstruction     loss = L1 + pyramid + bottleneck + read-out
+   │                      └──> read-out of colours    │                  + adversarial + hinge   from 0.7 of the budget
+   └─────────────> discriminator <────────────────────┘
 ```
+
+A perfect reconstruction does not make good latents. Trained on it alone, ours wrote all colours onto one axis, as if they
+were degrees of brightness: a small error of a diffusion model in a latent was then another colour. Two departures keep
+colours apart: each latent must tell the mean colour of its patch *linearly*, and the decoder must bear a little noise.
 
 References: VQGAN, arXiv:2012.09841, section 3.1 (losses, a discriminator that starts late); latent diffusion,
 arXiv:2112.10752, appendix G (weights of the terms); patch discriminator: pix2pix, arXiv:1611.07004, section
@@ -49,6 +53,8 @@ class AutoencoderTraining:
     crop_until: float = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
     share_images: float = 1.0  # share of a batch that are images, the rest are single frames of clips; released 1
     frames_per_clip: int = 4  # frames used of a clip that was read or drawn: both take time
+    readout: float = 0.0  # departure: weight of reading the mean colour of a patch off its latent, linearly
+    latent_noise: float = 0.0  # departure: most noise on the latents that are decoded, in their standard deviations
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -111,6 +117,13 @@ def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
     return loss + difference.abs().mean()  # eq (3.4) · GLO section 3
 
 
+def readout_loss(colours: Tensor, frames: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error of the colours (n 3 h w) that are read off latents, against the mean colour of each latent's
+    patch of the frames (n 3 H W); a patch weighs as much as its pixels (n 1 H W) do. -> scalar."""
+    patch = frames.shape[-1] // colours.shape[-1]
+    return (F.avg_pool2d(weights, patch) * (colours - F.avg_pool2d(frames, patch)) ** 2).mean()
+
+
 class AutoencoderTask(nn.Module):
     """The autoencoder and its discriminator, trained by one optimiser on one loss.
 
@@ -123,6 +136,7 @@ class AutoencoderTask(nn.Module):
         self.preset, self.config = preset, config
         self.autoencoder = VQGAN(preset.autoencoder)
         self.discriminator = PatchDiscriminator(config.width)
+        self.readout = nn.Conv2d(preset.autoencoder.latent_channels, 3, 1) if config.readout else None
         if preset.autoencoder.bottleneck == "gaussian":
             # start with a standard deviation of exp(-2): at 1, the usual start, noise hides the frame
             nn.init.constant_(self.autoencoder.quant_conv.bias[preset.autoencoder.latent_channels :], -4.0)
@@ -136,8 +150,8 @@ class AutoencoderTask(nn.Module):
         return {"autoencoder": self.autoencoder}
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """A batch: frames (n 3 H W) in [-1, 1] and the noise (n c h w) that samples their latents; at first windows of
-        frames, as many as cover the same number of pixels."""
+        """A batch: frames (n 3 H W) in [-1, 1], the noise (n c h w) that samples their latents, and the disturbance of
+        these in standard deviations; at first windows of frames, as many as cover the same number of pixels."""
         config, crop = self.preset.autoencoder, self.config.crop
         if self.progress < self.config.crop_until and 0 < crop < min(self.preset.height, self.preset.width):
             whole = self.preset.height * self.preset.width
@@ -146,8 +160,12 @@ class AutoencoderTask(nn.Module):
             frames = self.draw_frames(generator, n)
         h, w = frames.shape[2] // config.factor, frames.shape[3] // config.factor
         shape = len(frames), config.latent_channels, h, w
-        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        return {"frames": frames, "noise": noise}
+        normal = lambda: torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        batch = {"frames": frames, "noise": normal()}
+        if self.config.latent_noise:
+            amplitude = torch.rand(len(frames), 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu")
+            batch["disturbance"] = self.config.latent_noise * amplitude * normal()
+        return batch
 
     def draw_frames(self, generator: torch.Generator, n: int) -> Tensor:
         """Images and single frames of clips, shuffled: (n 3 H W) in [-1, 1]."""
@@ -160,12 +178,19 @@ class AutoencoderTask(nn.Module):
         return to_signed(pixels[torch.randperm(n, generator=generator, device="cpu")])
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        config, frames = self.config, batch["frames"]
-        reconstruction, bottleneck, report = self.autoencoder(frames, batch["noise"])
-        l1 = (pixel_weights(frames, config.foreground) * (frames - reconstruction).abs()).mean()
+        config, frames, weights = self.config, batch["frames"], pixel_weights(batch["frames"], self.config.foreground)
+        latents, bottleneck, report = self.autoencoder.bottleneck(self.autoencoder.features(frames), batch["noise"])
+        disturbed = latents
+        if config.latent_noise:
+            disturbed = latents + latents.detach().std((0, 2, 3), keepdim=True) * batch["disturbance"]
+        reconstruction = self.autoencoder.reconstruct(disturbed)
+        l1 = (weights * (frames - reconstruction).abs()).mean()
         pyramid = pyramid_loss(frames, reconstruction, config.levels)
         weight = config.bottleneck if self.preset.autoencoder.bottleneck == "gaussian" else config.commitment
         loss = l1 + config.pyramid * pyramid + weight * bottleneck
+        if self.readout is not None:
+            colours = readout_loss(self.readout(latents), frames, weights)
+            loss, report = loss + config.readout * colours, report | {"readout": colours.item()}
         mse = F.mse_loss(frames, reconstruction.detach().clamp(-1.0, 1.0))
         psnr = 10.0 * torch.log10(4.0 / mse)  # decibels; the range from -1 to 1 has the square 4
         report |= {"l1": l1.item(), "pyramid": pyramid.item(), "psnr": psnr.item()}

@@ -17,6 +17,7 @@ arXiv 2308.06571, section 3.2.
 """
 
 import math
+import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from minit2v.datasets.base import Dataset, Probe
 from minit2v.errors import UserError
 from minit2v.networks.clip import build_clip, storyboard
 from minit2v.networks.text import TextEncoder, Tokenizer
-from minit2v.presets import Preset
+from minit2v.presets import Preset, TextConfig
 from minit2v.training.log import gathered, warn_of_first
 from minit2v.training.parts import Part
 from minit2v.training.trainer import TrainConfig
@@ -62,7 +63,7 @@ class TextTask(nn.Module):
 
     def __init__(self, preset: Preset, config: TextTraining, data: Dataset, folder: Path | None = None):
         super().__init__()
-        self.preset = replace(preset, text=replace(preset.text, words=vocabulary(preset, config.words, data)))
+        self.preset = replace(preset, text=spoken(preset, config.words, data))
         self.data, self.progress, self.scores = data, 0.0, {}
         self.clip = build_clip(self.preset.text)
         if config.grid_positions:
@@ -196,6 +197,16 @@ class Pool:
 def _shuffled(items: Iterable, generator: torch.Generator) -> list:
     items = list(items)
     return [items[i] for i in torch.randperm(len(items), generator=generator, device="cpu").tolist()]
+
+
+def spoken(preset: Preset, wanted: str, data: Dataset) -> TextConfig:
+    """The settings of a tower for the captions of a data set: its words, and which of them tell of motion."""
+    text = replace(preset.text, words=vocabulary(preset, wanted, data))
+    if text.looks_first and not isinstance(data, Probe):
+        warnings.warn(f"looks_first: {data.name} does not say which words tell of motion, so the looks of a caption are "
+                      "all of it", stacklevel=3)  # fmt: skip
+        return replace(text, motion_words=())
+    return text
 
 
 def vocabulary(preset: Preset, wanted: str, data: Dataset) -> tuple[str, ...] | None:

@@ -53,6 +53,8 @@ class UNetTraining:
     images: int = 16384  # images likewise
     image_stage: float = 0.0  # share of the run before the temporal layers join; released 0, from an image model
     image_share: float = 1 / 8  # share of the later batches that are images; released 1/8
+    new_share: float = 0.0  # departure: share of a batch's images that show, by their caption, what no clip shows
+    wordings: int = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: int = 8  # images in the place of one clip of a batch; released 8: 32 against 4
     caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: float = 5.0  # learning rate of the temporal layers over that of the others; released 5
@@ -90,9 +92,11 @@ class UNetTask(nn.Module):
         self.pipe = ModelScopeT2V(preset, text.eval(), self.unet, autoencoder.eval())
         with this_process().main_process_first():  # the others find what the first has computed
             cache = Path(folder) / "unet" / "cache.safetensors"
-            self.cache = cached(cache, self.pipe, data, config.clips, config.images)
+            self.cache = cached(cache, self.pipe, data, config.clips, config.images, config.wordings)
         for layer in caption_layers(self.unet):
-            whiten_input(layer, self.cache["contexts"].float().mean(dim=1))
+            looks = layer is self.unet.text_embedding and preset.unet.looks_first
+            contexts = self.cache["contexts"].float()
+            whiten_input(layer, contexts[:, 0] if looks else contexts.mean(dim=1))
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
         view = data.open("val", preset.frames, preset.height, preset.width)
@@ -140,11 +144,14 @@ class UNetTask(nn.Module):
             n *= spacing
             start = torch.randint(spacing, (n, 1), generator=generator, device="cpu")
             positions = start + torch.arange(0, self.preset.frames, spacing, device="cpu")  # (b f)
-        index = torch.randint(len(self.cache[f"{kind}.latents"]), (n,), generator=generator, device="cpu")
+        index = self.draw_items(generator, n, kind)
         frames = positions if kind == "clips" else torch.zeros_like(positions)
         latents = self.cache[f"{kind}.latents"][index[:, None], :, frames].float()  # (b f c h w)
         latents = rearrange(latents, "b f c h w -> b c f h w").contiguous()
-        context = self.cache["contexts"][self.cache[f"{kind}.captions"][index]].float()
+        rows = self.cache[f"{kind}.captions"][index]  # (n wordings)
+        if rows.shape[1] > 1:
+            rows = rows.gather(1, torch.randint(rows.shape[1], (n, 1), generator=generator, device="cpu"))
+        context = self.cache["contexts"][rows[:, 0]].float()
         dropped = uniform(generator, n) < self.config.caption_dropout
         context[dropped] = self.cache["contexts"][0].float()  # row 0 is the empty caption
         t = self.draw_timesteps(generator, n)
@@ -155,6 +162,16 @@ class UNetTask(nn.Module):
             "context": context,
             "positions": positions,
         }
+
+    def draw_items(self, generator: torch.Generator, n: int, kind: str) -> Tensor:
+        """The numbers of n clips or images (n,); of the images, `new_share` are of things that no clip shows."""
+        draw = lambda many: torch.randint(many, (n,), generator=generator, device="cpu")
+        new = self.cache["images.new"]
+        if kind == "clips" or not self.config.new_share or new.all() or not new.any():
+            return draw(len(self.cache[f"{kind}.latents"]))
+        (of_new,), (of_others,) = new.nonzero(as_tuple=True), (~new).nonzero(as_tuple=True)
+        chosen = uniform(generator, n) < self.config.new_share
+        return torch.where(chosen, of_new[draw(len(of_new))], of_others[draw(len(of_others))])
 
     @property
     def spacing(self) -> int:

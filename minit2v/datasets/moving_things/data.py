@@ -1,8 +1,10 @@
-"""Moving Things as training and evaluation ask for it: a `Dataset` and a `Probe`."""
+"""Moving Things as training and evaluation ask for it: a `Dataset`, a `Probe` and a `Paraphraser`."""
+
+import numpy as np
 
 from minit2v.datasets.moving_things import sprites
 from minit2v.datasets.moving_things.captions import Spec, caption, parse
-from minit2v.datasets.moving_things.dataset import IMAGE_ONLY, MOTIONS, MovingThings
+from minit2v.datasets.moving_things.dataset import IMAGE_ONLY, MOTIONS, MovingThings, train_caption
 from minit2v.datasets.moving_things.phrases import LEVELS, words
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
@@ -45,6 +47,10 @@ class MovingThingsData:
 
     def identity(self) -> str:
         return f"{self.name}, level {self.level}, drawing {DRAWING}"
+
+    def paraphrase(self, spec: Spec, number: int) -> str:
+        """A caption in some of its many wordings, which like those of train may leave out size and speed."""
+        return train_caption(spec, np.random.default_rng(number).random)
 
     def right(self, spec: Spec) -> str:
         """The plainest caption of a spec; it says everything."""

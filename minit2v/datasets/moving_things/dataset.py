@@ -22,7 +22,7 @@ Sync-DRAW's captioned Moving MNIST (Mittal, Marwah and Balasubramanian 2017) hel
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -149,12 +149,11 @@ class MovingThings:
         rng = _uniforms(np.random.Generator(np.random.Philox(key=(self._stream, index))))
         place = next(rng), next(rng)
         spec = self._spec(rng)
-        said, style = spec, index
         if self.split == "train":
-            unsaid = {slot: None for slot in ("size", "speed") if next(rng) < UNSAID}
-            said = replace(spec, things=tuple(replace(thing, **unsaid) for thing in spec.things))
-            style = int(next(rng) * 2**30)
-        return _Item(spec, caption(said, self.language, style), (*place, next(rng), next(rng)))
+            said = train_caption(spec, lambda: next(rng), self.language)
+        else:
+            said = caption(spec, self.language, style=index)
+        return _Item(spec, said, (*place, next(rng), next(rng)))
 
     def _spec(self, rng: Iterator[float]) -> Spec:
         """A spec of this split, all with equal chance: specs are drawn until one belongs to it."""
@@ -199,6 +198,14 @@ class MovingThings:
         things = [spec.things[0] for spec in specs]
         widths = np.array([2 * self.size * RADIUS[thing.size] for thing in things])
         return sprites.photos([thing.shape for thing in things], numbers, widths)
+
+
+def train_caption(spec: Spec, uniform: Callable[[], float], language: str = "en") -> str:
+    """A caption as `train` has them: in any wording, without the size or the speed now and then. `uniform` draws a number
+    of 0..1."""
+    unsaid = {slot: None for slot in ("size", "speed") if uniform() < UNSAID}
+    said = replace(spec, things=tuple(replace(thing, **unsaid) for thing in spec.things))
+    return caption(said, language, style=int(uniform() * 2**30))
 
 
 def _uniforms(generator: np.random.Generator) -> Iterator[float]:

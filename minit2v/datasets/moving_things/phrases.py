@@ -79,6 +79,7 @@ PHRASES = [
 
 LANGUAGES = ("en", "zh")
 LEVELS = (1, 2, 3, 4, "R")
+MOTION_SLOTS = ("verb", "motion", "speed", "change", "sequence")  # the others say how things look
 # motions that need a verb: "moves left"
 STRAIGHT = ("left", "right", "up", "down", "up-left", "up-right", "down-left", "down-right")
 
@@ -106,6 +107,22 @@ def words(level: int | str = 1, language: str = "en") -> list[str]:
             if level in (3, 4):
                 used.update(plural(slot, value, phrase).split())
     return sorted(used)
+
+
+def motion_words(level: int | str = 1) -> list[str]:
+    """The English words that tell of motion and change, and of nothing else, sorted: what comes before the first of them
+    says how things look. "Left" is none: a circle may be left of a ring.
+
+    >>> motion_words(1)[:4]
+    ['down', 'downwards', 'gently', 'leftwards']
+    """
+    said = {True: set(), False: set()}
+    for slot, value, first, english, _ in PHRASES:
+        moves = slot in MOTION_SLOTS
+        if not moves or _used(slot, first, level):
+            for phrase in english.split("|"):
+                said[moves].update([*phrase.split(), *plural(slot, value, phrase).split()])
+    return sorted(said[True] - said[False])
 
 
 def _used(slot: str | None, first: int | str, level: int | str) -> bool:

@@ -27,6 +27,7 @@ from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.evaluation import motion
 from minit2v.evaluation.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
 from minit2v.evaluation.frechet import frechet_estimate
+from minit2v.evaluation.judge import unsteady
 from minit2v.evaluation.mini.features import DISTANCES, features
 from minit2v.evaluation.mini.similarity import Similarity
 
@@ -75,6 +76,7 @@ class DrawnReference(Reference):
         self.real_clipsim = self.similarity.frame(real, captions)
 
     def measure(self, clips: np.ndarray) -> dict[str, Estimate]:
+        found = [unsteady(clip) for clip in clips]
         clipsim = self.similarity.frame(clips, self.captions)
         return super().measure(clips) | {
             "CLIPSIM": mean_estimate(clipsim),
@@ -82,7 +84,7 @@ class DrawnReference(Reference):
             "video similarity": mean_estimate(self.similarity.video(clips, self.captions)),
             "direction gap": mean_estimate(self.similarity.swap_gap(clips, self.specs)),
             "R-precision": share_estimate(self.similarity.rank(clips, self.specs, self.seed)),
-        }
+        } | {name: share_estimate([each[name] for each in found]) for name in found[0]}
 
     def diversity(self, clips: np.ndarray) -> Estimate:
         """Mean distance between clips (prompts, seeds, f, H, W, 3) of one prompt, in the features of FVD-mini."""

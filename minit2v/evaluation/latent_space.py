@@ -1,0 +1,157 @@
+"""How easy the latents of an autoencoder are to model: a perfect reconstruction does not say.
+
+    clips ──encode──> latents ──────────────decode──> clips        PSNR, share that the judge still reads rightly
+                        │
+          of patches of one plain colour: mean latent of each colour      how far apart are they, on how many axes?
+                        └──── × 0.8 and × 1.25 ──decode──> colours         is it still the nearest colour?
+
+A diffusion model makes small errors in latents. If colours differ in how large one number is, and in nothing else, then
+such an error is another colour: a latent scaled by 0.8 turned orange blue in our first autoencoder, whose reconstructions
+were perfect. The gate: under 70 % of the variance between colours on one axis; the nearest two colours at 0.2 of the
+distance of the furthest two or more; 95 % of the colours kept by both factors.
+
+Reference: what makes latents easy to model, Skorokhodov et al., Improving the Diffusability of Autoencoders, arXiv
+2502.14831.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from minit2v.datasets import Dataset, find_data
+from minit2v.errors import UserError
+from minit2v.evaluation.estimates import Estimate, mean_estimate, share_estimate
+from minit2v.evaluation.mini.scores import psnr
+from minit2v.evaluation.report import checked_place, judge_of, opened_splits, publish
+from minit2v.evaluation.table import cell, markdown_table
+from minit2v.pixels import evenly
+from minit2v.systems.pipeline import TextToVideo
+
+FACTORS = (0.8, 1.25)  # by which latents are scaled
+STILLS = 4  # frames of a clip whose colours are looked at
+COLOURS = 8  # that are told apart, at most
+PLAIN = 16  # grey levels between the darkest and the lightest pixel of a patch of one colour, at most
+APART = 32  # grey levels between a thing and its background, and between two colours, at least
+LARGEST_AXIS, LEAST_SEPARATION, LEAST_KEPT = 70.0, 0.2, 95.0  # of the gate
+
+
+def colour_figures(pipe: TextToVideo, frames: np.ndarray) -> dict[str, float | Estimate]:
+    """What latents tell of colours, from frames (n, H, W, 3) uint8 with things on plain backgrounds.
+
+    first axis: share in % of the variance between colours that lies on one axis. separation: distance of the nearest two
+    colours over that of the furthest two. kept × FACTOR: share in % of the plain patches of a frame whose colour stays
+    the nearest one when all latents are scaled. Raises UserError if fewer than three colours are found.
+    """
+    latents = pipe.encode(frames[:, None])[:, :, 0]  # (n c h w)
+    patches, plain = plain_patches(frames, pipe.preset.factor)
+    palette = found_colours(patches[plain])
+    names = nearest(patches, palette)  # (n h w)
+    vectors = rearrange(latents, "n c h w -> n h w c").cpu().double().numpy()
+    means = np.stack([vectors[plain & (names == name)].mean(0) for name in range(len(palette))])  # (colours c)
+    variances = np.linalg.eigvalsh(np.atleast_2d(np.cov(means.T)))
+    distances = np.linalg.norm(means[:, None] - means, axis=-1)[np.triu_indices(len(means), 1)]
+    figures = {
+        "first axis": 100 * float(variances[-1] / variances.sum()),
+        "separation": float(distances.min() / distances.max()),
+    }
+    shown = plain.any((1, 2))
+    for factor in FACTORS:
+        decoded, _ = plain_patches(decoded_frames(pipe, factor * latents), pipe.preset.factor)
+        same = nearest(decoded, palette) == names
+        figures[f"kept × {factor}"] = mean_estimate(
+            [100 * kept[chosen].mean() for kept, chosen in zip(same[shown], plain[shown])]
+        )
+    return figures
+
+
+def decoded_frames(pipe: TextToVideo, latents: Tensor) -> np.ndarray:
+    """Latents of frames (n, c, h, w) -> frames (n, H, W, 3) uint8."""
+    return pipe.decode(latents[:, :, None])[:, 0]
+
+
+def plain_patches(frames: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The patch of each latent: its mean colour (n, h, w, 3), and whether it lies in a thing of one colour (n, h, w)."""
+    patches = rearrange(frames.astype(np.float32), "n (h p) (w q) c -> n h w (p q) c", p=side, q=side)
+    means, spread = patches.mean(3), (patches.max(3) - patches.min(3)).max(-1)
+    background = np.median(frames, axis=(1, 2), keepdims=True)
+    return means, (spread <= PLAIN) & (np.abs(means - background).max(-1) >= APART)
+
+
+def found_colours(colours: np.ndarray) -> np.ndarray:
+    """At most COLOURS colours (k, 3), APART from each other, that stand for the given ones (n, 3): Pillow's k-means."""
+    palette = []
+    if len(colours):
+        picture = Image.fromarray(colours.round().astype(np.uint8)[None])
+        found = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=5)
+        for _, number in sorted(found.getcolors(), reverse=True):  # the most frequent first
+            colour = np.array(found.getpalette()[3 * number : 3 * number + 3], np.float32)
+            if all(np.abs(colour - other).max() >= APART for other in palette):
+                palette.append(colour)
+    if len(palette) >= 3:
+        return np.stack(palette)
+    raise UserError("latents: expected things in three plain colours or more, found fewer; these clips cannot tell how "
+                    "latents keep colours apart")  # fmt: skip
+
+
+def nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The number of the palette's colour (k, 3) that is nearest to each colour (…, 3)."""
+    return np.linalg.norm(colours[..., None, :] - palette, axis=-1).argmin(-1)
+
+
+def evaluate_autoencoder(model: str = "mini", data: str | Path | Dataset = "moving-things", splits=None, n: int = 512,
+                         out=None, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
+    """Measures the autoencoder of a model on the first n clips of each split, and prints the tables.
+
+    The arguments are those of `report.evaluate`. Returns the report: figures of colours, and for each split the PSNR in
+    dB and the share in % of the reconstructions that the judge reads rightly, if the data set has one. Raises UserError.
+    """
+    import minit2v
+
+    out = checked_place(out)
+    pipe = pipe or minit2v.load(model, dtype=dtype)
+    data = data if isinstance(data, Dataset) else find_data(data, pipe.preset.fps)
+    rows, frames = [], []
+    for split, view in opened_splits(data, splits, pipe.preset).items():
+        items = view.batch(range(min(n, len(view))))
+        decoded = np.concatenate([pipe.decode(pipe.encode(clip[None])) for clip in items.frames])
+        row = {"split": split, "n": len(decoded), "PSNR": asdict(mean_estimate(psnr(decoded, items.frames)))}
+        if judge := judge_of(data, items.specs):
+            verdicts = [judge(clip, spec)["all"] for clip, spec in zip(decoded, items.specs)]
+            row["judged"] = asdict(share_estimate(verdicts))
+        rows.append(row)
+        frames += [clip[evenly(len(clip), STILLS)] for clip in items.frames]
+    figures = colour_figures(pipe, np.concatenate(frames))
+    colours = {name: asdict(value) if isinstance(value, Estimate) else value for name, value in figures.items()}
+    return publish({"model": Path(model).name, "data": data.name, "colours": colours, "rows": rows}, out, markdown)
+
+
+def passes_gate(colours: dict) -> bool:
+    """Whether the figures of colours of a report are good enough for a UNet to be trained on the latents."""
+    kept = [colours[f"kept × {factor}"]["value"] for factor in FACTORS]
+    return (
+        colours["first axis"] < LARGEST_AXIS and colours["separation"] > LEAST_SEPARATION and min(kept) >= LEAST_KEPT
+    )
+
+
+def markdown(report: dict) -> str:
+    """The tables of `evaluate_autoencoder`."""
+    colours, verdict = report["colours"], "passed" if passes_gate(report["colours"]) else "failed"
+    kept = [[f"frames whose colours are kept when latents are scaled by {factor}, %",
+             cell(colours[f"kept × {factor}"]), f"≥ {LEAST_KEPT:g}"] for factor in FACTORS]  # fmt: skip
+    figures = [
+        ["variance between colours on one axis, %", f"{colours['first axis']:.1f}", f"< {LARGEST_AXIS:g}"],
+        ["nearest over largest distance of two colours", f"{colours['separation']:.2f}", f"> {LEAST_SEPARATION:g}"],
+        *kept,
+    ]
+    names = [name for name in ("PSNR", "judged") if name in report["rows"][0]]
+    rows = [[row["split"], row["n"], *(cell(row[name]) for name in names)] for row in report["rows"]]
+    headings = {"PSNR": "PSNR, dB", "judged": "read rightly by the judge, %"}
+    return "\n".join([
+        markdown_table(["reconstructions of", "N", *(headings[name] for name in names)], rows), "",
+        markdown_table(["latents", "found", "gate"], figures), "",
+        f"Gate {verdict}: {report['model']} on {report['data']}, minit2v {report['commit']}.", "",
+    ])  # fmt: skip

@@ -1,0 +1,276 @@
+"""One step: a network learns to jump along the path that many steps would take.
+
+    noise  x_T ─────.                          the path (ODE) of a trained model, the *teacher*, from noise to a clip
+                     ╲__ x_t ──.
+                        ╲       ╲___ x_r ──.        a *flow map* jumps from any t to any r < t in one evaluation:
+                         ╲__________╱       ╲__ x_0      v(x_t, t, r),  told by the UNet's `step_embedding`
+
+With clip and noise mixed as x = cos(a) clip + sin(a) noise, where cos² a is alpha_bar, a DDIM step with v is a rotation:
+x_r = cos(a_t - a_r) x_t - sin(a_t - a_r) v. So the sampler of a flow map is DDIM, with as many steps as one likes, and the
+network is the teacher's with one more input. What v must be for a long jump is not known; each of three *targets* makes it
+from shorter jumps of the network itself:
+
+    shortcut       two jumps of half the length                            Frans et al., arXiv 2410.12557, section 3.2
+    consistency    a short step along the path, then one jump              Song et al., arXiv 2303.01469, section 5
+    mean-flow      the limit of ever shorter steps: a derivative           Geng et al., arXiv 2505.13447, section 4.1
+
+and for a jump of length 0 it is the teacher's v, with guidance folded in (Meng et al., arXiv 2210.03142, section 3), so a
+clip takes one evaluation in all. Half of the batches start from real clips, the others from what the network makes of
+noise itself, with captions recombined: the looks of a picture's caption and the motion of a clip's. So it learns to jump
+for things that no clip shows in motion too; what they look like there only the teacher says.
+
+References: AnyFlow, arXiv 2605.13724 (a map between any two levels, training on one's own samples); v: Salimans and Ho,
+arXiv 2202.00512, appendix D; TrigFlow, Lu and Song, arXiv 2410.11081, section 3 (rotations).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from minit2v.checkpoints.find import find_model, fingerprint
+from minit2v.checkpoints.folder import save_model
+from minit2v.datasets import find_data, options_of
+from minit2v.datasets.base import Dataset
+from minit2v.diffusion.process import Diffusion
+from minit2v.errors import UserError
+from minit2v.loading import load
+from minit2v.networks.unet import UNet
+from minit2v.pixels import evenly
+from minit2v.presets import ModelScopePreset
+from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.training.checkpoint import check_place
+from minit2v.training.latents import cached
+from minit2v.training.overrides import configure
+from minit2v.training.ranks import this_process
+from minit2v.training.run import torch_defaults
+from minit2v.training.trainer import TrainConfig, train
+
+FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (b c f h w), t (b,), r (b,)) -> v (b c f h w)
+SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first step, of `mean_flow` the difference
+
+LENGTHS = (1, 2, 4, 8)  # jumps go over all timesteps, half of them, …
+LENGTH_CHANCES = (0.4, 0.2, 0.2, 0.2)
+FROM_NOISE = 0.4  # share of the jumps that begin at noise, as the only one of a clip in one step does
+CAPTIONS = 512  # of clips and of pictures, from which captions are recombined
+
+
+class Rotations:
+    """Jumps along the path of a noise schedule: timesteps 0 … T - 1, and -1 for the end, as angles from clip to noise."""
+
+    def __init__(self, diffusion: Diffusion):
+        ends = torch.tensor([diffusion.final], dtype=torch.float64, device="cpu")
+        self.angles = torch.cat([ends, diffusion.alpha_bar]).sqrt().clamp(max=1).arccos()
+
+    def between(self, t: Tensor, r: Tensor) -> Tensor:
+        """Angle from timesteps r to t, both (b,): (b, 1, 1, 1, 1) float32."""
+        return (self.angles[t.cpu() + 1] - self.angles[r.cpu() + 1]).float().to(t.device)[:, None, None, None, None]
+
+    def jump(self, x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """x_r from x_t (b, c, f, h, w) and v: the DDIM step."""
+        angle = self.between(t, r)
+        return angle.cos() * x - angle.sin() * v  # eq (7.1) · TrigFlow section 3
+
+    def v_between(self, x: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """The v of the jump from x_t that leads to `end` at r < t."""
+        angle = self.between(t, r)
+        return (angle.cos() * x - end) / angle.sin()  # eq (7.2) · (7.1) solved for v
+
+
+def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    """The v of two jumps of half the length."""
+    half = torch.div(t + r, 2, rounding_mode="floor")
+    middle = path.jump(x, model(x, t, half), t, half)
+    end = path.jump(middle, model(middle, half, r), half, r)
+    return path.v_between(x, end, t, r)  # eq (7.3) · shortcut models (4)
+
+
+def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    """The v of a short step along the path, then one jump: the jumps from both places must end at one."""
+    near = t - ((t - r) // SHORT_STEP).clamp(min=1)
+    moved = path.jump(x, model(x, t, t), t, near)
+    end = path.jump(moved, model(moved, near, r), near, r)
+    return path.v_between(x, end, t, r)  # eq (7.4) · consistency models, algorithm 3
+
+
+def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+    """What the end of a jump says when its start moves along the path: it must not move. The derivative of v is a
+    difference of two evaluations, so no forward differentiation is needed."""
+    near = t - ((t - r) // DIFFERENCE).clamp(min=1)
+    here, v = model(x, t, r), model(x, t, t)
+    moved = path.jump(x, v, t, near)
+    derivative = (here - model(moved, near, r)) / path.between(t, near)
+    angle = path.between(t, r)
+    return here - angle.cos() * (here - v) - angle.sin() * (x + derivative)  # eq (7.5) · MeanFlow (6), TrigFlow (9)
+
+
+TARGETS = {"shortcut": shortcut, "consistency": consistency, "mean-flow": mean_flow}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Settings of a distillation."""
+
+    target: str = "shortcut"  # row of TARGETS: what teaches the long jumps
+    guidance: float = 0.0  # classifier-free guidance that is folded in; 0: the model's own
+    teacher_share: float = 0.4  # share of the batches that follow the teacher, with jumps of length 0
+    own_share: float = 0.5  # share of the batches that start from what the network makes of noise itself
+    clips: int = 6144  # real clips read or drawn, encoded and kept
+    bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
+
+    def __post_init__(self):
+        if self.target not in TARGETS:
+            raise UserError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
+
+
+class DistillationTask(nn.Module):
+    """A flow map as a task for the trainer. `teacher` is a trained pipeline whose UNet predicts v; `folder` keeps the
+    latents. Raises UserError for a teacher that predicts something else."""
+
+    def __init__(self, preset: ModelScopePreset, config: Distillation, data: Dataset, teacher: ModelScopeT2V,
+                 folder: Path):  # fmt: skip
+        super().__init__()
+        if preset.diffusion.prediction != "v":
+            raise UserError(f"distill: expected a model that predicts v, found {preset.diffusion.prediction}")
+        self.preset, self.config, self.progress = preset, config, 0.0
+        self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
+        self.unet.load_state_dict(teacher.unet.state_dict(), strict=teacher.preset.unet.step_embedding)
+        # no nn.Module, so that teacher, text tower and autoencoder are neither trained nor saved with the task
+        self.teacher, self.pipe = [teacher.unet], ModelScopeT2V(preset, teacher.text, self.unet, teacher.autoencoder)
+        self.guidance = config.guidance or teacher.preset.guidance
+        self.path = Rotations(teacher.diffusion)
+        self.cache = cached(folder / "cache.safetensors", self.pipe, data, config.clips, 0)
+        views = [data.open("train", preset.frames, preset.height, preset.width, images) for images in (False, True)]
+        said = [view.batch(range(min(CAPTIONS, len(view)))).captions for view in views]
+        with torch.inference_mode():
+            self.recombined = teacher.text.encode(recombined(*said, teacher.text.looks)).cpu()
+        self.test = data.open("val", preset.frames, preset.height, preset.width).batch(range(6)).captions
+
+    @property
+    def ema_modules(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet}
+
+    def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+        """n clips: latents and noise (n, c, f, h, w), t and r (n,), context (n, tokens, d), and own (n,): whether the
+        network makes the noisy clip from the noise itself. r is t in a batch for the teacher."""
+        T, uniform = self.preset.timesteps, lambda *shape: torch.rand(*shape, generator=generator, device="cpu")
+        index = torch.randint(len(self.cache["clips.latents"]), (n,), generator=generator, device="cpu")
+        latents = self.cache["clips.latents"][index].float()
+        context = self.cache["contexts"][self.cache["clips.captions"][index, 0]].float()
+        t = ((torch.arange(n, device="cpu") + uniform(n)) / n * T).long().clamp(max=T - 1)
+        own = (uniform(1) < self.config.own_share).expand(n)
+        if own[0]:
+            context = self.recombined[torch.randint(len(self.recombined), (n,), generator=generator, device="cpu")]
+        if uniform(1) < self.config.teacher_share:
+            r = t
+        else:
+            t = torch.where(uniform(n) < FROM_NOISE, T - 1, t)
+            chances = torch.tensor(LENGTH_CHANCES, device="cpu")
+            part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(chances, n, True, generator=generator)]
+            r = (t - T // part).clamp(min=-1)
+        noise = torch.randn(latents.shape, generator=generator, device="cpu")
+        return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own.clone()}
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        t, r, context = batch["t"], batch["r"], batch["context"]
+        model = lambda x, t, r: self.flow_map(x, t, r, context)
+        with torch.no_grad():
+            x = self.noisy(model, batch)
+            by_teacher = bool((r == t).all())
+            target = self.teacher_v(x, t, context) if by_teacher else TARGETS[self.config.target](self.path, model, x, t, r)
+        loss = ((model(x, t, r) - target) ** 2).mean()
+        return loss, {"teacher loss" if by_teacher else "jump loss": loss.item()}
+
+    def noisy(self, model: FlowMap, batch: dict[str, Tensor]) -> Tensor:
+        """x_t of a batch: from its latents and noise, or where it is `own` by one jump from the noise."""
+        t, noise = batch["t"], batch["noise"]
+        if not batch["own"].all():
+            return self.pipe.diffusion.add_noise(batch["latents"], noise, t)
+        last = torch.full_like(t, self.preset.timesteps - 1)
+        return self.path.jump(noise, model(noise, last, t), last, t)
+
+    def flow_map(self, x: Tensor, t: Tensor, r: Tensor, context: Tensor) -> Tensor:
+        """v of the jump from t to r, float32."""
+        return in_precision(self.unet, self.config.bfloat16, x, t, context, until=r)
+
+    def teacher_v(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """The teacher's v, with guidance."""
+        empty = self.cache["contexts"][0].to(context).expand_as(context)  # row 0 is the empty caption
+        both = in_precision(self.teacher[0], self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
+                            torch.cat([empty, context]))  # fmt: skip
+        u, c = both.chunk(2)
+        return u + self.guidance * (c - u)  # eq (6.6) · classifier-free guidance (6)
+
+    def picture(self, columns: int = 8) -> np.ndarray:
+        """Clips of six validation captions in one step: uint8 (6 H, columns W, 3)."""
+        clips = self.pipe(self.test, seed=0)
+        show = evenly(self.preset.frames, columns)
+        return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
+
+
+def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
+    """The UNet's output, float32, computed with its parameters cast to bfloat16 or as they are."""
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    parameters = {name: p.to(dtype) for name, p in unet.named_parameters()}
+    return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()
+
+
+def recombined(clips: list[str], pictures: list[str], looks: Callable[[str], str]) -> list[str]:
+    """The looks of each picture's caption with the motion of a clip's; the clips' captions if none tells of motion.
+
+    >>> recombined(["a ring moves left"], ["a blue heart"], lambda caption: caption.split(" moves")[0])
+    ['a blue heart moves left']
+    """
+    motions = [caption[len(looks(caption)) :] for caption in clips]
+    motions = [motion for motion in motions if motion]
+    if not motions:
+        return clips
+    return [looks(caption) + motions[i % len(motions)] for i, caption in enumerate(pictures or clips)]
+
+
+def fast(preset: ModelScopePreset) -> ModelScopePreset:
+    """The preset of a distilled model: its name, one step, guidance folded in."""
+    unet = replace(preset.unet, step_embedding=True)
+    return replace(preset, name=f"{preset.name}-fast", unet=unet, steps=1, guidance=1.0)
+
+
+LOOP = TrainConfig(budget=1800.0, batch=8, lr=3e-4, weight_decay=0.0, betas=(0.9, 0.99), grad_clip=1.0, ema=0.999)
+
+
+def distill(model: str | Path, out: str | Path, resume: bool = False, settings: Mapping[str, Any] | None = None,
+            data: str | Path = "moving-things") -> Path:  # fmt: skip
+    """A model of few steps from a trained one, into `out`; returns it.
+
+    Args:
+        model: shipped name or folder of a trained model that predicts v.
+        out: gets the whole model, and distillation/ with checkpoint, log and picture.
+        settings: values or their texts by name: fields of `Distillation` and `TrainConfig`, options of the data.
+        data: name or folder of the data set that the model was trained on.
+
+    Raises UserError for an unknown name or an ill-typed value, another kind of model, or a place that is not as expected.
+    """
+    start, out = find_model(model), Path(out)
+    if start.resolve() == out.resolve():
+        raise UserError(f"--out: expected another folder than the model's, found {out} for both; choose another --out")
+    options = {option: value for option, value in (settings or {}).items() if option in options_of(data)}
+    settings = {name: value for name, value in (settings or {}).items() if name not in options}
+    config, loop = configure(settings, Distillation(), LOOP)
+    check_place(out / "distillation", resume)
+    teacher = load(start, device="cpu", dtype="float32")
+    if not isinstance(teacher, ModelScopeT2V):
+        raise UserError(f"distill: expected a model of the system modelscope, found {teacher.preset.system}")
+    preset, source = fast(teacher.preset), find_data(data, teacher.preset.fps, **options)
+    with torch_defaults():
+        torch.manual_seed(loop.seed)
+        task = DistillationTask(preset, config, source, teacher, out / "distillation")
+        recorded = asdict(config) | {"teacher": fingerprint(start), "data": source.identity()}
+        averaged = train(task, out / "distillation", loop, resume, recorded)
+    if this_process().is_main_process:
+        save_model(out, preset, text=teacher.text, autoencoder=teacher.autoencoder, unet=averaged["unet"].half())
+    return out

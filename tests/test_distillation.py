@@ -1,0 +1,109 @@
+"""Distillation: the targets are right for a flow map that is known exactly, and a distilled model is an ordinary one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import minit2v
+from minit2v import presets
+from minit2v.checkpoints.folder import read_preset, save_model
+from minit2v.cli import main
+from minit2v.diffusion.process import Diffusion
+from minit2v.diffusion.samplers import SAMPLERS
+from minit2v.errors import UserError
+from minit2v.networks.unet import UNet
+from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.training.distillation import TARGETS, Rotations, distill, fast, recombined
+
+DIFFUSION = Diffusion(presets.get("mini").diffusion)
+PATH = Rotations(DIFFUSION)
+SPREAD = 0.5  # standard deviation of normally distributed clips: their path only changes the scale of x
+
+
+def exact(x, t, r):
+    """v of the exact flow map for such clips: x_t / std(x_t) stays what it is along the path."""
+    angle, aim = PATH.angles[t + 1], PATH.angles[r + 1]
+    deviation = lambda a: ((SPREAD * a.cos()) ** 2 + a.sin() ** 2).sqrt()
+    slope = (1 - SPREAD**2) * angle.sin() * angle.cos() / deviation(angle) ** 2
+    step = (angle - aim).clamp(min=1e-9)
+    jump = ((angle - aim).cos() - deviation(aim) / deviation(angle)) / step.sin()
+    return torch.where(t == r, slope, jump)[:, None, None, None, None].float() * x
+
+
+@pytest.fixture
+def start():
+    x = torch.randn(6, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    return x, torch.tensor([999, 999, 700, 500, 300, 60]), torch.tensor([-1, 499, 100, -1, 250, -1])
+
+
+@pytest.mark.parametrize("name, tolerance", [("shortcut", 1e-5), ("consistency", 3e-3), ("mean-flow", 1e-2)])
+def test_the_exact_flow_map_is_its_own_target(name, tolerance, start):
+    """Two halves make a whole exactly; a short step and a difference for a derivative do so nearly."""
+    error = lambda model: (TARGETS[name](PATH, model, *start) - model(*start)).norm() / start[0].norm()
+    assert error(exact) < tolerance
+    assert error(lambda x, t, r: exact(x, t, r) * (1 + 0.3 * (t != r)[:, None, None, None, None])) > 3 * tolerance
+
+
+def test_a_jump_is_a_step_of_ddim(start):
+    x, steps = start[0], 5
+    run = list(SAMPLERS["ddim"](lambda x, t: exact(x, torch.full((6,), t), torch.full((6,), t)), x, DIFFUSION, steps))
+    t, r = torch.full((6,), run[0].t), torch.full((6,), run[1].t)
+    torch.testing.assert_close(PATH.jump(x, exact(x, t, t), t, r), run[0].x, rtol=1e-5, atol=1e-5)
+    end = torch.full((6,), -1)
+    last = PATH.jump(run[-2].x, exact(run[-2].x, torch.full((6,), run[-1].t), torch.full((6,), run[-1].t)),
+                     torch.full((6,), run[-1].t), end)  # fmt: skip
+    torch.testing.assert_close(last, run[-1].x, rtol=1e-5, atol=1e-5)
+
+
+def test_a_flow_map_begins_as_its_teacher():
+    """Whatever the length of the step: the new layer adds nothing yet."""
+    torch.manual_seed(0)
+    preset = presets.get("nano")
+    teacher, student = UNet(preset.unet), UNet(fast(preset).unet)
+    torch.nn.init.normal_(teacher.conv_out.weight)
+    student.load_state_dict(teacher.state_dict(), strict=False)
+    x, t, context = torch.randn(2, 4, 3, 8, 8), torch.tensor([999, 40]), torch.randn(2, 20, 64)
+    torch.testing.assert_close(student(x, t, context, until=torch.tensor([-1, 40])), teacher(x, t, context))
+
+
+def test_looks_and_motion_are_recombined():
+    looks = lambda caption: caption.split(" moves")[0]
+    clips, pictures = ["a ring moves left", "a ring moves up"], ["a blue heart", "a star", "a red cross"]
+    expected = ["a blue heart moves left", "a star moves up", "a red cross moves left"]
+    assert recombined(clips, pictures, looks) == expected
+    assert recombined(clips, pictures, lambda caption: caption) == clips, "nothing tells looks from motion"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_distilled_model_is_an_ordinary_one_of_one_step(untrained_nano, tmp_path, target):
+    out = tmp_path / "fast"
+    assert main(["distill", str(untrained_nano), "--out", str(out), "--steps", "3", "--batch", "2", "--set", "clips=8",
+                 "--set", f"target={target}", "--set", "bfloat16=false", "--set", "teacher_share=0"]) == 0  # fmt: skip
+    preset, log = read_preset(out), (out / "distillation/log.jsonl").read_text().splitlines()
+    assert (preset.name, preset.steps, preset.guidance) == ("nano-fast", 1, 1.0) and "jump loss" in json.loads(log[-1])
+    pipe = minit2v.load(out, device="cpu")
+    run = list(pipe.stream("a red ring moves left"))
+    assert len(run) == 1 and run[0].t == 999
+    assert len(list(pipe.stream("a red ring moves left", steps=4))) == 4
+    with pytest.raises(UserError, match="expected ddim with nano-fast.* found dpm"):
+        pipe("a red ring moves left", sampler="dpm++")
+
+
+def test_each_call_is_told_where_its_step_ends(untrained_nano, tmp_path):
+    pipe = minit2v.load(untrained_nano, device="cpu")
+    preset = fast(pipe.preset)
+    unet, ends = UNet(preset.unet), []
+    unet.register_forward_pre_hook(lambda _, args, options: ends.append(options["until"].tolist()), with_kwargs=True)
+    ModelScopeT2V(preset, pipe.text, unet, pipe.autoencoder)(["a red ring moves left"] * 2, steps=4)
+    assert ends == [[749] * 2, [499] * 2, [249] * 2, [-1] * 2]
+
+
+def test_other_predictions_are_refused(untrained_nano, tmp_path, capsys):
+    pipe = minit2v.load(untrained_nano, device="cpu")
+    diffusion = replace(pipe.preset.diffusion, prediction="x0")
+    save_model(tmp_path / "x0", replace(pipe.preset, diffusion=diffusion), **pipe.networks)
+    with pytest.raises(UserError, match="distill: expected a model that predicts v, found x0"):
+        distill(tmp_path / "x0", tmp_path / "out", settings={"clips": 8})
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,65 @@
+"""The gate for latents: it passes latents that keep colours apart, and none that write them as degrees of brightness."""
+
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.datasets.moving_things.render import COLOURS
+from minit2v.errors import UserError
+from minit2v.evaluation.estimates import Estimate
+from minit2v.evaluation.latent_space import colour_figures, found_colours, markdown, passes_gate
+
+PALETTE = torch.tensor([*COLOURS.values(), (24, 24, 24)], dtype=torch.float32)
+
+
+class Codec:
+    """A pipeline of perfect reconstructions: a latent is a number, or three, that stand for the colour of its patch."""
+
+    preset = SimpleNamespace(factor=8)
+
+    def __init__(self, codes):
+        self.codes = codes - codes.mean(0)  # (9 c), of PALETTE
+
+    def encode(self, pixels):
+        patches = torch.from_numpy(pixels[:, 0].copy()).float().unflatten(1, (-1, 8)).unflatten(3, (-1, 8)).mean((2, 4))
+        return self.codes[torch.cdist(patches.flatten(0, 2), PALETTE).argmin(1)].unflatten(
+            0, patches.shape[:3]).permute(0, 3, 1, 2)[:, :, None]  # fmt: skip
+
+    def decode(self, latents):
+        cells = latents[:, :, 0].permute(0, 2, 3, 1)
+        colours = PALETTE[torch.cdist(cells.flatten(0, 2), self.codes).argmin(1)].unflatten(0, cells.shape[:3])
+        return colours.byte().repeat_interleave(8, 1).repeat_interleave(8, 2).numpy()[:, None]
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return MovingThings("test_seen").batch(range(64)).frames[:, ::5].reshape(-1, 64, 64, 3)
+
+
+def test_three_axes_pass_and_one_axis_does_not(frames):
+    good = colour_figures(Codec(PALETTE / 127.5 - 1), frames)
+    brightness = PALETTE @ torch.tensor([[0.3], [0.59], [0.11]]) / 64
+    bad = colour_figures(Codec(brightness), frames)
+    as_kept = lambda figures: {k: asdict(v) if k.startswith("kept") else v for k, v in figures.items()}
+    assert passes_gate(as_kept(good)) and not passes_gate(as_kept(bad))
+    assert bad["first axis"] == pytest.approx(100) and good["first axis"] < 70
+    assert bad["kept × 0.8"].value < 60 and bad["separation"] < 0.1
+    row = {"split": "val", "n": 64, "PSNR": asdict(Estimate(30.0, 29.0, 31.0, 64))}
+    report = {"model": "mini", "data": "moving-things", "commit": "0", "rows": [row]}
+    assert "Gate failed" in markdown(report | {"colours": as_kept(bad)})
+    assert "Gate passed" in markdown(report | {"colours": as_kept(good)})
+
+
+def test_the_palette_is_found_in_the_colours_themselves():
+    colours = np.array(list(COLOURS.values()), np.float32)
+    found = found_colours(colours.repeat([1, 50, 3, 9, 2, 40, 2, 1], axis=0))
+    assert sorted(map(tuple, found)) == sorted(map(tuple, colours))
+
+
+def test_frames_without_colours_are_refused():
+    with pytest.raises(UserError, match="three plain colours or more"):
+        colour_figures(Codec(PALETTE / 127.5), np.full((4, 64, 64, 3), 24, np.uint8))
