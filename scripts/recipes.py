@@ -13,16 +13,16 @@ verdicts; the table is written to docs/recipes.json, from which `make docs` make
 import argparse
 import json
 import shutil
-from math import comb
 from pathlib import Path
 
 import numpy as np
 import torch
+from judging import verdicts
+from quality_report import discordant, mcnemar
 
 import minit2v
-from minit2v.datasets.moving_things import MovingThings, MovingThingsData
+from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.evaluation.estimates import wilson
-from minit2v.evaluation.judge import agrees, read, unsteady
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
 from minit2v.training.run import run
@@ -37,7 +37,6 @@ VARIANTS = {  # name -> settings of each part that it trains otherwise; the UNet
     "no frozen clips": {"unet": {"frozen_clips": 0.0}},
 }
 NEEDED = ("autoencoder", "text")
-BATCH = 16  # clips at a time
 
 
 def trained(folder: Path, preset: str, part: str, steps: int, settings: dict, seed: int) -> Path:
@@ -72,30 +71,17 @@ def merge(source: Path, folder: Path, part: str) -> None:
         path.write_text(json.dumps((ours or theirs) | {part: theirs[part]}, indent=1) + "\n")
 
 
-def verdicts(folder: Path, n: int) -> dict[str, list[list[bool]]]:
+def judged(folder: Path, n: int) -> dict[str, list[list[bool]]]:
     """For each split and each of its first n prompts: whether all is right, and whether the clip is unsteady."""
     path = folder / f"verdicts-{n}.json"
     if path.is_file():
         return json.loads(path.read_text())
-    pipe, found = minit2v.load(folder, device="cpu", dtype="float32"), {}
-    for split in MovingThingsData.test_splits:
-        view = MovingThings(split, size=pipe.preset.height)
-        said, specs = zip(*(view.text(i) for i in range(n)))
-        clips = [clip.pixels for i in range(0, n, BATCH) for clip in pipe(list(said[i : i + BATCH]), seed=i)]
-        found[split] = [[agrees(read(clip), spec)["all"], any(unsteady(clip).values())] for clip, spec in zip(clips, specs)]
+    pipe = minit2v.load(folder, device="cpu", dtype="float32")
+    found = {split: [[each["all"], each["colour changes"] or each["shape breaks"]] for each in verdicts(pipe, split, n)]
+             for split in MovingThingsData.test_splits}  # fmt: skip
     with atomic(path) as unfinished:
         unfinished.write_text(json.dumps(found))
     return found
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Two-sided exact p-value for discordant pairs.
-
-    >>> round(mcnemar(9, 1), 4)
-    0.0215
-    """
-    n, least = better + worse, min(better, worse)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
 
 
 def summary(rows: dict[str, list[dict]]) -> list[dict]:
@@ -110,8 +96,7 @@ def summary(rows: dict[str, list[dict]]) -> list[dict]:
             cell = {"percent": 100 * float(right.mean()), "low": 100 * low, "high": 100 * high, "n": len(right),
                     "unsteady": 100 * float(shaky.mean())}  # fmt: skip
             if base and runs is not base and len(runs) == len(base):
-                ours = np.concatenate([np.array(run[split])[:, 0] for run in base])
-                better, worse = int((ours & ~right).sum()), int((right & ~ours).sum())
+                _, better, worse = discordant([item[0] for run in base for item in run[split]], right)
                 cell |= {"only recipe": better, "only variant": worse, "p": mcnemar(better, worse)}
             row["splits"][split] = cell
         report.append(row)
@@ -142,7 +127,7 @@ def main() -> None:
     for seed in asked.seeds:
         for name in asked.only:
             torch.manual_seed(0)
-            rows.setdefault(name, []).append(verdicts(model(out, asked.preset, name, steps, seed), asked.n))
+            rows.setdefault(name, []).append(judged(model(out, asked.preset, name, steps, seed), asked.n))
             report = {"preset": asked.preset, "steps": steps, "n": asked.n, "rows": summary(rows)}
             say(f"\n{table(report)}\n")
     with atomic(ROOT / "docs/recipes.json") as path:

@@ -1,0 +1,80 @@
+"""Checks an entry of the speed run (docs/speedrun.md): make speedrun ENTRY=runs/mini
+
+The entry is the folder of a training: a model, and of each part the log and the checkpoint that `minit2v train` keeps.
+Prints what it took and how well the model follows its prompts, and whether it enters. --record NAME adds it to
+docs/speedrun.json, from which `make docs` writes the table.
+"""
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import torch
+from judging import verdicts
+
+import minit2v
+from minit2v.checkpoints.find import fingerprint
+from minit2v.datasets.moving_things import MovingThingsData
+from minit2v.errors import UserError
+from minit2v.evaluation.estimates import share_estimate
+from minit2v.files import atomic, say
+
+ROOT = Path(__file__).parent.parent
+BARS = {"test_seen": 90.0, "test_heldout": 75.0}  # % of the prompts in which all is right
+N = 512  # prompts a split
+
+
+def effort(entry: Path) -> dict[str, dict[str, float]]:
+    """Steps and minutes of each part of a training, from its log. Raises UserError for a folder without logs, or a part
+    that was trained on other data."""
+    parts = {}
+    for log in sorted(entry.glob("*/log.jsonl")):
+        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        settings = torch.load(log.with_name("checkpoint.pt"), weights_only=True)["settings"]
+        if settings["data"] != MovingThingsData().identity():
+            raise UserError(f"{log.parent}: expected a training on {MovingThingsData().identity()!r}, found {settings['data']!r}")
+        parts[log.parent.name] = {"steps": last["step"] + 1, "minutes": round(last["seconds"] / 60, 1)}
+    if not parts:
+        raise UserError(f"{entry}: expected PART/log.jsonl of a training, found none; name the folder of `minit2v train`")
+    return parts
+
+
+def measured(entry: Path, n: int) -> dict[str, dict]:
+    """The share of the prompts of each split in which all is right, in %."""
+    pipe = minit2v.load(entry, device="cpu")
+    shares = {split: share_estimate([each["all"] for each in verdicts(pipe, split, n)]) for split in BARS}
+    return {split: {"percent": share.value, "low": share.low, "high": share.high} for split, share in shares.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("entry", type=Path)
+    parser.add_argument("--n", type=int, default=N, help=f"prompts a split; an entry is measured on {N}")
+    parser.add_argument("--record", metavar="NAME", help="who, or what was new")
+    asked = parser.parse_args()
+    parts = effort(asked.entry)
+    minutes, steps = (sum(part[what] for part in parts.values()) for what in ("minutes", "steps"))
+    shares = measured(asked.entry, asked.n)
+    enters = asked.n >= N and all(shares[split]["percent"] >= bar for split, bar in BARS.items())
+    for split, share in shares.items():
+        say(f"{split}: {share['percent']:.1f} % ({share['low']:.1f}–{share['high']:.1f}), bar {BARS[split]:g}")
+    say(f"{minutes:.1f} minutes, {steps:,} steps: " + ", ".join(
+        f"{name} {part['minutes']:g} min, {part['steps']:,} steps" for name, part in parts.items()))  # fmt: skip
+    say("enters" if enters else f"does not enter: expected both bars with {N} prompts a split")
+    if asked.record and enters:
+        path = ROOT / "docs/speedrun.json"
+        rows = json.loads(path.read_text()) if path.is_file() else []
+        rows.append({"name": asked.record, "date": datetime.date.today().isoformat(), "weights": fingerprint(asked.entry),
+                     "minutes": round(minutes, 1), "steps": steps, "parts": parts, "n": asked.n, "shares": shares})  # fmt: skip
+        with atomic(path) as unfinished:
+            unfinished.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"speedrun: {error}", file=sys.stderr)
+        sys.exit(2)
