@@ -4,6 +4,7 @@ import torch
 
 from minit2v.errors import UserError
 
+DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -11,12 +12,14 @@ def find_device(name: str) -> torch.device:
     """What torch calls the device. Raises UserError for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or number and (kind != "cuda" or not number.isdecimal()):
+        raise UserError(f"device: expected auto, {', '.join(DEVICES)} or a card like cuda:1, found {name!r}")
     try:
         torch.empty(0, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device: expected auto, cpu, cuda or mps, found {name!r}: {reason}") from None
+        raise UserError(f"device: expected one that is here, found {name!r}: {str(error).splitlines()[0]}") from None
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:

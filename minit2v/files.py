@@ -69,19 +69,26 @@ def stamps(paths: Sequence[Path]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16, with or without a byte order mark. Raises UserError for other encodings."""
+    """The text of a file in UTF-8, or in UTF-16 if it has a byte order mark or any ASCII character, such as a line feed.
+    Raises UserError for other encodings."""
     data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in data[:2]:  # its first character is ASCII
-        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
     try:
-        return data.decode(encoding)
+        text = data.decode(_encoding(data))
     except UnicodeDecodeError as error:
         raise UserError(f"expected text in UTF-8 or UTF-16 in {path}, found {error.reason} at byte {error.start}; save "
                         "it as UTF-8") from error  # fmt: skip
+    if "\0" in text:
+        raise UserError(f"expected text in UTF-8 or UTF-16 in {path}, found zeros, as in UTF-32; save it as UTF-8")
+    return text
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-8 has no zeros; in UTF-16 an ASCII character has one, second if the lower byte comes first."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" not in data:
+        return "utf-8-sig"
+    return "utf-16-le" if data[1::2].count(0) >= data[::2].count(0) else "utf-16-be"
 
 
 def find_recording(path: str | Path, what: str) -> Path:

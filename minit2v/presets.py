@@ -124,6 +124,11 @@ class Preset:
     guidance: float = 9.0  # classifier-free guidance scale; released 9.0
     negative: str = ""  # what no clip should show, if nobody says; released ""
 
+    def __post_init__(self):
+        for name in ("frames", "height", "width", "fps", "steps"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: expected a number above 0 in a preset, found {getattr(self, name)}")
+
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         if "system" in vars(cls):
@@ -178,6 +183,7 @@ class ModelScopePreset(Preset):
     diffusion: DiffusionConfig = DiffusionConfig()
 
     def __post_init__(self):
+        super().__post_init__()
         if self.unet.looks_first and not self.text.looks_first:
             raise UserError("unet.looks_first: expected text.looks_first too, found it off; the text tower puts the looks there")
 

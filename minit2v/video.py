@@ -103,12 +103,8 @@ class Clip:
         is untouched.
         """
         path = check_output(path)
-        suffix, (H, W) = path.suffix.lower(), self.pixels.shape[1:3]
-        if suffix == ".mp4" and (H % 2 or W % 2):  # its colours have half the resolution
-            raise UserError(f".mp4 needs an even width and height, found {W}x{H}; crop it, or save a .gif or .webp")
-        if self.fps > FASTEST[suffix]:
-            raise UserError(f"a {suffix} shows at most {FASTEST[suffix]} frames a second, found {self.fps:g}; save an "
-                            ".mp4, or leave frames out")  # fmt: skip
+        check_shown(path, *self.pixels.shape[1:3], self.fps)
+        suffix = path.suffix.lower()
         with atomic(path) as unfinished:
             if suffix == ".mp4":
                 _save_mp4(unfinished, self.pixels, self.fps)
@@ -126,6 +122,16 @@ class Clip:
         footage = Footage(path)
         times, fps = footage.even()
         return cls(np.stack(footage.at(times)), fps)
+
+
+def check_shown(path, height, width, fps):
+    """Raises UserError if a file of this suffix cannot show such a clip; to be called before the work."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".mp4" and (height % 2 or width % 2):  # its colours have half the resolution
+        raise UserError(f".mp4 needs an even width and height, found {width}x{height}; crop it, or save a .gif or .webp")
+    if fps > FASTEST[suffix]:
+        raise UserError(f"a {suffix} shows at most {FASTEST[suffix]} frames a second, found {fps:g}; save an .mp4, or "
+                        "leave frames out")  # fmt: skip
 
 
 def check_output(path, suffixes=SUFFIXES):

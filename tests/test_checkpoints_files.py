@@ -14,7 +14,9 @@ import torch
 from released import TINY
 from safetensors.torch import load_file, save_file
 
+from minit2v import presets
 from minit2v.checkpoints import reading
+from minit2v.checkpoints.folder import read_preset, save_preset
 from minit2v.checkpoints.foreign import OLD, bare
 from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, load_unet
 from minit2v.checkpoints.source import Source
@@ -247,6 +249,27 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"is a pointer of git-lfs, {len(text)} bytes, .*run git lfs pull"):
         load_unet(tmp_path / name)
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"version https://git-lfs.github.com/spec/v1\nsize 1651\n", "config.json is a pointer of git-lfs, .*run git lfs pull"),
+    (b"[1]", "config.json is damaged: expected settings by name, found list"),
+    (b'{"name": "x", "frames": "16"}', "config.json: frames: expected int, found '16'"),
+    (b'{"name": "x", "frames": 0}', "config.json: frames: expected a number above 0 in a preset, found 0"),
+    (b'{"name": "x", "fps": -8}', "config.json: fps: expected a number above 0"),
+])  # fmt: skip
+def test_settings_that_cannot_be_read_are_told_with_their_file(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_preset(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_settings_saved_by_another_editor_are_read(tmp_path, encoding):
+    save_preset(tmp_path, presets.get("nano"))
+    path = tmp_path / "config.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    assert read_preset(tmp_path) == presets.get("nano")
 
 
 @pytest.mark.parametrize("names, networks", [

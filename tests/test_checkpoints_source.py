@@ -187,7 +187,7 @@ def test_offline_a_name_of_the_hub_may_be_a_folder_that_is_missing(monkeypatch, 
         raise OSError("no route to host")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(UserError, match="found no folder owner/name here, and could not get .* hub .no route to host"):
         minit2v.load("owner/name")

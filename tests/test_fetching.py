@@ -75,3 +75,8 @@ def test_a_server_that_hangs_up_early_leaves_nothing_behind(tmp_path):
         server.shutdown()
         server.server_close()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path):
+    with pytest.raises(UserError, match="expected the name of a file, found the folder .*; name a file in it"):
+        fetch((tmp_path / "x").as_uri(), tmp_path, "0" * 64)

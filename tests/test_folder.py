@@ -210,21 +210,21 @@ def test_captions_are_read_in_every_layout_and_encoding(tmp_path, name, encoding
 
 
 @pytest.mark.parametrize("name, text, message", [
-    ("metadata.jsonl", '{"file_name": "a.mp4"}', "a file_name and a text in line 1 of .*, found file_name; write both"),
+    ("metadata.jsonl", '{"file_name": "a.mp4"}', "a file_name and a text in line 1 of .*, found file_name 'a.mp4'; write both"),
     ("metadata.jsonl", '{"file_name": "a.mp4", "text": 3}', "a file_name and a text in line 1"),
     ("metadata.jsonl", "\n[1, 2]", r"a text in line 2 of .*, found \[1, 2\]"),
     ("metadata.jsonl", "a.mp4", "expected JSON in line 1"),
     ("metadata.jsonl", "[" * 100_000, "expected JSON in line 1"),
     ("metadata.jsonl", r'{"file_name": "a.mp4", "text": "\ud800 "}', "a file_name and a text in line 1"),
     ("metadata.jsonl", '{"file_name": "a.mp4", "text": "a", "split": ["x"]}', "expected a split of train, val.*line 1"),
-    ("metadata.csv", "file;text\na.mp4;a", "line 2 .*found file;text"),
+    ("metadata.csv", "file;text\na.mp4;a", "found no file_name and no text in 'file;text'"),
     ("metadata.csv", "file_name,text\na.mp4,a dog, running", "expected 2 values in line 2 .*found more; put quotes"),
-    ("metadata.csv", 'file_name,text\na.mp4,"a\0', "expected comma-separated values|expected a file_name"),
+    ("metadata.csv", 'file_name,text\na.mp4,"a\0', "expected text in UTF-8 or UTF-16|expected the columns file_name and text"),
     ("captions.tsv", "a.mp4 a dog", "expected FILE<tab>CAPTION in line 1 of .*found 'a.mp4 a dog'"),
     ("captions.tsv", "\n", "found none; write a line for each file"),
     ("captions.tsv", "/etc/passwd\ta", "expected a file below the folder .*found '/etc/passwd'"),
     ("captions.tsv", "b/../../a.mp4\ta", "expected a file below the folder"),
-    ("captions.tsv", "ab\0.mp4\ta", "expected the 1 files that its captions name, found no"),
+    ("captions.tsv", "ab\0.mp4\ta", "expected text in UTF-8 or UTF-16"),
     ("captions.tsv", "a" * 5000 + ".mp4\ta", "expected the 1 files that its captions name, found no"),
     ("captions.tsv", "captions.tsv\ta", "expected files ending in .mp4.*found captions.tsv"),
     ("captions.tsv", "a.mp4\ta\nc.mp4\ta", "expected the 2 files that its captions name, found no c.mp4"),
@@ -238,6 +238,31 @@ def test_captions_that_cannot_be_used_are_refused_in_one_line(tmp_path, name, te
     with pytest.raises(UserError, match=message) as caught:
         FolderData(tmp_path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 6000
+
+
+@pytest.mark.parametrize("text", ["a.mp4\ta dog\n", "日本.mp4\ta dog\n", "a.mp4\t一只狗\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_captions_in_any_unicode_of_the_day_are_read(tmp_path, text, encoding):
+    path = tmp_path / "captions.tsv"
+    path.write_bytes(text.encode(encoding))
+    assert read_captions(path) == [tuple(text.rstrip("\n").split("\t"))]
+
+
+@pytest.mark.parametrize("name, text, message", [
+    ("captions.tsv", "a.mp4\ta dog\n".encode("utf-32-le"), "found zeros, as in UTF-32; save it as UTF-8"),
+    ("captions.tsv", b"a.mp4\t\n", "expected a file_name and a text in line 1 .*, found file_name 'a.mp4', text ''"),
+    ("metadata.csv", b"file_name;text\na.mp4;a\n", "separated by commas, found no file_name and no text in 'file_name;text'"),
+    ("metadata.csv", b"file_name,caption\na.mp4,a\n", "found no text in 'file_name, caption'"),
+])  # fmt: skip
+def test_captions_say_what_is_missing(tmp_path, name, text, message):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        read_captions(tmp_path / name)
+
+
+def test_a_space_after_a_comma_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name, text\na.mp4, a dog\n")
+    assert read_captions(tmp_path / "metadata.csv") == [("a.mp4", "a dog")]
 
 
 def test_captions_in_no_known_encoding_or_twice_are_refused(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from minit2v.diffusion import samplers
-from minit2v.diffusion.samplers import SAMPLERS, levels
 from minit2v.diffusion.process import Diffusion, split
+from minit2v.diffusion.samplers import SAMPLERS, levels
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
 

@@ -16,7 +16,8 @@ from minit2v.checkpoints.config_files import ENTRY, PREDICTIONS, SCHEDULES, SPAC
 from minit2v.checkpoints.foreign import ROOTS
 from minit2v.checkpoints.layouts import FILES, FOLDERS, INDICES, RELEASED
 from minit2v.checkpoints.names import axes, names
-from minit2v.checkpoints.source import Source, read_json
+from minit2v.checkpoints.reading import read_json
+from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.networks.text import CLIP_TOKENS

@@ -42,6 +42,8 @@ def fetch(url: str, path: str | Path, digest: str) -> Path:
     cannot be reached, and contents with another digest; then nothing is left behind.
     """
     path, digest = Path(path), _digest(digest)
+    if path.is_dir():
+        raise UserError(f"fetch: expected the name of a file, found the folder {path}; name a file in it")
     if path.exists():
         return verified(path, digest, "fetch")
     if url.partition("://")[0] not in SCHEMES:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from minit2v.checkpoints.fill import matched
-from minit2v.checkpoints.reading import read
+from minit2v.checkpoints.reading import read, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset
@@ -20,14 +20,13 @@ from minit2v.presets import Preset
 def read_preset(folder: Path) -> Preset:
     """The settings of a model folder. Raises UserError if its config.json is missing, damaged, or of another kind."""
     path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model")
+    content = read_json(path)
     try:
-        return Preset.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model") from None
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); get the model again") from None
+        return Preset.from_dict(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def save_preset(folder: Path, preset: Preset) -> None:

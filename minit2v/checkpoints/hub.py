@@ -7,6 +7,7 @@ from minit2v.checkpoints.layouts import needed
 from minit2v.checkpoints.reading import SUFFIXES
 from minit2v.errors import UserError
 
+TIMEOUT = 20  # seconds until the hub answers
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -25,8 +26,8 @@ def download(hub_id: str, half: bool) -> Path:
     are read. Raises UserError if there is no such model, or no way to it."""
     from huggingface_hub import HfApi, snapshot_download
 
-    try:
-        files = HfApi().list_repo_files(hub_id)
+    try:  # one try: other calls try for half a minute, and tell of each
+        files = [file.rfilename for file in HfApi().model_info(hub_id, timeout=TIMEOUT).siblings]
     except Exception as error:  # whatever the HTTP library of the day raises
         try:
             return Path(snapshot_download(hub_id, local_files_only=True))  # downloaded before; now offline

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from minit2v.checkpoints.inert import InertPickle
 from minit2v.errors import UserError
-from minit2v.files import sha256
+from minit2v.files import read_text, sha256
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
@@ -204,10 +204,24 @@ def inside(folder: Path, path: Path) -> Path:
     return path
 
 
+def read_json(path: Path) -> dict:
+    """The dictionary in a file. Raises UserError for anything else."""
+    try:
+        _refuse_pointer(path)
+        content = json.loads(read_text(path))
+    except UserError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({str(error)[:80]}); get it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: expected settings by name, found {type(content).__name__}; get it again")
+    return content
+
+
 def _refuse_pointer(path: Path) -> None:
     size = path.stat().st_size
     if size < 1024 and path.read_bytes().startswith(POINTER):
-        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the weights; run git lfs pull")
+        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the file; run git lfs pull")
 
 
 def _check_known(path: Path) -> None:

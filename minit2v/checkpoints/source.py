@@ -12,7 +12,6 @@
 Each answer is found when it is first asked for, and kept.
 """
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from minit2v.checkpoints.config_files import ENTRY
 from minit2v.checkpoints.folder import read_preset
 from minit2v.checkpoints.foreign import as_run, network_tensors, networks_in
 from minit2v.checkpoints.layouts import FOLDERS, INDICES, READ, RELEASED, file_of, layout_of, needed, variant_of
-from minit2v.checkpoints.reading import Tensors, inside, read
+from minit2v.checkpoints.reading import Tensors, inside, read, read_json
 from minit2v.checkpoints.sizes import CONFIGS, positions_of, tokens_of
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset, Preset, built
@@ -198,17 +197,6 @@ SETTINGS: dict[str, Callable[[dict, Path], dict]] = {
     "autoencoder": config_files.autoencoder_settings,
     "text": config_files.text_settings,
 }
-
-
-def read_json(path: Path) -> dict:
-    """The dictionary in a file. Raises UserError for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({str(error)[:80]}); get it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected settings by name, found {type(content).__name__}; get it again")
-    return content
 
 
 def merged(values: dict, changes: dict) -> dict:

@@ -5,8 +5,8 @@ Heavy packages are imported inside the functions, so that `--help` is quick.
 
 import secrets
 import sys
+import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 from minit2v.errors import UserError
 
@@ -17,6 +17,7 @@ MODEL_OPTIONS = ("model", "steps", "guidance", "sampler", "dtype")  # of evaluat
 OF_SAMPLING = ("steps", "guidance", "sampler", "batch")  # of evaluate: what a part without sampling has no use for
 PROMPT_OPTIONS = ("data", "split", "n", "batch")  # what it is asked
 FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
+AT_ONCE = 16  # clips that are sampled together
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
 INSTALL_TRAINING = "pip install accelerate matplotlib"
 
@@ -24,28 +25,42 @@ INSTALL_TRAINING = "pip install accelerate matplotlib"
 def sample(args):
     """Videos from prompts; the places of all files are checked before the model is loaded."""
     import minit2v
-    from minit2v.video import Clip, check_output
+    from minit2v.video import Clip, check_output, check_shown
 
-    if args.strength is not None and not args.init:
+    if args.strength is not None and args.init is None:
         raise UserError("--strength: expected with --init, found alone; name the video to start from")
     prompts = [prompt for prompt in args.prompts for _ in range(args.n)]
     n, seed = len(prompts), _drawn(args.seed)
-    outs = [[check_output(_numbered(Path(out), i, n)) for out in args.out or ["clip.mp4"]] for i in range(n)]
+    given = [check_output(out) for out in args.out or ["clip.mp4"]]
+    outs = [[_numbered(path, i, n) for path in given] for i in range(n)]
+    for path in (path for paths in outs for path in paths if path.is_dir()):
+        check_output(path)
     if line := _before_a_download(args, n):
         print(f"minit2v: {line}", file=sys.stderr)
-    init = Clip.load(args.init) if args.init else None
+    init = None if args.init is None else Clip.load(args.init)
     pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
-    if args.record:
-        from minit2v.recording.recorder import record
-
-        clips = record(pipe, prompts, args.record, sys.stderr.isatty(), **settings)
-    else:
-        clips = pipe(prompts, progress=sys.stderr.isatty(), **settings)
-    for clip, paths in zip(clips, outs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is checked again, and warned of, when it is used
+        _, chosen = pipe.checked(prompts[:1], settings)
+    for path in (path for paths in outs for path in paths):
+        check_shown(path, chosen.height, chosen.width, chosen.fps)
+    for clip, paths in zip(_clips(args, pipe, prompts, settings), outs):
         for path in paths:
             print(clip.save(path))
+
+
+def _clips(args, pipe, prompts, settings):
+    """The clips of the prompts, some at a time: what is made is saved before the next ones take memory."""
+    if args.record is not None:
+        from minit2v.recording.recorder import record
+
+        yield from record(pipe, prompts, args.record, sys.stderr.isatty(), **settings)
+        return
+    for i in range(0, len(prompts), AT_ONCE):
+        part = settings | {"seed": settings["seed"] + i}
+        yield from pipe(prompts[i : i + AT_ONCE], progress=sys.stderr.isatty(), **part)
 
 
 def _drawn(seed):

@@ -72,11 +72,24 @@ DOCTOR = """examples:
 """
 
 
+MOST_CLIPS = 1000  # of one prompt in one command
+MAY_BE_EMPTY = ("negative", "prompts")  # "" as a negative prompt is none; an empty prompt has its own message
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a mistake as a UserError: one line instead of the usage."""
 
     def error(self, message):
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args=None, namespace=None):
+        """The arguments; an empty value, as of a shell variable that is not set, is refused, except where it says
+        nothing on purpose."""
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if name not in MAY_BE_EMPTY and (value == "" or isinstance(value, list) and "" in value):
+                self.error(f"--{name.replace('_', '-')}: expected a value, found an empty text")
+        return found
 
     def format_help(self):
         """The help; "{names}" in that of an option with a `table` becomes the names of the table's rows."""
@@ -122,21 +135,21 @@ def parser():
     add("prompts", nargs="+", metavar="PROMPT", help="what the video shows, in the words of the model")
     add("--model", default="mini", help="shipped name, folder or hub id (mini)")
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
-    add("--frames", type=int, help="length in frames, 1 to 256 (the model's own: 16)")
-    add("--height", type=int, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
-    add("--width", type=int, help="pixels, likewise (the model's own)")
-    add("--steps", type=int, help="denoising steps, 1 to 1000 (the model's own)")
-    add("--guidance", type=float, help="classifier-free guidance scale; 1 is off (the model's own)")
+    add("--frames", type=_whole, help="length in frames, 1 to 256 (the model's own: 16)")
+    add("--height", type=_whole, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
+    add("--width", type=_whole, help="pixels, likewise (the model's own)")
+    add("--steps", type=_whole, help="denoising steps, 1 to 1000 (the model's own)")
+    add("--guidance", type=_decimal, help="classifier-free guidance scale; 1 is off (the model's own)")
     add("--negative", metavar="PROMPT", help="what the video should not show (the model's own: nothing)")
-    add("--fps", type=float, help="frames a second (those of --init, else the model's own: 8)")
+    add("--fps", type=_decimal, help="frames a second (those of --init, else the model's own: 8)")
     add("--sampler", default="ddim", help="{names} (ddim)").table = _samplers
-    add("--eta", type=float, default=0.0, help="fresh noise of a sampler that takes it, 0 to 1 (0: none)")
-    add("--n", type=_positive, default=1, help="clips of each prompt (1)")
+    add("--eta", type=_decimal, default=0.0, help="fresh noise of a sampler that takes it, 0 to 1 (0: none)")
+    add("--n", type=_clips, default=1, help=f"clips of each prompt, at most {MOST_CLIPS:,} (1)")
     add("--seed", type=_seed, default=0, help="one seed gives one video; clip number i takes seed + i; or random (0)")
-    add("--window", type=int, default=0, help="for long clips: frames that the network sees at once (all)")
+    add("--window", type=_whole, default=0, help="for long clips: frames that the network sees at once (all)")
     add("--init", metavar="FILE", help="a video or picture to start from, instead of noise alone")
     add("--clip", metavar="FILE", dest="init", help=argparse.SUPPRESS)  # its name before 2026-12
-    add("--strength", type=float, help="how much of --init may change, 0 to 1 (0.7)")
+    add("--strength", type=_decimal, help="how much of --init may change, 0 to 1 (0.7)")
     add("--device", default="auto", help="cpu, cuda, mps or auto")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
@@ -171,13 +184,13 @@ def parser():
     add("--model", help="shipped name, folder or hub id (mini)")
     add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
     add("--split", action="append", help="of moving-things: test_seen, test_heldout, test_imageonly; may be repeated (all)")
-    add("--n", type=int, help="prompts a split (512)")
+    add("--n", type=_whole, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")
-    add("--steps", type=int, help="denoising steps (the model's own)")
-    add("--guidance", type=float, help="classifier-free guidance scale (the model's own)")
+    add("--steps", type=_whole, help="denoising steps (the model's own)")
+    add("--guidance", type=_decimal, help="classifier-free guidance scale (the model's own)")
     add("--sampler", help="{names} (ddim)").table = _samplers
-    add("--seed", type=int, default=0, help="seed of the noise (0)")
-    add("--batch", type=int, help="clips at a time (16)")
+    add("--seed", type=_whole, default=0, help="seed of the noise (0)")
+    add("--batch", type=_whole, help="clips at a time (16)")
     add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
     add("--part", choices=("autoencoder",), help="measure this part alone: how well its latents keep colours apart")
     add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
@@ -204,11 +217,11 @@ def parser():
     add("--memory", metavar="AMOUNT", help="what there is, as 8GB: says which options fit")
     add("--device", default="cpu", help="cpu or cuda; it need not be there (cpu)")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto: float16 on cuda, else float32")
-    add("--frames", type=int, help="length in frames (the model's own: 16)")
-    add("--height", type=int, help="pixels (the model's own)")
-    add("--width", type=int, help="pixels (the model's own)")
+    add("--frames", type=_whole, help="length in frames (the model's own: 16)")
+    add("--height", type=_whole, help="pixels (the model's own)")
+    add("--width", type=_whole, help="pixels (the model's own)")
     add("--clips", type=_positive, default=1, help="prompts at once (1)")
-    add("--window", type=int, default=0, help="frames that the network sees at once (all)")
+    add("--window", type=_whole, default=0, help="frames that the network sees at once (all)")
     add = command("convert", commands.convert, "write a model in another layout", WEIGHTS, within)
     add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
     add("target", metavar="DST", help="a folder that is empty or not there yet")
@@ -223,6 +236,8 @@ def parser():
 
 
 def _seed(text):
+    if not (text == "random" or text.isdecimal() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 or random, found {text!r}")
     return text if text == "random" else int(text)
 
 
@@ -252,8 +267,28 @@ def _seconds(text):
 
 
 def _positive(text):
-    if not (text.isdecimal() and int(text)):
+    if not (text.isdecimal() and len(text) < 20 and int(text)):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
     return int(text)
+
+
+def _clips(text):
+    if (n := _positive(text)) > MOST_CLIPS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_CLIPS:,} clips of a prompt, found {text}")
+    return n
+
+
+def _whole(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def _decimal(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}") from None
 
 

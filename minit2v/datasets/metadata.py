@@ -109,8 +109,12 @@ def _json_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, object]]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
     try:
+        names = reader.fieldnames or []
+        if missing := [name for name in ("file_name", "text") if name not in names]:
+            raise UserError(f"expected the columns file_name and text in {path}, separated by commas, found no "
+                            f"{' and no '.join(missing)} in {', '.join(names)[:80]!r}")  # fmt: skip
         for row in reader:
             if None in row:
                 raise UserError(f"expected {len(reader.fieldnames)} values in line {reader.line_num} of {path}, found "
@@ -133,7 +137,7 @@ def _item(row: object, where: str) -> Item:
     name, caption = (_text(values.get(key)) for key in ("file_name", "text"))
     split = values.get("split") or None
     if not (name and caption):
-        found = ", ".join(map(str, values)) if values else repr(row)
+        found = ", ".join(f"{key} {value!r}" for key, value in values.items()) if values else repr(row)
         raise UserError(f"expected a file_name and a text in {where}, found {found[:80]}; write both")
     place = Path(name)
     if place.anchor or ".." in place.parts:  # a stranger's captions may name any file of the machine

@@ -62,7 +62,7 @@ def checked(prompts: list[str], settings: SamplingSettings, preset: Preset) -> S
         warnings.warn(f"negative: {settings.negative!r} has no effect at guidance 1; raise the guidance", stacklevel=4)
     if settings.window >= settings.frames:
         warnings.warn(f"window: {settings.window} has no effect on {settings.frames} frames", stacklevel=4)
-    settings = replace(settings, fps=_number("fps", settings.fps or preset.fps, 0.01, 1000))
+    settings = replace(settings, fps=_number("fps", preset.fps if settings.fps is None else settings.fps, 0.01, 1000))
     expected, noise = latent_shape(len(prompts), settings, preset), settings.noise
     if noise is not None and not (isinstance(noise, Tensor) and tuple(noise.shape) == expected):
         found = f"{type(noise).__name__} {tuple(getattr(noise, 'shape', ()))}"
@@ -128,7 +128,7 @@ def _with_init(settings: SamplingSettings, preset: Preset) -> SamplingSettings:
         warnings.warn(f"init: takes the first {frames} of its {shape[0]} frames", stacklevel=5)
     if (height, width) != shape[1:3]:
         warnings.warn(f"init: fits its {shape[2]}x{shape[1]} pixels to {width}x{height}", stacklevel=5)
-    fps = settings.fps or (None if picture else getattr(settings.init, "fps", None))
+    fps = getattr(settings.init, "fps", None) if settings.fps is None and not picture else settings.fps
     init = fitted(pixels[:frames], height, width)
     return replace(settings, init=init, frames=frames, height=height, width=width, fps=fps)
 
