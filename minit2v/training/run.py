@@ -179,7 +179,7 @@ def export(part: Part, preset: Preset, task, averaged, out: Path) -> None:
 @contextmanager
 def torch_defaults():
     """Within the block new tensors are float32 and on the CPU, whatever the caller has set: one seed, one training."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    dtype, device = torch.get_default_dtype(), torch.empty(0).device
     torch.set_default_dtype(torch.float32)
     try:
         with nullcontext() if device.type == "cpu" else torch.device("cpu"):  # which takes time at every call
