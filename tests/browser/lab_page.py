@@ -31,7 +31,7 @@ SETTINGS = {
     # with the default, outputs off the screen are not in the page
     "notebook-extension/tracker": {"autoStartDefault": True, "windowingMode": "none"},
 }
-PATIENCE = 180  # seconds, for whatever a slow machine takes
+PATIENCE = 600  # seconds, for whatever a slow machine takes
 
 
 def wait_for(what, condition, seconds=PATIENCE):
