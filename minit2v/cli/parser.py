@@ -141,6 +141,8 @@ def parser():
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
     add("--offload", action="store_true", help="keep on the device only the network that computes, slower")
+    add("--compile", action="store_true", help="compile the UNet's blocks: the first clip takes longer, later ones less")
+    add("--graphs", action="store_true", help="on cuda: launch the whole UNet at once, as a CUDA graph")
     add("--record", metavar="DIR",
         help="keep the run here: recording.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
