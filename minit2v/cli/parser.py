@@ -67,7 +67,8 @@ PLAN = """examples:
   minit2v weights plan --dtype bfloat16 --frames 24 --width 576 --height 320
 """
 DOCTOR = """examples:
-  minit2v doctor           versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
+  minit2v doctor           versions, cores, memory in GB; what a GPU can do and whether the released model fits;
+                           loads the shipped weights; status 1 if something is wrong
   minit2v doctor --lab A   one line: can this machine run lab A, without a network?
 """
 

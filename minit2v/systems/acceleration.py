@@ -23,12 +23,13 @@ SPECIALIZATIONS = 64  # shapes that one block class may be compiled for; the rel
 WARM_UP = 3  # calls before a capture, so that libraries have chosen their kernels
 
 
-def compile_blocks(unet: nn.Module, device: torch.device) -> bool:
+def compile_blocks(unet: nn.Module, device: torch.device, backend: str = "inductor") -> bool:
     """Compile the blocks of a UNet (`unet.block`) in place, at their first call; names of weights stay.
 
-    Returns whether that is possible. Where no compiler works, warns in one line and leaves the UNet as it is.
+    `backend` is one of torch.compile's. Returns whether that is possible. Where no compiler works, warns in one line
+    and leaves the UNet as it is.
     """
-    if reason := missing_compiler(device):
+    if reason := missing_compiler(device, backend):
         warnings.warn(f"compile: expected a compiler that works, found {reason}; goes on without", stacklevel=3)
         return False
     import torch._dynamo
@@ -36,14 +37,14 @@ def compile_blocks(unet: nn.Module, device: torch.device) -> bool:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SPECIALIZATIONS)
     for module in unet.modules():
         if isinstance(module, unet.block):
-            module.compile(dynamic=False)
+            module.compile(dynamic=False, backend=backend)
     return True
 
 
-def missing_compiler(device: torch.device) -> str | None:
+def missing_compiler(device: torch.device, backend: str = "inductor") -> str | None:
     """Why `torch.compile` does not work on a device, in one line; None where it does."""
     try:
-        torch.compile(lambda x: (x + 1).sin() * x, dynamic=False)(torch.ones(8, device=device))
+        torch.compile(lambda x: (x + 1).sin() * x, dynamic=False, backend=backend)(torch.ones(8, device=device))
     except Exception as error:  # a missing program, or one that is too old: each backend raises its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{type(error).__name__}: {lines[0] if lines else 'no reason'}"
