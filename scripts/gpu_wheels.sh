@@ -19,5 +19,5 @@ folder=$1 torchvision=$2 python=$3
 mkdir -p "$folder"
 "${PIP_PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
     --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --python-version "$python" --implementation cp \
-    --dest "$folder" "torchvision==$torchvision" open_clip_torch ftfy wcwidth regex timm diffusers av
+    --dest "$folder" "torchvision==$torchvision" open_clip_torch ftfy wcwidth regex timm diffusers
 du -sh "$folder"

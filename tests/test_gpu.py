@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 import benchmarks.gpu.__main__ as gpu  # noqa: E402
 from benchmarks.gpu import fast, learn, right  # noqa: E402
 from benchmarks.gpu.card import FLOAT32, Row, Setting, compared, there  # noqa: E402
-from benchmarks.gpu.cases import CASES, Case  # noqa: E402
+from benchmarks.gpu.cases import CASES, Case, kinds  # noqa: E402
 from benchmarks.gpu.worker import Lost, Worker  # noqa: E402
 
 TINY = Setting(torch.device("cpu"), tiny=True)
@@ -25,7 +25,7 @@ class Here:
     """A worker that measures in this process."""
 
     def __init__(self, setting):
-        self.setting = setting
+        self.setting, self.machine = setting, "here"
 
     def rows(self, name, seconds):
         yield from gpu.CASES[name].measure(self.setting)
@@ -37,9 +37,8 @@ class Here:
         pass
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "compiled"])
+@pytest.mark.parametrize("name", kinds())
 def test_a_case_runs_on_a_cpu_and_is_right(name):
-    """`compiled` differs from the others by a compiler, which takes a minute; see test_acceleration."""
     if not all(map(there, CASES[name].packages)):
         pytest.skip("a package is missing")
     rows = list(CASES[name].measure(TINY))
@@ -65,6 +64,7 @@ def few(monkeypatch):
         "last": Case(lambda setting: iter([row("z")]), 9),
     }
     monkeypatch.setattr(gpu, "CASES", cases)
+    monkeypatch.setattr(gpu, "kinds", lambda: list(cases))
     monkeypatch.setattr(gpu, "Worker", Here)
 
 
@@ -109,7 +109,7 @@ def test_a_worker_is_stopped_and_started_again():
     with Worker(TINY) as worker:
         with pytest.raises(Lost, match="stopped after 0 s"):
             list(worker.rows("right-attention", 0.0))
-        assert worker.process is None
+        assert worker.process is None and "no CUDA device" in worker.machine
         assert [row.right for row in worker.rows("right-attention", 300.0)] == [True]
         with pytest.raises(Lost, match="KeyError: 'unknown'|its process died"):
             list(worker.rows("unknown", 60.0))

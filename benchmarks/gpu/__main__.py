@@ -3,52 +3,32 @@
 Needs no network and no weights but the shipped ones: networks of the released size are drawn on the card. Cases run in
 order of worth until the time is up; each row is written at once, so a stop at any moment loses one. Cases whose packages
 are missing fall away and say so (`scripts/gpu_wheels.sh` collects those packages). Nothing is set on the card. Cases that
-are not measured again stay as they were. `--tiny` runs every case at the smallest sizes, also on a CPU; it saves only to
-an --out that is named.
+are not measured again stay as they were. `--tiny` runs a case of each kind at the smallest sizes, also on a CPU; it saves
+only to an --out that is named.
 
 Exit status: 1 if a row is wrong or a case was lost, 2 for a mistake of the caller.
 """
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu.card import Row, Setting, there
-from benchmarks.gpu.cases import CASES
+from benchmarks.gpu.cases import CASES, kinds
 from benchmarks.gpu.worker import Lost, Worker
 from minit2v.errors import UserError
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
 
-PACKAGES = ("torch", "diffusers", "open_clip_torch", "accelerate")
 HEADINGS = ("what", "found", "beside", "ratio", "right")  # fields of card.Row
 JUDGED = {True: "yes", False: "**no**", None: ""}
 NOT_YET = "Not yet run on a card."  # the table of no rows
-
-
-def machine(device: torch.device) -> str:
-    """One line about the hardware and the packages."""
-    versions = []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"no {name}")
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        name = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
-    else:
-        name = f"{platform.machine()}, {os.cpu_count()} cores, no CUDA device"
-    return f"{name}; {', '.join(versions)}."
 
 
 def table(kept: dict[str, dict]) -> str:
@@ -78,13 +58,13 @@ def measured(worker: Worker, name: str, seconds: float) -> Iterator[Row]:
 def run(setting: Setting, names: list[str], minutes: float, out: Path | None) -> dict[str, dict]:
     """Measure cases one after the other; writes `out` after every row and returns what it holds."""
     kept = json.loads(out.read_text(encoding="utf-8")) if out and out.is_file() else {}
-    note, end = machine(setting.device), time.monotonic() + 60 * minutes
+    end = time.monotonic() + 60 * minutes
     with Worker(setting) as worker:
         for name in names:
             rows = []
             for row in measured(worker, name, end - time.monotonic()):
                 rows.append(asdict(row))
-                kept[name] = {"rows": rows, "machine": note}
+                kept[name] = {"rows": rows, "machine": worker.machine}
                 print(f"{name}: {row.what}: {row.found} {row.beside} {row.ratio} {JUDGED[row.right]}".rstrip(),
                       file=sys.stderr, flush=True)  # fmt: skip
                 if out:
@@ -105,20 +85,21 @@ def find_setting(tiny: bool) -> Setting:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, default=list(CASES),
-                        help=f"cases: {', '.join(CASES)}")  # fmt: skip
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES,
+                        help=f"cases (all; with --tiny one of each kind): {', '.join(CASES)}")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=8.0, help="no case begins or goes on after this time (8)")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to see that all cases run")
     parser.add_argument("--out", type=Path, help="file of the rows (docs/gpu.json; none with --tiny)")
     chosen = parser.parse_args(arguments)
+    names = chosen.only or (kinds() if chosen.tiny else list(CASES))
     out = chosen.out or (None if chosen.tiny else Path("docs/gpu.json"))
     try:
-        kept = run(find_setting(chosen.tiny), chosen.only, chosen.minutes, out)
+        kept = run(find_setting(chosen.tiny), names, chosen.minutes, out)
     except UserError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 2
     say(table(kept))
-    return int(any(row["right"] is False for name in chosen.only if name in kept for row in kept[name]["rows"]))
+    return int(any(row["right"] is False for name in names if name in kept for row in kept[name]["rows"]))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """What every case of `make gpu` uses: the device, sizes, random networks drawn there, time and memory as it counts them."""
 
 import gc
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import pairs
+from benchmarks import pairs, work
 from minit2v import presets
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
@@ -20,6 +23,7 @@ from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig
 from minit2v.systems.modelscope import ModelScopeT2V
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
+PACKAGES = ("torch", "diffusers", "open_clip_torch", "accelerate")
 SHORT = {FLOAT32: "float32", BFLOAT16: "bfloat16", FLOAT16: "float16", torch.float64: "float64"}
 
 
@@ -84,18 +88,19 @@ def drawn(build: Callable[[], nn.Module], device: torch.device, dtype: torch.dty
 
 def pipeline(setting: Setting, dtype: torch.dtype, tower: bool = False, home: torch.device | None = None,
              **options) -> ModelScopeT2V:  # fmt: skip
-    """The model with random weights on `home` (the setting's device); with `tower` its text tower is a real one."""
-    preset, home = setting.preset, home or setting.device
-    unet = drawn(lambda: UNet(preset.unet), home, dtype)
-    autoencoder = drawn(lambda: VQGAN(preset.autoencoder), home, dtype)
-    text = drawn(lambda: TextEncoder(preset.text), home, dtype) if tower else RandomText(preset.text, dtype, home)
-    return ModelScopeT2V(preset, text, unet, autoencoder, **options)
+    """The model with random weights, which wait on `home` (the setting's device); with `tower` its text tower is a real
+    one."""
+    preset, device = setting.preset, setting.device
+    parts = {
+        "text": drawn(lambda: TextEncoder(preset.text), device, dtype) if tower else RandomText(preset.text, dtype, device),
+        "unet": drawn(lambda: UNet(preset.unet), device, dtype),
+        "autoencoder": drawn(lambda: VQGAN(preset.autoencoder), device, dtype),
+    }  # drawn on the device, which takes seconds; a CPU would take minutes
+    return ModelScopeT2V(preset, **{name: part.to(home or device) for name, part in parts.items()}, **options)
 
 
 def inputs(setting: Setting, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """(x (b, c, f, h, w), t (b,), context (b, n, d)) of the UNet on the device."""
-    from benchmarks import work
-
     return tuple(value.to(setting.device) for value in work.inputs(setting.preset.unet, shape, dtype))
 
 
@@ -144,6 +149,22 @@ def peak(device: torch.device, call: Callable[[], object]) -> tuple[int, int] | 
     torch.cuda.reset_peak_memory_stats()
     call()
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+def machine(device: torch.device) -> str:
+    """One line about the hardware and the packages."""
+    versions = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            versions.append(f"no {name}")
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
+    else:
+        name = f"{platform.machine()}, {os.cpu_count()} cores, no CUDA device"
+    return f"{name}; {', '.join(versions)}."
 
 
 def free_memory(device: torch.device) -> None:

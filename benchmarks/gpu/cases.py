@@ -19,6 +19,12 @@ class Case:
     packages: tuple[str, ...] = ()  # without which it falls away
 
 
+def kinds() -> list[str]:
+    """The first case of each function: at the smallest sizes the others would do the same."""
+    function = lambda name: getattr(CASES[name].measure, "func", CASES[name].measure)
+    return [name for i, name in enumerate(CASES) if function(name) not in map(function, list(CASES)[:i])]
+
+
 CASES: dict[str, Case] = {
     "right-unet": Case(right.unet, 90),
     "right-autoencoder": Case(right.autoencoder, 60),

@@ -102,11 +102,11 @@ def channels_last(setting: Setting) -> Iterator[Row]:
 
 
 def compiled(setting: Setting) -> Iterator[Row]:
-    """The repeated block compiled on both sides."""
-    dtype = setting.pick(FLOAT16, FLOAT32)
+    """The repeated block compiled on both sides; at the smallest size only traced, which takes no compiler."""
+    dtype, backend = setting.pick(FLOAT16, FLOAT32), setting.pick("inductor", "eager")
     yield from variant(setting, dtype, "blocks compiled", {
-        "ours": lambda network: compile_blocks(network, setting.device) and network,
-        "diffusers": compile_theirs,
+        "ours": lambda network: compile_blocks(network, setting.device, backend) and network,
+        "diffusers": lambda network: compile_theirs(network, backend),
     })  # fmt: skip
 
 
@@ -150,11 +150,11 @@ def variant(setting: Setting, dtype: torch.dtype, name: str, changes: dict[str, 
     yield compared(f"UNet forward, {rows.described((2, *size))}, {SHORT[dtype]}, {name}", seconds)
 
 
-def compile_theirs(answer: Answer) -> Answer:
+def compile_theirs(answer: Answer, backend: str = "inductor") -> Answer:
     """Compile the layers that diffusers' UNet repeats."""
     for module in answer.modules():
         if type(module).__name__ in ("ResnetBlock2D", "TemporalConvLayer", "Transformer2DModel", "TransformerTemporalModel"):
-            module.compile(dynamic=False)
+            module.compile(dynamic=False, backend=backend)
     return answer
 
 

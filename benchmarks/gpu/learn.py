@@ -17,7 +17,7 @@ from minit2v.recipes import settings_of
 from minit2v.recording.recorder import record
 
 STEPS, SECONDS = 12, 60.0  # steps that both devices take; how long the card then goes on
-LOSSES = 0.02  # largest relative difference of a loss: both devices compute in bfloat16
+LOSSES = 0.05  # largest relative difference of a loss: both devices compute in bfloat16
 
 
 def mini(setting: Setting) -> Iterator[Row]:

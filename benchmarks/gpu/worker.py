@@ -1,17 +1,20 @@
 """A process that measures cases, so that a crash, a hang or a broken card loses one case and not the rest.
 
     supervisor ── name of a case ──► worker
-               ◄── Row, Row, …, None or the last line of an error
+               ◄── Row, Row, …, None or the first line of an error
+
+The supervisor itself asks the card for nothing, since that would take memory there.
 """
 
 import multiprocessing
+import sys
 import time
 import traceback
 from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu.card import Row, Setting, free_memory
+from benchmarks.gpu.card import Row, Setting, free_memory, machine
 
 
 class Lost(Exception):
@@ -22,6 +25,7 @@ def serve(connection, setting: Setting) -> None:
     """The main loop of the worker."""
     from benchmarks.gpu.cases import CASES
 
+    connection.send(machine(setting.device))
     for name in iter(connection.recv, None):
         try:
             for row in CASES[name].measure(setting):
@@ -31,7 +35,8 @@ def serve(connection, setting: Setting) -> None:
             traceback.print_exc()
             lines = str(error).strip().splitlines()
             connection.send(f"{type(error).__name__}: {lines[0] if lines else ''}")
-        torch.compiler.reset()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # the next case compiles afresh
         try:
             free_memory(setting.device)
         except RuntimeError:  # the card is broken for this process; the supervisor starts another one
@@ -39,16 +44,16 @@ def serve(connection, setting: Setting) -> None:
 
 
 class Worker:
-    """A process of `serve`; it is started when it is needed. Use it in a with statement."""
+    """A process of `serve`. Use it in a with statement, in which `machine` is a line about hardware and packages."""
 
     def __init__(self, setting: Setting):
-        self.setting, self.process, self.connection = setting, None, None
+        self.setting, self.process, self.connection, self.machine = setting, None, None, ""
 
     def rows(self, name: str, seconds: float) -> Iterator[Row]:
         """The rows of a case, each when it is measured. Raises Lost, after which the next case has a new process."""
         end = time.monotonic() + seconds
-        self.start()
         try:
+            self.start()
             self.connection.send(name)
             while True:
                 if not self.connection.poll(max(0.0, end - time.monotonic())):
@@ -74,6 +79,7 @@ class Worker:
         self.process = context.Process(target=serve, args=(theirs, self.setting), daemon=True)
         self.process.start()
         theirs.close()
+        self.machine = self.connection.recv()
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -84,6 +90,7 @@ class Worker:
             self.process = None
 
     def __enter__(self) -> "Worker":
+        self.start()
         return self
 
     def __exit__(self, *_) -> None:
