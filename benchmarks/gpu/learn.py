@@ -28,7 +28,8 @@ def mini(setting: Setting) -> Iterator[Row]:
 
     recipe = settings_of("mini", "unet")
     known = {key: value for key, value in recipe.items() if key in UNetTraining.__dataclass_fields__}
-    config = replace(UNetTraining(**known), clips=setting.pick(256, 8), images=setting.pick(256, 8))
+    items = setting.pick(256, 8)
+    config = replace(UNetTraining(**known), clips=items, images=items, bfloat16=not setting.tiny)
     batch, steps = setting.pick(recipe["batch"], 1), setting.pick(STEPS, 2)
     losses = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +60,7 @@ def mini(setting: Setting) -> Iterator[Row]:
     difference = ((ours - expected).abs() / expected).max().item()
     yield Row(f"training mini, {steps} steps: largest relative difference of a loss from the CPU's", f"{difference:.1e}",
               f"at most {LOSSES:g}", right=difference <= LOSSES)  # fmt: skip
-    yield Row(f"training mini, batches of {batch}, bfloat16", f"{rate:.3g} steps a second", f"loss {last:.3g} at the end")
+    yield Row(f"training mini, batches of {batch}", f"{rate:.3g} steps a second", f"loss {last:.3g} at the end")
 
 
 def recording(setting: Setting) -> Iterator[Row]:
