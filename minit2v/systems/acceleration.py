@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -34,6 +35,7 @@ def compile_blocks(unet: nn.Module, device: torch.device, backend: str = "induct
         return False
     import torch._dynamo
 
+    torch.compiler.allow_in_graph(rearrange)  # as one operation: its parsing of patterns would cut the graph in pieces
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SPECIALIZATIONS)
     for module in unet.modules():
         if isinstance(module, unet.block):
