@@ -14,7 +14,7 @@ from minit2v.checkpoints.source import Source
 from minit2v.devices import find_device, find_dtype
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.systems import TextToVideo, system_of
-from minit2v.systems.acceleration import check_graphs, compile_blocks
+from minit2v.systems.acceleration import check_graphs, compile_blocks, to_channels_last
 
 
 def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool = True,
@@ -39,7 +39,7 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
         keep_freed_memory()  # only now: memory that loading needed has gone back to the system
     else:
         for network in networks.values():
-            network.to(memory_format=torch.channels_last)  # else convolutions copy their weights at every call
+            to_channels_last(network)
     if compile and "unet" in networks:
         compile_blocks(networks["unet"], compute_device)
     offload_device = compute_device if offload else None

@@ -91,6 +91,14 @@ def test_a_replayed_network_is_the_network():
     assert len(captured) == 3, "one for each set of shapes and options"
 
 
+def test_only_the_layout_of_2d_convolutions_changes():
+    network = torch.nn.ModuleList([torch.nn.Conv2d(2, 4, 3), torch.nn.Conv3d(2, 4, 3), torch.nn.Linear(2, 4)])
+    before = [p.clone() for p in network.parameters()]
+    acceleration.to_channels_last(network)
+    assert all(map(torch.equal, before, network.parameters()))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_few_graphs_are_kept():
     replayed = Replayed(tiny_unet(), capture=as_it_is, most=2)
     for f in (1, 2, 3, 1):

@@ -20,6 +20,7 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig
+from minit2v.systems.acceleration import to_channels_last
 from minit2v.systems.modelscope import ModelScopeT2V
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
@@ -83,7 +84,7 @@ def drawn(build: Callable[[], nn.Module], device: torch.device, dtype: torch.dty
     with torch.device("meta"):
         module = build().to(dtype)
     module = pairs.redrawn(module.to_empty(device=device)).eval().requires_grad_(False)
-    return module if device.type == "cpu" else module.to(memory_format=torch.channels_last)
+    return module if device.type == "cpu" else to_channels_last(module)
 
 
 def pipeline(setting: Setting, dtype: torch.dtype, tower: bool = False, home: torch.device | None = None,

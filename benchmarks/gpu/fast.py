@@ -27,7 +27,7 @@ from benchmarks.gpu.card import (
 )
 from minit2v.memory.plan import gigabytes
 from minit2v.networks.unet import UNet
-from minit2v.systems.acceleration import Replayed, compile_blocks
+from minit2v.systems.acceleration import Replayed, compile_blocks, to_channels_last
 
 ROUNDS = 15
 MATRIX = 8192  # side of the square matrices whose product gives the card's own rate
@@ -97,8 +97,7 @@ def matrix_rate(setting: Setting, n: int, dtype: torch.dtype) -> float:
 def channels_last(setting: Setting) -> Iterator[Row]:
     """diffusers with the memory format that ours always has."""
     dtype = setting.pick(FLOAT16, FLOAT32)
-    yield from variant(setting, dtype, "channels_last", {"diffusers": lambda network: network.to(
-        memory_format=torch.channels_last)})  # fmt: skip
+    yield from variant(setting, dtype, "channels_last", {"diffusers": to_channels_last})
 
 
 def compiled(setting: Setting) -> Iterator[Row]:

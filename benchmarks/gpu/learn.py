@@ -28,7 +28,7 @@ def mini(setting: Setting) -> Iterator[Row]:
 
     recipe = settings_of("mini", "unet")
     known = {key: value for key, value in recipe.items() if key in UNetTraining.__dataclass_fields__}
-    items = setting.pick(256, 8)
+    items = setting.pick(256, 2)
     config = replace(UNetTraining(**known), clips=items, images=items, bfloat16=not setting.tiny)
     batch, steps = setting.pick(recipe["batch"], 1), setting.pick(STEPS, 2)
     losses = {}

@@ -53,6 +53,15 @@ def missing_compiler(device: torch.device, backend: str = "inductor") -> str | N
     return None
 
 
+def to_channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of 2-D convolutions as a GPU's kernels read them, else they are copied at every call; in
+    place, returns the network. Other weights stay: `Module.to` would refuse those of 3-D convolutions."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 class Replayed:
     """A network that is called through CUDA graphs, one for each set of shapes: ``network(*tensors, **options)``.
 
