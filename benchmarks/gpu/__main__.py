@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.gpu.card import Row, Setting, there
 from benchmarks.gpu.cases import CASES, kinds
-from benchmarks.gpu.worker import Lost, Worker
+from benchmarks.gpu.worker import Lost, Stopped, Worker
 from minit2v.errors import UserError
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
@@ -51,6 +51,8 @@ def measured(worker: Worker, name: str, seconds: float) -> Iterator[Row]:
     else:
         try:
             yield from worker.rows(name, min(seconds, case.seconds))
+        except Stopped as reason:  # no fault of the case where all of the time was up
+            yield Row(name, f"lost: {reason}", right=None if seconds < case.seconds else False)
         except Lost as reason:
             yield Row(name, f"lost: {reason}", right=False)
 

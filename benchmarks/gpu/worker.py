@@ -21,6 +21,10 @@ class Lost(Exception):
     """Why a case has no more rows."""
 
 
+class Stopped(Lost):
+    """It outran its time."""
+
+
 def serve(connection, setting: Setting) -> None:
     """The main loop of the worker."""
     from benchmarks.gpu.cases import CASES
@@ -57,7 +61,7 @@ class Worker:
             self.connection.send(name)
             while True:
                 if not self.connection.poll(max(0.0, end - time.monotonic())):
-                    raise Lost(f"stopped after {seconds:.0f} s")
+                    raise Stopped(f"stopped after {seconds:.0f} s")
                 found = self.connection.recv()
                 if found is None:
                     return
