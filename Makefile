@@ -13,7 +13,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 export PROMPT
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    bench quality docs after-training recipes
+    bench gpu quality docs after-training recipes
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -99,6 +99,10 @@ validity: env  ## which metric notices which damage, docs/validity.md and .png: 
 
 bench: env  ## compare with diffusers on a quiet machine, half an hour: make bench ONLY="forward-full sample"
 	$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python scripts/write_docs.py
+
+gpu: env  ## prove and measure the full-size path on a GPU, docs/gpu.json, eight minutes: make gpu ONLY="right-unet graphs"
+	$(BIN)/python -m benchmarks.gpu --out docs/gpu.json $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
 
 quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues after a stop

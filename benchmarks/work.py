@@ -66,8 +66,13 @@ def training(side: str, config: UNetConfig, dtype: torch.dtype, light: bool):
         network.to(memory_format=torch.channels_last)  # as `UNetTask` does
     optimizer = (torch.optim.SGD if light else torch.optim.AdamW)(network.parameters(), lr=1e-4)
 
-    def call(shape: tuple[int, ...]) -> Tensor:
-        x, t, context = inputs(config, shape, dtype)
+    return lambda shape: training_step(network, optimizer, dtype, *inputs(config, shape, dtype))()
+
+
+def training_step(network: nn.Module, optimizer, dtype: torch.dtype, x: Tensor, t: Tensor, context: Tensor):
+    """A step of an optimizer, as a call: forward in `dtype`, backward, clipped gradient. Returns loss and norm (2,)."""
+
+    def call() -> Tensor:
         parameters = {name: p.to(dtype) for name, p in network.named_parameters()}
         output = answer(functional_call(network, parameters, (x, t, context)))
         loss = F.mse_loss(output.float(), x.float())

@@ -3,6 +3,7 @@
     data/mini/report.json   minit2v evaluate          docs/bench.json       make bench
     docs/quality.json       make quality              docs/ablation.jsonl   scripts/ablate_training.py
     docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
+    docs/gpu.json           make gpu, if it has been run
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import quality_report  # noqa: E402
 
 from benchmarks import bench  # noqa: E402
+from benchmarks.gpu import __main__ as gpu  # noqa: E402
 from minit2v.checkpoints.inspect import inspect  # noqa: E402
 from minit2v.evaluation.judge import ATTRIBUTES  # noqa: E402
 from minit2v.evaluation.table import HEADINGS, judged, markdown, markdown_table, note  # noqa: E402
@@ -33,7 +35,7 @@ from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
-    "metrics", "quality", "released", "results", "sampling", "speed", "training")))  # fmt: skip
+    "gpu", "metrics", "quality", "released", "results", "sampling", "speed", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
@@ -123,6 +125,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "data/mini/report.json, in short": short_results,
     "data/mini/report.json, the judge": lambda: f"{judged(report())}\n{note(report())}",
     "docs/bench.json": lambda: bench.table(kept("bench.json")),
+    "docs/gpu.json": lambda: gpu.table(kept("gpu.json") if (ROOT / "docs/gpu.json").is_file() else {}),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,

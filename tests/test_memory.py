@@ -12,6 +12,7 @@ import torch
 from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
+from minit2v.memory.card import Card, describe_card
 from minit2v.memory.plan import OPTIONS, as_bytes, plan
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
@@ -169,6 +170,17 @@ def test_the_command(capsys):
     assert "--sequential --offload" in out and out.rstrip().splitlines()[-1].startswith("modelscope-1.7b in float16")
     assert main(["weights", "plan", "nano", "--memory", "many"]) == 2
     assert capsys.readouterr().err.startswith("minit2v: memory: expected")
+
+
+def test_a_card_says_what_it_can_do(monkeypatch):
+    """Memory, the precisions of its generation, and the options with which a model fits into what is free."""
+    cards = {capability: Card("GPU", int(8e9), int(6e9), capability) for capability in ((6, 1), (7, 5), (9, 0))}
+    assert [card.precisions for card in cards.values()] == [
+        ("float32",), ("float16", "float32"), ("float16", "bfloat16", "float32")]  # fmt: skip
+    monkeypatch.setattr("minit2v.memory.card.find_card", lambda: cards[9, 0])
+    assert describe_card("nano") == f"{cards[9, 0].line()}; {plan('nano', 6e9, device='cuda').line()}"
+    monkeypatch.setattr("minit2v.memory.card.find_card", lambda: None)
+    assert describe_card("nano").startswith("no CUDA device")
 
 
 def test_a_model_of_the_hub_says_what_it_takes_before_it_is_downloaded(monkeypatch, capsys, tmp_path):

@@ -38,7 +38,9 @@ def sample(args):
     if line := _before_a_download(args, n):
         print(f"minit2v: {line}", file=sys.stderr)
     init = None if args.init is None else Clip.load(args.init)
-    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload)
+    if args.compile:
+        print("minit2v: --compile: the first clip compiles the UNet's blocks, minutes for a large model", file=sys.stderr)
+    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload, args.compile, args.graphs)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
     with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import platform
 
 def examine() -> int:
     """Print one line for each check; the exit status, 1 if one of them fails."""
-    checks = {"machine": _machine, "torch": _torch, "video": _video, "weights": _weights}
+    checks = {"machine": _machine, "torch": _torch, "card": _card, "video": _video, "weights": _weights}
     status = 0
     for name, check in checks.items():
         try:
@@ -29,8 +29,13 @@ def _torch():
     import torchvision
 
     torch.ops.torchvision.nms  # missing where torchvision was built for another torch
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-    return f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads, {device}"
+    return f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads"
+
+
+def _card():
+    from minit2v.memory.card import describe_card
+
+    return describe_card()
 
 
 def _video():

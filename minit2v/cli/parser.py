@@ -67,7 +67,8 @@ PLAN = """examples:
   minit2v weights plan --dtype bfloat16 --frames 24 --width 576 --height 320
 """
 DOCTOR = """examples:
-  minit2v doctor           versions, cores, memory in GB; loads the shipped weights; status 1 if something is wrong
+  minit2v doctor           versions, cores, memory in GB; what a GPU can do and whether the released model fits;
+                           loads the shipped weights; status 1 if something is wrong
   minit2v doctor --lab A   one line: can this machine run lab A, without a network?
 """
 
@@ -154,6 +155,8 @@ def parser():
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     add("--sequential", action="store_true", help="halves the memory of guidance, a little slower")
     add("--offload", action="store_true", help="keep on the device only the network that computes, slower")
+    add("--compile", action="store_true", help="compile the UNet's blocks: the first clip takes longer, later ones less")
+    add("--graphs", action="store_true", help="on cuda: launch the whole UNet at once, as a CUDA graph")
     add("--record", metavar="DIR",
         help="keep the run here: recording.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 

@@ -41,12 +41,14 @@ def fast(x: Tensor) -> bool:
     """Whether the convolution is faster: for float32 on a CPU without a gradient, as its backward pass is slower.
 
     With one thread PyTorch does not use oneDNN for a convolution of kernel 1. Without oneDNN, as inside
-    ``torch.backends.mkldnn.flags(enabled=False)``, the readable path is taken.
+    ``torch.backends.mkldnn.flags(enabled=False)``, the readable path is taken; so it is where `torch.compile` traces,
+    which chooses for itself.
     """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
     onednn, mkl = torch.backends.mkldnn, torch.backends.mkl
     library = onednn.is_available() and onednn.enabled and mkl.is_available()
-    kind = x.device.type == "cpu" and x.dtype == torch.float32
-    return kind and library and not torch.is_grad_enabled() and torch.get_num_threads() > 1
+    return library and not torch.is_grad_enabled() and torch.get_num_threads() > 1
 
 
 class GroupNorm(nn.GroupNorm):

@@ -19,6 +19,7 @@ from minit2v.diffusion.samplers import SAMPLERS, Step, gaussian, guided, levels
 from minit2v.diffusion.windows import shared_noise, windowed
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset
+from minit2v.systems.acceleration import Replayed
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings, latent_shape
 
@@ -34,6 +35,7 @@ class ModelScopeT2V(TextToVideo):
     def __init__(self, preset: ModelScopePreset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module, **options):
         super().__init__(preset, unet=unet, text=text, autoencoder=autoencoder, **options)
         self.diffusion = Diffusion(preset.diffusion)
+        self.replayed = None  # the UNet through CUDA graphs, made when it is needed
 
     @torch.inference_mode()
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
@@ -64,9 +66,13 @@ class ModelScopeT2V(TextToVideo):
         """The UNet as a run calls it, (x, t, context): over windows, told frame numbers and ends of steps if it reads
         them."""
         config, unet = self.preset.unet, self.unet
+        if self.graphs:
+            if self.replayed is None or self.replayed.network is not unet:  # a lesson may have put in another
+                self.replayed = Replayed(unet)
+            unet = self.replayed
         if config.step_embedding:
             visited = levels(self.diffusion, settings.steps, SAMPLERS[settings.sampler])
-            unet = with_step_ends(unet, [level.t for level in visited])
+            unet = with_step_ends(unet, [level.t for level in visited], self.preset.timesteps, self.device)
         numbered = config.frame_positions or config.scene_prior
         return windowed(unet, settings.window or settings.frames, self.preset.frames if numbered else None)
 
@@ -101,12 +107,14 @@ class ModelScopeT2V(TextToVideo):
         }
 
 
-def with_step_ends(unet: nn.Module, visited: list[int]) -> Callable:
-    """The UNet of a flow map (`step_embedding`) in a run that visits these timesteps: each call is told the next one, and
-    the last that it ends at a clip."""
-    ends = dict(zip(visited, [*visited[1:], -1]))
+def with_step_ends(unet: Callable, visited: list[int], timesteps: int, device: torch.device) -> Callable:
+    """The UNet of a flow map (`step_embedding`) in a run that visits these of `timesteps`: each call is told the next
+    one, and the last that it ends at a clip."""
+    ends = torch.full((timesteps,), -1, device="cpu")
+    ends[visited[:-1]] = torch.tensor(visited[1:], dtype=torch.long, device="cpu")
+    ends = ends.to(device)  # a table there, so that no step waits for the device to tell its timestep
 
     def run(x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
-        return unet(x, t, context, until=torch.full_like(t, ends[int(t[0])]), **options)
+        return unet(x, t, context, until=ends[t], **options)
 
     return run

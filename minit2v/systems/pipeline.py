@@ -34,11 +34,12 @@ class TextToVideo(ABC):
         batched: run the two halves of guidance as one batch, decode four frames at a time; False needs half the memory
             and is a little slower.
         offload_device: compute device that each network is moved to for its forward pass; None: they stay.
+        graphs: call the network that denoises through CUDA graphs (see `acceleration`), if the system can.
     """
 
     def __init__(self, preset: Preset, batched: bool = True, offload_device: torch.device | None = None,
-                 **networks: nn.Module):  # fmt: skip
-        self.preset, self.batched, self.offload_device = preset, batched, offload_device
+                 graphs: bool = False, **networks: nn.Module):  # fmt: skip
+        self.preset, self.batched, self.offload_device, self.graphs = preset, batched, offload_device, graphs
         self.names = tuple(networks)
         for name, network in networks.items():
             setattr(self, name, network.eval())
