@@ -126,7 +126,8 @@ CHANGES = {
     ("8.2", "the last layer starts as random numbers"): lambda b: b.proj_out.reset_parameters(),
     ("8.2", "another name"): lambda b: renamed(b, "proj_in", "enter"),
     ("8.2", "a causal mask"): lambda b: [setattr(one, "forward", causal(one)) for one in (b.block.attn1, b.block.attn2)],
-    ("8.3", "None among its temporal layers"): lambda b: setattr(b, "temporal_layers", lambda: [b.temporal_conv, b.temporal]),
+    ("8.3", "None among its temporal layers"):
+        lambda b: setattr(b, "temporal_layers", lambda: [b.temporal_conv, b.temporal]),
     ("8.3", "the residual block counts as temporal"): lambda b: setattr(b, "temporal_layers", lambda: [b.res]),
 }  # fmt: skip
 
