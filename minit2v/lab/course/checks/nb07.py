@@ -238,7 +238,7 @@ class _Level(nn.Module):
         self.resample = unet.Upsample(c).double() if resample else None
 
 
-@exercise("7.B", name="go_up", solution=go_up, minutes=8, difficulty=2, importance=4)
+@exercise("7.B", name="go_up", solution=go_up, minutes=6, difficulty=1, importance=4)
 def check_go_up(student):
     """Two levels of equal widths, where every wrong order has the right shape."""
     for c, resample in ((4, True), (3, False)):
