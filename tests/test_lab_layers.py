@@ -68,7 +68,35 @@ def plus_a_little(self, x, *rest):
     return type(self).__mro__[1].forward(self, x, *rest) * (1 + 1e-6)
 
 
-SABOTAGED = [in_place, detached, half_detached, in_float32, always_double, nothing, its_input, plus_a_little]
+def rounded(self, x, *rest):
+    return (type(self).__mro__[1].forward(self, x, *rest) * 1e4).round() / 1e4
+
+
+def negated(self, x, *rest):
+    return -type(self).__mro__[1].forward(self, x, *rest)
+
+
+def first_repeated(self, x, *rest):
+    whole = type(self).__mro__[1].forward(self, x, *rest)
+    return whole[:1].expand_as(whole)
+
+
+def flipped(self, x, *rest):
+    return type(self).__mro__[1].forward(self, x, *rest).flip(-1)
+
+
+def right_in_training_only(self, x, *rest):
+    whole = type(self).__mro__[1].forward(self, x, *rest)
+    return whole if self.training else whole + 1e-3
+
+
+def right_in_eval_only(self, x, *rest):
+    whole = type(self).__mro__[1].forward(self, x, *rest)
+    return whole + 1e-3 if self.training else whole
+
+
+SABOTAGED = [in_place, detached, half_detached, in_float32, always_double, nothing, its_input, plus_a_little, rounded,
+             negated, first_repeated, flipped, right_in_training_only, right_in_eval_only]
 
 
 @pytest.mark.parametrize("number", LAYERS)
@@ -156,6 +184,29 @@ def drops_first(self, x, f):
     return x + rearrange(h, "b c f (h w) -> (b f) c h w", h=x.shape[2])
 
 
+def keys_as_values(self, x, context=None):
+    return nb07.Attention.forward(with_weights(self, to_v=self.to_k), x, context)
+
+
+def first_word_only(self, x, context=None):
+    return nb07.Attention.forward(self, x, (x if context is None else context)[:, :1])
+
+
+def first_context_only(self, x, context=None):
+    return nb07.Attention.forward(self, x, None if context is None else context[:1].expand(len(context), -1, -1))
+
+
+def with_weights(layer, **others):
+    """A layer with some of its layers exchanged."""
+    parts = {name: getattr(layer, name) for name in ("to_q", "to_k", "to_v", "to_out")} | others
+    return type("Mixed", (), parts | {"heads": layer.heads})()
+
+
+@pytest.mark.parametrize("forward", [keys_as_values, first_word_only, first_context_only])
+def test_attention_to_something_else_fails(forward):
+    assert not exercises.run("7.3", with_forward(nb07.Attention, forward)).passed
+
+
 def test_the_place_of_dropout_is_checked():
     outcome = exercises.run("8.1", with_forward(nb08.TemporalConv, drops_first))
     assert not outcome.passed and "dropout" in outcome.message
@@ -207,6 +258,12 @@ SINUSOIDS = {
     "a width too many": lambda p, w: nb07.sinusoid(p, w + 2),
     "a constant width": lambda p, w: nb07.sinusoid(p, 8),
     "changes its input": lambda p, w: nb07.sinusoid(p.mul_(1), w) + 0 * p.add_(1)[..., None],
+    "one step too far": lambda p, w: nb07.sinusoid(p + 1, w),
+    "backwards in time": lambda p, w: nb07.sinusoid(-p, w),
+    "in degrees": lambda p, w: nb07.sinusoid(p * torch.pi / 180, w),
+    "the slowest first": lambda p, w: nb07.sinusoid(p, w).unflatten(-1, (2, -1)).flip(-1).flatten(-2),
+    "the new axis first": lambda p, w: nb07.sinusoid(p, w).movedim(-1, 0),
+    "frequencies in half precision": lambda p, w: nb07.sinusoid(p * (1 + 2e-3), w),
     "cosines only": lambda p, w: nb07.sinusoid(p, w)[..., : w // 2].repeat_interleave(2, -1),
 }  # fmt: skip
 WAYS_UP = {
