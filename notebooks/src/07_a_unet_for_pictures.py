@@ -89,12 +89,15 @@ with torch.inference_mode():
 # process. Nearby timesteps get nearby vectors, and no two get the same.
 
 # %%
-shown = torch.arange(0, 1000, 25)
-rows = library_sinusoid(shown, 64)
-near = rows @ rows.T / rows.norm(dim=1).outer(rows.norm(dim=1))
-print("cosine of emb(500) with emb(525):", f"{near[20, 21]:.2f}", "· with emb(975):", f"{near[20, 39]:.2f}")
-lab.matrix(rows.T, xlabel="timestep / 25", ylabel="number of the vector", diverging=True,
-           alt="Rows of waves: the upper half cosines, the lower half sines, each fast at the top and slow at the bottom.")
+def cosine(one, other):
+    """How alike the vectors of two timesteps are: 1 alike, 0 nothing in common."""
+    return F.cosine_similarity(library_sinusoid(torch.tensor(one), 64), library_sinusoid(torch.tensor(other), 64), dim=0)
+
+
+print("likeness of t = 500 to 501, 525, 975:", *(f"{cosine(500, other):.2f}" for other in (501, 525, 975)))
+lab.matrix(library_sinusoid(torch.arange(100), 64).T, xlabel="timestep", ylabel="number of the vector", diverging=True,
+           alt="Rows of waves over the timestep: the upper half cosines, the lower half sines, each fast at its top and "
+               "slow at its bottom.")
 
 # %% [markdown]
 # ### Exercise 7.1 · sinusoid
@@ -471,9 +474,20 @@ lab.show_source(blocks.Attention.forward)
 # %%
 from minit2v.recording.recording import Recording
 
-lab.LatentScrubber(Recording.load("left"), name="scrubber-07", view="cross-attention")
+run = Recording.load("left")
+lab.LatentScrubber(run, name="scrubber-07", view="cross-attention")
+
+# %%
+step, frame = len(run.steps) // 2, len(run.frames) // 2
+looks = run.attention("cross")[step, :, frame]  # words, h, w: how much each cell looks at each word
+lab.sheet([run.preview[step, frame], *looks.repeat(8, axis=1).repeat(8, axis=2)], ["x0", *run.words], columns=7,
+          alt="One frame in the middle of a run, and for each word of the prompt a grey picture of it, pale where cells "
+              "look at that word most and black where they look at it least.")
 
 # %% [markdown]
+# Each picture is scaled for itself, from the least (black) to the most (white). In the middle of the run the cells of
+# the thing and those of the background already ask for different words; which, you can read off.
+#
 # **The third part of a transformer block** has no attention at all. Each cell passes alone through a feed-forward
 # layer, here a *GEGLU*: one half of its numbers is the value, the other half decides how much of it gets through.
 # Three lines:
@@ -681,9 +695,9 @@ for name, kind in kinds.items():
     print(f"{name:21} {n:13,} {100 * n / total:5.1f} %")
 
 # %% [markdown]
-# What to see: the finest level does most of the *arithmetic*, as it has the most cells, and has the fewest
-# parameters, as it is the narrowest. A convolution from $c$ to $c$ channels has $9c^2$ weights, so a level of twice
-# the width has four times as many.
+# What to see: the finest level has the fewest parameters, because it is the narrowest: a convolution from $c$ to $c$
+# channels has $9c^2$ weights, so a layer of half the width has a quarter of them. It does as much *arithmetic* all
+# the same, for it has four times as many cells to use them on.
 #
 # And the last line: more than a third of the model exists for time alone. That is the next notebook.
 #

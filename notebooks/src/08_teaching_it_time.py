@@ -556,7 +556,8 @@ print("they change the answer by more than 0.00001:", ((with_new - pictures).abs
 
 # %%
 branch = new.down[0].blocks[0].temporal_conv
-loss = F.mse_loss(new(noisy, torch.tensor([400]), told), latents)
+new.requires_grad_(True)  # a loaded model does not ask for gradients; what it made in inference mode is copied
+loss = F.mse_loss(new(noisy.clone(), torch.tensor([400]), told.clone()), latents.clone())
 loss.backward()
 for i, conv in enumerate(branch.convs):
     print(f"stage {i + 1}: weights of size {conv.weight.abs().mean():.3f}, "
