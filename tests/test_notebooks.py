@@ -135,6 +135,15 @@ def test_links_lead_somewhere(name):
         assert (FOLDER / path).exists() or path in [f"{name}.ipynb" for name in COURSE], target
 
 
+@every
+def test_predictions_are_asked_by_key_and_no_cell_shows_the_answer(name):
+    known = getattr(exercises.checks(name[:2]), "PREDICTIONS", {})
+    calls = "\n".join(cell.source for cell in code(built(name)))
+    assert sorted(re.findall(r'lab\.predict\("(\d+\.\w)"\)', calls)) == sorted(known)
+    if known:
+        assert len(re.findall(r"lab\.predict\(", calls)) == len(known)
+
+
 def exercise_cells(nb):
     """number -> the cell that students fill."""
     number, cells = None, {}
