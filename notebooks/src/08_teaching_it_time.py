@@ -134,22 +134,24 @@ for name, count in scores.items():
 lab.predict("8.b")
 
 # %%
+def reached(layer, frame=8):
+    """The frames of the input that one frame of the result depends on."""
+    x = torch.randn(16, 8, 4, 5, generator=ctx.generator()).requires_grad_()
+    layer(x, f=16)[frame].sum().backward()
+    return x.grad.abs().amax((1, 2, 3)).nonzero().flatten().tolist()
+
+
 torch.manual_seed(0)
 layer = blocks.TemporalConv(8, 4, 0.0)
 layer.convs[3].reset_parameters()  # a new layer would be the identity
-x = torch.randn(16, 8, 4, 5)
-touched = x.clone().requires_grad_()
-layer(touched, f=16)[8].sum().backward()  # which frames does frame 8 of the result depend on?
-reach = (touched.grad.abs().amax((1, 2, 3)) > 1e-4).nonzero().flatten().tolist()
-with torch.no_grad():
-    without_norm = [conv.weight.shape[2] // 2 for conv in layer.convs]
-print("taps reach", sum(without_norm), "frames to either side: frames", 8 - sum(without_norm), "to", 8 + sum(without_norm))
-print("but the gradient reaches", len(reach), "frames of 16")
+print("frame 8 depends on the frames", reached(layer))
+layer.norms = nn.ModuleList([nn.Identity()] * 4)
+print("without its norms, on", reached(layer))
 
 # %% [markdown]
-# All sixteen, not nine. How does a frame far away get in? Through the **norm**. Its mean and variance are taken over
-# the *whole clip*: all frames, all rows, all columns. So every frame depends a little on the brightness of every
-# other.
+# The convolutions alone reach nine frames, four to either side. The whole layer reaches all sixteen. How does a frame
+# far away get in? Through the **norm**. Its mean and variance are taken over the *whole clip*: all frames, all rows,
+# all columns. So every frame depends a little on the brightness of every other.
 #
 # This is the detail that ports of this model get wrong most often. The spatial layers normalise each frame on its
 # own, and nothing stops you from doing the same here: the shapes fit, the weights load, single frames look fine. What
@@ -165,34 +167,8 @@ print("norm of each frame alone: ", [round(abs(v), 1) for v in own.mean((0, 1, 3
 
 # %% [markdown]
 # The fade is gone. A layer whose only business is what changes over time would be given a clip in which nothing
-# changes. And in the real model? Put a version with the wrong norm in the place of the right one. The weights are the
-# same; only the averages differ.
-
-# %%
-class OwnNorm(blocks.TemporalConv):
-    """The library's temporal convolution with the statistics of single frames."""
-
-    def forward(self, x, f):
-        h = x
-        for norm, conv in zip(self.norms, self.convs):
-            h = rearrange(F.silu(norm(h)), "(b f) c h w -> b c f (h w)", f=f)  # the norm sees frames, not clips
-            h = rearrange(conv(h), "b c f (h w) -> (b f) c h w", h=x.shape[2])
-        return x + h
-
-
-def answer(model, seed=0):
-    """What a model's UNet says about one noisy clip."""
-    noisy = torch.randn(1, 4, 16, 8, 8, generator=ctx.generator(seed))
-    with torch.inference_mode():
-        return model.unet(noisy, torch.tensor([500]), model.text.encode(PROMPTS[:1]))
-
-
-right = answer(ctx.pipe)
-with lab.swap(ctx.pipe, TemporalConv=OwnNorm) as swapped:
-    wrong = answer(swapped)
-print(f"the wrong norm changes the answer by {(wrong - right).std() / right.std():.0%} of its size")
-
-# %% [markdown]
+# changes.
+#
 # ### Exercise 8.1 · TemporalConv
 #
 # Difficulty 3/5 · importance 5/5 · 20 minutes
@@ -276,6 +252,34 @@ def compare(clip):
 with lab.swap(ctx.pipe, TemporalConv=lab.yours("8.1")) as swapped:
     compare(swapped(**PROMPT))
 lab.show_source(blocks.TemporalConv.forward)
+
+# %% [markdown]
+# And what does the wrong norm do to the real model? Put a version with statistics of single frames in the place of
+# the right one. The weights are the same; only the averages differ.
+
+# %%
+class OwnNorm(blocks.TemporalConv):
+    """The library's temporal convolution with the statistics of single frames."""
+
+    def forward(self, x, f):
+        h = x
+        for norm, conv in zip(self.norms, self.convs):
+            h = rearrange(F.silu(norm(h)), "(b f) c h w -> b c f (h w)", f=f)  # the norm sees frames, not clips
+            h = rearrange(conv(h), "b c f (h w) -> (b f) c h w", h=x.shape[2])
+        return x + h
+
+
+def answer(model, seed=0):
+    """What a model's UNet says about one noisy clip."""
+    noisy = torch.randn(1, 4, 16, 8, 8, generator=ctx.generator(seed))
+    with torch.inference_mode():
+        return model.unet(noisy, torch.tensor([500]), model.text.encode(PROMPTS[:1]))
+
+
+right = answer(ctx.pipe)
+with lab.swap(ctx.pipe, TemporalConv=OwnNorm) as swapped:
+    wrong = answer(swapped)
+print(f"the wrong norm changes the answer by {(wrong - right).std() / right.std():.0%} of its size")
 
 # %% [markdown]
 # *What if?* Take one tap instead of three. The layer then has no sense of time but for its norm. Take a kernel that
@@ -410,9 +414,9 @@ lab.curves(lines, "frames between", "share of attention", alt="The share of atte
            "frames, a line for each layer, and a level line where all frames are alike.")
 
 # %% [markdown]
-# What to see: a line that falls looks at near frames more than at far ones, a level line does not care. Remember that
-# the layer has no positions: if it prefers near frames, it does so because they *look* alike, or because the
-# convolution before it, or the frame numbers of `mini`, left a mark in them.
+# What to see: a line that falls looks at near frames more than at far ones, a line that rises the other way round, a
+# level line does not care. Remember that the layer has no positions: if it prefers some frames, it does so because of
+# how they *look*, or because the convolution before it, or the frame numbers of `mini`, left a mark in them.
 #
 # ## 5 · The block
 #

@@ -145,10 +145,10 @@ class FrameAttention(LabWidget):
         H, W = frame.shape[:2]
         top, left = self.place[0] * H // self.rows, self.place[1] * W // self.columns
         bottom, right = top + H // self.rows - 1, left + W // self.columns - 1
-        for y in (top, bottom):
-            frame[y, left : right + 1] = 255
-        for x in (left, right):
-            frame[top : bottom + 1, x] = 255
+        for y in (top, bottom - 1):
+            frame[y : y + 2, left : right + 1] = 255
+        for x in (left, right - 1):
+            frame[top : bottom + 1, x : x + 2] = 255
         shown = [titled(_heat(self.map_of(key, *self.place), side), key) for key in self.maps]
         tiles = [titled(frame, "frame, cell"), *shown]
         return stack([row(tiles[i : i + 4]) for i in range(0, len(tiles), 4)])

@@ -61,8 +61,8 @@ def share_along_time():
 PREDICTIONS = {
     "8.a": Question("How much of the released model knows that time exists? The parameters of its temporal layers, in "
                     "percent of the UNet's.", share_along_time, tolerance=5.0),
-    "8.b": Question("Four 3-tap convolutions along time, one after the other: how many frames can reach one frame of the "
-                    "result?", 9),
+    "8.b": Question("Four 3-tap convolutions along time, one after the other, and nothing else: how many frames can reach "
+                    "one frame of the result?", 9),
     "8.c": Question("A clip has 16 frames of 32 x 32 cells. How many scores does full attention compute, of every cell of "
                     "every frame with every other, for each score of temporal attention alone?", 1024),
 }  # fmt: skip
