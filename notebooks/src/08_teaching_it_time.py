@@ -66,7 +66,7 @@ lab.TimeSwitch({name: made[0] for name, made in clips.items()}, name="switch-08"
 # direction. (`mini` tells every block the number of its frame; the paper's model does not. So with both layers off,
 # `mini` still knows *when* a frame is. What it does not know is what the other frames look like.)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 # not compared by the tests: the number of seeds depends on the mode
 import numpy as np
 import torch
@@ -621,7 +621,7 @@ def train(make, steps, seed=0):
     return losses
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 # not compared by the tests: the number of steps depends on the mode
 kinds = {"none": lambda: [], "convolution": lambda: [blocks.TemporalConv(32, 4, 0.0)],
          "attention": lambda: [blocks.TemporalTransformer(32, 16, 4)],
