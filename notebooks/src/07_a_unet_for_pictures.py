@@ -485,8 +485,9 @@ lab.sheet([run.preview[step, frame], *looks.repeat(8, axis=1).repeat(8, axis=2)]
               "look at that word most and black where they look at it least.")
 
 # %% [markdown]
-# Each picture is scaled for itself, from the least (black) to the most (white). In the middle of the run the cells of
-# the thing and those of the background already ask for different words; which, you can read off.
+# Each picture is scaled for itself, from the least (black) to the most (white). Do the cells of the thing ask for other
+# words than those of the background? Large models give maps in which every thing lights up under its word. Where words
+# have other ways in as well, they need not.
 #
 # **The third part of a transformer block** has no attention at all. Each cell passes alone through a feed-forward
 # layer, here a *GEGLU*: one half of its numbers is the value, the other half decides how much of it gets through.

@@ -42,7 +42,7 @@ function makeTable(info) {
     ...heads.map((head) => element("td", {}, short(info.figures[name][head])))));
   const node = element("table", { class: "mt-numbers" },
     element("caption", {}, "grey levels; 0 to 1; picture widths a second"),
-    element("tr", {}, element("th", {}), ...heads.map((head) => element("th", { scope: "col" }, head))), ...rows);
+    element("tr", {}, element("th", {}), ...heads.map((head) => element("th", { scope: "col", style: "text-align: right" }, head))), ...rows);
   return { node, draw: (shown) => rows.forEach((row, k) => {
     row.style.background = info.names[k] === shown ? "var(--mt-shade)" : "none";
   }) };
