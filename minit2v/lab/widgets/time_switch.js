@@ -1,7 +1,7 @@
 // TimeSwitch: one frame of one of several clips, and how much each changes from frame to frame.
 
 const SIDE = 256;                            // pixels on the screen, of the frame
-const CHART = { width: 380, height: 206, left: 40, right: 370, top: 10, bottom: 176 };
+const CHART = { width: 320, height: 206, left: 40, right: 310, top: 10, bottom: 176 };
 const short = (value) => value.toPrecision(2);
 
 // The flicker of every clip over the frames: {node, draw(shown, frame)}.
@@ -42,7 +42,7 @@ function makeTable(info) {
     ...heads.map((head) => element("td", {}, short(info.figures[name][head])))));
   const node = element("table", { class: "mt-numbers" },
     element("caption", {}, "grey levels; 0 to 1; picture widths a second"),
-    element("tr", {}, element("th", {}), ...heads.map((head) => element("th", { scope: "col", style: "text-align: right" }, head))), ...rows);
+    element("tr", {}, element("th", {}), ...heads.map((head) => element("th", { scope: "col", style: "text-align: right; white-space: normal" }, head))), ...rows);
   return { node, draw: (shown) => rows.forEach((row, k) => {
     row.style.background = info.names[k] === shown ? "var(--mt-shade)" : "none";
   }) };
