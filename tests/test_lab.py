@@ -185,6 +185,8 @@ def course(monkeypatch):
         exercises.same_shape("fixed", fixed, (2, 3), "the axes are swapped")
 
     module.QUIZ = [("Why?", ["because", "no reason <b>"], 0, "it is so")]
+    module.PREDICTIONS = {"98.a": questions.Question("How many?", lambda: 40 + 2, tolerance=1),
+                          "98.b": questions.Question("Which?", "DDIM", ["DDPM", "DDIM"])}
     return module
 
 
@@ -297,6 +299,16 @@ def test_predictions_and_quiz(course, monkeypatch):
     text = lab.quiz(98)._repr_html_()
     assert "no reason &lt;b&gt;" in text and text.index("Why?") < text.index("<details>") < text.index("it is so")
     assert "it is so" not in repr(lab.quiz(98))
+
+
+def test_answers_of_predictions_are_found_by_their_key(course, monkeypatch):
+    monkeypatch.setattr(questions, "_score", {})
+    computed, chosen = lab.predict("98.a"), lab.predict("98.b")
+    assert computed.answer == 42 and computed.judge(43).startswith("✓ Yes: 42") and computed.judge(44).startswith("✗")
+    assert chosen.choices == ["DDPM", "DDIM"] and chosen.judge("DDIM").startswith("✓")
+    for key in ("98.c", "5.a", "How many?"):
+        with pytest.raises(UserError, match="predict: expected an answer, or the key of a question"):
+            lab.predict(key)
 
 
 # --- pictures

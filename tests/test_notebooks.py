@@ -21,7 +21,8 @@ FOLDER = ROOT / "notebooks"
 SOURCES = sorted((FOLDER / "src").glob("[0-9][0-9]_*.py"))
 BUILT = [path.stem for path in SOURCES if (FOLDER / f"{path.stem}.ipynb").exists()]
 COURSE = ("00_take_off", "01_video_is_a_tensor", "02_squeezing_frames", "03_training_a_tiny_vqgan",
-          "04_words_into_vectors", "05_destroying_a_video", "06_un_destroying_it")
+          "04_words_into_vectors", "05_destroying_a_video", "06_un_destroying_it", "07_a_unet_for_pictures",
+          "08_teaching_it_time")
 SETUP = "from minit2v import lab\n\nctx = lab.setup({})"
 PRIVATE = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|usr|mnt)/|[A-Z]:\\)|site-packages")
 LADDER = ("<summary>Hint 1</summary>", "<summary>Hint 2</summary>", "<summary>Solution</summary>", "*What if?*")
@@ -132,6 +133,15 @@ def test_links_lead_somewhere(name):
     for _, target in notebooks.LINK.findall(text(built(name))):
         path = target.partition("#")[0]
         assert (FOLDER / path).exists() or path in [f"{name}.ipynb" for name in COURSE], target
+
+
+@every
+def test_predictions_are_asked_by_key_and_no_cell_shows_the_answer(name):
+    known = getattr(exercises.checks(name[:2]), "PREDICTIONS", {})
+    calls = "\n".join(cell.source for cell in code(built(name)))
+    assert sorted(re.findall(r'lab\.predict\("(\d+\.\w)"\)', calls)) == sorted(known)
+    if known:
+        assert len(re.findall(r"lab\.predict\(", calls)) == len(known)
 
 
 def exercise_cells(nb):

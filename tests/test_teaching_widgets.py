@@ -15,15 +15,18 @@ import minit2v
 from minit2v import presets
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
+from minit2v.evaluation import motion
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
 from minit2v.lab.widgets import tokens as lens
 from minit2v.lab.widgets.base import png
 from minit2v.lab.widgets.folds import FoldViz
+from minit2v.lab.widgets.frame_attention import FrameAttention, frame_maps, title
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
+from minit2v.lab.widgets.time_switch import TimeSwitch, flickering, silenced
 from minit2v.lab.widgets.unet_map import UNetMap
-from minit2v.networks.blocks import SpatioTemporalBlock
+from minit2v.networks.blocks import SpatioTemporalBlock, TemporalTransformer
 from minit2v.networks.bottleneck import Codebook
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
@@ -66,10 +69,19 @@ def widgets(pipe, frames, book):
         "TokenLens": lambda name=None: lens.TokenLens(pipe.text, PROMPTS, name=name),
         "UNetMap": lambda name=None: UNetMap(pipe.unet, name=name),
         "PipelineMap": lambda name=None: PipelineMap(pipe, name=name),
+        "TimeSwitch": lambda name=None: TimeSwitch({"on": frames, "off": frames[::-1]}, name=name),
+        "FrameAttention": lambda name=None: FrameAttention(some_maps(len(frames)), frames, name=name),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap"])
+def some_maps(f):
+    """Maps of two layers of different sizes, whose rows add up to 1."""
+    scores = [np.random.default_rng(f).normal(size=(2, *size, f, f)) for size in ((4, 6), (2, 3))]
+    return {name: np.exp(one) / np.exp(one).sum(-1, keepdims=True) for name, one in zip(("fine", "coarse"), scores)}
+
+
+@pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
+                                  "TimeSwitch", "FrameAttention"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -78,8 +90,8 @@ def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widget
     picture = png(second.picture())
     assert len(picture) < 150_000 and second.alt()
     assert repr(first) == repr(second) and repr(first).startswith(kind + "(") and " at 0x" not in repr(first)
-    for name in {"current", "selected", "row", "prompt", "token", "layer"} & set(second.trait_names()):
-        setattr(second, name, 1)
+    for name in {"current", "selected", "row", "prompt", "token", "layer", "frame"} & set(second.trait_names()):
+        setattr(second, name, "coarse" if kind == "FrameAttention" and name == "layer" else 1)
     assert png(second.picture()) == picture == png(first.picture())
 
 
@@ -334,3 +346,87 @@ def test_the_map_shows_what_a_block_of_somebody_s_own_calls_temporal():
         usual, own = UNetMap(UNet(config)), UNetMap(UNet(config, Quiet))
     assert own.parameters == usual.parameters and own.temporal < usual.temporal
     assert own.temporal == sum(box.temporal for box in own.boxes)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A UNet of the nano sizes with random numbers in every layer."""
+    torch.manual_seed(0)
+    unet = UNet(presets.get("nano").unet).eval()
+    with torch.no_grad():
+        for p in unet.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    return unet
+
+
+def test_frame_maps_are_the_attention_of_every_temporal_layer(small):
+    x, context = torch.randn(1, 4, 5, 4, 6), torch.randn(1, 7, small.config.context_dim)
+    maps = frame_maps(small, x, 500, context)
+    layers = {title(name): layer for name, layer in small.named_modules() if isinstance(layer, TemporalTransformer)}
+    assert set(maps) == set(layers) and maps["first temporal"].shape == (2, 4, 6, 5, 5)
+    assert {one.shape[1:3] for one in maps.values()} == {(4, 6), (2, 3)}
+    for one in maps.values():
+        np.testing.assert_allclose(one.sum(-1), 1, atol=1e-5)
+    seen = {}
+    first = small.first_temporal.block.attn1
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
+    with torch.no_grad():
+        small(x, torch.tensor([500]), context)
+        hook.remove()
+        q, k = (to(seen["x"]).unflatten(-1, (first.heads, -1)).transpose(1, 2) for to in (first.to_q, first.to_k))
+    scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1).mean(1)  # a cell's sequence: (h w), f, f
+    np.testing.assert_allclose(maps["first temporal"][0], scores.reshape(4, 6, 5, 5), atol=1e-5)
+    assert first.keep == 0 and first.map is None, "the UNet is left as it was"
+
+
+def test_a_cell_of_the_picture_finds_its_map_in_layers_of_every_size():
+    maps, frames = some_maps(3), np.zeros((3, 8, 12, 3), np.uint8)
+    frames[1, 6:, 10:] = 255  # what moves: the last cell
+    widget = FrameAttention(maps, frames)
+    assert (widget.rows, widget.columns) == (4, 6) and widget.place == (3, 5) == (widget.row, widget.column)
+    np.testing.assert_allclose(widget.map_of("fine", 3, 5), maps["fine"][0, 3, 5], rtol=1e-6)
+    np.testing.assert_allclose(widget.map_of("coarse", 3, 5, second=True), maps["coarse"][1, 1, 2], rtol=1e-6)
+    for values in ({"layer": "none"}, {"frame": 3}, {"row": 4}, {"column": -1}):
+        (name, value), = values.items()
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            setattr(widget, name, value)
+    for wrong in ({}, {"a": np.zeros((2, 2, 2, 3, 4))}, {"a": np.zeros((1, 2, 2, 3, 3))}):
+        with pytest.raises(UserError, match="maps: expected"):
+            FrameAttention(wrong, frames)
+    with pytest.raises(UserError, match="clip: expected"):
+        FrameAttention(maps, frames.astype(float))
+
+
+def test_the_flicker_of_the_switch_is_that_of_the_metrics(frames):
+    noisy = np.clip(frames.astype(int) + np.arange(len(frames))[:, None, None, None] % 2 * 20, 0, 255).astype(np.uint8)
+    widget = TimeSwitch({"calm": frames, "noisy": noisy}, shown="noisy")
+    for name, clip in (("calm", frames), ("noisy", noisy)):
+        measured = {figure: values[0] for figure, values in motion.measure(clip[None]).items()}
+        assert widget.figures[name] == pytest.approx(measured)
+        assert flickering(clip).mean() == pytest.approx(measured["flicker"])
+    assert widget.figures["noisy"]["flicker"] > widget.figures["calm"]["flicker"] + 5
+    for values in ({"shown": "none"}, {"frame": len(frames)}):
+        (name, value), = values.items()
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            setattr(widget, name, value)
+    for wrong in ({"one": frames}, {"a": frames, "b": frames[:2]}, {"a": frames[:2], "b": frames[:2]},
+                  {"a": frames / 255, "b": frames / 255}):
+        with pytest.raises(UserError, match="TimeSwitch: expected 2 to 6 clips"):
+            TimeSwitch(wrong)
+
+
+def test_silenced_layers_return_their_input_and_the_rest_is_as_it_was(pipe):
+    x, t, context = torch.randn(1, 4, 3, 4, 4), torch.tensor([500]), torch.randn(1, 7, 128)
+    with torch.no_grad():
+        whole, frames_alone = pipe.unet(x, t, context), pipe.unet(x, t, context, temporal=False)
+        outputs = {}
+        for kinds in ((), ("convolution",), ("attention",), ("convolution", "attention")):
+            with silenced(pipe, *kinds) as other:
+                outputs[kinds] = other.unet(x, t, context)
+        assert torch.equal(outputs[()], whole) and torch.equal(pipe.unet(x, t, context), whole)
+    assert torch.allclose(outputs["convolution", "attention"], frames_alone, atol=1e-5)
+    for one in (("convolution",), ("attention",)):
+        assert not any(torch.allclose(outputs[one], other, atol=1e-3) for other in (whole, frames_alone))
+    with pytest.raises(UserError, match="silenced: expected kinds of convolution, attention, found 'time'"), \
+            silenced(pipe, "time"):
+        pass

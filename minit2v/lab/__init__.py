@@ -42,6 +42,10 @@ _HOME = {  # name -> the module of this package that it lives in
     "TokenLens": "widgets.tokens",
     "UNetMap": "widgets.unet_map",
     "PipelineMap": "widgets.pipeline_map",
+    "TimeSwitch": "widgets.time_switch",
+    "silenced": "widgets.time_switch",
+    "FrameAttention": "widgets.frame_attention",
+    "frame_maps": "widgets.frame_attention",
 }
 _MODULES = {"course", "plots", "widgets"}
 

@@ -56,11 +56,11 @@ class ResBlock(nn.Module):
         emb = self.embedding(F.silu(emb))[:, :, None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = self.norm2(h) * (1 + scale) + shift  # eq (7.3) · Diffusion Models Beat GANs, section 3
         else:
             h = self.norm2(h + emb)
         h = self.conv2(self.dropout(F.silu(h)))
-        return self.skip(x) + h
+        return self.skip(x) + h  # eq (7.2) · Deep Residual Learning (2)
 
 
 class TemporalConv(nn.Module):
@@ -82,7 +82,8 @@ class TemporalConv(nn.Module):
         h = clip_view(x, f)  # ((b f) c h w) -> (b c f (h w))
         for i, (norm, conv) in enumerate(zip(self.norms, self.convs)):
             h = F.silu(norm(h))
-            h = conv(self.dropout(h) if i else h)  # the first stage has no dropout
+            # the first stage has no dropout
+            h = conv(self.dropout(h) if i else h)  # eq (8.1) · ModelScopeT2V, section 3.3
         return x + frame_view(h, x)  # (b c f (h w)) -> ((b f) c h w)
 
 
@@ -156,7 +157,7 @@ class GEGLU(nn.Module):
         # two products instead of one cut in half, whose halves would not be contiguous
         halves = zip(self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2))
         value, gate = (linear(x, weight, bias) for weight, bias in halves)
-        return self.proj_out(value * F.gelu(gate))
+        return self.proj_out(value * F.gelu(gate))  # eq (7.4) · GLU Variants (6)
 
 
 class TransformerBlock(nn.Module):
@@ -209,10 +210,11 @@ class TemporalTransformer(nn.Module):
         self.proj_out = zeroed(Linear(inner, c))
 
     def forward(self, x: Tensor, f: int) -> Tensor:
-        h = self.norm(clip_view(x, f))  # ((b f) c h w) -> (b c f (h w))
+        # ((b f) c h w) -> (b c f (h w))
+        h = self.norm(clip_view(x, f))  # eq (8.2) · ModelScopeT2V, section 3.3
         b = h.shape[0]
         # contiguous, or PyTorch multiplies pixel by pixel, in half precision with a copy of the matrix for each
-        h = rearrange(h, "b c f s -> (b s) f c").contiguous()
+        h = rearrange(h, "b c f s -> (b s) f c").contiguous()  # eq (8.3) · ModelScopeT2V, section 3.3
         h = self.proj_out(self.block(self.proj_in(h)))
         return x + frame_view(rearrange(h, "(b s) f c -> b c f s", b=b), x)
 

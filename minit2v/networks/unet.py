@@ -97,7 +97,7 @@ class UNet(nn.Module):
         x = self.middle(x, emb, context, f, temporal)
         for level in self.up:
             for block in level.blocks:
-                x = block(torch.cat([x, skips.pop()], dim=1), emb, context, f, temporal)
+                x = block(torch.cat([x, skips.pop()], dim=1), emb, context, f, temporal)  # eq (7.5) · U-Net, section 2
             if level.resample is not None:
                 x = level.resample(x, skips[-1].shape[-2:])
         x = self.conv_out(F.silu(self.norm_out(x)))
@@ -220,4 +220,4 @@ def sinusoid(position: Tensor, width: int) -> Tensor:
     half = width // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=position.device) / half)
     angles = position.float()[..., None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)  # eq (7.1) · DDPM, appendix B

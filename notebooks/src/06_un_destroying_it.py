@@ -721,5 +721,5 @@ lab.equations(6)
 # - Karras and others, [Elucidating the design space](https://arxiv.org/abs/2206.00364), section 2 and figure 3:
 #   samplers as solvers of one equation, and why its curves are so nearly straight.
 #
-# **Next:** you have seen every part of the pipeline but the inside of the UNet. `lab.UNetMap(ctx.pipe.unet)` opens it:
-# click a block for its shapes, its parameters and its source.
+# **Next:** [07 · A UNet for pictures](07_a_unet_for_pictures.ipynb). You have seen every part of the pipeline but the
+# inside of the UNet.

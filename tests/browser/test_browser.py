@@ -73,8 +73,22 @@ LatentScrubber(replace(Recording.load("left"), words=[], **lacking), name="bare-
 steps = [replace(step, eps=None, x0=None) for step in ddim(two_blobs, noise, diffusion, 4)]
 SamplerStepper(None, noise, {"one": steps}, name="bare-stepper")
 """,
+    """
+import numpy as np
+from minit2v.lab.widgets.time_switch import TimeSwitch
+frames = MovingThings("test_seen")[25].frames
+switch = TimeSwitch({"all on": frames, "no attention": frames[::-1].copy(), "both off": frames // 2}, name="switch")
+switch
+""",
+    """
+from minit2v.lab.widgets.frame_attention import FrameAttention
+sizes = {"first temporal": (8, 8), "down 1 · block 0": (4, 4)}
+scores = {name: np.exp(2 * np.random.default_rng(0).normal(size=(2, *size, 16, 16))) for name, size in sizes.items()}
+looks = FrameAttention({name: one / one.sum(-1, keepdims=True) for name, one in scores.items()}, frames, name="looks")
+looks
+""",
 ]
-WIDGETS = 8
+WIDGETS = 10
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -260,7 +274,7 @@ def test_linked_scrubbers_move_together_while_the_kernel_is_silent(notebook):
     wait_for("Python to hear", lambda: notebook.evaluate(state) == "(6, 6, 3, 3, 'decoded')")
 
 
-@pytest.mark.parametrize("label", ["latent scrubber", "noise dial", "sampler stepper"])
+@pytest.mark.parametrize("label", ["latent scrubber", "noise dial", "sampler stepper", "time switch", "frame attention"])
 def test_reaction_without_the_kernel(notebook, label):
     shown = widget(notebook, label)
     shown.evaluate(STOPWATCH)
@@ -310,6 +324,44 @@ def test_dial_and_steppers_show_what_they_are_set_to(notebook):
     press(notebook, "End")
     assert look(latents) != before and readouts(latents)[0].startswith("6 of 6")
     keep_picture(notebook, latents, "stepper-latents")
+
+
+def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(notebook):
+    switch, looks = widget(notebook, "time switch"), widget(notebook, "frame attention")
+    before = look(switch), look(looks)
+    with notebook.silent_kernel():
+        switch.get_by_role("radio", name="no attention", exact=True).check()
+        switch.get_by_role("slider", name="frame").focus()
+        press(notebook, "End")
+        looks.get_by_role("radio", name="down 1 · block 0", exact=True).check()
+        looks.get_by_role("checkbox").check()
+        looks.get_by_role("group", name="cells of the frame").focus()
+        press(notebook, "ArrowDown")
+        looks.get_by_role("group", name="map: the row looks at the column").focus()
+        press(notebook, "ArrowUp")
+        wait_for("the row above", lambda: readouts(looks)[0] == "8 of 16")
+        assert readouts(switch)[0] == "16 of 16"
+        assert look(switch) != before[0] and look(looks) != before[1]
+    wait_for("Python to hear", lambda: notebook.evaluate("switch.shown, switch.frame") == "('no attention', 15)")
+    wait_for("Python to hear", lambda: notebook.evaluate("looks.layer, looks.second, looks.frame") ==
+             "('down 1 · block 0', True, 7)")  # fmt: skip
+    keep_picture(notebook, switch, "time-switch")
+    keep_picture(notebook, looks, "frame-attention")
+
+
+def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
+    """800 pixels wide, with the sidebar closed, as a reader with so little room has it."""
+    size = notebook.page.viewport_size
+    notebook.page.set_viewport_size({"width": 800, "height": size["height"]})
+    notebook.page.keyboard.press("Control+b")
+    notebook.page.wait_for_timeout(1000)
+    try:
+        for label in ("time switch", "frame attention"):
+            room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
+            assert room[1] <= room[0] + 1, f"{label}: {room}"
+    finally:
+        notebook.page.keyboard.press("Control+b")
+        notebook.page.set_viewport_size(size)
 
 
 def test_cells_can_be_run_again_under_the_same_names(notebook):

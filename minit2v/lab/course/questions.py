@@ -5,12 +5,25 @@ Both are text where no kernel runs; `predict` becomes a field with a button wher
 
 import html
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from minit2v.errors import UserError
 from minit2v.lab.course.exercises import checks
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 _score = {}  # question -> was the first answer right
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of `PREDICTIONS` of a module of checks, where no cell of the notebook shows its answer."""
+
+    text: str  # a sentence
+    answer: Any  # a number, one of `choices`, or a function without arguments that computes it
+    choices: Sequence | None = None  # texts to choose from; None for a number
+    tolerance: float = 0.0  # how far off a number may be
 
 
 class Prediction:
@@ -65,16 +78,31 @@ class Prediction:
         return w.VBox([question, w.HBox([field, button]), answer])
 
 
-def predict(question, answer, choices=None, tolerance=0.0):
+def predict(question, answer=None, choices=None, tolerance=0.0):
     """A question for the reader to answer before the next cell does; make it the last line of a cell.
 
     Args:
-        question: a sentence.
+        question: a sentence, or alone the key of a `Question` in the chapter's module of checks, "7.a".
         answer: a number, or one of `choices`.
         choices: texts to choose from, or None for a number.
         tolerance: how far off a number may be.
+
+    Raises UserError for a key that the module does not have.
     """
+    if answer is None:
+        known = getattr(checks(str(question).partition(".")[0]), "PREDICTIONS", {}) if _is_a_key(question) else {}
+        if question not in known:
+            raise UserError(f"predict: expected an answer, or the key of a question ({', '.join(known) or 'none here'}), "
+                            f"found {question!r:.80}")
+        one = known[question]
+        answer = one.answer() if isinstance(one.answer, Callable) else one.answer
+        question, choices, tolerance = one.text, one.choices, one.tolerance
     return Prediction(question, answer, choices, tolerance)
+
+
+def _is_a_key(question):
+    number, dot, letter = str(question).partition(".")
+    return number.isdecimal() and dot and letter.isalpha()
 
 
 class Quiz:

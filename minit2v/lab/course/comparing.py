@@ -1,0 +1,177 @@
+"""Compare what readers write with the library: functions, and whole layers with the same weights in float64.
+
+    called(function, x, y)         its result; Failed if it returns nothing or changes an input
+    same_layer(Mine, Theirs, …)    weights by name ─> outputs, gradients, dropout, dtype
+
+A layer is built with several sets of arguments and filled with random weights, also where the library starts at zero:
+equal outputs then mean equal formulas. `mistakes` are the library's layer computed wrongly in a known way; a cause is
+named only if it gives exactly what was found.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from minit2v.lab.course.exercises import Failed, close, same_shape
+
+TOLERANCE = 1e-8  # of float64 outputs near 1; a float32 step on the way costs 1e-7
+Mistakes = dict[str, Callable[..., Tensor]]  # cause -> (the library's layer, *inputs) -> what the mistake gives
+
+
+def called(function: Callable, *inputs: Any, what: str = "the result") -> Tensor:
+    """What a function or a layer returns. Raises Failed for no tensor, and for an input that it changed."""
+    given = [copy.deepcopy(one.detach()).requires_grad_(one.requires_grad) if isinstance(one, Tensor) else one
+             for one in inputs]  # fmt: skip
+    # a leaf with gradient may not be changed in place at all; what is passed on is a copy of it
+    passed = [one.clone() if isinstance(one, Tensor) else one for one in given]
+    before = [one.detach().clone() if isinstance(one, Tensor) else one for one in passed]
+    found = function(*passed)
+    for i, (now, then) in enumerate(zip(passed, before)):
+        if isinstance(now, Tensor) and not torch.equal(now.detach(), then):
+            raise Failed(f"input {i + 1} as it was", "it was changed", "an operation in place, such as x += …")
+    if not isinstance(found, Tensor):
+        raise Failed(f"{what} as a tensor", type(found).__name__, "the function does not return its result")
+    return found
+
+
+def recognised(what: str, found: Tensor, expected: Tensor, mistakes: dict[str, Callable[[], Tensor]],
+               tolerance: float = TOLERANCE) -> None:  # fmt: skip
+    """Raise Failed unless `found` is `expected`; its cause is the first mistake that gives what was found."""
+    cause = next((text for text, wrong in mistakes.items() if _gives(wrong, found)), "")
+    same_shape(what, found, expected.shape, cause)
+    close(what, found, expected, tolerance, cause)
+
+
+def _gives(wrong: Callable[[], Tensor], found: Tensor) -> bool:
+    """Whether a mistaken computation, which need not fit every size, gives what was found."""
+    try:
+        value = wrong()
+    except (RuntimeError, ValueError):
+        return False
+    return value.shape == found.shape and torch.allclose(value.double(), found.double(), rtol=0, atol=1e-5)
+
+
+def same_layer(student: Callable, library: type[nn.Module], cases: Sequence[tuple[tuple, list[tuple]]],
+               mistakes: Mistakes | None = None, zero: Sequence[str] = ()) -> None:  # fmt: skip
+    """Raise Failed unless a reader's class is the library's layer.
+
+    Args:
+        student: the reader's class.
+        library: the class that it is to equal.
+        cases: (arguments of the constructor, [inputs of a call, …]); each set of inputs is tried with each.
+        mistakes: cause -> (the library's layer, *inputs) -> what this mistake gives.
+        zero: beginnings of the names of weights that start as zero.
+    """
+    for number, (arguments, calls) in enumerate(cases):
+        theirs, mine = library(*arguments), built(student, arguments)
+        _same_weights(mine, theirs)
+        _zero_at_first(mine, theirs, zero)
+        state = random_weights(theirs, number)
+        for layer in (mine, theirs):
+            layer.double().load_state_dict(state)
+        for inputs in calls:
+            _same_outputs(mine, theirs, inputs, mistakes or {}, arguments)
+        _same_gradients(mine, theirs, calls[0])
+        _keeps_float32(mine, calls[0])
+
+
+def built(student: Callable, arguments: tuple) -> nn.Module:
+    """A layer of the reader's class."""
+    layer = student(*arguments)
+    if not isinstance(layer, nn.Module):
+        raise Failed("a layer, an nn.Module", type(layer).__name__, "class …(nn.Module), with super().__init__() first")
+    return layer
+
+
+def random_weights(layer: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Numbers for every weight of a layer, float64, none of them 0: name -> tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda p: torch.randn(p.shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    return {name: 0.4 * draw(p) / max(1, p[0].numel()) ** 0.5 + (0.7 if p.ndim == 1 else 0)
+            for name, p in layer.state_dict().items()}  # fmt: skip
+
+
+def _same_weights(mine: nn.Module, theirs: nn.Module) -> None:
+    given, wanted = ({name: tuple(p.shape) for name, p in one.state_dict().items()} for one in (mine, theirs))
+    for name, shape in wanted.items():
+        if name not in given:
+            others = ", ".join(one for one in given if one not in wanted) or "no other"
+            raise Failed(f"a weight {name} {shape}", f"none of that name; {others} is not in the library's layer",
+                         "names and sizes are in the table above: with others no trained weights fit")  # fmt: skip
+        if given[name] != shape:
+            raise Failed(f"the weight {name} of shape {shape}", f"{given[name]}")
+    if extra := [name for name in given if name not in wanted]:
+        raise Failed("no weights but those of the table", f"{extra[0]} {given[extra[0]]}")
+
+
+def _zero_at_first(mine: nn.Module, theirs: nn.Module, zero: Sequence[str]) -> None:
+    for name, p in mine.named_parameters():
+        if name.startswith(tuple(zero)) and p.abs().max() > 0:
+            raise Failed(f"{name} zero in a new layer", f"numbers up to {p.abs().max().item():.2g}",
+                         "the layer must begin as if it were not there: blocks.zeroed sets weight and bias to 0")
+        if not name.startswith(tuple(zero)) and p.ndim > 1 and p.abs().max() == 0:
+            raise Failed(f"{name} with random numbers in a new layer", "zero", "only the last layer starts as zero")
+
+
+def _same_outputs(mine, theirs, inputs, mistakes, arguments) -> None:
+    told = f"for {arguments} and inputs {', '.join(_size(one) for one in inputs)}"
+    for training in (False, True):
+        mine.train(training), theirs.train(training)
+        with halving_dropout():
+            found, expected = called(mine, *inputs), theirs(*inputs)
+            wrong = {cause: (lambda one=one: one(theirs, *inputs)) for cause, one in mistakes.items()}
+            with torch.no_grad():
+                if training and not torch.allclose(found, expected, rtol=0, atol=TOLERANCE):
+                    raise Failed(f"the library's output in training, {told}", "another; in eval mode they agree",
+                                 "dropout is missing or stands elsewhere, or self.dropout is not used")  # fmt: skip
+                recognised(f"the output {told}", found, expected, wrong)
+    mine.eval(), theirs.eval()
+
+
+def _same_gradients(mine, theirs, inputs) -> None:
+    """A detached branch computes the right numbers and learns nothing."""
+    found, expected = ({name: grad for name, grad in _gradients(layer, inputs).items()} for layer in (mine, theirs))
+    for name, grad in expected.items():
+        if found[name] is None or not torch.allclose(found[name], grad, rtol=1e-6, atol=1e-8):
+            raise Failed(f"the library's gradient of {name}", "none" if found[name] is None else "another",
+                         "no detach(), .data or no_grad() on the way from the weights to the output")
+
+
+def _gradients(layer: nn.Module, inputs: tuple) -> dict[str, Tensor | None]:
+    layer.zero_grad()
+    output = layer(*inputs)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
+    if output.requires_grad:
+        (output * weights).sum().backward()
+    return {name: p.grad for name, p in layer.named_parameters()}
+
+
+def _keeps_float32(mine: nn.Module, inputs: tuple) -> None:
+    mine.float()
+    found = mine(*(one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in inputs))
+    if found.dtype != torch.float32:
+        raise Failed("float32 for weights and inputs of float32", f"{found.dtype}", "nothing may set a dtype")
+
+
+def _size(one: Any) -> str:
+    return str(tuple(one.shape)) if isinstance(one, Tensor) else str(one)
+
+
+@contextmanager
+def halving_dropout():
+    """Within the block dropout multiplies by 1 - p instead of drawing, so that its place can be compared."""
+    def halved(x, p=0.5, training=True, inplace=False):
+        return x * (1 - p) if training else x
+
+    with patch("torch.nn.functional.dropout", halved):
+        yield
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers, float64, the same each time."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
