@@ -176,7 +176,7 @@ class TextEncoder(nn.Module):
     def looks(self, prompt: str) -> str:
         """The prompt before its first motion word, or the whole one if it has none, or begins with one.
 
-        >>> TextEncoder(TextConfig(width=8, heads=1, layers=1, motion_words=("moves",))).looks("a red ring moves left")
+        >>> TextEncoder(TextConfig(width=8, heads=1, layers=2, motion_words=("moves",))).looks("a red ring moves left")
         'a red ring'
         """
         words = self.config.motion_words

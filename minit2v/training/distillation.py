@@ -205,7 +205,7 @@ class DistillationTask(nn.Module):
         both = in_precision(self.teacher[0], self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
                             torch.cat([empty, context]))  # fmt: skip
         u, c = both.chunk(2)
-        return u + self.guidance * (c - u)  # eq (6.6) · classifier-free guidance (6)
+        return u + self.guidance * (c - u)  # classifier-free guidance (6), as the sampler has it
 
     def picture(self, columns: int = 8) -> np.ndarray:
         """Clips of six validation captions in one step: uint8 (6 H, columns W, 3)."""
