@@ -13,7 +13,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 export PROMPT
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    bench gpu quality docs after-training recipes
+    bench gpu quality docs after-training recipes speedrun
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -91,8 +91,12 @@ metrics: env  ## train the networks of the metrics, 35 minutes; continues after 
 recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
 	$(BIN)/python scripts/record.py
 
-recipes: env  ## what each part of the recipe buys, docs/recipes.json: hours; continues after a stop
+recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)
+
+speedrun: env  ## does a training enter docs/speedrun.md: make speedrun ENTRY=runs/mini
+	$(BIN)/python scripts/speedrun.py $(or $(ENTRY),runs/mini) $(ARGUMENTS)
+	$(BIN)/python scripts/write_docs.py
 
 validity: env  ## which metric notices which damage, docs/validity.md and .png: six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)

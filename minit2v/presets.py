@@ -82,8 +82,8 @@ class TextConfig:
     words: tuple[str, ...] | None = None  # keep only the BPE rows of these words; None keeps all 49,408; released None
     pad_token: int = 0  # id in the whole vocabulary that fills a prompt up to context_length; released 0, "!"
     added_tokens: tuple[str, ...] = ()  # of a fine-tune, one id each after CLIP's 49,408; released none
-    looks_first: bool = False  # departure: the first token says the looks alone, the mean over the prompt cut there:
-    motion_words: tuple[str, ...] = ()  # before the first of these words; none of them: the whole prompt
+    looks_first: bool = False  # departure: the first token says how things look, the prompt before its first motion word
+    motion_words: tuple[str, ...] = ()  # the words that tell of motion, for `looks_first`; without them all is looks
     vision: VisionConfig = VisionConfig()  # the tower for pictures
 
 

@@ -1,13 +1,13 @@
-"""What each part of a recipe buys: trainings of equal steps, judged on the same prompts with the same noise: make recipes
+"""What settings would add to a recipe: trainings of equal steps, judged on the same prompts with the same noise: make recipes
 
     python scripts/recipes.py                                        all variants of nano's recipe: hours; goes on after a stop
-    python scripts/recipes.py --preset mini --steps 4000 --seeds 0 --only "the recipe" "looks hear the motion"
+    python scripts/recipes.py --preset mini --steps 4000 --seeds 0 --only "the recipe" "looks heard apart"
 
 Each variant trains the parts that it changes, and the UNet, with each seed; parts that are the same are trained once, with
 seed 0. The clips of the first n prompts of each split are judged. A row of the table has the share of clips in which
 all is right (95 % interval, seeds together), and for a variant that of the recipe's and of its own clips on prompts where
 just one of the two is right, with McNemar's exact test. A finished run is kept in runs/recipes/PRESET-STEPS, with its
-verdicts; the table is written to docs/recipes.json, from which `make docs` makes that of docs/training.md.
+verdicts; the figures of the table are written to docs/recipes.json.
 """
 
 import argparse
@@ -22,19 +22,26 @@ from quality_report import discordant, mcnemar
 
 import minit2v
 from minit2v.datasets.moving_things import MovingThingsData
+from minit2v.datasets.moving_things.phrases import motion_words
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
 from minit2v.training.run import run
 
 ROOT = Path(__file__).parent.parent
+LOOKS = {"text.looks_first": True, "text.motion_words": tuple(motion_words(1))}
 VARIANTS = {  # name -> settings of each part that it trains otherwise; the UNet is always trained
     "the recipe": {},
-    "latents without read-out and noise": {"autoencoder": {"readout": 0.0, "latent_noise": 0.0}},
-    "looks hear the motion": {"unet": {"unet.looks_first": False}},
-    "pictures as they come": {"unet": {"new_share": 0.0}},
-    "one wording": {"unet": {"wordings": 1}},
-    "no frozen clips": {"unet": {"frozen_clips": 0.0}},
+    "latents that keep colours apart": {"autoencoder": {"readout": 0.9, "latent_noise": 0.1}},
+    "looks heard apart": {"text": LOOKS, "unet": {"unet.looks_first": True}},
+    "half of the pictures of what no clip shows": {"unet": {"new_share": 0.5}},
+    "four wordings": {"unet": {"wordings": 4}},
+    "frozen clips": {"unet": {"image_share": 0.3, "frozen_clips": 0.8}},
+    "all of these": {
+        "autoencoder": {"readout": 0.9, "latent_noise": 0.1},
+        "text": LOOKS,
+        "unet": {"unet.looks_first": True, "new_share": 0.5, "wordings": 4, "image_share": 0.3, "frozen_clips": 0.8},
+    },
 }
 NEEDED = ("autoencoder", "text")
 

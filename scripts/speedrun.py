@@ -2,7 +2,7 @@
 
 The entry is the folder of a training: a model, and of each part the log and the checkpoint that `minit2v train` keeps.
 Prints what it took and how well the model follows its prompts, and whether it enters. --record NAME adds it to
-docs/speedrun.json, from which `make docs` writes the table.
+docs/speedrun.json, from which `make docs` writes the table of the page.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from minit2v.checkpoints.find import fingerprint
 from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import share_estimate
+from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,17 @@ def measured(entry: Path, n: int) -> dict[str, dict]:
     pipe = minit2v.load(entry, device="cpu")
     shares = {split: share_estimate([each["all"] for each in verdicts(pipe, split, n)]) for split in BARS}
     return {split: {"percent": share.value, "low": share.low, "high": share.high} for split, share in shares.items()}
+
+
+def table(entries: list[dict]) -> str:
+    """The entries as Markdown, the shortest first."""
+    if not entries:
+        return "No entry yet."
+    share = lambda cell: "{percent:.1f} ({low:.1f}–{high:.1f})".format(**cell)
+    cells = [[one["name"], one["date"], f"{one['minutes']:g}", f"{one['steps']:,}",
+              *(share(one["shares"][split]) for split in BARS)]
+             for one in sorted(entries, key=lambda one: one["minutes"])]  # fmt: skip
+    return markdown_table(["entry", "date", "minutes", "steps", "seen, % right", "held out, % right"], cells)
 
 
 def main() -> None:

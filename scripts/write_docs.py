@@ -4,6 +4,7 @@
     docs/quality.json       make quality              docs/ablation.jsonl   scripts/ablate_training.py
     docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
     docs/gpu.json           make gpu, if it has been run
+    docs/speedrun.json      make speedrun, if there is an entry
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import quality_report  # noqa: E402
+import speedrun  # noqa: E402
 
 from benchmarks import bench  # noqa: E402
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
@@ -35,7 +37,7 @@ from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
-    "gpu", "metrics", "quality", "released", "results", "sampling", "speed", "training")))  # fmt: skip
+    "gpu", "metrics", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
@@ -68,9 +70,10 @@ def report() -> dict:
     return json.loads((ROOT / "data/mini/report.json").read_text(encoding="utf-8"))
 
 
-def kept(name: str) -> dict:
-    """A report in docs/."""
-    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+def kept(name: str, default=None):
+    """A report in docs/, or `default` where there may be none yet."""
+    path = ROOT / "docs" / name
+    return default if default is not None and not path.is_file() else json.loads(path.read_text(encoding="utf-8"))
 
 
 def ablation() -> dict[str, str]:
@@ -125,7 +128,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "data/mini/report.json, in short": short_results,
     "data/mini/report.json, the judge": lambda: f"{judged(report())}\n{note(report())}",
     "docs/bench.json": lambda: bench.table(kept("bench.json")),
-    "docs/gpu.json": lambda: gpu.table(kept("gpu.json") if (ROOT / "docs/gpu.json").is_file() else {}),
+    "docs/gpu.json": lambda: gpu.table(kept("gpu.json", {})),
+    "docs/speedrun.json": lambda: speedrun.table(kept("speedrun.json", [])),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,

@@ -10,12 +10,21 @@ import minit2v
 from minit2v import presets
 from minit2v.checkpoints.folder import read_preset, save_model
 from minit2v.cli import main
+from minit2v.datasets import find_data
 from minit2v.diffusion.process import Diffusion
 from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.errors import UserError
 from minit2v.networks.unet import UNet
 from minit2v.systems.modelscope import ModelScopeT2V
-from minit2v.training.distillation import TARGETS, Rotations, distill, fast, recombined
+from minit2v.training.distillation import (
+    TARGETS,
+    Distillation,
+    DistillationTask,
+    Rotations,
+    distill,
+    fast,
+    recombined,
+)
 
 DIFFUSION = Diffusion(presets.get("mini").diffusion)
 PATH = Rotations(DIFFUSION)
@@ -107,3 +116,22 @@ def test_other_predictions_are_refused(untrained_nano, tmp_path, capsys):
     with pytest.raises(UserError, match="distill: expected a model that predicts v, found x0"):
         distill(tmp_path / "x0", tmp_path / "out", settings={"clips": 8})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_is_drawn_alike_whatever_torch_s_defaults_are(untrained_nano, tmp_path):
+    """And r is below t, or t itself where the teacher is followed; what is drawn decides alone."""
+    teacher = minit2v.load(untrained_nano, device="cpu")
+    config = Distillation(clips=4, bfloat16=False)
+    task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, tmp_path)
+    draw = lambda: [task.draw(torch.Generator().manual_seed(seed), 4) for seed in range(12)]
+    usual, before = draw(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = draw()
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(usual, double):
+        assert all(one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
+        assert (one["r"] < one["t"]).all() or torch.equal(one["r"], one["t"])
+    assert {bool(one["own"].all()) for one in usual} == {True, False}
+    assert {torch.equal(one["r"], one["t"]) for one in usual} == {True, False}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from minit2v.cli import main
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.datasets.moving_things.render import COLOURS
 from minit2v.errors import UserError
@@ -63,3 +64,16 @@ def test_the_palette_is_found_in_the_colours_themselves():
 def test_frames_without_colours_are_refused():
     with pytest.raises(UserError, match="three plain colours or more"):
         colour_figures(Codec(PALETTE / 127.5), np.full((4, 64, 64, 3), 24, np.uint8))
+
+
+def test_the_command_prints_the_gate_and_refuses_what_has_no_use(capsys):
+    assert main(["evaluate", "--part", "autoencoder", "--split", "test_seen", "--n", "12"]) == 0
+    out = capsys.readouterr().out
+    assert "| test_seen | 12 |" in out and "Gate " in out
+    for arguments, message in {
+        ("--n", "0"): "n: expected a whole number from 2, found 0",
+        ("--steps", "2"): "--steps: expected without --part",
+        ("--clips", "made", "--captions", "x.tsv"): "--clips: expected without --part",
+    }.items():
+        assert main(["evaluate", "--part", "autoencoder", *arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -7,6 +7,7 @@ import secrets
 import sys
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 from minit2v.errors import UserError
 
@@ -33,20 +34,21 @@ def sample(args):
     n, seed = len(prompts), _drawn(args.seed)
     given = [check_output(out) for out in args.out or ["clip.mp4"]]
     outs = [[_numbered(path, i, n) for path in given] for i in range(n)]
-    for path in (path for paths in outs for path in paths if path.is_dir()):
+    numbered = [path for paths in outs for path in paths]
+    for path in filter(Path.is_dir, numbered):  # the folder around them has been tried once
         check_output(path)
     if line := _before_a_download(args, n):
         print(f"minit2v: {line}", file=sys.stderr)
     init = None if args.init is None else Clip.load(args.init)
     if args.compile:
-        print("minit2v: --compile: the first clip compiles the UNet's blocks, minutes for a large model", file=sys.stderr)
+        print("minit2v: --compile: the first clip compiles the UNet's blocks and takes longer", file=sys.stderr)
     pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload, args.compile, args.graphs)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is checked again, and warned of, when it is used
         _, chosen = pipe.checked(prompts[:1], settings)
-    for path in (path for paths in outs for path in paths):
+    for path in numbered:
         check_shown(path, chosen.height, chosen.width, chosen.fps)
     for clip, paths in zip(_clips(args, pipe, prompts, settings), outs):
         for path in paths:

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from minit2v.datasets import Dataset, find_data
 from minit2v.errors import UserError
+from minit2v.evaluation.clip_sources import name_of
 from minit2v.evaluation.estimates import Estimate, mean_estimate, share_estimate
 from minit2v.evaluation.mini.scores import psnr
-from minit2v.evaluation.report import checked_place, judge_of, opened_splits, publish
+from minit2v.evaluation.report import ENOUGH, checked_place, judge_of, opened_splits, publish, whole_numbers
 from minit2v.evaluation.table import cell, markdown_table
 from minit2v.pixels import evenly
 from minit2v.systems.pipeline import TextToVideo
@@ -111,6 +112,7 @@ def evaluate_autoencoder(model: str = "mini", data: str | Path | Dataset = "movi
     """
     import minit2v
 
+    whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
     pipe = pipe or minit2v.load(model, dtype=dtype)
     data = data if isinstance(data, Dataset) else find_data(data, pipe.preset.fps)
@@ -126,7 +128,7 @@ def evaluate_autoencoder(model: str = "mini", data: str | Path | Dataset = "movi
         frames += [clip[evenly(len(clip), STILLS)] for clip in items.frames]
     figures = colour_figures(pipe, np.concatenate(frames))
     colours = {name: asdict(value) if isinstance(value, Estimate) else value for name, value in figures.items()}
-    return publish({"model": Path(model).name, "data": data.name, "colours": colours, "rows": rows}, out, markdown)
+    return publish({"model": name_of(model), "data": name_of(data.name), "colours": colours, "rows": rows}, out, markdown)
 
 
 def passes_gate(colours: dict) -> bool:
@@ -140,7 +142,7 @@ def passes_gate(colours: dict) -> bool:
 def markdown(report: dict) -> str:
     """The tables of `evaluate_autoencoder`."""
     colours, verdict = report["colours"], "passed" if passes_gate(report["colours"]) else "failed"
-    kept = [[f"frames whose colours are kept when latents are scaled by {factor}, %",
+    kept = [[f"plain patches whose colour is kept when latents are scaled by {factor}, %",
              cell(colours[f"kept × {factor}"]), f"≥ {LEAST_KEPT:g}"] for factor in FACTORS]  # fmt: skip
     figures = [
         ["variance between colours on one axis, %", f"{colours['first axis']:.1f}", f"< {LARGEST_AXIS:g}"],

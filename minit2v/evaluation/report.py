@@ -67,8 +67,8 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     """
     import minit2v
 
-    _whole_numbers(1, batch=batch)
-    _whole_numbers(ENOUGH, n=n)
+    whole_numbers(1, batch=batch)
+    whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
     preset, name = pipe.preset, _row_name(model)
@@ -99,8 +99,8 @@ def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, f
     size: pixels to which they are reduced. Returns the report. Raises UserError.
     """
     out, name = checked_place(out), _row_name(folder)
-    _whole_numbers(1, size=size)
-    _whole_numbers(LEAST_FRAMES, frames=frames)
+    whole_numbers(1, size=size)
+    whole_numbers(LEAST_FRAMES, frames=frames)
     clips, texts, specs = read_folder(folder, captions, size, frames)
     real = redrawn(specs, size, frames, seed + 1)  # the reference is drawn with `seed`
     sets = {"real clips": real, name: clips, "frozen first frame": _frozen(clips)}
@@ -293,7 +293,7 @@ def checked_place(out) -> Path | None:
     return None if out is None else check_output(out, (".json",))
 
 
-def _whole_numbers(least: int, **values) -> None:
+def whole_numbers(least: int, **values) -> None:
     for name, value in values.items():
         if not (isinstance(value, int) and value >= least):
             raise UserError(f"{name}: expected a whole number from {least}, found {value!r}")

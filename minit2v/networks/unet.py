@@ -108,8 +108,7 @@ class UNet(nn.Module):
         first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
         emb = self.time_embedding[0](sinusoid(t, first).to(dtype))[:, None]  # b 1 e
         if self.text_embedding is not None:
-            text = context[:, 0] if self.config.looks_first else context.mean(dim=1)
-            emb = emb + self.text_embedding(text)[:, None]
+            emb = emb + self.text_embedding(self.heard(context))[:, None]
         if self.step_embedding is not None:
             length = torch.zeros_like(t) if until is None else t - until
             emb = emb + self.step_embedding(sinusoid(length, first).to(dtype))[:, None]
@@ -117,6 +116,10 @@ class UNet(nn.Module):
             emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
+
+    def heard(self, context: Tensor) -> Tensor:
+        """What the embedding hears of a text (b, n, d): the mean token, or with `looks_first` the one of the looks (b, d)."""
+        return context[:, 0] if self.config.looks_first else context.mean(dim=1)
 
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""

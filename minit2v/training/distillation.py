@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from minit2v.checkpoints.find import find_model, fingerprint
 from minit2v.checkpoints.folder import save_model
@@ -51,6 +50,7 @@ from minit2v.training.overrides import configure
 from minit2v.training.ranks import this_process
 from minit2v.training.run import torch_defaults
 from minit2v.training.trainer import TrainConfig, train
+from minit2v.training.unet import in_precision, uniform, warn_of_slow_bfloat16
 
 FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (b c f h w), t (b,), r (b,)) -> v (b c f h w)
 SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first step, of `mean_flow` the difference
@@ -58,6 +58,7 @@ SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first st
 LENGTHS = (1, 2, 4, 8)  # jumps go over all timesteps, half of them, …
 LENGTH_CHANCES = (0.4, 0.2, 0.2, 0.2)
 FROM_NOISE = 0.4  # share of the jumps that begin at noise, as the only one of a clip in one step does
+SHOWN = 6  # clips of a picture
 CAPTIONS = 512  # of clips and of pictures, from which captions are recombined
 
 
@@ -136,21 +137,24 @@ class DistillationTask(nn.Module):
     def __init__(self, preset: ModelScopePreset, config: Distillation, data: Dataset, teacher: ModelScopeT2V,
                  folder: Path):  # fmt: skip
         super().__init__()
+        warn_of_slow_bfloat16(config.bfloat16)
         if preset.diffusion.prediction != "v":
             raise UserError(f"distill: expected a model that predicts v, found {preset.diffusion.prediction}")
         self.preset, self.config, self.progress = preset, config, 0.0
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
         self.unet.load_state_dict(teacher.unet.state_dict(), strict=teacher.preset.unet.step_embedding)
-        # no nn.Module, so that teacher, text tower and autoencoder are neither trained nor saved with the task
-        self.teacher, self.pipe = [teacher.unet], ModelScopeT2V(preset, teacher.text, self.unet, teacher.autoencoder)
+        # pipelines are no nn.Module, so teacher, text tower and autoencoder are neither trained nor saved with the task
+        self.teacher, self.pipe = teacher, ModelScopeT2V(preset, teacher.text, self.unet, teacher.autoencoder)
         self.guidance = config.guidance or teacher.preset.guidance
         self.path = Rotations(teacher.diffusion)
-        self.cache = cached(folder / "cache.safetensors", self.pipe, data, config.clips, 0)
+        with this_process().main_process_first():  # the others find what the first has computed
+            self.cache = cached(folder / "cache.safetensors", self.pipe, data, config.clips, images=0)
         views = [data.open("train", preset.frames, preset.height, preset.width, images) for images in (False, True)]
         said = [view.batch(range(min(CAPTIONS, len(view)))).captions for view in views]
         with torch.inference_mode():
             self.recombined = teacher.text.encode(recombined(*said, teacher.text.looks)).cpu()
-        self.test = data.open("val", preset.frames, preset.height, preset.width).batch(range(6)).captions
+        view = data.open("val", preset.frames, preset.height, preset.width)
+        self.test = view.batch(range(min(SHOWN, len(view)))).captions
 
     @property
     def ema_modules(self) -> dict[str, nn.Module]:
@@ -159,22 +163,22 @@ class DistillationTask(nn.Module):
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips: latents and noise (n, c, f, h, w), t and r (n,), context (n, tokens, d), and own (n,): whether the
         network makes the noisy clip from the noise itself. r is t in a batch for the teacher."""
-        T, uniform = self.preset.timesteps, lambda *shape: torch.rand(*shape, generator=generator, device="cpu")
+        T = self.preset.timesteps
         index = torch.randint(len(self.cache["clips.latents"]), (n,), generator=generator, device="cpu")
         latents = self.cache["clips.latents"][index].float()
         context = self.cache["contexts"][self.cache["clips.captions"][index, 0]].float()
-        t = ((torch.arange(n, device="cpu") + uniform(n)) / n * T).long().clamp(max=T - 1)
-        own = (uniform(1) < self.config.own_share).expand(n)
+        t = ((torch.arange(n, device="cpu") + uniform(generator, n)) / n * T).long().clamp(max=T - 1)
+        own = (uniform(generator, 1) < self.config.own_share).expand(n)
         if own[0]:
             context = self.recombined[torch.randint(len(self.recombined), (n,), generator=generator, device="cpu")]
-        if uniform(1) < self.config.teacher_share:
+        if uniform(generator, 1) < self.config.teacher_share:
             r = t
         else:
-            t = torch.where(uniform(n) < FROM_NOISE, T - 1, t)
-            chances = torch.tensor(LENGTH_CHANCES, device="cpu")
+            t = torch.where(uniform(generator, n) < FROM_NOISE, T - 1, t)
+            chances = torch.tensor(LENGTH_CHANCES, dtype=torch.float32, device="cpu")
             part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(chances, n, True, generator=generator)]
             r = (t - T // part).clamp(min=-1)
-        noise = torch.randn(latents.shape, generator=generator, device="cpu")
+        noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32, device="cpu")
         return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own.clone()}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -202,23 +206,18 @@ class DistillationTask(nn.Module):
     def teacher_v(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The teacher's v, with guidance."""
         empty = self.cache["contexts"][0].to(context).expand_as(context)  # row 0 is the empty caption
-        both = in_precision(self.teacher[0], self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
+        both = in_precision(self.teacher.unet.to(x.device), self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
                             torch.cat([empty, context]))  # fmt: skip
         u, c = both.chunk(2)
         return u + self.guidance * (c - u)  # classifier-free guidance (6), as the sampler has it
 
     def picture(self, columns: int = 8) -> np.ndarray:
-        """Clips of six validation captions in one step: uint8 (6 H, columns W, 3)."""
+        """Clips of a few validation captions in one step: uint8 (rows H, columns W, 3)."""
+        for network in (self.pipe.text, self.pipe.autoencoder):  # the trainer has moved the UNet alone
+            network.to(self.pipe.device)
         clips = self.pipe(self.test, seed=0)
         show = evenly(self.preset.frames, columns)
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
-
-
-def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
-    """The UNet's output, float32, computed with its parameters cast to bfloat16 or as they are."""
-    dtype = torch.bfloat16 if bfloat16 else torch.float32
-    parameters = {name: p.to(dtype) for name, p in unet.named_parameters()}
-    return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()
 
 
 def recombined(clips: list[str], pictures: list[str], looks: Callable[[str], str]) -> list[str]:

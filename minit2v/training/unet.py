@@ -80,9 +80,7 @@ class UNetTask(nn.Module):
         if config.sparse_until and config.sparse_frames not in halves:
             listed = ", ".join(map(str, halves))
             raise UserError(f"sparse_frames: expected one of {listed}, found {config.sparse_frames}")
-        if config.bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
-            warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
-                          "--set bfloat16=false", stacklevel=2)  # fmt: skip
+        warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.data, self.progress, self.sensitivity = preset, config, data, 0.0, {}
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
@@ -93,10 +91,11 @@ class UNetTask(nn.Module):
         with this_process().main_process_first():  # the others find what the first has computed
             cache = Path(folder) / "unet" / "cache.safetensors"
             self.cache = cached(cache, self.pipe, data, config.clips, config.images, config.wordings)
-        for layer in caption_layers(self.unet):
-            looks = layer is self.unet.text_embedding and preset.unet.looks_first
-            contexts = self.cache["contexts"].float()
-            whiten_input(layer, contexts[:, 0] if looks else contexts.mean(dim=1))
+        contexts = self.cache["contexts"].float()
+        if self.unet.text_embedding is not None:
+            whiten_input(self.unet.text_embedding, self.unet.heard(contexts))
+        if self.unet.layout is not None:
+            whiten_input(self.unet.layout.text, contexts.mean(dim=1))
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
         view = data.open("val", preset.frames, preset.height, preset.width)
@@ -214,10 +213,8 @@ class UNetTask(nn.Module):
         temporal: bool = True,
     ) -> Tensor:
         """The loss of each clip (b,)."""
-        dtype = torch.bfloat16 if self.config.bfloat16 else torch.float32
-        parameters = {name: p.to(dtype) for name, p in self.unet.named_parameters()}
         noisy = self.diffusion.add_noise(latents, noise, t)
-        output = functional_call(self.unet, parameters, (noisy.to(dtype), t, context.to(dtype), temporal, positions))
+        output = in_precision(self.unet, self.config.bfloat16, noisy, t, context, temporal=temporal, positions=positions)
         return self.diffusion.loss(output, latents, noise, t, per_clip=True)
 
     @torch.no_grad()
@@ -253,6 +250,20 @@ class UNetTask(nn.Module):
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
 
 
+def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
+    """The UNet's output, float32, computed with its parameters cast to bfloat16 or as they are."""
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    parameters = {name: p.to(dtype) for name, p in unet.named_parameters()}
+    return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()
+
+
+def warn_of_slow_bfloat16(bfloat16: bool) -> None:
+    """Warns where float32 is faster."""
+    if bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
+                      "--set bfloat16=false", stacklevel=3)  # fmt: skip
+
+
 def uniform(generator: torch.Generator, n: int) -> Tensor:
     """n numbers in 0..1 (n,), the same whatever torch's default dtype and device are."""
     return torch.rand(n, generator=generator, dtype=torch.float32, device="cpu")
@@ -269,12 +280,6 @@ def captions_to_compare(data: Dataset, test: Batch) -> tuple[list[str], dict[str
         return right, {}
     following = (next(other for other in right[i:] + right[:i] if other != said) for i, said in enumerate(right))
     return right, {"caption": list(following)}
-
-
-def caption_layers(unet: UNet) -> list[nn.Linear]:
-    """The layers that read the mean text token: those of the departures `text_in_embedding` and `scene_prior`."""
-    layers = [unet.text_embedding, unet.layout and unet.layout.text]
-    return [layer for layer in layers if layer is not None]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@
                                                ├─> FVD-mini, FVD-content, FID-vid   (how far apart?)
     clips ─────┬──────── networks ─> features ─┘
                ├─ pixels ────────────────────────> motion amplitude, identity drift, flicker
+               ├─ judge, frame by frame ─────────> colour changes, shape breaks
                └─ similarity to the captions ────> CLIPSIM, video similarity, direction gap, R-precision
 
 `Reference` serves any data set. Its networks know Moving Things only, so elsewhere its distances compare clips of one

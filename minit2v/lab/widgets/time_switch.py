@@ -93,10 +93,10 @@ class TimeSwitch(LabWidget):
     def __init__(self, clips: Mapping, fps: float = 8, name: str | None = None, **traits):
         self.clips = _clips(clips)
         self.flicker = {key: flickering(pixels) for key, pixels in self.clips.items()}
-        measured = motion.measure(np.stack(list(self.clips.values())))
+        pixels = np.stack(list(self.clips.values()))
+        measured = motion.measure(pixels)
         self.figures = {key: {figure: float(values[i]) for figure, values in measured.items()}
                         for i, key in enumerate(self.clips)}  # fmt: skip
-        pixels = np.stack(list(self.clips.values()))
         tiles, tiles_layout = atlas(pixels.reshape(-1, *pixels.shape[2:]))  # (n f H W 3) -> ((n f) H W 3)
         numbers, numbers_layout = pack(flicker=np.stack(list(self.flicker.values())).astype(np.float32))
         info = {"names": list(self.clips), "frames": pixels.shape[1], "fps": float(fps), "figures": self.figures}
