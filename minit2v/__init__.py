@@ -12,7 +12,7 @@ modelscope. docs/architecture.md has a map of the rooms.
 __version__ = "0.1.0"
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto", batched: bool = True, offload: bool = False,
+def load(name: str, device: str = "auto", dtype: str = "auto", batched: bool | None = None, offload: bool | None = None,
          compile: bool = False, graphs: bool = False):  # fmt: skip
     """The `TextToVideo` of a shipped name, a folder or a model of the hub; see `minit2v.loading.load`."""
     from minit2v import loading  # takes torch with it, which `import minit2v` should not

@@ -3,15 +3,17 @@
 import torch
 
 from minit2v.errors import UserError
+from minit2v.ranks import own_card
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_device(name: str) -> torch.device:
-    """What torch calls the device. Raises UserError for one that is not there."""
+    """What torch calls the device; "cuda" is this process' own card. Raises UserError for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = own_card() if name == "cuda" else name
     kind, _, number = name.partition(":")
     if kind not in DEVICES or number and (kind != "cuda" or not number.isdecimal()):
         raise UserError(f"device: expected auto, {', '.join(DEVICES)} or a card like cuda:1, found {name!r}")

@@ -5,6 +5,7 @@
     docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
     docs/gpu.json           make gpu, if it has been run
     docs/speedrun.json      make speedrun, if there is an entry
+    docs/planning.json      scripts/plan_training.py
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -24,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import plan_training  # noqa: E402
 import quality_report  # noqa: E402
 import speedrun  # noqa: E402
 
@@ -37,7 +39,7 @@ from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
-    "gpu", "metrics", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
+    "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
@@ -130,6 +132,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/bench.json": lambda: bench.table(kept("bench.json")),
     "docs/gpu.json": lambda: gpu.table(kept("gpu.json", {})),
     "docs/speedrun.json": lambda: speedrun.table(kept("speedrun.json", [])),
+    "docs/planning.json": lambda: plan_training.in_short(kept("planning.json")),
+    "docs/planning.json, cards": lambda: plan_training.of_cards(kept("planning.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,

@@ -13,11 +13,12 @@ FILES = {
     for path in sorted((ROOT / "minit2v").rglob("*.py"))
 }
 BASE = {"errors"}
-LOW = BASE | {"files", "video", "pixels", "devices"}
+LOW = BASE | {"files", "video", "pixels", "devices", "ranks"}
 MAY_IMPORT = {  # room -> the rooms below it that it may use; from the ground floor up
     "errors": set(),
     "files": BASE,
-    "devices": BASE,
+    "ranks": BASE,
+    "devices": BASE | {"ranks"},
     "pixels": BASE,
     "video": BASE | {"files", "pixels"},
     "datasets": LOW,

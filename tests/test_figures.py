@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 MINI = ROOT / "data/mini"
 sys.path[:0] = [str(ROOT / "scripts")]
 
+import plan_training  # noqa: E402
 import write_docs  # noqa: E402
 
 COUNTED = "minit2v weights plan"  # its source: another PyTorch may take a little more or less
@@ -162,3 +163,11 @@ def sentences() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("document, sentence", sentences())
 def test_prose_says_what_was_measured(document, sentence):
     assert sentence in words(document)
+
+
+def test_the_plan_of_the_released_training_is_counted():
+    preset, planned = presets.get("modelscope-1.7b"), kept("docs/planning.json")
+    assert planned["parameters"] == plan_training.parameters_of(preset)
+    assert planned["picture"] == plan_training.step_of(preset, 1)
+    shares = ("clip", plan_training.CLIPS), ("picture", plan_training.PICTURES)
+    assert planned["operations a step"] == sum(many * planned[kind]["operations"] for kind, many in shares)

@@ -12,7 +12,7 @@ import torch
 from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.memory.card import Card, describe_card
+from minit2v.memory.card import Card, describe_card, options_that_fit, plenty
 from minit2v.memory.plan import OPTIONS, as_bytes, plan
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
@@ -157,6 +157,25 @@ def test_more_frames_take_more_and_windows_bound_the_network():
 def test_the_plan_refuses(settings, message):
     with pytest.raises(UserError, match=message):
         plan("nano", **settings)
+
+
+def test_a_card_gets_the_fastest_way_that_fits(monkeypatch):
+    """By the plan's own figures, just enough and a byte less; what the caller has chosen stays."""
+    preset = presets.get("mini")
+    peaks = plan(preset, dtype="float16", device="cuda").peaks
+    assert plenty(preset, torch.float16) > peaks[""]
+    monkeypatch.setattr("minit2v.memory.card.plenty", lambda *_: 1e12)
+    fitting = lambda free, **chosen: options_that_fit(preset, free, torch.float16, **chosen)
+    assert fitting(1e15) == fitting(peaks[""]) == OPTIONS[""]
+    following = next(options for options in OPTIONS if peaks[options] < peaks[""])
+    with pytest.warns(UserWarning, match=f"goes on with {following}"):
+        assert fitting(peaks[""] - 1) == OPTIONS[following]
+    least = min(peaks, key=peaks.get)
+    with pytest.warns(UserWarning, match=least):
+        assert fitting(0) == OPTIONS[least]
+    assert fitting(0, batched=True, offload=False) == (True, False)
+    with pytest.warns(UserWarning, match="--sequential"):
+        assert fitting(peaks["--sequential"], offload=False) == OPTIONS["--sequential"]
 
 
 def test_amounts_of_memory():

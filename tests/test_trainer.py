@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from minit2v import presets
@@ -146,43 +149,133 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 PARTS = {
     "autoencoder": ["foreground=0"],  # the weights of things have mean 1 over the share of a rank
     "text": ["clips=8", "images=8", "tests=4"],
-    "unet": ["clips=8", "images=8", "bfloat16=false", "image_stage=0.3", "image_share=0.3"],
+    "unet": ["clips=8", "images=8", "bfloat16=false", "image_stage=0.3", "image_share=0.3", "muon_rate=2"],
 }
 
 
 def test_processes_of_torchrun_know_of_each_other(tmp_path):
     """Each would train alone otherwise, and two that do the same pass for two that share the work."""
-    say = "import sys; from minit2v.training.ranks import this_process; sys.exit(this_process().num_processes != 2)"
+    say = "import sys; from minit2v.ranks import this_process; sys.exit(this_process().num_processes != 2)"
     (tmp_path / "say.py").write_text(say)
     done = subprocess.run([*TORCHRUN, str(tmp_path / "say.py")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
+SHARDED = str(Path(__file__).parent / "fsdp_on_cpus.py")
+
+
+def trained(folder, part, launcher, *options):
+    """The checkpoint of four steps of a part of nano, and the first line of its log."""
+    out = folder if folder.exists() else nano_folder(folder)
+    command = [*launcher, "train", part, "--preset", "nano", "--out", str(out), "--batch", "4", *options]
+    command += [word for setting in PARTS[part] for word in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    first = (out / part / "log.jsonl").read_text().splitlines()[0]
+    return torch.load(out / part / "checkpoint.pt", weights_only=True), json.loads(first)
+
+
+ALONE = [sys.executable, "-m", "minit2v"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """`trained` in one process, once for each part."""
+    return cache(lambda part: trained(tmp_path_factory.mktemp("alone") / part, part, ALONE, "--steps", "4"))
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_two_processes_equal_one(part, tmp_path):
+def test_two_processes_equal_one(part, tmp_path, alone):
     """torchrun with two ranks, through the command line, against one process with the same global batch."""
-    states = []
-    for ranks in (1, 2):
-        out = nano_folder(tmp_path / str(ranks))
-        command = ["minit2v", "train", part, "--preset", "nano", "--out", str(out), "--steps", "4", "--batch", "4"]
-        command += [word for setting in PARTS[part] for word in ("--set", setting)]
-        launcher = [*TORCHRUN, "-m"] if ranks == 2 else [sys.executable, "-m"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(launcher + command, env=environment, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr
-        states.append(torch.load(out / part / "checkpoint.pt", weights_only=True))
-    one, two = states
+    one, first = alone(part)
+    two, second = trained(tmp_path / "2", part, [*TORCHRUN, "-m", "minit2v"], "--steps", "4")
     assert one["step"] == two["step"] == 4
     averaged = {name.removeprefix("module."): value for name, value in one["averaged"].items() if name != "n_averaged"}
     moved = [name for name in averaged if not torch.allclose(averaged[name], one["task"][name], atol=2e-5)]
     assert len(moved) > len(averaged) / 2, f"the average lags behind what is trained: {len(moved)} of {len(averaged)}"
-    for name in one["task"]:
-        rounding = 2e-4 if name.endswith("in_proj_bias") else 2e-5  # a key's bias has no gradient but rounding
-        assert torch.allclose(one["task"][name], two["task"][name], atol=rounding), name
-    logs = [(tmp_path / ranks / part / "log.jsonl").read_text().splitlines() for ranks in "12"]
-    first, second = (json.loads(lines[0]) for lines in logs)
+    assert_equal_within_rounding(one["task"], two["task"])
     assert first["norm"] == pytest.approx(second["norm"], rel=1e-3), "gradients are to be averaged, not summed"
     assert first["loss"] != second["loss"], "the first rank logs the loss of its own share"
+
+
+def assert_equal_within_rounding(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        rounding = 2e-4 if name.endswith("in_proj_bias") else 2e-5  # a key's bias has no gradient but rounding
+        assert torch.allclose(one[name], two[name], atol=rounding), name
+
+
+def test_the_unet_in_pieces_trains_as_a_whole_one(tmp_path, alone):
+    """FSDP on two ranks, Muon, the average and pictures included; checkpoint and weights are whole."""
+    one, first = alone("unet")
+    two, second = trained(tmp_path / "2", "unet", [*TORCHRUN, SHARDED], "--steps", "4")
+    assert first["norm"] == pytest.approx(second["norm"], rel=1e-3)
+    for name in ("task", "averaged"):
+        assert_equal_within_rounding(one[name], two[name])
+    weights = load_file(tmp_path / "2" / "unet.safetensors")
+    assert all(torch.equal(value, two["averaged"][f"module.unet.{name}"].half()) for name, value in weights.items())
+
+
+class Matrices(Regression):
+    """A regression whose weights are stepped by Muon, its biases by AdamW."""
+
+    may_be_sharded = True
+
+    def __init__(self):
+        super().__init__(width=6)
+        self.net = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 1))
+        self.net.in_features = 6
+
+    def parameter_groups(self, lr):
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        return [{"params": matrices, "lr": lr, "orthogonal": True},
+                {"params": [p for p in self.parameters() if p.ndim < 2], "lr": lr}]  # fmt: skip
+
+
+def stopped_and_resumed(out):
+    """Matrices after a stop in the midst of a run, with the optimizer's state of its first half."""
+    train(Matrices(), out, replace(CONFIG, train_steps=10))
+    return train(Matrices(), out, replace(CONFIG, train_steps=20), resume=True)
+
+
+def test_a_run_in_pieces_goes_on_whole_and_the_other_way(tmp_path):
+    """What is in a checkpoint does not depend on how many cards wrote it; nor does what a resumed run makes of it."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import fsdp_on_cpus
+fsdp_on_cpus.SETTINGS["fsdp_transformer_layer_cls_to_wrap"] = "Linear"
+from test_trainer import stopped_and_resumed
+stopped_and_resumed({str(tmp_path / "pieces")!r})
+"""
+    (tmp_path / "run.py").write_text(code)
+    done = subprocess.run([*TORCHRUN, str(tmp_path / "run.py")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole = stopped_and_resumed(tmp_path / "whole")
+    read = lambda folder: torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)
+    one, two = read("whole"), read("pieces")
+    assert_equal_within_rounding(one["task"], two["task"])
+    for mine, theirs in zip(one["optimizer"]["state"].values(), two["optimizer"]["state"].values(), strict=True):
+        assert_equal_within_rounding(mine, theirs)
+    on = train(Matrices(), tmp_path / "pieces", replace(CONFIG, train_steps=30), resume=True)
+    same = train(Matrices(), tmp_path / "whole", replace(CONFIG, train_steps=30), resume=True)
+    assert_equal_within_rounding(on.state_dict(), same.state_dict())
+    assert not torch.allclose(on["net"][0].weight, whole["net"][0].weight, atol=1e-3)
+
+
+def test_a_part_that_cannot_be_in_pieces_says_so(tmp_path):
+    command = [*TORCHRUN, SHARDED, "train", "autoencoder", "--preset", "nano", "--out", str(tmp_path), "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "FSDP: expected the part unet" in done.stderr
+
+
+def test_parts_of_a_batch_in_turn_equal_the_whole(tmp_path, uninterrupted):
+    whole = train(Regression(), tmp_path / "whole", CONFIG)
+    parts = train(Regression(), tmp_path / "parts", replace(CONFIG, accumulate=2))
+    assert torch.allclose(whole["net"].weight, parts["net"].weight, atol=1e-5)
+    with pytest.raises(UserError, match="batch: expected a multiple of 3"):
+        train(Regression(), tmp_path / "odd", replace(CONFIG, accumulate=3, batch=4))
 
 
 def test_average_forgets_the_start(tmp_path):

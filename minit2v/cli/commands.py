@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
+from minit2v.files import read_text
+from minit2v.ranks import own_part, rank, require_one
 
 SAMPLING_OPTIONS = (
     "frames", "height", "width", "fps", "steps", "guidance", "negative", "sampler", "eta", "window",
@@ -30,19 +32,25 @@ def sample(args):
 
     if args.strength is not None and args.init is None:
         raise UserError("--strength: expected with --init, found alone; name the video to start from")
-    prompts = [prompt for prompt in args.prompts for _ in range(args.n)]
+    if args.record is not None:
+        require_one("--record", "record fewer prompts with one")
+    prompts = [prompt for prompt in _prompts(args) for _ in range(args.n)]
     n, seed = len(prompts), _drawn(args.seed)
     given = [check_output(out) for out in args.out or ["clip.mp4"]]
-    outs = [[_numbered(path, i, n) for path in given] for i in range(n)]
+    own = own_part(n)
+    if not own:
+        return
+    outs = [[_numbered(path, i, n) for path in given] for i in own]
     numbered = [path for paths in outs for path in paths]
     for path in filter(Path.is_dir, numbered):  # the folder around them has been tried once
         check_output(path)
-    if line := _before_a_download(args, n):
+    if line := _before_a_download(args, len(own)):
         print(f"minit2v: {line}", file=sys.stderr)
     init = None if args.init is None else Clip.load(args.init)
     if args.compile:
         print("minit2v: --compile: the first clip compiles the UNet's blocks and takes longer", file=sys.stderr)
-    pipe = minit2v.load(args.model, args.device, args.dtype, not args.sequential, args.offload, args.compile, args.graphs)
+    saving = False if args.sequential else None, args.offload or None  # None: as the memory allows
+    pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
     with warnings.catch_warnings():
@@ -50,27 +58,41 @@ def sample(args):
         _, chosen = pipe.checked(prompts[:1], settings)
     for path in numbered:
         check_shown(path, chosen.height, chosen.width, chosen.fps)
-    for clip, paths in zip(_clips(args, pipe, prompts, settings), outs):
+    for clip, paths in zip(_clips(args, pipe, prompts, settings, own), outs):
         for path in paths:
             print(clip.save(path))
 
 
-def _clips(args, pipe, prompts, settings):
-    """The clips of the prompts, some at a time: what is made is saved before the next ones take memory."""
+def _prompts(args):
+    """The prompts of the command, then those of a file, a line each."""
+    listed = []
+    if args.listed is not None:
+        if not Path(args.listed).is_file():
+            raise UserError(f"--prompts: expected a file with a prompt a line, found no {args.listed}; write one")
+        listed = [line.strip() for line in read_text(Path(args.listed)).splitlines() if line.strip()]
+    if not (args.prompts or listed):
+        raise UserError("expected a prompt, found none; write one, as in minit2v sample \"a small red circle\"")
+    return args.prompts + listed
+
+
+def _clips(args, pipe, prompts, settings, own):
+    """The clips of the prompts with the numbers `own`, some at a time: what is made is saved before the next ones take
+    memory."""
     if args.record is not None:
         from minit2v.recording.recorder import record
 
         yield from record(pipe, prompts, args.record, sys.stderr.isatty(), **settings)
         return
-    for i in range(0, len(prompts), AT_ONCE):
+    for i in range(own.start, own.stop, AT_ONCE):
         part = settings | {"seed": settings["seed"] + i}
-        yield from pipe(prompts[i : i + AT_ONCE], progress=sys.stderr.isatty(), **part)
+        yield from pipe(prompts[i : min(i + AT_ONCE, own.stop)], progress=sys.stderr.isatty(), **part)
 
 
 def _drawn(seed):
     """The seed; "random" draws one and says it, so that the clip can be made again."""
     if seed != "random":
         return seed
+    require_one("--seed random", "name a number, so that all processes count from it")
     seed = secrets.randbelow(2**31)
     print(f"minit2v: --seed {seed}", file=sys.stderr)
     return seed
@@ -100,13 +122,13 @@ def train(args):
         _refuse(args, ("preset", "data", "start"), "expected without metrics, whose networks serve every model")
         from minit2v.evaluation.mini.train import run
 
-        print(run(args.out or "runs/metrics", args.budget or HOUR, args.resume, settings))
+        _print_once(run(args.out or "runs/metrics", args.budget or HOUR, args.resume, settings))
         return
     from minit2v.training.run import run
 
     preset = args.preset or "mini"
     out, data = args.out or f"runs/{preset}", args.data or "moving-things"
-    print(run(args.part, preset, out, args.budget, args.resume, settings, args.start, data))
+    _print_once(run(args.part, preset, out, args.budget, args.resume, settings, args.start, data))
 
 
 def distill(args):
@@ -114,8 +136,14 @@ def distill(args):
     _require_training()
     from minit2v.training.distillation import distill
 
-    print(distill(args.model, args.out, args.resume, _training_settings(args, ("budget", "steps", "batch")),
-                  args.data or "moving-things"))
+    settings = _training_settings(args, ("budget", "steps", "batch"))
+    _print_once(distill(args.model, args.out, args.resume, settings, args.data or "moving-things"))
+
+
+def _print_once(place):
+    """One line, whatever the number of processes."""
+    if rank() == 0:
+        print(place)
 
 
 def _require_training():

@@ -17,6 +17,7 @@ SAMPLE = """examples:
   minit2v sample "a green square moves right" --steps 20 --record run       run/recording.npz and run/strip.png
   minit2v sample "a blue circle moves left" --init clip.mp4 --strength 0.8  the same motion, another thing
   minit2v sample "a small red star moves up" --n 4 --seed random            clip-1.mp4 … clip-4.mp4, and says the seed
+  accelerate launch -m minit2v sample --prompts prompts.txt --out clip.mp4    shared by the cards of the machine
 """
 TRAIN = """The parts are trained in the order autoencoder, text, unet, into the same folder; `all` follows the preset's recipe.
 
@@ -133,7 +134,8 @@ def parser():
         return added.add_argument
 
     add = command("sample", commands.sample, "make a video from each prompt", SAMPLE)
-    add("prompts", nargs="+", metavar="PROMPT", help="what the video shows, in the words of the model")
+    add("prompts", nargs="*", metavar="PROMPT", help="what the video shows, in the words of the model")
+    add("--prompts", dest="listed", metavar="FILE", help="more prompts, one a line; several processes share them")
     add("--model", default="mini", help="shipped name, folder or hub id (mini)")
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
     add("--frames", type=_whole, help="length in frames, 1 to 256 (the model's own: 16)")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from minit2v.evaluation.sensitivity import CaptionedLoss, caption_sensitivity
 from minit2v.evaluation.table import markdown
 from minit2v.files import atomic, data_dir, say
 from minit2v.pixels import evenly
+from minit2v.ranks import alone, processes, rank, require_one, several, this_process
 
 KINDS = ("real clips", "autoencoder", "frozen first frame", "empty prompt")  # rows beside the model's
 DIVERSE = 16, 4  # prompts, and clips of each, for the diversity
@@ -63,7 +65,10 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
         steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
         dtype: of the networks, as `minit2v.load` has it.
 
-    Returns the report, a dict as in the .json. Raises UserError, before any work, for an argument out of range.
+    Several processes share the sampling, and the first makes the report; `out` is then needed, as the clips meet there.
+
+    Returns the report, a dict as in the .json; {} in a process that is not the first. Raises UserError, before any
+    work, for an argument out of range.
     """
     import minit2v
 
@@ -87,6 +92,8 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     sample = KeptSampler(pipe, settings, out.with_suffix("") if out and weights else None)
     prompt = _first_caption(views)
     pipe.checked([prompt], sample.options | {"seed": seed})
+    if several() and not _sampled_together(sample, data, views, n, batch):
+        return {}
     rows = _model_rows(sample, data, views, n, batch, name)
     return publish(settings | _costs(pipe, settings, prompt, model if weights else None) | {
         "n": n, "frames": preset.frames, "height": preset.height, "width": preset.width, "rows": rows,
@@ -167,16 +174,15 @@ def _split_rows(sample: KeptSampler, data: Dataset, split: str, items: Batch, ba
     """The rows of one split; `advance` is called with each number of sampled clips."""
     real, prompts, specs = items
     reference, judge, pipe = _reference(data, items, sample.seed), judge_of(data, specs), sample.pipe
-    parts = [slice(i, min(i + batch, len(prompts))) for i in range(0, len(prompts), batch)]
 
     def sampled(label: str, empty: bool = False) -> np.ndarray:
         clips = []
-        for part in parts:
-            clips.append(sample(prompts[part], label, part.start, empty))
+        for request in _requests(prompts, batch, label, empty):
+            clips.append(sample(*request))
             advance(len(clips[-1]))
         return np.concatenate(clips)
 
-    decoded = np.concatenate([pipe.decode(pipe.encode(real[part])) for part in parts])
+    decoded = np.concatenate([pipe.decode(pipe.encode(real[i : i + batch])) for i in range(0, len(real), batch)])
     sets = {"real clips": real, "autoencoder": decoded, name: sampled(split)}
     if floors:
         sets |= {"frozen first frame": _frozen(sets[name]), "empty prompt": sampled("empty", empty=True)}
@@ -188,6 +194,45 @@ def _split_rows(sample: KeptSampler, data: Dataset, split: str, items: Batch, ba
         by_kind["autoencoder"]["metrics"]["PSNR"] = asdict(mean_estimate(psnr(decoded, real)))
         _add_sensitivity(by_kind[name], items, pipe, batch, sample.seed)
     return rows
+
+
+class Request(NamedTuple):
+    """What a KeptSampler is called with."""
+
+    prompts: list[str]
+    name: str
+    first: int
+    empty: bool = False
+
+
+def _requests(prompts: list[str], batch: int, label: str, empty: bool = False) -> list[Request]:
+    return [Request(prompts[i : i + batch], label, i, empty) for i in range(0, len(prompts), batch)]
+
+
+def _diverse_requests(captions: list[str], split: str) -> list[Request]:
+    """Several clips of each of a few prompts."""
+    count, seeds = DIVERSE
+    return [Request([caption] * seeds, f"{split}-diverse", 10_000 + i * seeds)
+            for i, caption in enumerate(captions[:count])]  # fmt: skip
+
+
+def _sampled_together(sample: KeptSampler, data: Dataset, views: dict[str, VideoText], n: int, batch: int) -> bool:
+    """Sample this process' share of all clips of a report, and wait for the others; whether this is the first one,
+    which finds them all. Raises UserError where clips are not kept."""
+    if sample.folder is None:
+        require_one("evaluate without --out", "name a file, beside which the processes find each other's clips")
+    requests = []
+    for split, view in views.items():
+        items = view.batch(range(min(n, len(view))))
+        requests += _requests(items.captions, batch, split)
+        if split == next(iter(views)):  # the floors are measured on the first
+            requests += _requests(items.captions, batch, "empty", empty=True)
+        if _are_readable(items.specs):
+            requests += _diverse_requests(items.captions, split)
+    for request in requests[rank() :: processes()]:
+        sample(*request)
+    this_process().wait_for_everyone()
+    return rank() == 0
 
 
 def _reference(data: Dataset, items: Batch, seed: int) -> Reference:
@@ -234,13 +279,9 @@ def _rows(sets: dict[str, np.ndarray], split: str, specs: list | None, judge: Ca
 
 def _add_diversity(rows: dict[str, dict], reference: DrawnReference, sample: KeptSampler, split: str) -> None:
     """Of a few prompts several clips each: drawn ones for the row of real clips, sampled ones for the other."""
-    count, seeds = min(DIVERSE[0], len(reference.specs)), DIVERSE[1]
-    sampled = [
-        sample([prompt] * seeds, f"{split}-diverse", 10_000 + i * seeds)
-        for i, prompt in enumerate(reference.captions[:count])
-    ]
-    sampled = np.stack(sampled)  # (prompts seeds f H W c)
-    specs = [spec for spec in reference.specs[:count] for _ in range(seeds)]
+    count, seeds = DIVERSE
+    sampled = np.stack([sample(*request) for request in _diverse_requests(reference.captions, split)])
+    specs = [spec for spec in reference.specs[:count] for _ in range(seeds)]  # as `sampled`: (prompts seeds f H W c)
     drawn = redrawn(specs, sampled.shape[3], sampled.shape[2], sample.seed + 1)
     for name, row in rows.items():
         clips = drawn.reshape(sampled.shape) if name == "real clips" else sampled
@@ -262,9 +303,11 @@ def _frozen(clips: np.ndarray) -> np.ndarray:
 def publish(report: dict, out: Path | None, table: Callable[[dict], str] = markdown) -> dict:
     """Writes a report to `out`, if it is a file, and as Markdown beside it; then prints it.
 
-    Returns it with the commit.
+    Returns it with the commit. Of several processes only the first writes and prints.
     """
     report = {"commit": _commit()} | report
+    if rank() > 0:
+        return report
     text = table(report)
     if out:
         for path, content in ((out, json.dumps(report, indent=1) + "\n"), (out.with_suffix(".md"), text)):
@@ -336,5 +379,5 @@ def _peak_memory(model: str, prompt: str, steps: int) -> float | None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--model", str(model), "--steps", str(steps), "--out", f"{folder}/clip.mp4", "--", prompt]
         command = [sys.executable, "-c", code, "sample", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=alone())
     return None if done.returncode else int(done.stdout.split()[-1]) / 1e9

@@ -13,8 +13,9 @@ import torch
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
+from minit2v.training.sharding import whole
 
-MAY_CHANGE_ON_RESUME = ("budget", "train_steps", "save_every", "sample_every")
+MAY_CHANGE_ON_RESUME = ("budget", "train_steps", "accumulate", "save_every", "sample_every")
 
 
 def check_place(out: Path, resume: bool) -> Path:
@@ -38,16 +39,20 @@ def check_place(out: Path, resume: bool) -> Path:
     return checkpoint
 
 
-def write_checkpoint(path, task, averaged, optimizer, settings: dict, step: int, elapsed: float) -> None:
-    """Everything that `restore` needs, in one file."""
+def write_checkpoint(
+    path, task, averaged, optimizer, settings: dict, step: int, elapsed: float, writes: bool = True
+) -> None:
+    """Everything that `restore` needs, in one file. Every rank calls it, one of them `writes`."""
     state = {
-        "task": task.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "task": whole(task.state_dict()),
+        "averaged": whole(averaged.state_dict()),
+        "optimizer": whole(optimizer.state_dict()),
         "step": step,
         "elapsed": elapsed,
         "settings": settings,
     }
+    if not writes:
+        return
     with atomic(path) as unfinished:
         try:
             torch.save(state, unfinished)

@@ -43,11 +43,11 @@ from minit2v.loading import load
 from minit2v.networks.unet import UNet
 from minit2v.pixels import evenly
 from minit2v.presets import ModelScopePreset
+from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.checkpoint import check_place
 from minit2v.training.latents import cached
 from minit2v.training.overrides import configure
-from minit2v.training.ranks import this_process
 from minit2v.training.run import torch_defaults
 from minit2v.training.trainer import TrainConfig, train
 from minit2v.training.unet import in_precision, uniform, warn_of_slow_bfloat16

@@ -9,6 +9,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+from minit2v.training.sharding import cut_like, gathered
+
 
 class Muon(torch.optim.AdamW):
     """AdamW whose groups with ``"orthogonal": True`` are stepped by Muon; the others are AdamW's.
@@ -17,7 +19,8 @@ class Muon(torch.optim.AdamW):
     values by less than the polynomial leaves between them.
 
     The same learning rate suits both: an orthogonal step is scaled to the size of AdamW's (Moonlight, arXiv
-    2502.16982, equation 4). A convolution is the matrix of its taps, (out, in * taps).
+    2502.16982, equation 4). A convolution is the matrix of its taps, (out, in * taps). Of matrices in pieces (see
+    `sharding`) every rank gathers the gradient and steps its own piece.
     """
 
     def __init__(self, groups: list[dict], momentum: float = 0.95, **adamw):
@@ -37,11 +40,12 @@ class Muon(torch.optim.AdamW):
             if p.grad is not None:
                 alike[p.shape].append(p)
         for shape, parameters in alike.items():
-            averages = torch.stack([self.average(p).flatten(1) for p in parameters])
+            averages = torch.stack([gathered(self.average(p)).flatten(1) for p in parameters])
             steps = orthogonal(averages.bfloat16() if group["bfloat16"] else averages).to(averages.dtype)
             size = 0.2 * max(steps.shape[1:]) ** 0.5
             for p, step in zip(parameters, steps):
-                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view(shape), alpha=group["lr"] * size)
+                step = cut_like(step.view(shape), p)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"] * size)
                 p.grad = None
 
     def average(self, p: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset, get
+from minit2v.ranks import this_process
 from minit2v.recipes import recipe_of, settings_of
 from minit2v.systems import system_of
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure, known, unknown
 from minit2v.training.parts import Part, part_of, trained
-from minit2v.training.ranks import this_process
 from minit2v.training.trainer import train
 
 SIZES = ("frames", "height", "width")  # fields of the preset that every part depends on

@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,10 +27,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minit2v.errors import UserError
 from minit2v.memory.allocator import keep_freed_memory
+from minit2v.ranks import on_cpus
 from minit2v.training.checkpoint import check_place, restore, write_checkpoint
 from minit2v.training.log import Log
 from minit2v.training.muon import Muon
-from minit2v.training.ranks import on_cpus
+from minit2v.training.sharding import follow, move_state, parameters_of, reunite
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class TrainConfig:
     budget: float = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
     train_steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
     batch: int = 32  # items of a step, over all ranks together
+    accumulate: int = 1  # parts of a rank's items, computed in turn: less memory, one step, for a loss that is a mean
     lr: float = 1e-3  # peak learning rate
     warmup: float = 0.02  # share of the run in which the rate rises from 0
     weight_decay: float = 0.01  # of AdamW
@@ -56,6 +58,7 @@ class TrainConfig:
             "budget": ("more than 0 seconds", positive(self.budget)),
             "train_steps": ("0 steps or more", self.train_steps >= 0),
             "batch": ("1 item or more", positive(self.batch)),
+            "accumulate": ("1 part or more", self.accumulate >= 1),
             "lr": ("a rate above 0", positive(self.lr)),
             "warmup": ("a share from 0 to below 1", 0 <= self.warmup < 1),
             "weight_decay": ("0 or more", 0 <= self.weight_decay < math.inf),
@@ -74,6 +77,7 @@ class Task(Protocol):
 
     progress: float  # 0 to 1, set by the loop before every step
     ema_modules: dict[str, nn.Module]  # averaged and exported, each under its network's name
+    # may_be_sharded: bool, if it computes with parameters in pieces too (see `sharding`)
 
     def draw(self, generator: torch.Generator, n: int) -> dict: ...  # a global batch, from generator and progress alone
     def __call__(self, batch: dict) -> tuple[Tensor, dict[str, float]]: ...  # loss and what to log
@@ -102,9 +106,10 @@ def train(
         keep_freed_memory()
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # temporal layers, in an image batch
     accelerator = Accelerator(cpu=on_cpus(), kwargs_handlers=[unused])
-    if config.batch % accelerator.num_processes:
-        n = accelerator.num_processes
-        raise UserError(f"expected a batch that {n} processes can share, found {config.batch}; choose a multiple")
+    if accelerator.distributed_type == "FSDP" and not getattr(task, "may_be_sharded", False):
+        raise UserError("FSDP: expected the part unet, found another; its networks fit on every card, launch without")
+    if config.batch % (n := accelerator.num_processes * config.accumulate):
+        raise UserError(f"batch: expected a multiple of {n}, processes times accumulate, found {config.batch}")
     task.to(accelerator.device).train()
     groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": task.parameters()}]
     optimizer = Muon(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
@@ -114,18 +119,19 @@ def train(
     checkpoint, settings = check_place(out, resume), asdict(config) | (settings or {})
     if resume:
         step, elapsed = restore(checkpoint, task, averaged, optimizer, settings)
-    model, optimizer = accelerator.prepare(task, optimizer)
+    model, optimizer = prepare(accelerator, task, averaged, optimizer)
     log = Log(out, accelerator.is_main_process, step)
-    save = lambda: (
-        accelerator.is_main_process and write_checkpoint(checkpoint, task, averaged, optimizer, settings, step, elapsed)
+    save = lambda: write_checkpoint(
+        checkpoint, task, averaged, optimizer, settings, step, elapsed, accelerator.is_main_process
     )
     saved = pictured = elapsed
     if not resume:
         accelerator.wait_for_everyone()  # no rank may find a run here that another has just begun
         save()  # from here on a stop of any kind leaves a run to resume
+    stop = False
     with interruption() as interrupted, closing(log):
-        while (progress := fraction(accelerator, config, step, elapsed)) < 1:
-            if interrupted:
+        while (progress := fraction(config, step, elapsed)) < 1:
+            if stop:
                 save()
                 raise UserError(
                     f"stopped at step {step}, saved in {checkpoint}; the same command with --resume goes on"
@@ -136,8 +142,7 @@ def train(
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * learning_rate(progress, config.warmup)
             batch = share(task.draw(step_generator(config.seed, step), config.batch), accelerator)
-            loss, metrics = model(batch)
-            accelerator.backward(loss)
+            loss, metrics = backward(accelerator, model, batch, config.accumulate)
             norm = accelerator.clip_grad_norm_(task.parameters(), config.grad_clip)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise FloatingPointError(
@@ -148,7 +153,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             averaged.update_parameters(nn.ModuleDict(task.ema_modules))
             step += 1
-            elapsed += clock() - started
+            elapsed, stop = agree(accelerator, elapsed + clock() - started, bool(interrupted))
             log(step, elapsed, progress, {"loss": loss.item(), "norm": float(norm), **metrics})
             if elapsed - saved >= config.save_every:
                 save()
@@ -158,7 +163,32 @@ def train(
                 pictured = elapsed
         save()
         show(task, log)
+    reunite(averaged)
     return averaged.module
+
+
+def prepare(accelerator, task: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer):
+    """(what is called for the loss, optimizer) for all ranks; under FSDP the task, its average and the optimizer's
+    state are cut in pieces."""
+    before = parameters_of(optimizer)
+    if accelerator.distributed_type == "FSDP":
+        task.to(memory_format=torch.contiguous_format)  # it cuts no others
+    model, optimizer = accelerator.prepare(task, optimizer)
+    move_state(optimizer, before)
+    follow(averaged.module, nn.ModuleDict(task.ema_modules))
+    return model, optimizer
+
+
+def backward(accelerator, model: nn.Module, batch: dict, parts: int) -> tuple[Tensor, dict[str, float]]:
+    """Add the gradients of a batch, which is computed in `parts`; returns its loss and what the last part logs."""
+    losses = []
+    for i in range(parts):
+        last = i + 1 == parts
+        with nullcontext() if last else accelerator.no_sync(model):  # ranks exchange gradients once
+            loss, metrics = model({key: value[i::parts] for key, value in batch.items()})
+            accelerator.backward(loss / parts)
+        losses.append(loss.detach())
+    return torch.stack(losses).mean(), metrics
 
 
 @contextmanager
@@ -202,14 +232,20 @@ def learning_rate(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def fraction(accelerator, config: TrainConfig, step: int, elapsed: float) -> float:
-    """How much of the run is done, 0 to 1; by the first rank's clock, so that all ranks stop together."""
-    if config.train_steps:
-        return step / config.train_steps
-    done = torch.tensor(elapsed / config.budget, dtype=torch.float32, device=accelerator.device)
-    if accelerator.num_processes > 1:
-        torch.distributed.broadcast(done, src=0)
-    return done.item()
+def fraction(config: TrainConfig, step: int, elapsed: float) -> float:
+    """How much of the run is done, 0 to 1."""
+    return step / config.train_steps if config.train_steps else elapsed / config.budget
+
+
+def agree(accelerator, elapsed: float, stop: bool) -> tuple[float, bool]:
+    """Elapsed seconds by the first rank's clock, and whether any rank is to stop: all of them save, show and stop after
+    the same step."""
+    if accelerator.num_processes == 1:
+        return elapsed, stop
+    said = [elapsed if accelerator.is_main_process else 0.0, float(stop)]
+    said = torch.tensor(said, dtype=torch.float64, device=accelerator.device)
+    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+    return said[0].item(), bool(said[1])
 
 
 def reseed_dropout(seed: int, step: int, accelerator) -> None:

@@ -36,10 +36,11 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
+from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.latents import cached
 from minit2v.training.parts import Part, trained
-from minit2v.training.ranks import this_process
+from minit2v.training.sharding import in_pieces
 from minit2v.training.trainer import TrainConfig
 
 LOG_ERROR_RATE = 10.0  # learning rate of `UNetTask.log_error` over that of the others: 40 numbers, soon known
@@ -73,6 +74,8 @@ class UNetTask(nn.Module):
 
     Raises UserError if one of them is missing or of another preset.
     """
+
+    may_be_sharded = True
 
     def __init__(self, preset: Preset, config: UNetTraining, data: Dataset, folder: Path):
         super().__init__()
@@ -252,6 +255,9 @@ class UNetTask(nn.Module):
 
 def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
     """The UNet's output, float32, computed with its parameters cast to bfloat16 or as they are."""
+    if in_pieces(unet):  # gathered block by block, so each operation casts its own
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            return unet(x, t, context, **options).float()
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     parameters = {name: p.to(dtype) for name, p in unet.named_parameters()}
     return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()

@@ -17,6 +17,7 @@ from minit2v.errors import UserError
 from minit2v.evaluation.full_scale.settings import FullScaleSettings
 from minit2v.files import atomic, stamps
 from minit2v.pixels import square
+from minit2v.ranks import processes, rank, require_one, several, this_process
 from minit2v.video import Clip
 
 
@@ -24,26 +25,39 @@ def extract(clips: Sequence, networks: dict, settings: FullScaleSettings, name: 
     """Features of all clips, {name: (n, d) or (n, f, d) float32}, by each of `networks`, {name: network}.
 
     clips: anything with a length whose parts [i:j] are clips, uint8 (f, H, W, 3). A part is requested only if a network
-    still has to see it. `name` is their name in the progress bar. Raises UserError for clips of another kind or length,
-    and for a damaged file of kept features.
+    still has to see it. `name` is their name in the progress bar. Several processes share the work and meet in the
+    folder of kept features. Raises UserError for clips of another kind or length, and for a damaged file of kept
+    features.
     """
     from tqdm.auto import tqdm
 
     label = _label(clips) if settings.features else ""
-    parts = {key: [] for key in networks}
+    starts = range(0, len(clips), settings.batch)
+    if several():
+        if settings.features is None:
+            require_one("evaluate without --features", "name a folder, where the processes find each other's features")
+        for start in starts[rank() :: processes()]:
+            _features(clips, networks, settings, label, start)
+        this_process().wait_for_everyone()
+    parts = []
     with tqdm(total=len(clips), desc=f"features of {name}", unit="clip", disable=None) as bar:
-        for start in range(0, len(clips), settings.batch):
-            stop = min(start + settings.batch, len(clips))
-            paths = {key: _kept(settings, key, networks[key].identity, label, start, stop) for key in networks}
-            done = {key: _read(path) for key, path in paths.items() if path and path.is_file()}
-            pixels = _pixels(clips[start:stop], settings, start) if len(done) < len(networks) else None
-            for key, network in networks.items():
-                if key not in done:
-                    done[key] = network.features(pixels)
-                    _keep(paths[key], done[key])
-                parts[key].append(done[key])
-            bar.update(stop - start)
-    return {key: np.concatenate(several) for key, several in parts.items()}
+        for start in starts:
+            parts.append(_features(clips, networks, settings, label, start))
+            bar.update(min(settings.batch, len(clips) - start))
+    return {key: np.concatenate([part[key] for part in parts]) for key in networks}
+
+
+def _features(clips: Sequence, networks: dict, settings: FullScaleSettings, label: str, start: int) -> dict:
+    """The features of the batch that begins with clip `start`, {name: (b, …)}: those that are kept, or new ones."""
+    stop = min(start + settings.batch, len(clips))
+    paths = {key: _kept(settings, key, networks[key].identity, label, start, stop) for key in networks}
+    done = {key: _read(path) for key, path in paths.items() if path and path.is_file()}
+    pixels = _pixels(clips[start:stop], settings, start) if len(done) < len(networks) else None
+    for key, network in networks.items():
+        if key not in done:
+            done[key] = network.features(pixels)
+            _keep(paths[key], done[key])
+    return done
 
 
 class Videos(Sequence):

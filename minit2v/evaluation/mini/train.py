@@ -33,9 +33,9 @@ from minit2v.evaluation.mini.damage import damage, draw_severities
 from minit2v.evaluation.mini.networks import HEADS, VALUES, build, resize, shrink, signed
 from minit2v.evaluation.mini.similarity import Towers, text_config
 from minit2v.presets import get
+from minit2v.ranks import this_process
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure
-from minit2v.training.ranks import this_process
 from minit2v.training.text import TextTask, TextTraining
 from minit2v.training.trainer import TrainConfig, train
 
