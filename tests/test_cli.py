@@ -144,7 +144,7 @@ def test_any_code_page_can_be_printed_to(model, here):
     ([PROMPT, "--out", "/proc/clip.gif"], "cannot write"),
     ([PROMPT, "--out", "."], "folder"),
     ([PROMPT, "--record", "/proc/steps"], "/proc"),
-    ([], "PROMPT"),
+    ([], "expected a prompt, found none"),
 ])
 def test_sample_refuses(model, refused, arguments, message):
     assert re.search(message, refused("sample", *arguments, "--model", model))
