@@ -27,8 +27,8 @@ def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: b
     `offload` each network is on the device only during its own work. None chooses: on cuda the fastest way whose clip
     fits into the memory that is free, and a warning says if that is a slower one. Two save time, after a first clip
     that takes longer: `compile` compiles the blocks of the UNet, and `graphs` (on cuda) launches the whole UNet at
-    once. A model of the hub is downloaded once, into its cache. Raises UserError for an unknown name, device or dtype, for a damaged
-    file, and for `graphs` with `offload` or without cuda.
+    once. A model of the hub is downloaded once, into its cache. Raises UserError for an unknown name, device or
+    dtype, for a damaged file, and for `graphs` with `offload` or without cuda.
     """
     compute_device = find_device(device)
     if graphs:

@@ -108,13 +108,19 @@ class Means:
         return pixels.mean(axis=(1, 2, 3))
 
 
-def test_features_are_computed_once_by_one_of_the_processes(tmp_path, as_rank):
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_features_are_computed_once_by_one_of_the_processes(tmp_path, as_rank, monkeypatch):
     clips = find_data("moving-things").open("val", 4, 32, 32).batch(range(5)).frames
     settings, network = FullScaleSettings(features=tmp_path, frames=4, size=32, batch=2), Means()
     as_rank(1)
-    extract(clips, {"i3d": network}, settings)  # measures all of them, as the other one has not begun
-    seen = network.seen
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # stopped when it would wait for the other
+        patch.setattr("minit2v.evaluation.full_scale.extraction.this_process", stop)
+        extract(clips, {"i3d": network}, settings)
+    assert network.seen == 2, "batches 0, 2 and 4 of two clips; the second process has the one in the middle"
     as_rank(0)
     found = extract(clips, {"i3d": network}, settings)
-    assert seen == network.seen == 5
-    assert np.allclose(found["i3d"], clips.mean(axis=(2, 3))[:, :, :].mean(axis=1))
+    assert network.seen == 5
+    assert np.allclose(found["i3d"], clips.mean(axis=(1, 2, 3)))

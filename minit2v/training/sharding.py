@@ -17,15 +17,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 
-def whole(state):
-    """Any nest of dicts, lists and tensors with every tensor whole; one in pieces is gathered into the memory of the
-    CPU. Every rank has to call it."""
-    return tree_map(lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, state)
-
-
 def gathered(tensor: Tensor) -> Tensor:
     """A tensor whole, on its device. Every rank has to call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(state):
+    """Any nest of dicts, lists and tensors with every tensor whole; one in pieces is gathered into the memory of the
+    CPU. Every rank has to call it."""
+    return tree_map(lambda x: gathered(x).cpu() if isinstance(x, DTensor) else x, state)
 
 
 def cut_like(tensor: Tensor, model: Tensor) -> Tensor:
@@ -52,6 +52,7 @@ def reunite(module: nn.Module) -> None:
 
 
 def replace_parameters(module: nn.Module, others: dict[str, Tensor], change) -> None:
+    """Put ``change(parameter, other)`` in the place of each parameter that has another of its name in `others`."""
     for name, other in others.items():
         owner, _, leaf = name.rpartition(".")
         owner = module.get_submodule(owner)

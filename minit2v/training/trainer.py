@@ -107,7 +107,8 @@ def train(
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # temporal layers, in an image batch
     accelerator = Accelerator(cpu=on_cpus(), kwargs_handlers=[unused])
     if accelerator.distributed_type == "FSDP" and not getattr(task, "may_be_sharded", False):
-        raise UserError("FSDP: expected the part unet, found another; its networks fit on every card, launch without")
+        found = type(task).__name__
+        raise UserError(f"FSDP: expected the part unet, found {found}; its networks fit on every card, launch without")
     if config.batch % (n := accelerator.num_processes * config.accumulate):
         raise UserError(f"batch: expected a multiple of {n}, processes times accumulate, found {config.batch}")
     task.to(accelerator.device).train()
