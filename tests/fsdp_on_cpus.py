@@ -30,9 +30,13 @@ class Sharding(accelerate.Accelerator):
         self.state.distributed_type, self.state.fsdp_plugin = DistributedType.FSDP, plugin
 
 
-accelerate.Accelerator = Sharding
+def install():
+    """Make every Accelerator of this process a sharding one. Importing must not: the doctests import every file."""
+    accelerate.Accelerator = Sharding
+
 
 if __name__ == "__main__":
     from minit2v.cli import main
 
+    install()
     sys.exit(main())

@@ -246,6 +246,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import fsdp_on_cpus
 fsdp_on_cpus.SETTINGS["fsdp_transformer_layer_cls_to_wrap"] = "Linear"
+fsdp_on_cpus.install()
 from test_trainer import stopped_and_resumed
 stopped_and_resumed({str(tmp_path / "pieces")!r})
 """
