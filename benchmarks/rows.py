@@ -15,9 +15,9 @@ from benchmarks import pairs, scaling, work
 from benchmarks.sides import Side, race
 from minit2v.errors import UserError
 from minit2v.memory.plan import gigabytes
-from minit2v.networks.registry import NETWORKS
 from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
+from minit2v.systems import build
 
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 OUTPUTS = {FLOAT32: 1e-3, BFLOAT16: 0.1}  # largest relative difference of outputs; random weights amplify rounding
@@ -143,7 +143,7 @@ def model_folder(options: Options, preset: Preset) -> Iterator[Path]:
 
 def on_meta(preset: Preset) -> dict:
     with torch.device("meta"):
-        return {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
+        return build(preset)
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ import minit2v
 from benchmarks import pairs
 from minit2v.checkpoints.export import export
 from minit2v.memory.allocator import keep_freed_memory
-from minit2v.networks.registry import NETWORKS
 from minit2v.presets import AutoencoderConfig, Preset, UNetConfig
+from minit2v.systems import build
 
 TOKENS = 77  # tokens of a text
 PROMPT = "a panda eats bamboo on a rock"
@@ -106,7 +106,7 @@ def writing(preset: Preset, folder: Path):
     """Write a randomly initialized model in diffusers' layout."""
 
     def call() -> list:
-        parts = {name: pairs.redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
+        parts = {name: pairs.redrawn(network) for name, network in build(preset).items()}
         export(folder, "diffusers", preset, **parts)
         return []
 

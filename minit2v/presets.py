@@ -299,7 +299,7 @@ PRESETS = {"nano": _nano, "mini": _mini, "modelscope-1.7b": lambda: ModelScopePr
 
 
 def get(name: str) -> Preset:
-    """The preset of that name. Raises UserError that lists the known names.
+    """ModelScope's preset of that name; `systems.find_preset` knows those of every system. Raises UserError.
 
     >>> get("modelscope-1.7b").unet.channels
     (320, 640, 1280, 1280)

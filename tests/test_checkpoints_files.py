@@ -22,7 +22,7 @@ from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, 
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.networks.registry import NETWORKS
+from minit2v.systems import SYSTEMS
 
 
 def copied(folder: Path, target: Path) -> Path:
@@ -109,7 +109,7 @@ def test_variants_of_a_folder_load_the_same(diffusers_folder, modelscope_folder,
     original = modelscope_folder if change is variant_training_checkpoint else diffusers_folder
     changed = copied(original, tmp_path / "changed")
     change(changed)
-    for network in NETWORKS:
+    for network in SYSTEMS["modelscope"].networks:
         a, b = (load_network(network, f, torch.float32, "cpu").state_dict() for f in (original, changed))
         tolerance = 1e-3 if change in (variant_half, variant_sharded_half) else 0
         assert all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)

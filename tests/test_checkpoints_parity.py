@@ -18,7 +18,7 @@ from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, 
 from minit2v.checkpoints.names import names
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
-from minit2v.networks.registry import NETWORKS
+from minit2v.systems import build
 
 
 @pytest.mark.parametrize("b, f, h, w", [(2, 1, 8, 8), (2, 3, 8, 12), (1, 16, 8, 8), (1, 17, 6, 10)])
@@ -74,7 +74,7 @@ def test_sample_makes_a_video(folder, tmp_path):
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope"])
 def test_goes_back_bit_for_bit(diffusers_folder, tmp_path, layout):
     before = minit2v.load(diffusers_folder, device="cpu")
-    parts = {name: getattr(before, name) for name in NETWORKS}
+    parts = before.networks
     export.export(tmp_path / "out", layout, before.preset, **parts)
     after = minit2v.load(tmp_path / "out", device="cpu")
     for name, part in parts.items():
@@ -104,7 +104,7 @@ def test_released_names_are_total_and_one_to_one():
     preset = presets.get("modelscope-1.7b")
     counts = {"unet": 1480, "autoencoder": 248, "text": None}
     with torch.device("meta"):
-        modules = {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
+        modules = build(preset)
     for network, module in modules.items():
         for layout in ("diffusers", "modelscope"):
             made = [part for parts in names(network, module, layout).values() for part in parts]
@@ -143,9 +143,9 @@ def test_the_manifest_is_the_structure(layout):
     preset = presets.get("modelscope-1.7b")
     assert len(manifest["unet"]) == 1480 and len(manifest["autoencoder"]) == 248
     parameters = {"unet": 1_411_233_860, "autoencoder": 83_653_863, "text": 340_387_840}
-    for network, build in NETWORKS.items():
-        with torch.device("meta"):
-            module = build(getattr(preset, network))
+    with torch.device("meta"):
+        modules = build(preset)
+    for network, module in modules.items():
         shapes = {bare(name): shape for name, shape in manifest[network].items()}
         state, table = module.state_dict(), names(network, module, layout)
         for key, parts in table.items():

@@ -18,14 +18,13 @@ from minit2v.checkpoints import export, reading
 from minit2v.checkpoints import source as source_module
 from minit2v.checkpoints.find import fingerprint
 from minit2v.checkpoints.folder import save_model
-from minit2v.checkpoints.layouts import FILES, needed
+from minit2v.checkpoints.layouts import FILES, FOLDERS, needed
 from minit2v.checkpoints.load import load_autoencoder, load_text, load_unet
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
 from minit2v.errors import UserError
-from minit2v.networks.registry import NETWORKS
 from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
-from minit2v.systems import SYSTEMS, System, TextToVideo
+from minit2v.systems import SYSTEMS, System, TextToVideo, build
 from minit2v.systems.modelscope import ModelScopeT2V
 
 
@@ -78,14 +77,14 @@ def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
     assert main(["weights", "convert", str(diffusers_folder), str(tmp_path / "out"), "--to", to]) == 0
     assert Source(tmp_path / "out").layout == to
     before, after = (minit2v.load(folder, device="cpu") for folder in (diffusers_folder, tmp_path / "out"))
-    for name in NETWORKS:
+    for name in SYSTEMS["modelscope"].networks:
         state, returned = getattr(before, name).state_dict(), getattr(after, name).state_dict()
         assert state.keys() == returned.keys() and all(torch.equal(state[key], returned[key]) for key in state)
 
 
 def test_departures_have_no_place_in_other_layouts(tmp_path):
     preset = presets.get("nano")
-    parts = {name: build(getattr(preset, name)) for name, build in NETWORKS.items()}
+    parts = build(preset)
     with pytest.raises(UserError, match="departures|shift|vocabulary|whole"):
         export.export(tmp_path / "out", "diffusers", preset, **parts)
     assert not (tmp_path / "out").exists()
@@ -100,7 +99,7 @@ def test_no_departure_of_a_network_is_passed_over(network, name):
     preset = presets.get("nano")
     settings = {"unet": replace(preset.unet, **{f.name: False for f in fields(UNetConfig) if f.default is False}),
                 "text": replace(preset.text, looks_first=False)}  # fmt: skip
-    module = NETWORKS[network](replace(settings[network], **{name: True}))
+    module = SYSTEMS["modelscope"].networks[network](replace(settings[network], **{name: True}))
     with pytest.raises(UserError, match=rf"departures \({name}\): diffusers has none"):
         export.tensors_for(network, module, "diffusers")
 
@@ -234,7 +233,7 @@ SCHEDULES = {
 ])  # fmt: skip
 def test_what_is_exported_comes_back_whole(tmp_path, layout, preset):
     torch.manual_seed(0)
-    parts = {name: redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
+    parts = {name: redrawn(network) for name, network in build(preset).items()}
     before = ModelScopeT2V(preset, **parts)
     export.export(tmp_path / "out", layout, preset, **parts)
     after = minit2v.load(tmp_path / "out", device="cpu")
@@ -252,7 +251,7 @@ def test_diffusers_opens_what_is_exported_and_makes_the_same(tmp_path):
     from diffusers import TextToVideoSDPipeline
 
     preset = replace(EVERYTHING, diffusion=SCHEDULES["cosine"], text=replace(TINY.text, pad_token=49407))
-    parts = {name: redrawn(build(getattr(preset, name))) for name, build in NETWORKS.items()}
+    parts = {name: redrawn(network) for name, network in build(preset).items()}
     export.export(tmp_path / "out", "diffusers", preset, **parts)
     theirs = TextToVideoSDPipeline.from_pretrained(tmp_path / "out")
     theirs.set_progress_bar_config(disable=True)
@@ -278,7 +277,7 @@ def test_diffusers_opens_what_is_exported_and_makes_the_same(tmp_path):
 def test_what_a_layout_cannot_say_is_refused_before_anything_is_written(tmp_path, layout, changes, found):
     preset = replace(TINY, **{name: replace(getattr(TINY, name), **fields) for name, fields in changes.items()})
     with pytest.raises(UserError, match=found):
-        export.export(tmp_path / "out", layout, preset, **dict.fromkeys(NETWORKS, torch.nn.Identity()))
+        export.export(tmp_path / "out", layout, preset, **dict.fromkeys(FOLDERS, torch.nn.Identity()))
     assert not (tmp_path / "out").exists()
 
 
@@ -332,9 +331,7 @@ class Curves(ModelScopeT2V):
 
 @pytest.fixture
 def curves(monkeypatch):
-    for name in ("mean", "spread"):
-        monkeypatch.setitem(NETWORKS, name, Curve)
-    monkeypatch.setitem(SYSTEMS, "curves", System(("mean", "spread"), Curves, {}))
+    monkeypatch.setitem(SYSTEMS, "curves", System({"mean": Curve, "spread": Curve}, Curves, {}, {}))
 
 
 def test_networks_of_any_system_load_from_a_folder_of_ours(curves, tmp_path, capsys):

@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 import minit2v
-from minit2v import presets
 from minit2v.cli import main
 from minit2v.datasets import DATASETS, Batch
 from minit2v.diffusion.samplers import SAMPLERS, Sampler, Step, gaussian
-from minit2v.networks.registry import NETWORKS
 from minit2v.presets import Preset
 from minit2v.systems import SYSTEMS, System, TextToVideo
 from minit2v.systems.settings import latent_shape
@@ -108,10 +106,13 @@ HEADS = Part(ToyTask, HeadConfig(), TrainConfig(batch=4), fields=("mean", "sprea
 
 @pytest.fixture
 def toy_system(monkeypatch):
-    monkeypatch.setitem(NETWORKS, "mean", Head)
-    monkeypatch.setitem(NETWORKS, "spread", Head)
-    monkeypatch.setitem(presets.PRESETS, "toy", lambda: ToyPreset("toy"))
-    monkeypatch.setitem(SYSTEMS, "toy", System(("mean", "spread"), Toy, {"heads": "test_doors:HEADS"}))
+    row = System(
+        networks={"mean": Head, "spread": Head},
+        pipeline=Toy,
+        presets={"toy": lambda: ToyPreset("toy")},
+        parts={"heads": "test_doors:HEADS"},
+    )
+    monkeypatch.setitem(SYSTEMS, "toy", row)
 
 
 # ---- a toy data set: clips of one colour ---------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from minit2v.evaluation.full_scale.backbones import SELF_TEST, TOLERANCE
 from minit2v.evaluation.full_scale.published import MODELSCOPE
 from minit2v.evaluation.validity.corruptions import CORRUPTIONS
 from minit2v.memory.plan import plan
-from minit2v.networks.registry import NETWORKS
 from minit2v.recipes import RECIPES
 from minit2v.recording.recorder import CELLS, FRAMES, WORDS
 from minit2v.recording.recorder import plan as recording_plan
 from minit2v.recording.recording import LARGEST
+from minit2v.systems import build
 from minit2v.training.text import TextTraining
 from minit2v.training.unet import UNetTraining
 
@@ -93,7 +93,7 @@ def test_parameters_are_counted():
     networks = {}
     for name in ("mini", "modelscope-1.7b"):
         with torch.device("meta"):
-            parts = {part: build(getattr(presets.get(name), part)) for part, build in NETWORKS.items()}
+            parts = build(presets.get(name))
         networks[name] = {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
     card = (MINI / "README.md").read_text(encoding="utf-8")
     for part, count in networks["mini"].items():

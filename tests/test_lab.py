@@ -26,9 +26,9 @@ from minit2v.errors import UserError
 from minit2v.lab import pictures
 from minit2v.lab.course import equation_table, exercises, questions, room, source
 from minit2v.networks import blocks
-from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder
 from minit2v.presets import Preset, TextConfig
+from minit2v.systems import SYSTEMS
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.video import Clip
 
@@ -509,10 +509,11 @@ def test_swap_works_for_every_system():
     pipe = Pictures(preset, text=TextEncoder(preset.text))
     before = pipe("a red ring").pixels
     with lab.swap(pipe, TextEncoder=Louder) as swapped:
+        assert SYSTEMS["modelscope"].networks["text"] is Louder
         assert type(swapped.text) is Louder and swapped.networks == {"text": swapped.text}
         assert (swapped("a red ring").pixels > before).all()
     assert type(pipe.text) is TextEncoder and np.array_equal(pipe("a red ring").pixels, before)
-    assert NETWORKS["text"] is TextEncoder
+    assert SYSTEMS["modelscope"].networks["text"] is TextEncoder
 
 
 # --- equations

@@ -39,13 +39,13 @@ from minit2v.memory.measured import peak
 from minit2v.memory.plan import plan
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.presets import ModelScopePreset, Preset
-from minit2v.networks.registry import NETWORKS
+from minit2v.systems import system_of
 
 preset, dtype, batched = Preset.from_dict(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3] == "batched"
 torch.set_num_threads(1)
 foretold = plan(preset, dtype=dtype).peaks["" if batched else "--sequential"]
 parts = {}
-for name, build in NETWORKS.items():
+for name, build in system_of(preset).networks.items():
     torch.set_default_dtype(getattr(torch, dtype))
     with torch.device("meta"):
         parts[name] = build(getattr(preset, name))

@@ -216,9 +216,8 @@ PART = Part(SumTask, SumTraining(), TrainConfig(train_steps=2), fields=("unet", 
 
 def test_a_new_part_is_one_object_and_one_row(tmp_path, monkeypatch):
     """`train PART` finds it by name, with its settings, its recipe and its way to go on."""
-    row = System(SYSTEMS["modelscope"].networks, modelscope.ModelScopeT2V, {"sum": "test_recipes:PART"})
+    row = System(SYSTEMS["modelscope"].networks, modelscope.ModelScopeT2V, {"sums": lambda: SumPreset("sums")}, {"sum": "test_recipes:PART"})
     monkeypatch.setitem(SYSTEMS, "sums", row)
-    monkeypatch.setitem(presets.PRESETS, "sums", lambda: SumPreset("sums"))
     monkeypatch.setitem(RECIPES, "sums", [Step("sum", 1, {"noise": 0.5}), Step("sum", 1, after="sum", name="more")])
     run("sum", "sums", tmp_path / "one", settings={"lr": "1e-2", "width": "5"})
     assert read_preset(tmp_path / "one").width == 5

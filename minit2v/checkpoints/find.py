@@ -6,7 +6,8 @@ from pathlib import Path
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.files import data_dir, sha256
-from minit2v.presets import PRESETS, Preset, get
+from minit2v.presets import Preset
+from minit2v.systems import SYSTEMS, find_preset
 
 
 def find_source(name: str | Path, half: bool = False) -> Source:
@@ -40,6 +41,6 @@ def fingerprint(folder: str | Path) -> str:
 
 def preset_of(model: str | Path) -> Preset:
     """The settings of a preset, a shipped name, or a folder of any layout. Raises UserError."""
-    if model in PRESETS and not (data_dir() / model).exists():
-        return get(model)
+    if any(model in row.presets for row in SYSTEMS.values()) and not (data_dir() / model).exists():
+        return find_preset(model)
     return find_source(model).preset

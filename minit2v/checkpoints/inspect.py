@@ -21,14 +21,14 @@ def inspect(model: str) -> str:
     one file of any layout. Raises UserError."""
     if Path(model).is_file():
         source = Source(model)
-        configs = {name: source[name].config for name in source.networks}
+        networks = {name: (source[name].kind, source[name].config) for name in source.networks}
     else:
         preset = preset_of(model)
-        configs = {name: getattr(preset, name) for name in system_of(preset).networks}
+        networks = {name: (kind, getattr(preset, name)) for name, kind in system_of(preset).networks.items()}
     rows, notes = [], []
-    for name, config in configs.items():
+    for name, (kind, config) in networks.items():
         with torch.device("meta"):
-            network = built(name, config, model)
+            network = built(name, kind, config, model)
         rows.append((TITLES.get(name, name), _count(network)))
         if isinstance(network, UNet):
             rows += unet_rows(network)

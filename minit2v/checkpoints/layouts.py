@@ -9,11 +9,11 @@ So the same rules serve a folder on disk (`source`) and a model of the hub befor
 
 import re
 from collections.abc import Collection
+from functools import partial
 from pathlib import PurePosixPath
 
 from minit2v.errors import UserError
-from minit2v.networks.registry import NETWORKS
-from minit2v.systems import SYSTEMS
+from minit2v.systems import SYSTEMS, System
 
 FOLDERS = {"unet": "unet", "autoencoder": "vae", "text": "text_encoder"}  # of a diffusers folder
 FILES = {  # of a ModelScope folder
@@ -38,7 +38,7 @@ PART = re.compile(rf"{STEM}(?:\.(?P<before>\w+))?-\d+-of-\d+(?:\.(?P<after>\w+))
 
 def layout_of(files: Collection[str]) -> str | None:
     """ "minit2v", "diffusers", "modelscope", or None, from names relative to the folder."""
-    if "config.json" in files and any(f"{network}.safetensors" in files for network in NETWORKS):
+    if "config.json" in files and _share(files, _closest(files)):
         return "minit2v"
     if "model_index.json" in files or any(f"{folder}/config.json" in files for folder in FOLDERS.values()):
         return "diffusers"
@@ -66,7 +66,7 @@ def needed(files: Collection[str], half: bool) -> list[str]:
     if a network is missing."""
     layout = layout_of(files)
     chosen = [name for name in files if DESCRIBED.fullmatch(name)]
-    for network in _networks(files) if layout == "minit2v" else RELEASED:
+    for network in _closest(files).networks if layout == "minit2v" else RELEASED:
         best = file_of(files, layout, network, half)
         if best is None:
             raise UserError(f"expected a text-to-video model, found no {network} in its files; choose another")
@@ -76,10 +76,13 @@ def needed(files: Collection[str], half: bool) -> list[str]:
     return chosen
 
 
-def _networks(files: Collection[str]) -> tuple[str, ...]:
-    """The networks of a folder of ours, from names alone: those of the system of which the largest share is there."""
-    share = lambda row: sum(f"{network}.safetensors" in files for network in row.networks) / len(row.networks)
-    return max(SYSTEMS.values(), key=share).networks
+def _closest(files: Collection[str]) -> System:
+    """The system of a folder of ours, from names alone: the one of whose networks the largest share is there."""
+    return max(SYSTEMS.values(), key=partial(_share, files))
+
+
+def _share(files: Collection[str], system: System) -> float:
+    return sum(f"{network}.safetensors" in files for network in system.networks) / len(system.networks)
 
 
 def variant_of(file: str) -> str | None:

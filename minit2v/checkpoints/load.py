@@ -17,7 +17,6 @@ from minit2v.checkpoints.names import names
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
-from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
@@ -48,10 +47,10 @@ def load_network(network: str, source: Source | str | Path, dtype: torch.dtype =
     config, tensors = config or stored.config, stored.tensors
     images_only = network == "unet" and not any("temp" in name or "temopral" in name for name in tensors)
     with torch.device("meta"):
-        module = built(network, config, stored.path)
+        module = built(network, stored.kind, config, stored.path)
     if images_only or computed(module):  # what a file lacks must start as something
         with torch.device("cpu"):
-            module = built(network, config, stored.path)
+            module = built(network, stored.kind, config, stored.path)
     table = names(network, module, stored.layout)
     if images_only:
         table = {key: parts for key, parts in table.items() if "temporal" not in key}
@@ -65,10 +64,10 @@ def computed(module: nn.Module) -> set[str]:
     return {name for name, _ in module.named_buffers()} - module.state_dict().keys()
 
 
-def built(network: str, config, path: Path | str) -> nn.Module:
-    """The network of these sizes. Raises UserError if there is none: then they were guessed wrongly, or are damaged."""
+def built(network: str, kind: type[nn.Module], config, path: Path | str) -> nn.Module:
+    """The network of these sizes, of the class `kind`. Raises UserError if there is none: then they were guessed wrongly, or are damaged."""
     try:
-        return NETWORKS[network](config)
+        return kind(config)
     except UserError:
         raise
     except (ValueError, ZeroDivisionError, AssertionError, TypeError, RuntimeError) as error:

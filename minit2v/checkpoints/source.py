@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
 from minit2v.checkpoints import config_files
 from minit2v.checkpoints.config_files import ENTRY
 from minit2v.checkpoints.folder import read_preset
@@ -28,7 +30,7 @@ from minit2v.checkpoints.reading import Tensors, inside, read, read_json
 from minit2v.checkpoints.sizes import CONFIGS, positions_of, tokens_of
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset, Preset, built
-from minit2v.systems import system_of
+from minit2v.systems import SYSTEMS, system_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Stored:
     path: Path  # its file, or the index of its parts
     tensors: Tensors  # those that the network is made of, under the names of the layout
     layout: str  # of the names: "minit2v", "diffusers" or "modelscope"
-    config: object  # what its class is built from
+    kind: type[nn.Module]  # its class
+    config: object  # what the class is built from
 
 
 class Source:
@@ -101,7 +104,7 @@ class Source:
         """Names of the networks."""
         if self.is_file:
             return tuple(networks_in(self._read(self.path)))
-        return system_of(self.preset).networks if self.layout == "minit2v" else RELEASED
+        return tuple(system_of(self.preset).networks) if self.layout == "minit2v" else RELEASED
 
     def file(self, network: str) -> Path:
         """The file of a network. Raises UserError if there is none, or a link leads away."""
@@ -140,10 +143,10 @@ class Source:
         path = self.file(network)
         whole = self._read(path)
         if self.layout == "minit2v":
-            return Stored(path, whole, "minit2v", getattr(self.preset, network))
+            return self._ours(network, path, whole, self.preset)
         tensors, layout = network_tensors(whole, network)
         if layout == "minit2v":  # one file of a folder of ours
-            return Stored(path, tensors, layout, getattr(read_preset(path.parent), network))
+            return self._ours(network, path, tensors, read_preset(path.parent))
         try:
             config = CONFIGS[network](tensors.shapes, layout, self._settings(network, tensors, layout))
             config = built(type(config), merged(asdict(config), self.entry.get(network, {})))
@@ -153,7 +156,11 @@ class Source:
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
             found = f"expected a whole {network}, found parts of one (no {error})"
             raise UserError(f"{path}: {found}; get it again") from None
-        return Stored(path, tensors, layout, config)
+        return Stored(path, tensors, layout, SYSTEMS[ModelScopePreset.system].networks[network], config)
+
+    @staticmethod
+    def _ours(network: str, path: Path, tensors: Tensors, preset: Preset) -> Stored:
+        return Stored(path, tensors, "minit2v", system_of(preset).networks[network], getattr(preset, network))
 
     def _read(self, path: Path) -> Tensors:
         if path not in self._files:

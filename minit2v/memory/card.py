@@ -10,9 +10,8 @@ import torch
 
 from minit2v.errors import UserError
 from minit2v.memory.plan import OPTIONS, gigabytes, plan
-from minit2v.networks.registry import NETWORKS
 from minit2v.presets import Preset
-from minit2v.systems import system_of
+from minit2v.systems import build
 
 TENSOR_CORES, BFLOAT16 = (7, 0), (8, 0)  # compute capability from which a card multiplies in float16, in bfloat16, fast
 PLENTY = 10, 4e9  # times the weights, or bytes if that is more: holds any usual clip, so that nothing is counted
@@ -77,7 +76,7 @@ def options_that_fit(preset: Preset, free: float, dtype: torch.dtype, batched: b
 def plenty(preset: Preset, dtype: torch.dtype) -> float:
     """Bytes of a card that hold a clip of the model beyond doubt."""
     with torch.device("meta"):
-        networks = [NETWORKS[name](getattr(preset, name)) for name in system_of(preset).networks]
+        networks = build(preset).values()
     times, least = PLENTY
     return max(least, times * dtype.itemsize * sum(p.numel() for network in networks for p in network.parameters()))
 

@@ -28,9 +28,8 @@ from minit2v.checkpoints.find import preset_of
 from minit2v.devices import find_dtype
 from minit2v.errors import UserError
 from minit2v.memory.measured import runtime
-from minit2v.networks.registry import NETWORKS
 from minit2v.presets import Preset
-from minit2v.systems import system_of
+from minit2v.systems import build, system_of
 from minit2v.systems.settings import SamplingSettings, checked
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
@@ -178,7 +177,7 @@ def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, cli
     """(bytes of the weights of each network, {batched: {network: bytes of its tensors at the widest moment}})."""
     system, counts = system_of(preset), {}
     with no_numbers(dtype):
-        modules = {name: NETWORKS[name](getattr(preset, name)).eval() for name in system.networks}
+        modules = {name: network.eval() for name, network in build(preset).items()}
         sizes = {name: sum(p.numel() * p.element_size() for p in m.parameters()) for name, m in modules.items()}
         for batched in (True, False):
             calls = system.pipeline.calls(preset, settings, clips, batched)

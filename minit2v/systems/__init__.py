@@ -5,10 +5,16 @@ networks, and by one row here. `load`, `sample`, `train`, `evaluate`, `weights` 
 system by name.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from minit2v.errors import UserError
-from minit2v.presets import Preset
+from minit2v.networks.autoencoder import VQGAN
+from minit2v.networks.text import TextEncoder
+from minit2v.networks.unet import UNet
+from minit2v.presets import PRESETS, Preset
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.systems.pipeline import TextToVideo
 
@@ -17,15 +23,17 @@ from minit2v.systems.pipeline import TextToVideo
 class System:
     """A row of `SYSTEMS`."""
 
-    networks: tuple[str, ...]  # rows of `networks.registry`, fields of its preset, and names of its files
+    networks: dict[str, type[nn.Module]]  # name of its file and of the preset's field -> class, built from that field
     pipeline: type[TextToVideo]  # how a clip is made
+    presets: dict[str, Callable[[], Preset]]  # name of a preset -> what builds it
     parts: dict[str, str]  # what `minit2v train PART` trains, in this order: "module:NAME" of a `training.parts.Part`
 
 
 SYSTEMS = {
     "modelscope": System(
-        networks=("unet", "autoencoder", "text"),
+        networks={"unet": UNet, "autoencoder": VQGAN, "text": TextEncoder},
         pipeline=ModelScopeT2V,
+        presets=PRESETS,
         parts={
             "autoencoder": "minit2v.training.autoencoder:PART",
             "text": "minit2v.training.text:PART",
@@ -40,3 +48,20 @@ def system_of(preset: Preset) -> System:
     if preset.system not in SYSTEMS:
         raise UserError(f"expected a system of {', '.join(SYSTEMS)}, found {preset.system!r}; import its module first")
     return SYSTEMS[preset.system]
+
+
+def build(preset: Preset) -> dict[str, nn.Module]:
+    """Its networks by name, with random weights, on the default device."""
+    return {name: network(getattr(preset, name)) for name, network in system_of(preset).networks.items()}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name, of any system. Raises UserError that lists the known names.
+
+    >>> find_preset("mini").system
+    'modelscope'
+    """
+    known = {name: builder for row in SYSTEMS.values() for name, builder in row.presets.items()}
+    if name not in known:
+        raise UserError(f"unknown preset {name!r}; known are {', '.join(known)}")
+    return known[name]()

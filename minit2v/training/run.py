@@ -22,10 +22,10 @@ from minit2v.checkpoints.folder import load_into, read_preset, save_module, save
 from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
 from minit2v.files import atomic
-from minit2v.presets import Preset, get
+from minit2v.presets import Preset
 from minit2v.ranks import this_process
 from minit2v.recipes import recipe_of, settings_of
-from minit2v.systems import system_of
+from minit2v.systems import find_preset, system_of
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure, known, unknown
 from minit2v.training.parts import Part, part_of, trained
@@ -81,7 +81,7 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
     A step that is done is noted in OUT/recipe.json at once: a kill at any moment, also between two steps, loses none.
     """
     steps = recipe_of(preset)
-    configs = {step.name: (*part_of(get(preset), step.part).configs, get(preset)) for step in steps}
+    configs = {step.name: (*part_of(find_preset(preset), step.part).configs, find_preset(preset)) for step in steps}
     everywhere = [config for each in configs.values() for config in each]
     for name in settings:
         if name not in options_of(data) and not known(name, *everywhere):
@@ -110,13 +110,13 @@ def run_step(
     name: str, part: str, preset: str, out: Path, resume: bool, settings: dict, start: Path | None, data: str | Path
 ) -> Path:
     """One training: `part`, with the settings of the recipe's step `name`, in the folder OUT/name. See `run`."""
-    row, base = part_of(get(preset), part), out if (out / "config.json").is_file() else start
+    row, base = part_of(find_preset(preset), part), out if (out / "config.json").is_file() else start
     found = base and read_preset(base)
     if found is not None and found.name != preset:
         raise UserError(f"{base} is a run of preset {found.name!r}, not {preset!r}; choose another folder or preset")
     options = {option: settings[option] for option in options_of(data) if option in settings}
     settings = {name: value for name, value in settings.items() if name not in options}
-    chosen = base_preset(row, get(preset), found, start)
+    chosen = base_preset(row, find_preset(preset), found, start)
     config, loop, chosen = configure(settings_of(preset, name) | settings, *row.configs, chosen)
     check_place(out / name, resume)  # before anything takes minutes
     networks = [field for field in row.fields if field in system_of(chosen).networks]

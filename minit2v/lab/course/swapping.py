@@ -80,7 +80,7 @@ def _namespaces() -> Iterator[tuple[str, dict]]:
 
 
 def _replace(old: Any, new: Any) -> list[tuple[dict, str, Any]]:
-    """Put `new` wherever modules, their tables (NETWORKS) and the rows of these (SAMPLERS) hold `old`.
+    """Put `new` wherever modules, their tables, and the rows of these (SAMPLERS, SYSTEMS) hold `old`.
 
     Returns the holders, keys and values that undo it.
     """
@@ -96,12 +96,18 @@ def _replace(old: Any, new: Any) -> list[tuple[dict, str, Any]]:
 
 
 def _with(value: Any, old: Any, new: Any) -> Any:
-    """`new` if the value is `old`; a row of a table with `new` in its fields that hold `old`; else the value itself."""
+    """`new` if the value is `old`; a row of a table with `new` where its fields, or dictionaries in them, hold `old`;
+    else the value itself."""
     if value is old:
         return new
     if not is_dataclass(value) or inspect.isclass(value):
         return value
-    held = {field.name: new for field in fields(value) if getattr(value, field.name) is old}
+    held = {}
+    for name, item in ((field.name, getattr(value, field.name)) for field in fields(value)):
+        if item is old:
+            held[name] = new
+        elif isinstance(item, dict) and any(each is old for each in item.values()):
+            held[name] = {key: new if each is old else each for key, each in item.items()}
     return replace(value, **held) if held else value
 
 

@@ -15,10 +15,10 @@ from minit2v.diffusion import samplers
 from minit2v.errors import UserError
 from minit2v.lab.widgets.boxes import Box, BoxMap, count, parts_of, shape_text
 from minit2v.networks.autoencoder import VQGAN
-from minit2v.networks.registry import NETWORKS
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.networks.unet import UNet
 from minit2v.presets import ModelScopePreset, Preset
+from minit2v.systems import build
 from minit2v.video import Clip
 
 NOTEBOOKS = {
@@ -45,8 +45,7 @@ class PipelineMap(BoxMap):
                             f"found {found}; it draws no other")  # fmt: skip
         if pipe is self.preset:
             with torch.device("meta"):
-                parts = {part: NETWORKS[part](getattr(pipe, part)) for part in ("text", "unet", "autoencoder")}
-            pipe = SimpleNamespace(**parts)
+                pipe = SimpleNamespace(**build(pipe))
         self.parameters = sum(count([part])[0] for part in (pipe.text, pipe.unet, pipe.autoencoder))
         boxes = self._boxes(pipe)
         title = f"{self.preset.name}: from a prompt to a clip, {self.parameters:,} parameters"
