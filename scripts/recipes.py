@@ -36,6 +36,7 @@ VARIANTS = {  # name -> settings of each part that it trains otherwise; the UNet
     "looks heard apart": {"text": LOOKS, "unet": {"unet.looks_first": True}},
     "half of the pictures of what no clip shows": {"unet": {"new_share": 0.5}},
     "four wordings": {"unet": {"wordings": 4}},
+    "no pictures": {"unet": {"image_stage": 0.0, "image_share": 0.0}},
     "frozen clips": {"unet": {"image_share": 0.3, "frozen_clips": 0.8}},
     "all of these": {
         "autoencoder": {"readout": 0.9, "latent_noise": 0.1},
