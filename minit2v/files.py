@@ -5,14 +5,18 @@
 
 import codecs
 import hashlib
+import json
 import os
+import secrets
 import sys
 import unicodedata
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minit2v.errors import UserError
+
+LARGEST_TEXT = 1 << 27  # bytes: MSR-VTT's annotations are a fifth of it; JSON takes ten times as much memory
 
 
 @contextmanager
@@ -29,18 +33,37 @@ def written(path: str | Path):
 def atomic(path: str | Path):
     """A name beside `path` to write to: moved to `path` when the block ends, removed when it fails.
 
-    There is the old file or the new one, never half of one. Makes the folder if it is missing. Raises UserError where
-    the system could not write it.
+    There is the old file or the new one, never half of one. Makes the folder if it is missing. The name is new for each
+    call, and an empty file of this process waits there, so that nobody can put a link in its place. Raises UserError
+    where the system could not write it.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    unfinished = beside(path)
     try:
         with written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            open(unfinished, "xb").close()
             yield unfinished
             os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what the caller needs to know
+            unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path, shown: str = "") -> None:
+    """Raises UserError unless `atomic` can write that file, in a folder that is there: to be called before the work.
+    `shown` is what the message calls it, if not by its path."""
+    probe = beside(Path(path))
+    try:
+        open(probe, "xb").close()
+        probe.unlink()
+    except OSError as error:  # surer than reading permission bits, and names can be too long
+        raise UserError(f"cannot write {shown or path} ({error.strerror or error}); choose another place") from None
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same folder, with the same suffix."""
+    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def sha256(*paths: str | Path) -> str:
@@ -70,7 +93,9 @@ def stamps(paths: Sequence[Path]) -> str:
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 if it has a byte order mark or any ASCII character, such as a line feed.
-    Raises UserError for other encodings."""
+    Raises UserError for other encodings, and for a file too large to be text that people wrote."""
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise UserError(f"expected text of at most {LARGEST_TEXT:,} bytes in {path}, found {size:,}; divide it")
     data = path.read_bytes()
     try:
         text = data.decode(_encoding(data))
@@ -80,6 +105,17 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise UserError(f"expected text in UTF-8 or UTF-16 in {path}, found zeros, as in UTF-32; save it as UTF-8")
     return text
+
+
+def read_json(path: Path, todo: str = "get it again") -> dict:
+    """The JSON dictionary in a file. Raises UserError for anything else, with what to do then."""
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({str(error)[:80]}); {todo}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: expected settings by name, found {type(content).__name__}; {todo}")
+    return content
 
 
 def _encoding(data: bytes) -> str:

@@ -8,27 +8,29 @@ have: they are off in ``modelscope-1.7b``; docs/training.md says what each buys.
 References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``configuration.json``.
 """
 
+import math
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 from minit2v.datasets.moving_things.phrases import words
 from minit2v.errors import UserError
+from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Width
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(Checked):
     """The spatio-temporal UNet (paper section 3.3)."""
 
-    in_channels: int = 4  # channels of a latent; released 4
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # width of each level; each level halves h and w
+    in_channels: Width = 4  # channels of a latent; released 4
+    channels: Levels = (320, 640, 1280, 1280)  # width of each level; each level halves h and w
     attention: tuple[bool, ...] = (True, True, True, False)  # does the level have transformers
-    layers_per_level: int = 2  # spatio-temporal blocks per level (one more on the way up); released 2
-    head_dim: int = 64  # width of one attention head; released 64
-    first_temporal_heads: int = 8  # heads of the temporal transformer after conv_in; released 8 (inner width 512)
-    context_dim: int = 1024  # width d of a text token; released 1024
-    norm_groups: int = 32  # groups of every GroupNorm; released 32
-    dropout: float = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
+    layers_per_level: Depth = 2  # spatio-temporal blocks per level (one more on the way up); released 2
+    head_dim: Width = 64  # width of one attention head; released 64
+    first_temporal_heads: Width = 8  # heads of the temporal transformer after conv_in; released 8 (inner width 512)
+    context_dim: Width = 1024  # width d of a text token; released 1024
+    norm_groups: Width = 32  # groups of every GroupNorm; released 32
+    dropout: Decay = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
     looks_first: bool = False  # departure: it is the first token instead that joins; see `TextConfig.looks_first`
@@ -38,18 +40,18 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(Checked):
     """The VQGAN that takes pixels to latents and back, frame by frame (paper section 3.1)."""
 
-    channels: int = 128  # width of the first level; released 128
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # width of level i in units of `channels`; n levels halve n - 1 times
-    layers_per_level: int = 2  # residual blocks per level (one more in the decoder); released 2
-    latent_channels: int = 4  # channels of a latent; released 4
+    channels: Width = 128  # width of the first level; released 128
+    multipliers: Levels = (1, 2, 4, 4)  # width of level i in units of `channels`; n levels halve n - 1 times
+    layers_per_level: Depth = 2  # residual blocks per level (one more in the decoder); released 2
+    latent_channels: Width = 4  # channels of a latent; released 4
     bottleneck: str = "gaussian"  # "gaussian" (the release) or "codebook" (nearest code)
-    codes: int = 1024  # size of the codebook; unused by "gaussian"
-    norm_groups: int = 32  # groups of every GroupNorm; released 32
+    codes: Size = 1024  # size of the codebook; unused by "gaussian"
+    norm_groups: Width = 32  # groups of every GroupNorm; released 32
     mid_attention: bool = True  # one attention over pixels between encoder and decoder halves; released True
-    scale_factor: float = 0.18215  # latents * scale_factor have unit variance; measured; released 0.18215
+    scale_factor: Positive = 0.18215  # latents * scale_factor have unit variance; measured; released 0.18215
 
     @property
     def factor(self) -> int:
@@ -58,29 +60,29 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(Checked):
     """The image tower of CLIP: a vision transformer, used only while CLIP is trained."""
 
-    size: int = 224  # height and width of a picture, pixels
-    patch: int = 14  # side of a patch, pixels
-    width: int = 1280  # width of a token
-    layers: int = 32  # transformer blocks
-    heads: int = 16  # attention heads
+    size: Width = 224  # height and width of a picture, pixels
+    patch: Width = 14  # side of a patch, pixels
+    width: Width = 1280  # width of a token
+    layers: Depth = 32  # transformer blocks
+    heads: Width = 16  # attention heads
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(Checked):
     """CLIP's text tower (paper section 3.2); the released one is OpenCLIP ViT-H-14."""
 
-    context_length: int = 77  # tokens of a prompt, with start, end and padding; released 77
-    width: int = 1024  # width d of a token; released 1024
-    heads: int = 16  # attention heads; released 16
-    layers: int = 24  # transformer blocks in the file; released 24
-    skip_last: int = 1  # blocks not run: 1 gives the penultimate layer; released 1
-    embed_dim: int = 1024  # width of the space shared with pictures; released 1024
+    context_length: Annotated[int, Range(2, 4096)] = 77  # tokens of a prompt, with start, end and padding; released 77
+    width: Width = 1024  # width d of a token; released 1024
+    heads: Width = 16  # attention heads; released 16
+    layers: Depth = 24  # transformer blocks in the file; released 24
+    skip_last: Count = 1  # blocks not run: 1 gives the penultimate layer; released 1
+    embed_dim: Width = 1024  # width of the space shared with pictures; released 1024
     activation: str = "gelu"  # of the MLPs: "gelu" or "quick_gelu"; released gelu
     words: tuple[str, ...] | None = None  # keep only the BPE rows of these words; None keeps all 49,408; released None
-    pad_token: int = 0  # id in the whole vocabulary that fills a prompt up to context_length; released 0, "!"
+    pad_token: Count = 0  # id in the whole vocabulary that fills a prompt up to context_length; released 0, "!"
     added_tokens: tuple[str, ...] = ()  # of a fine-tune, one id each after CLIP's 49,408; released none
     looks_first: bool = False  # departure: the first token says how things look, the prompt before its first motion word
     motion_words: tuple[str, ...] = ()  # the words that tell of motion, for `looks_first`; without them all is looks
@@ -88,18 +90,18 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
+class DiffusionConfig(Checked):
     """The noise schedule and what the network predicts (paper section 3; DDPM, arXiv 2006.11239)."""
 
-    timesteps: int = 1000  # T of the forward process; released 1000
+    timesteps: Annotated[int, Range(1, 100_000)] = 1000  # T of the forward process; released 1000
     schedule: str = "scaled_linear"  # "scaled_linear", "linear" or "cosine"; released scaled_linear
-    beta_start: float = 0.00085  # variance added at t = 0; released 0.00085
-    beta_end: float = 0.012  # variance added at t = T - 1; released 0.012
+    beta_start: Share = 0.00085  # variance added at t = 0; released 0.00085
+    beta_end: Share = 0.012  # variance added at t = T - 1; released 0.012
     prediction: str = "eps"  # what the network's output means: "eps", "x0" or "v"; released eps
     zero_terminal_snr: bool = False  # departure: nothing of the clip is left at t = T - 1 (arXiv 2305.08891)
-    snr_shift: float = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
+    snr_shift: Positive = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
     spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released), "trailing" or "linspace"
-    steps_offset: int = 1  # added to leading timesteps; released 1
+    steps_offset: Count = 1  # added to leading timesteps; released 1
     ends_clean: bool = False  # DDIM's last step ends at alpha_bar 1, not at alpha_bar[0]; released False
 
 
@@ -107,7 +109,7 @@ OF_SYSTEM: dict[str, type["Preset"]] = {}  # name of a system -> its preset clas
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Checked):
     """What every text-to-video model has a value for: the system that it is of, and the defaults of a sample.
 
     A subclass is the preset of one system: it names the system and adds the settings of its networks, one field a
@@ -116,18 +118,13 @@ class Preset:
 
     name: str  # what `--model` and `--preset` call it
     system: str = ""  # row of `systems.SYSTEMS`: how the networks make a clip
-    frames: int = 16  # frames of a clip; released 16
-    height: int = 256  # pixels; released 256
-    width: int = 256  # pixels; released 256
-    fps: int = 8  # frames a second; released 8
-    steps: int = 50  # sampling steps; released 50
-    guidance: float = 9.0  # classifier-free guidance scale; released 9.0
+    frames: Size = 16  # frames of a clip; released 16
+    height: Width = 256  # pixels; released 256
+    width: Width = 256  # pixels; released 256
+    fps: Annotated[int, Range(1, 1000)] = 8  # frames a second; released 8
+    steps: Size = 50  # sampling steps; released 50
+    guidance: Annotated[float, Range(-math.inf, math.inf, above=True, below=True)] = 9.0  # classifier-free guidance scale; released 9.0
     negative: str = ""  # what no clip should show, if nobody says; released ""
-
-    def __post_init__(self):
-        for name in ("frames", "height", "width", "fps", "steps"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}: expected a number above 0 in a preset, found {getattr(self, name)}")
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

@@ -16,7 +16,6 @@ https://www.w3.org/TR/png-3/; rotation of a video: `av_display_rotation_get` of 
 
 import io
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, check_writable
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # what a clip is saved as
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -146,10 +145,7 @@ def check_output(path, suffixes=SUFFIXES):
         raise UserError(f"expected an output file ending in {' or '.join(suffixes)}, found {str(path)!r}")
     if not path.parent.is_dir():
         raise UserError(f"expected an existing folder for {path}, found no {path.parent}; make it first")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()  # surer than reading permission bits
-    except OSError as error:
-        raise UserError(f"cannot write in the folder {path.parent} ({error.strerror}); choose another place") from error
+    check_writable(path)
     return path
 
 

@@ -13,16 +13,17 @@ FILES = {
     for path in sorted((ROOT / "minit2v").rglob("*.py"))
 }
 BASE = {"errors"}
-LOW = BASE | {"files", "video", "pixels", "devices", "ranks"}
+LOW = BASE | {"files", "video", "pixels", "devices", "ranks", "ranges"}
 MAY_IMPORT = {  # room -> the rooms below it that it may use; from the ground floor up
     "errors": set(),
     "files": BASE,
     "ranks": BASE,
+    "ranges": BASE,
     "devices": BASE | {"ranks"},
     "pixels": BASE,
     "video": BASE | {"files", "pixels"},
     "datasets": LOW,
-    "presets": BASE | {"datasets"},
+    "presets": BASE | {"datasets", "ranges"},
     "recipes": BASE | {"presets"},
     "networks": BASE | {"presets", "pixels"},
     "diffusion": BASE | {"presets"},

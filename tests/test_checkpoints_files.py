@@ -255,8 +255,8 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
     (b"version https://git-lfs.github.com/spec/v1\nsize 1651\n", "config.json is a pointer of git-lfs, .*run git lfs pull"),
     (b"[1]", "config.json is damaged: expected settings by name, found list"),
     (b'{"name": "x", "frames": "16"}', "config.json: frames: expected int, found '16'"),
-    (b'{"name": "x", "frames": 0}', "config.json: frames: expected a number above 0 in a preset, found 0"),
-    (b'{"name": "x", "fps": -8}', "config.json: fps: expected a number above 0"),
+    (b'{"name": "x", "frames": 0}', "config.json: frames: expected a whole number from 1 to 1,048,576, found frames 0"),
+    (b'{"name": "x", "fps": -8}', "config.json: fps: expected a whole number from 1 to 1,000, found fps -8"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_read_are_told_with_their_file(tmp_path, content, message):
     (tmp_path / "config.json").write_bytes(content)

@@ -289,7 +289,7 @@ def test_average_forgets_the_start(tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     task = Regression()
-    with pytest.raises(UserError, match="cannot write in"):
+    with pytest.raises(UserError, match="could not write"):
         train(task, tmp_path / "file" / "run", CONFIG)
     assert task.calls == 0
 

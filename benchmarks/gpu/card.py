@@ -51,8 +51,9 @@ class Setting:
         """The released model as in the paper, without dropout; or the smallest of its structure."""
         if not self.tiny:
             return replace(presets.get("modelscope-1.7b"), unet=pairs.FULL)
+        unet = replace(pairs.tiny(pairs.MINI), channels=(32,), attention=(True,))  # a second level doubles the tracing
         return ModelScopePreset(
-            "tiny", unet=pairs.tiny(pairs.MINI), autoencoder=AutoencoderConfig(channels=8, norm_groups=4),
+            "tiny", unet=unet, autoencoder=AutoencoderConfig(channels=8, norm_groups=4),
             text=TextConfig(width=32, heads=2, layers=2, embed_dim=32), frames=2, height=16, width=16, steps=2,
         )  # fmt: skip
 

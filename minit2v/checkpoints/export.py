@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minit2v.checkpoints.config_files import ENTRY, PREDICTIONS, SCHEDULES, SPACINGS
+from minit2v.checkpoints.folder import save_tensors
 from minit2v.checkpoints.foreign import ROOTS
 from minit2v.checkpoints.layouts import FILES, FOLDERS, INDICES, RELEASED
 from minit2v.checkpoints.names import axes, names
@@ -119,16 +120,12 @@ def difference(values: dict, others: dict) -> dict:
 
 
 def _diffusers(folder: Path, preset: ModelScopePreset, states: dict, text: nn.Module) -> None:
-    from safetensors.torch import save_file
-
     stems = {"unet": "diffusion_pytorch_model", "autoencoder": "diffusion_pytorch_model", "text": "model"}
     for network, state in states.items():
         if network == "text":
             state = {f"text_model.{name}": value for name, value in state.items()}
         place = folder / FOLDERS[network]
-        with atomic(place / f"{stems[network]}.safetensors") as path:
-            save_file(state, path, {"format": "pt"})
-            path.chmod(0o644)
+        save_tensors(state, place / f"{stems[network]}.safetensors", {"format": "pt"})
     for place, content in {
         "unet/config.json": unet_json(preset),
         "vae/config.json": autoencoder_json(preset),

@@ -31,13 +31,8 @@ def fill(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors,
 
 def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
     """(our name, tensor of our shape) for each row of the table. Raises UserError as `fill` does."""
-    expected, wanted = module.state_dict(), {part for parts in table.values() for part in parts}
-    left = next((name for name in tensors if name not in wanted), None)
-    missing = next((name for name in sorted(wanted) if name not in tensors), None)
-    if left or missing:
-        found = f"found {left}, which is none of them" if left else f"found no {missing}"
-        todo = "choose a file with the layers of this one, or get it again"
-        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; {todo}")
+    expected = module.state_dict()
+    check_shapes(expected, table, tensors)
     warned = False
     for key, parts in table.items():
         pieces = [tensors[part] for part in parts]
@@ -51,16 +46,31 @@ def matched(module: nn.Module, table: dict[str, tuple[str, ...]], tensors: Tenso
         yield key, _as_ours(value, expected[key], parts[0], tensors.path)
 
 
+def check_shapes(expected: dict[str, Tensor], table: dict[str, tuple[str, ...]], tensors: Tensors) -> None:
+    """Compare names and shapes of the tensors with a module's, which may be on the meta device: before anything takes
+    memory. Layouts differ in axes of length 1 at the end. Raises UserError as `fill` does."""
+    wanted = {part for parts in table.values() for part in parts}
+    left = next((name for name in tensors if name not in wanted), None)
+    missing = next((name for name in sorted(wanted) if name not in tensors), None)
+    if left or missing:
+        found = f"found {left}, which is none of them" if left else f"found no {missing}"
+        todo = "choose a file with the layers of this one, or get it again"
+        raise UserError(f"{tensors.path} is of another model: expected {len(wanted)} tensors, {found}; {todo}")
+    trimmed = lambda shape: tuple(shape[: max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
+    for key, parts in table.items():
+        shapes, ours = [tensors.shapes[part] for part in parts], tuple(expected[key].shape)
+        found = shapes[0] if len(parts) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        if trimmed(found) != trimmed(ours):
+            raise UserError(f"{tensors.path} is of another model: {parts[0]}: expected {ours}, found {tuple(found)}; "
+                            "load it with the settings it came with")  # fmt: skip
+
+
 def is_float8(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize == 1
 
 
 def _as_ours(value: Tensor, ours: Tensor, name: str, path: Path) -> Tensor:
-    """The tensor with the axes of ours: layouts differ in axes of length 1 at the end."""
-    trimmed = lambda shape: tuple(shape[: max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
-    if trimmed(value.shape) != trimmed(ours.shape):
-        shapes = f"expected {tuple(ours.shape)}, found {tuple(value.shape)}"
-        raise UserError(f"{path} is of another model: {name}: {shapes}; load it with the settings it came with")
+    """The tensor with the axes of ours, of the same kind of numbers, all finite."""
     if value.is_floating_point() != ours.is_floating_point():
         raise UserError(f"{path} is of another model: {name}: expected {ours.dtype}, found {value.dtype}; get it again")
     if not finite(value):

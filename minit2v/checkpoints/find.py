@@ -39,8 +39,13 @@ def fingerprint(folder: str | Path) -> str:
     return sha256(*Source(folder).read_files())[:12]
 
 
+def is_preset(model: str | Path) -> bool:
+    """Whether that is the name of a preset, and of no shipped model."""
+    return any(model in row.presets for row in SYSTEMS.values()) and not (data_dir() / model).exists()
+
+
 def preset_of(model: str | Path) -> Preset:
     """The settings of a preset, a shipped name, or a folder of any layout. Raises UserError."""
-    if any(model in row.presets for row in SYSTEMS.values()) and not (data_dir() / model).exists():
+    if is_preset(model):
         return find_preset(model)
     return find_source(model).preset

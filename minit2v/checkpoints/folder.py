@@ -4,14 +4,18 @@
 
 The networks are those of the preset's system. Files are written atomically (a temporary name, then a rename) and read
 strictly: a file that is damaged, cut short, foreign or of another preset is refused in one line with its name.
-safetensors files hold only numbers: reading one runs no code.
+safetensors files hold only numbers: reading one runs no code. Those that are written here carry a digest of what they
+hold, and are refused when it has changed; files of others have none.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
+from torch import Tensor
+
 from minit2v.checkpoints.fill import matched
-from minit2v.checkpoints.reading import read, read_json
+from minit2v.checkpoints.reading import DIGEST, digest, read, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset
@@ -37,17 +41,29 @@ def save_preset(folder: Path, preset: Preset) -> None:
 
 def save_module(module, path: Path, dtype=None) -> None:
     """Write a module's state as safetensors, with floating point tensors cast to `dtype` if it is given."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if dtype is not None:
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    save_tensors(state, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, with a digest of the tensors in its header: `reading` refuses a file that is no longer
+    what was written. `metadata` is what else the header says."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    room = "0" * hashlib.sha256().digest_size * 2
     with atomic(path) as unfinished:
         try:
-            save_file(state, unfinished)
+            save_file(tensors, unfinished, (metadata or {}) | {DIGEST: room})
         except SafetensorError as error:  # a full disk, for one
             raise OSError(str(error).splitlines()[0]) from None
+        with open(unfinished, "r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length).replace(room.encode(), digest(unfinished).encode(), 1)
+            file.seek(8)
+            file.write(header)
         unfinished.chmod(0o644)  # safetensors makes it readable for its owner alone
 
 

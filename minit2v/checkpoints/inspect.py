@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minit2v.checkpoints.find import preset_of
+from minit2v.checkpoints.find import find_source, is_preset, preset_of
 from minit2v.checkpoints.load import built
+from minit2v.checkpoints.reading import declared_digest
 from minit2v.checkpoints.source import Source
 from minit2v.networks.unet import UNet
 from minit2v.systems import system_of
@@ -19,8 +20,8 @@ KINDS = {"TemporalConv": "convolutions", "TemporalTransformer": "attention"}  # 
 def inspect(model: str) -> str:
     """A table of parameters: each network, a UNet by kind and level. `model` is a preset, a shipped name, a folder or
     one file of any layout. Raises UserError."""
-    if Path(model).is_file():
-        source = Source(model)
+    source = None if is_preset(model) else Source(model) if Path(model).is_file() else find_source(model)
+    if source and source.is_file:
         networks = {name: (source[name].kind, source[name].config) for name in source.networks}
     else:
         preset = preset_of(model)
@@ -33,7 +34,16 @@ def inspect(model: str) -> str:
         if isinstance(network, UNet):
             rows += unet_rows(network)
             notes = paper_figures(network)
-    return "\n".join([f"{name:<28}{number:>16,}" for name, number in rows] + notes)
+    table = [f"{name:<28}{number:>16,}" for name, number in rows] + notes
+    return "\n".join(table + (digests(source) if source else []))
+
+
+def digests(source: Source) -> list[str]:
+    """Lines about the files of a source: whether they hold what was written. Raises UserError for one that does not."""
+    found = {name: declared_digest(source[name].path) for name in source.networks if source[name].tensors.shapes}
+    lines = [f"{name}: sha256 {value[:16]}…, as written" for name, value in found.items() if value]
+    without = [name for name, value in found.items() if not value]
+    return ["", *lines, *([f"no digest: {', '.join(without)}"] if without else [])]
 
 
 def _count(*modules: nn.Module) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minit2v.checkpoints.fill import fill
+from minit2v.checkpoints.fill import check_shapes, fill
 from minit2v.checkpoints.names import names
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
@@ -48,12 +48,13 @@ def load_network(network: str, source: Source | str | Path, dtype: torch.dtype =
     images_only = network == "unet" and not any("temp" in name or "temopral" in name for name in tensors)
     with torch.device("meta"):
         module = built(network, stored.kind, config, stored.path)
-    if images_only or computed(module):  # what a file lacks must start as something
-        with torch.device("cpu"):
-            module = built(network, stored.kind, config, stored.path)
     table = names(network, module, stored.layout)
     if images_only:
         table = {key: parts for key, parts in table.items() if "temporal" not in key}
+    check_shapes(module.state_dict(), table, tensors)
+    if images_only or computed(module):  # what a file lacks must start as something
+        with torch.device("cpu"):
+            module = built(network, stored.kind, config, stored.path)
     module = fill(module, table, tensors, dtype, device).to(device, dtype)
     tensors.forget()
     return module.eval().requires_grad_(False)

@@ -8,6 +8,7 @@ own `weights_only` reader; a whole training checkpoint, which that reader refuse
 (see `inert`). Tensors are mapped from the file: nothing is in memory until it is used.
 """
 
+import hashlib
 import json
 import pickle
 import warnings
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from minit2v.checkpoints.inert import InertPickle
 from minit2v.errors import UserError
-from minit2v.files import read_text, sha256
+from minit2v.files import read_json as read_dictionary
+from minit2v.files import sha256
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
@@ -32,6 +34,8 @@ POINTER = b"version https://git-lfs"  # how the file begins that git-lfs keeps i
 # keys under which training programs keep weights beside other things; averages of the weights are the better ones
 AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
+
+DIGEST = "sha256"  # key of a safetensors file's metadata, for the `digest` of what it holds
 
 Get = Callable[[str], Tensor]
 
@@ -118,6 +122,9 @@ def _safetensors(path: Path) -> tuple[dict[str, tuple[int, ...]], Get]:
     from safetensors import safe_open
 
     file = safe_open(path, "pt")  # checks that every tensor lies inside the file
+    status, declared = path.stat(), (file.metadata() or {}).get(DIGEST)
+    if declared is not None and declared != _digest(path, status.st_size, status.st_mtime):
+        raise UserError(f"{path} is damaged: its numbers are not those that were written; get it again")
     return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor
 
 
@@ -135,7 +142,8 @@ def _pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], Get]:
     if averaged:
         warnings.warn(f"{path} holds averaged weights ({averaged!r}): they are used, not the last ones", stacklevel=5)
     for name, value in tensors.items():
-        if value.is_meta or value.is_sparse or value.layout != torch.strided or value.numel() > LARGEST:
+        plain = not value.is_meta and value.layout == torch.strided and value.numel() <= LARGEST
+        if not plain or value.nbytes > value.untyped_storage().nbytes():  # one number can stand for thousands
             raise UserError(f"{path} is damaged: {name} is no plain tensor; get it again")
     return {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
 
@@ -166,29 +174,32 @@ def _check_zip(path: Path) -> None:
             f"{path} is damaged, or older than PyTorch 1.6: expected a zip; get it again, or save it with a newer one"
         )
     with zipfile.ZipFile(path) as file:
-        entries = file.infolist()
-    size = path.stat().st_size
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise UserError(f"{path} is no file of PyTorch's: it claims to hold more than its {size:,} bytes; get it again")
+        entries, size = file.infolist(), path.stat().st_size
+        compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if compressed or sum(entry.file_size for entry in entries) > size:
+            claim = f"it claims to hold more than its {size:,} bytes"
+            raise UserError(f"{path} is no file of PyTorch's: {claim}; get it again")
+        if any(b"bytearray" in file.read(entry) for entry in entries if entry.filename.endswith("data.pkl")):
+            raise UserError(f"{path} holds a bytearray, which PyTorch makes of any length; no network has one")
 
 
 def _sharded(path: Path) -> Tensors:
     """The files that an index names, each in the index's own folder."""
-    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = read_dictionary(path)["weight_map"]
     for name in set(weight_map.values()):
         if Path(name).name != name or "\\" in name or Path(name).suffix not in SUFFIXES:
             raise UserError(f"{path} is damaged: expected files in its own folder, found {name!r}; get it again")
-    files = {name: read(inside(path.parent, path.parent / name)) for name in sorted(set(weight_map.values()))}
+    parts = {name: read(inside(path.parent, path.parent / name)) for name in sorted(set(weight_map.values()))}
     for key, name in weight_map.items():
-        if key not in files[name]:
+        if key not in parts[name]:
             raise UserError(f"{path} is damaged: {name} does not hold {key}; get both again")
-    shapes = {key: files[name].shapes[key] for key, name in weight_map.items()}
+    shapes = {key: parts[name].shapes[key] for key, name in weight_map.items()}
 
     def forget() -> None:
-        for tensors in files.values():
+        for tensors in parts.values():
             tensors.forget()
 
-    return Tensors(shapes, lambda key: files[weight_map[key]][key], path, forget)
+    return Tensors(shapes, lambda key: parts[weight_map[key]][key], path, forget)
 
 
 def inside(folder: Path, path: Path) -> Path:
@@ -205,17 +216,9 @@ def inside(folder: Path, path: Path) -> Path:
 
 
 def read_json(path: Path) -> dict:
-    """The dictionary in a file. Raises UserError for anything else."""
-    try:
-        _refuse_pointer(path)
-        content = json.loads(read_text(path))
-    except UserError:
-        raise
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({str(error)[:80]}); get it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected settings by name, found {type(content).__name__}; get it again")
-    return content
+    """The dictionary in a file that came with weights. Raises UserError for anything else."""
+    _refuse_pointer(path)
+    return read_dictionary(path)
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -232,6 +235,34 @@ def _check_known(path: Path) -> None:
         found = _sha256(path, status.st_size, status.st_mtime)
         if not found.startswith(published):
             raise UserError(f"{path} is damaged: its sha256 is {found[:8]}…, published is {published}…; get it again")
+
+
+def declared_digest(path: Path) -> str | None:
+    """The digest in the header of a safetensors file; None if it has none, or is another kind of file."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(DIGEST)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over what a safetensors file holds: its header without the metadata, and all numbers. Reads the file piece
+    by piece, as mapped pages would count as memory."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__", None)
+        found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, changed: float) -> str:
+    """Of a file; computed again only if it has changed."""
+    return digest(path)
 
 
 @cache

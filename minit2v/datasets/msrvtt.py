@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.files import stamps
+from minit2v.files import read_json, stamps
 from minit2v.pixels import square
 from minit2v.video import Clip, stated
 
@@ -149,7 +149,7 @@ def read_annotations(folder: Path, protocol: Protocol) -> dict[str, tuple[str, .
         raise UserError(f"expected MSR-VTT in {folder}: the folder videos and the file {protocol.annotations}, found "
                         f"no {missing}; name the folder that has both")  # fmt: skip
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = read_json(path, "take the data set's own file")
         names = [video["video_id"] for video in read["videos"] if video["split"] == protocol.split]
         captions = {name: [] for name in names}
         for sentence in read["sentences"]:

@@ -17,8 +17,8 @@ from minit2v.datasets.metadata import read_captions
 from minit2v.datasets.moving_things import Spec, parse
 from minit2v.errors import UserError
 from minit2v.evaluation.judge import readable
+from minit2v.evaluation.kept import keep, read_kept
 from minit2v.evaluation.mini.networks import resize
-from minit2v.files import atomic
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
 
@@ -53,13 +53,11 @@ class KeptSampler:
         given the empty text instead of each prompt."""
         words = zlib.crc32("\n".join(prompts).encode())
         path = self.folder and self.folder / f"{name}-{first}-{first + len(prompts)}-{self.label}-{words:08x}.npz"
-        if path and path.is_file():
-            return np.load(path)["clips"]
+        if (clips := read_kept(path)) is not None:
+            return clips
         clips = (self._unprompted if empty else self.pipe)(prompts, seed=self.seed + first, **self.options)
         clips = np.stack([clip.pixels for clip in clips])
-        if path:
-            with atomic(path) as unfinished:
-                np.savez_compressed(unfinished, clips=clips)
+        keep(path, clips)
         return clips
 
     def _unprompted(self, prompts: list[str], **options) -> list[Clip]:

@@ -31,30 +31,31 @@ from minit2v.datasets.base import Dataset, VideoText
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.pixels import to_pixels, to_signed
 from minit2v.presets import Preset
+from minit2v.ranges import Checked, Count, Depth, Positive, Share, Size, Weight, Width
 from minit2v.training.parts import Part
 from minit2v.training.trainer import TrainConfig
 
 
 @dataclass(frozen=True)
-class AutoencoderTraining:
+class AutoencoderTraining(Checked):
     """Weights and times of the loss; departures are off, and on in the recipes."""
 
-    foreground: float = 0.0  # departure: extra weight of a pixel that is not of the frame's median colour, against 1
-    pyramid: float = 1.0  # weight of the Laplacian pyramid; the perceptual term of the release, but without a download
-    levels: int = 3  # levels of the pyramid; each halves the size
-    bottleneck: float = 2e-8  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame, the same
-    commitment: float = 1.0  # the same weight for the codebook's commitment loss
-    adversarial: float = 0.01  # weight of fooling the discriminator; released 0.5 times a ratio of gradients
-    hinge: float = 1.0  # weight of the discriminator's loss; released 1
-    start: float = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
-    ramp: float = 0.1  # share of the run over which the adversarial term then grows from 0 to its weight
-    width: int = 64  # channels of the discriminator's first layer; released 64
-    crop: int = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames
-    crop_until: float = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
-    share_images: float = 1.0  # share of a batch that are images, the rest are single frames of clips; released 1
-    frames_per_clip: int = 4  # frames used of a clip that was read or drawn: both take time
-    readout: float = 0.0  # departure: weight of reading the mean colour of a patch off its latent, linearly
-    latent_noise: float = 0.0  # departure: most noise on the latents that are decoded, in their standard deviations
+    foreground: Weight = 0.0  # departure: extra weight of a pixel that is not of the frame's median colour, against 1
+    pyramid: Weight = 1.0  # weight of the Laplacian pyramid; the perceptual term of the release, but without a download
+    levels: Depth = 3  # levels of the pyramid; each halves the size
+    bottleneck: Weight = 2e-8  # weight of the mean KL of a latent number; released 1e-6 on sums over a frame, the same
+    commitment: Weight = 1.0  # the same weight for the codebook's commitment loss
+    adversarial: Weight = 0.01  # weight of fooling the discriminator; released 0.5 times a ratio of gradients
+    hinge: Weight = 1.0  # weight of the discriminator's loss; released 1
+    start: Weight = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
+    ramp: Positive = 0.1  # share of the run over which the adversarial term then grows from 0 to its weight
+    width: Width = 64  # channels of the discriminator's first layer; released 64
+    crop: Count = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames
+    crop_until: Share = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
+    share_images: Share = 1.0  # share of a batch that are images, the rest are single frames of clips; released 1
+    frames_per_clip: Size = 4  # frames used of a clip that was read or drawn: both take time
+    readout: Weight = 0.0  # departure: weight of reading the mean colour of a patch off its latent, linearly
+    latent_noise: Weight = 0.0  # departure: most noise on the latents that are decoded, in their standard deviations
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -3,40 +3,71 @@
     settings   of the loop, the task, the preset and the data: it is resumed only with the same ones
     task, averaged, optimizer, step, elapsed
 
-It is written atomically, so a kill at any moment leaves the one before.
+It is written atomically, so a kill at any moment leaves the one before. What is read has the checksums, the types and the
+finite numbers of what was written. One process at a time works in a run's folder.
 """
 
-import tempfile
+import math
+import os
+import platform
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from torch.utils._pytree import tree_leaves
 
+from minit2v.checkpoints.fill import finite
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, check_writable, written
 from minit2v.training.sharding import whole
 
 MAY_CHANGE_ON_RESUME = ("budget", "train_steps", "accumulate", "save_every", "sample_every")
 
 
 def check_place(out: Path, resume: bool) -> Path:
-    """The path of the checkpoint of a run in `out`; removes the half-written file that a kill may have left beside it.
+    """The path of the checkpoint of a run in `out`.
 
     Raises UserError when there is a checkpoint but `resume` is False, the other way round, or when `out` cannot be
     written.
     """
     checkpoint = Path(out) / "checkpoint.pt"
-    if resume and not checkpoint.exists():
+    begun = os.path.exists(checkpoint)  # False where a name is too long, which Path.exists raises for
+    if resume and not begun:
         raise UserError(f"nothing to resume: {checkpoint} does not exist; run the same command without --resume")
-    if not resume and checkpoint.exists():
+    if not resume and begun:
         raise UserError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
-    there = next(folder for folder in checkpoint.absolute().parents if folder.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise UserError(f"cannot write in {out} ({error.strerror or error}); choose another --out") from None
-    for orphan in checkpoint.parent.glob(".checkpoint-*.pt"):  # of a run killed while it saved
-        orphan.unlink(missing_ok=True)
+    there = next(folder for folder in checkpoint.absolute().parents if os.path.exists(folder))
+    check_writable(there / checkpoint.name, f"in {out}")
     return checkpoint
+
+
+@contextmanager
+def owned(out: Path, writes: bool = True) -> Iterator[None]:
+    """Keep a run's folder for this process; the system gives it free when the process ends, in whatever way. Removes a
+    half-written checkpoint that a kill has left. Of several ranks one `writes`, the others do nothing here.
+
+    Raises UserError that names the process which has the folder.
+    """
+    if not writes:
+        yield
+        return
+    with written(out):
+        out.mkdir(parents=True, exist_ok=True)
+    owner = out / ".owner"
+    try:
+        lock = FileLock(out / ".lock").acquire(timeout=0)
+    except Timeout:
+        found = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        raise UserError(f"{out}: {found} trains there; wait for it, or choose another --out") from None
+    with lock:
+        owner.write_text(f"process {os.getpid()} of {platform.node()}", encoding="utf-8")
+        for orphan in out.glob(".checkpoint-*.pt"):
+            orphan.unlink(missing_ok=True)
+        yield
 
 
 def write_checkpoint(
@@ -62,15 +93,10 @@ def write_checkpoint(
 
 def restore(path: Path, task, averaged, optimizer, settings: dict) -> tuple[int, float]:
     """Load a checkpoint into the task, its average and the optimizer; returns (step, elapsed seconds)."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        before = state["settings"]
-        kept = [name for name in before | settings if name not in MAY_CHANGE_ON_RESUME]
-        changed = [name for name in kept if before.get(name) != settings.get(name)]
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged or no checkpoint of minit2v ({type(error).__name__}); delete it and start again"
-        ) from None
+    state = read_checkpoint(path)
+    before = state["settings"]
+    changed = [name for name in before | settings
+               if before.get(name) != settings.get(name) and not may_differ(name, before, settings)]  # fmt: skip
     if changed:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); resume with the same ones")
     try:
@@ -80,3 +106,31 @@ def restore(path: Path, task, averaged, optimizer, settings: dict) -> tuple[int,
     except (RuntimeError, ValueError, KeyError):
         raise UserError(f"{path} is of another preset or network; resume with the preset it was started with") from None
     return state["step"], state["elapsed"]
+
+
+def read_checkpoint(path: Path) -> dict:
+    """What `write_checkpoint` wrote. Raises UserError for anything else: another file, or a bit that has changed."""
+    try:
+        with zipfile.ZipFile(path) as file:  # PyTorch writes its checksums and does not read them
+            if damaged := file.testzip():
+                raise ValueError(f"a checksum of {damaged}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        kinds = {name: dict for name in ("task", "averaged", "optimizer", "settings")} | {"step": int, "elapsed": Real}
+        for name, kind in kinds.items():
+            if not isinstance(state[name], kind) or isinstance(state[name], bool):
+                raise ValueError(f"{name} is {type(state[name]).__name__}")
+        if state["step"] < 0 or not 0 <= state["elapsed"] < math.inf:
+            raise ValueError(f"step {state['step']}, {state['elapsed']} seconds")
+        numbers = [leaf for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
+        if not all(finite(leaf) for leaf in numbers if leaf.is_floating_point()):
+            raise ValueError("numbers that are not finite")
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{path} is damaged or no checkpoint of minit2v ({reason}); delete it and start again") from None
+    return state
+
+
+def may_differ(name: str, before: dict, settings: dict) -> bool:
+    """Whether a resumed run may have another setting of that name. Runs before 2026-12 do not say what they stand on."""
+    of_file = name == "--from" or name.endswith(".safetensors")
+    return name in MAY_CHANGE_ON_RESUME or of_file and not (name in before and name in settings)

@@ -43,6 +43,7 @@ from minit2v.loading import load
 from minit2v.networks.unet import UNet
 from minit2v.pixels import evenly
 from minit2v.presets import ModelScopePreset
+from minit2v.ranges import Checked, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.checkpoint import check_place
@@ -115,17 +116,18 @@ TARGETS = {"shortcut": shortcut, "consistency": consistency, "mean-flow": mean_f
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Checked):
     """Settings of a distillation."""
 
     target: str = "shortcut"  # row of TARGETS: what teaches the long jumps
-    guidance: float = 0.0  # classifier-free guidance that is folded in; 0: the model's own
-    teacher_share: float = 0.4  # share of the batches that follow the teacher, with jumps of length 0
-    own_share: float = 0.5  # share of the batches that start from what the network makes of noise itself
-    clips: int = 6144  # real clips read or drawn, encoded and kept
+    guidance: Weight = 0.0  # classifier-free guidance that is folded in; 0: the model's own
+    teacher_share: Share = 0.4  # share of the batches that follow the teacher, with jumps of length 0
+    own_share: Share = 0.5  # share of the batches that start from what the network makes of noise itself
+    clips: Size = 6144  # real clips read or drawn, encoded and kept
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
 
     def __post_init__(self):
+        super().__post_init__()
         if self.target not in TARGETS:
             raise UserError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
 

@@ -6,16 +6,19 @@
                         images.new (N,): whether the caption has a word that no clip's caption has
 """
 
+import hashlib
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from minit2v.checkpoints.folder import save_tensors
+from minit2v.checkpoints.reading import read
 from minit2v.datasets.base import Batch, Dataset, Paraphraser
-from minit2v.files import atomic
+from minit2v.errors import UserError
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.training.log import gathered, warn_of_first
 
@@ -23,20 +26,39 @@ from minit2v.training.log import gathered, warn_of_first
 def cached(path: Path, pipe: TextToVideo, data: Dataset, clips: int, images: int, wordings: int = 1) -> dict[str, Tensor]:
     """The contents of the file, read, or computed and kept: so many clips and images at most, in so many wordings each.
 
-    Its key names the networks, the data and the numbers that it was computed for; with another key it is computed again.
+    Its key names the networks, the data and the numbers that it was computed for; with another key, or damaged, it is
+    computed again.
     """
     preset = pipe.preset
-    state = {**pipe.autoencoder.state_dict(), **pipe.text.state_dict()}
-    checksum = sum(float(value.double().abs().sum()) for value in state.values())
-    key = f"{clips} {images} {wordings} {preset.text} {preset.frames} {preset.height} {preset.width} {checksum:.6f} {data.identity()}"
+    networks = f"{digest_of(pipe.autoencoder)} {digest_of(pipe.text)}"
+    key = f"{clips} {images} {wordings} {preset.text} {preset.frames} {preset.height} {preset.width} {networks} {data.identity()}"
     if path.is_file():
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return load_file(path)
+        try:
+            if kept_under(path) == key:
+                return dict(read(path))
+        except UserError as error:
+            warnings.warn(f"{error}; it is computed again", stacklevel=2)
     cache = {name: value.contiguous() for name, value in compute_cache(pipe, data, clips, images, wordings).items()}
-    with atomic(path) as unfinished:
-        save_file(cache, unfinished, {"key": key})
-    return load_file(path)
+    save_tensors(cache, path, {"key": key})
+    return dict(read(path))
+
+
+def kept_under(path: Path) -> str | None:
+    """The key of a cache; None if it cannot be told."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("key")
+    except Exception:  # a damaged file can make the reader raise anything
+        raise UserError(f"{path} is damaged") from None
+
+
+def digest_of(module: nn.Module) -> str:
+    """SHA-256 over the names and numbers of a module's state."""
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def compute_cache(pipe: TextToVideo, data: Dataset, clips: int, images: int, wordings: int = 1) -> dict[str, Tensor]:

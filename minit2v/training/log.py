@@ -24,7 +24,7 @@ class Log:
     def trim(self, step: int) -> None:
         """Forget lines written after the checkpoint that is resumed."""
         path = self.out / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() and step else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() and step else []
         with atomic(path) as unfinished:
             unfinished.write_text("".join(line + "\n" for line in lines if step_of(line) <= step))
 
@@ -55,10 +55,10 @@ class Log:
 
 
 def step_of(line: str) -> float:
-    """The step of a line; infinity for half a line, left by a kill."""
+    """The step of a line; infinity for one that is damaged, as a kill leaves half of it."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return float("inf")
 
 

@@ -21,7 +21,7 @@ from minit2v.checkpoints.find import find_model
 from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
 from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, read_json, sha256
 from minit2v.presets import Preset
 from minit2v.ranks import this_process
 from minit2v.recipes import recipe_of, settings_of
@@ -136,11 +136,23 @@ def run_step(
         for network in networks if begins_elsewhere else ():
             load_into(task.ema_modules[network], start / f"{network}.safetensors")
         recorded = asdict(config) | {"preset": decisive, "data": source.identity()}
+        recorded |= stands_on(row, networks, out, start, resume)
         averaged = train(task, out / name, loop, resume, recorded)
         if this_process().is_main_process:
             export(row, chosen, task, averaged, out)
     this_process().wait_for_everyone()  # the next step of a recipe reads what was written
     return out
+
+
+def stands_on(part: Part, networks: list[str], out: Path, start: Path | None, resume: bool) -> dict[str, str]:
+    """SHA-256 of the files that a run begins with, by what a message calls them. A resumed run needs the same ones, and
+    need not say --from again."""
+    files = {f"{network}.safetensors": sha256(out / f"{network}.safetensors") for network in part.needs}
+    if start not in (None, out):
+        files["--from"] = sha256(*(start / f"{network}.safetensors" for network in networks))
+    elif not resume:
+        files["--from"] = ""
+    return files
 
 
 def base_preset(part: Part, preset: Preset, found: Preset | None, start: Path | None) -> Preset:
@@ -191,9 +203,10 @@ def torch_defaults():
 def _done(out: Path) -> list[str]:
     """The steps of a recipe that are done in a folder. Raises UserError if the note of them is damaged."""
     path = out / "recipe.json"
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["done"])
-    except FileNotFoundError:
+    if not path.is_file():
         return []
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged; delete it, and the same command with --resume goes on") from None
+    todo = "delete it, and the same command with --resume goes on"
+    done = read_json(path, todo).get("done")
+    if not isinstance(done, list):
+        raise UserError(f"{path} is damaged: expected the steps that are done, found {done!r}; {todo}")
+    return done

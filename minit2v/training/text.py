@@ -34,6 +34,7 @@ from minit2v.errors import UserError
 from minit2v.networks.clip import build_clip, storyboard
 from minit2v.networks.text import TextEncoder, Tokenizer
 from minit2v.presets import Preset, TextConfig
+from minit2v.ranges import Checked, Count, Positive, Size
 from minit2v.training.log import gathered, warn_of_first
 from minit2v.training.parts import Part
 from minit2v.training.trainer import TrainConfig
@@ -43,17 +44,18 @@ WORDS = ("preset", "from-data", "all")
 
 
 @dataclass(frozen=True)
-class TextTraining:
+class TextTraining(Checked):
     """How much is read or drawn, once, to draw batches from and to measure on; which words the tower knows."""
 
-    clips: int = 6144  # training clips, if there are as many
-    images: int = 2048  # training pictures
-    tests: int = 128  # validation clips, and as many validation pictures
+    clips: Count = 6144  # training clips, if there are as many
+    images: Count = 2048  # training pictures
+    tests: Size = 128  # validation clips, and as many validation pictures
     words: str = "preset"  # "preset" (if all captions are said in its words, else from-data), "from-data" or "all"
     grid_positions: bool = False  # departure: the picture tower starts with sines of places and averages its patches
-    word_deviation: float = 0.02  # standard deviation of a fresh word embedding; CLIP 0.02
+    word_deviation: Positive = 0.02  # standard deviation of a fresh word embedding; CLIP 0.02
 
     def __post_init__(self):
+        super().__post_init__()
         if self.words not in WORDS:
             raise UserError(f"words: expected one of {', '.join(WORDS)}, found {self.words!r}")
 

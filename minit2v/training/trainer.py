@@ -16,10 +16,10 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,49 +27,31 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minit2v.errors import UserError
 from minit2v.memory.allocator import keep_freed_memory
+from minit2v.ranges import Checked, Count, Decay, Positive, Range, Size, Weight
 from minit2v.ranks import on_cpus
-from minit2v.training.checkpoint import check_place, restore, write_checkpoint
+from minit2v.training.checkpoint import check_place, owned, restore, write_checkpoint
 from minit2v.training.log import Log
 from minit2v.training.muon import Muon
 from minit2v.training.sharding import follow, move_state, parameters_of, reunite
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """Settings of the loop; those of the network and its loss are the task's."""
 
-    budget: float = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
-    train_steps: int = 0  # instead of a budget: exactly so many steps (0: the budget rules)
-    batch: int = 32  # items of a step, over all ranks together
-    accumulate: int = 1  # parts of a rank's items, computed in turn: less memory, one step, for a loss that is a mean
-    lr: float = 1e-3  # peak learning rate
-    warmup: float = 0.02  # share of the run in which the rate rises from 0
-    weight_decay: float = 0.01  # of AdamW
-    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW: decay of the mean gradient and of its mean square, a step
-    grad_clip: float = 1.0  # largest norm of the gradient; inf is off
-    ema: float = 0.999  # decay of the averaged weights, a step
-    seed: int = 0  # of everything drawn
-    save_every: float = 120.0  # seconds between checkpoints
-    sample_every: float = 300.0  # seconds between pictures
-
-    def __post_init__(self):
-        positive = lambda value: 0 < value < math.inf
-        rules = {
-            "budget": ("more than 0 seconds", positive(self.budget)),
-            "train_steps": ("0 steps or more", self.train_steps >= 0),
-            "batch": ("1 item or more", positive(self.batch)),
-            "accumulate": ("1 part or more", self.accumulate >= 1),
-            "lr": ("a rate above 0", positive(self.lr)),
-            "warmup": ("a share from 0 to below 1", 0 <= self.warmup < 1),
-            "weight_decay": ("0 or more", 0 <= self.weight_decay < math.inf),
-            "betas": ("two decays from 0 to below 1", [0 <= beta < 1 for beta in self.betas] == [True, True]),
-            "grad_clip": ("a norm above 0", self.grad_clip > 0),
-            "ema": ("a decay from 0 to below 1", 0 <= self.ema < 1),
-            "seed": ("a whole number from 0 to 2**40", 0 <= self.seed <= 2**40),
-        }
-        for name, (wanted, holds) in rules.items():
-            if not holds:
-                raise UserError(f"{name}: expected {wanted}, found {name} {getattr(self, name)}")
+    budget: Positive = 3600.0  # seconds of training steps, over all resumes; the learning rate follows it
+    train_steps: Count = 0  # instead of a budget: exactly so many steps (0: the budget rules)
+    batch: Size = 32  # items of a step, over all ranks together
+    accumulate: Size = 1  # parts of a rank's items, computed in turn: less memory, one step, for a loss that is a mean
+    lr: Positive = 1e-3  # peak learning rate
+    warmup: Decay = 0.02  # share of the run in which the rate rises from 0
+    weight_decay: Weight = 0.01  # of AdamW
+    betas: tuple[Decay, Decay] = (0.9, 0.99)  # of AdamW: decay of the mean gradient and of its mean square, a step
+    grad_clip: Annotated[float, Range(0, math.inf, above=True)] = 1.0  # largest norm of the gradient; inf is off
+    ema: Decay = 0.999  # decay of the averaged weights, a step
+    seed: Annotated[int, Range(0, 2**40)] = 0  # of everything drawn
+    save_every: Annotated[float, Range(0, math.inf)] = 120.0  # seconds between checkpoints
+    sample_every: Annotated[float, Range(0, math.inf)] = 300.0  # seconds between pictures
 
 
 class Task(Protocol):
@@ -97,7 +79,7 @@ def train(
     Writes into `out`: checkpoint.pt, log.jsonl (a line every few seconds), picture.png. Ctrl-C saves and says how to
     go on. `settings` are those of the task: a run is resumed only with the same ones. `clock` gives the seconds that
     the budget counts. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or
-    when it was another run.
+    when it was another run, or when another process trains there.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
@@ -111,13 +93,21 @@ def train(
         raise UserError(f"FSDP: expected the part unet, found {found}; its networks fit on every card, launch without")
     if config.batch % (n := accelerator.num_processes * config.accumulate):
         raise UserError(f"batch: expected a multiple of {n}, processes times accumulate, found {config.batch}")
+    with owned(Path(out), accelerator.is_main_process):
+        return loop(accelerator, task, Path(out), config, resume, settings or {}, clock)
+
+
+def loop(
+    accelerator, task: nn.Module, out: Path, config: TrainConfig, resume: bool, settings: dict, clock: Callable
+) -> nn.ModuleDict:
+    """`train`, in a folder that no other process trains in."""
     task.to(accelerator.device).train()
     groups = task.parameter_groups(config.lr) if hasattr(task, "parameter_groups") else [{"params": task.parameters()}]
     optimizer = Muon(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
     rates = [group["lr"] for group in optimizer.param_groups]
     averaged = AveragedModel(nn.ModuleDict(task.ema_modules), multi_avg_fn=moving_average(config.ema), use_buffers=True)
-    out, step, elapsed = Path(out), 0, 0.0
-    checkpoint, settings = check_place(out, resume), asdict(config) | (settings or {})
+    step, elapsed = 0, 0.0
+    checkpoint, settings = check_place(out, resume), asdict(config) | settings
     if resume:
         step, elapsed = restore(checkpoint, task, averaged, optimizer, settings)
     model, optimizer = prepare(accelerator, task, averaged, optimizer)
@@ -194,17 +184,18 @@ def backward(accelerator, model: nn.Module, batch: dict, parts: int) -> tuple[Te
 
 @contextmanager
 def interruption():
-    """A list to which Ctrl-C adds an item: the loop looks at it between two steps, so no step is saved half done."""
-    interrupted = []
-    try:
-        before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
-    except ValueError:  # not the main thread, which alone may listen
-        yield interrupted
-        return
+    """A list to which Ctrl-C adds an item, and so do the signals of a closed terminal and of a machine that shuts down:
+    the loop looks at it between two steps, so no step is saved half done."""
+    interrupted, before = [], {}
+    with suppress(ValueError):  # not the main thread, which alone may listen
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if number := getattr(signal, name, None):  # Windows has no SIGHUP
+                before[number] = signal.signal(number, lambda *_: interrupted.append(True))
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def show(task: nn.Module, log: Log) -> None:

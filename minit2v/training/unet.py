@@ -36,6 +36,7 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
+from minit2v.ranges import Checked, Count, Decay, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.latents import cached
@@ -47,26 +48,26 @@ LOG_ERROR_RATE = 10.0  # learning rate of `UNetTask.log_error` over that of the 
 
 
 @dataclass(frozen=True)
-class UNetTraining:
+class UNetTraining(Checked):
     """Settings of the UNet's training, those of the released code where they are known; departures are off."""
 
-    clips: int = 6144  # clips read or drawn, encoded and kept, if there are as many
-    images: int = 16384  # images likewise
-    image_stage: float = 0.0  # share of the run before the temporal layers join; released 0, from an image model
-    image_share: float = 1 / 8  # share of the later batches that are images; released 1/8
-    new_share: float = 0.0  # departure: share of a batch's images that show, by their caption, what no clip shows
-    wordings: int = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
-    images_per_clip: int = 8  # images in the place of one clip of a batch; released 8: 32 against 4
-    caption_dropout: float = 0.1  # share of captions replaced by the empty one; released 0.1
-    temporal_rate: float = 5.0  # learning rate of the temporal layers over that of the others; released 5
+    clips: Size = 6144  # clips read or drawn, encoded and kept, if there are as many
+    images: Count = 16384  # images likewise
+    image_stage: Share = 0.0  # share of the run before the temporal layers join; released 0, from an image model
+    image_share: Share = 1 / 8  # share of the later batches that are images; released 1/8
+    new_share: Share = 0.0  # departure: share of a batch's images that show, by their caption, what no clip shows
+    wordings: Size = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
+    images_per_clip: Size = 8  # images in the place of one clip of a batch; released 8: 32 against 4
+    caption_dropout: Share = 0.1  # share of captions replaced by the empty one; released 0.1
+    temporal_rate: Weight = 5.0  # learning rate of the temporal layers over that of the others; released 5
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
-    frozen_clips: float = 0.0  # departure: share of the later image batches shown as clips in which nothing moves
-    sparse_until: float = 0.0  # departure: share of the run that sees clips as a few frames far apart
-    sparse_frames: int = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
-    noisy_timestep_share: float = 0.0  # departure: share of timesteps from the noisiest fifth while clips are sparse
+    frozen_clips: Share = 0.0  # departure: share of the later image batches shown as clips in which nothing moves
+    sparse_until: Share = 0.0  # departure: share of the run that sees clips as a few frames far apart
+    sparse_frames: Size = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
+    noisy_timestep_share: Decay = 0.0  # departure: share of timesteps from the noisiest fifth while clips are sparse
     uncertainty_weighted: bool = False  # departure: each noise level pulls as hard as any other, whatever its loss
-    muon_rate: float = 0.0  # departure: rate of the blocks' weight matrices, which Muon steps; 0 leaves all to AdamW
-    scene_prior_rate: float = 3.0  # rate of the departure `unet.scene_prior`
+    muon_rate: Weight = 0.0  # departure: rate of the blocks' weight matrices, which Muon steps; 0 leaves all to AdamW
+    scene_prior_rate: Weight = 3.0  # rate of the departure `unet.scene_prior`
 
 
 class UNetTask(nn.Module):

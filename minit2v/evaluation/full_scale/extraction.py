@@ -15,7 +15,8 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation.full_scale.settings import FullScaleSettings
-from minit2v.files import atomic, stamps
+from minit2v.evaluation.kept import keep, read_kept
+from minit2v.files import stamps
 from minit2v.pixels import square
 from minit2v.ranks import processes, rank, require_one, several, this_process
 from minit2v.video import Clip
@@ -51,12 +52,13 @@ def _features(clips: Sequence, networks: dict, settings: FullScaleSettings, labe
     """The features of the batch that begins with clip `start`, {name: (b, …)}: those that are kept, or new ones."""
     stop = min(start + settings.batch, len(clips))
     paths = {key: _kept(settings, key, networks[key].identity, label, start, stop) for key in networks}
-    done = {key: _read(path) for key, path in paths.items() if path and path.is_file()}
+    found = {key: read_kept(path) for key, path in paths.items()}
+    done = {key: values for key, values in found.items() if values is not None}
     pixels = _pixels(clips[start:stop], settings, start) if len(done) < len(networks) else None
     for key, network in networks.items():
         if key not in done:
             done[key] = network.features(pixels)
-            _keep(paths[key], done[key])
+            keep(paths[key], done[key])
     return done
 
 
@@ -108,17 +110,4 @@ def _kept(settings: FullScaleSettings, key: str, network: str, label: str, start
         return None
     seen = settings.frames, settings.size, settings.crop
     digest = hashlib.sha256(repr((label, network, *seen)).encode()).hexdigest()
-    return Path(settings.features) / f"{key}-{digest[:24]}-{start}-{stop}.npy"
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"expected features in {path}, found it damaged ({error}); remove it") from error
-
-
-def _keep(path: Path | None, features: np.ndarray) -> None:
-    if path is not None:
-        with atomic(path) as unfinished:
-            np.save(unfinished, features)
+    return Path(settings.features) / f"{key}-{digest[:24]}-{start}-{stop}.npz"

@@ -33,6 +33,7 @@ from minit2v.evaluation.mini.damage import damage, draw_severities
 from minit2v.evaluation.mini.networks import HEADS, VALUES, build, resize, shrink, signed
 from minit2v.evaluation.mini.similarity import Towers, text_config
 from minit2v.presets import get
+from minit2v.ranges import Checked, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure
@@ -55,15 +56,15 @@ HIDES = {  # kind of damage -> attributes that it hides, the more of it the more
 
 
 @dataclass(frozen=True)
-class MetricTraining:
+class MetricTraining(Checked):
     """What the networks are trained on."""
 
-    pictures: float = 0.5  # share of pictures in a batch
-    moved: float = 0.75  # share of the pictures that are set in motion
-    damage_weight: float = 10.0  # weight of the squared error of each severity; an attribute has weight 1
+    pictures: Share = 0.5  # share of pictures in a batch
+    moved: Share = 0.75  # share of the pictures that are set in motion
+    damage_weight: Weight = 10.0  # weight of the squared error of each severity; an attribute has weight 1
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32 (twice as fast on an AVX-512 CPU)
-    clips: int = 6144  # for similarity: training clips, rendered once
-    images: int = 2048  # for similarity: training pictures
+    clips: Size = 6144  # for similarity: training clips, rendered once
+    images: Size = 2048  # for similarity: training pictures
 
 
 class NetworkTask(nn.Module):
