@@ -40,7 +40,9 @@ from minit2v.systems.modelscope import ModelScopeT2V
 def test_inspect_counts_what_is_in_it(diffusers_folder, modelscope_folder, theirs, path, expected, capsys):
     modules = {"UNet": theirs.unet, "autoencoder": theirs.vae, "text": theirs.text_encoder}
     assert main(["weights", "inspect", path.format(d=diffusers_folder, m=modelscope_folder)]) == 0
-    rows = capsys.readouterr().out.splitlines()
+    table, _, digests = capsys.readouterr().out.partition("\n\n")
+    rows = table.splitlines()
+    assert digests.startswith("no digest: ")
     found = {row.split()[0].rstrip(","): int(row.split()[-1].replace(",", "")) for row in rows if row[0] != " "}
     assert found == {name: sum(p.numel() for p in modules[name].parameters()) for name in expected.split()}
 
@@ -347,7 +349,8 @@ def test_networks_of_any_system_load_from_a_folder_of_ours(curves, tmp_path, cap
     x = torch.ones(1, 3)
     assert all(torch.equal(pipe.networks[name](x), part(x)) for name, part in parts.items())
     assert main(["weights", "inspect", str(tmp_path / "mine")]) == 0
-    assert capsys.readouterr().out.split() == ["mean", "8", "spread", "8"]
+    table, _, digests = capsys.readouterr().out.partition("\n\n")
+    assert table.split() == ["mean", "8", "spread", "8"] and digests.count("as written") == 2
     assert main(["weights", "convert", str(tmp_path / "mine"), str(tmp_path / "out"), "--to", "diffusers"]) == 2
     assert "expected a model of modelscope, found one of curves" in capsys.readouterr().err
     assert main(["weights", "convert", str(tmp_path / "mine"), str(tmp_path / "copy"), "--to", "minit2v"]) == 0

@@ -36,7 +36,7 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
-from minit2v.ranges import Checked, Count, Decay, Share, Size, Weight
+from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.latents import cached
@@ -63,8 +63,8 @@ class UNetTraining(Checked):
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
     frozen_clips: Share = 0.0  # departure: share of the later image batches shown as clips in which nothing moves
     sparse_until: Share = 0.0  # departure: share of the run that sees clips as a few frames far apart
-    sparse_frames: Size = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
-    noisy_timestep_share: Decay = 0.0  # departure: share of timesteps from the noisiest fifth while clips are sparse
+    sparse_frames: int = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
+    noisy_timestep_share: Share = 0.0  # departure: share of timesteps from the noisiest fifth while clips are sparse
     uncertainty_weighted: bool = False  # departure: each noise level pulls as hard as any other, whatever its loss
     muon_rate: Weight = 0.0  # departure: rate of the blocks' weight matrices, which Muon steps; 0 leaves all to AdamW
     scene_prior_rate: Weight = 3.0  # rate of the departure `unet.scene_prior`
