@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -231,6 +232,18 @@ def test_recording_changes_nothing(pipe, monkeypatch):
     assert any(layer.keep for layer in layers)
     stopped.close()
     assert all(layer.keep == 0 and layer.map is None for layer in layers)
+
+
+def test_recordings_and_samples_in_threads_are_those_of_one_after_the_other(pipe):
+    """Other threads sample clips of other lengths meanwhile, with the same model."""
+    alone = recorded(pipe, PROMPT, steps=3)
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(pipe, "a ring moves", steps=3, frames=1 + i % 3) for i in range(6)]
+        found = [pool.submit(recorded, pipe, PROMPT, steps=3) for _ in range(4)]
+        for one in found:
+            for name in ("x", "cross", "temporal"):
+                assert np.array_equal(getattr(one.result(), name), getattr(alone, name)), name
+        assert all(len(other.result()) == 1 + i % 3 for i, other in enumerate(others))
 
 
 def test_only_steps_that_are_kept_are_asked(pipe, monkeypatch):

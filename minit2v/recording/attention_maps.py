@@ -16,12 +16,13 @@ References: Hertz et al., arXiv 2208.01626, section 3 (cross-attention of a word
 section 3.3.
 """
 
+import copy
 import warnings
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from minit2v.networks.text import Tokenizer
 from minit2v.networks.unet import UNet
@@ -49,6 +50,15 @@ def words(tokens: Tokenizer, prompt: str) -> list[tuple[str, list[int]]]:
             found.append((tokens.bpe.decode([ids[i] for i in places]).strip(), places))
             places = []
     return found
+
+
+def apart(pipe: TextToVideo) -> TextToVideo:
+    """The same model, whose UNet has modules of its own: what one call asks of its layers is no other call's business,
+    also in other threads. The parameters are the same memory."""
+    own = copy.copy(pipe)
+    if isinstance(unet := getattr(pipe, "unet", None), nn.Module):
+        own.unet = copy.deepcopy(unet, {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())})
+    return own
 
 
 class AttentionMaps:

@@ -21,7 +21,7 @@ from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.pixels import evenly
-from minit2v.recording.attention_maps import AttentionMaps
+from minit2v.recording.attention_maps import AttentionMaps, apart
 from minit2v.recording.recording import LATENTS, Recording, packed
 from minit2v.systems import TextToVideo
 from minit2v.systems.settings import SamplingSettings, latent_shape
@@ -38,6 +38,7 @@ def recorded(pipe: TextToVideo, prompt: str, **settings) -> Recording:
 
     Decodes every step that is kept. Raises UserError for a setting out of range.
     """
+    pipe = apart(pipe)
     prompts, settings = pipe.checked([prompt], settings)
     recorder = Recorder(pipe, prompts, settings)
     for _ in recorder.follow(pipe.sampled(prompts, settings)):
@@ -53,6 +54,7 @@ def record(pipe: TextToVideo, prompts: list[str], folder: str | Path, progress: 
     """
     from tqdm.auto import tqdm
 
+    pipe = apart(pipe)
     prompts, settings = pipe.checked(prompts, settings)
     folder = _checked_folder(Path(folder))
     recorder = Recorder(pipe, prompts, settings)
