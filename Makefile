@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
-PROMPT ?= a large red circle moves left slowly
+ifneq ($(origin PROMPT),command line)  # one in the environment is the shell's own
+PROMPT = a large red circle moves left slowly
+endif
 JOBS   ?= 2
 
 BIN := $(VENV)/bin
@@ -10,7 +12,7 @@ VENV_LOWEST ?= .venv-lowest
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
-export PROMPT
+unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
     bench gpu quality docs after-training recipes speedrun
@@ -33,9 +35,10 @@ $(CORE): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
+demo: export DEMO_PROMPT := $(value PROMPT)
 demo: $(CORE)  ## a video from a prompt with the shipped model: make demo PROMPT="a small blue ring moves up"
 	@mkdir -p demo
-	$(BIN)/minit2v sample "$$PROMPT" --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising
+	$(BIN)/minit2v sample --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising -- "$$DEMO_PROMPT"
 	@echo 'how it emerges from noise: demo/denoising/strip.png'
 
 test: env  ## unit and parity tests, and the notebooks

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,6 +292,26 @@ def test_a_place_is_tried_before_the_work(tmp_path, name):
         with owned(tmp_path / ("a" * 300)):
             pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prompt", ["costs $5", "$(shell touch executed)", "`touch executed`", "--help", 'a "ring" $HOME'])
+def test_make_demo_passes_the_prompt_as_typed(tmp_path, prompt):
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    shutil.copy(Path(__file__).parent.parent / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "ready").write_text("")  # the environment that make would else build
+    program = tmp_path / "bin" / "minit2v"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open('arguments.json', 'w'))\n")
+    program.chmod(0o755)
+    command = ["make", "--silent", "demo", "CORE=ready", "BIN=bin"]
+    for given, expected in (([f"PROMPT={prompt}"], prompt), ([], "a large red circle moves left slowly")):
+        environment = os.environ | {"PROMPT": "%n@%m:"}
+        subprocess.run([*command, *given], cwd=tmp_path, env=environment, check=True, capture_output=True)
+        arguments = json.loads((tmp_path / "arguments.json").read_text())
+        assert arguments[-2:] == ["--", expected]
+    assert not (tmp_path / "executed").exists()
 
 
 # --- signals
