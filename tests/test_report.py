@@ -183,7 +183,7 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
     monkeypatch.setattr("minit2v.evaluation.clip_sources.find_model", lambda model: model)
     monkeypatch.setattr("minit2v.evaluation.clip_sources.fingerprint", print_of.get)
-    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda *_: 0.5)
+    monkeypatch.setattr("minit2v.evaluation.report.peak_memory", lambda *_: 0.5)
 
     def calls(**changed):
         before = pipe.calls
@@ -256,7 +256,7 @@ def test_a_model_of_fewer_steps_than_the_release_is_timed_with_its_own_only(monk
 
 
 def test_the_memory_of_a_model_that_another_process_cannot_load_is_left_out(tmp_path):
-    assert reports._peak_memory(tmp_path / "no model", "- a prompt", 1) is None
+    assert reports.peak_memory(tmp_path / "no model", "- a prompt", 1) is None
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
@@ -318,7 +318,7 @@ def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypa
     folder = model_folder(tmp_path / "released", "diffusers")
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
     monkeypatch.setattr("minit2v.evaluation.clip_sources.download", lambda name, half: folder)
-    monkeypatch.setattr("minit2v.evaluation.report._peak_memory", lambda *_: 0.5)
+    monkeypatch.setattr("minit2v.evaluation.report.peak_memory", lambda *_: 0.5)
     for model in (str(folder), "owner/released"):
         report = evaluate(model, splits=("test_seen",), n=4, batch=4)
         assert report["model"] == "released" and report["weights"] == fingerprint(folder)

@@ -20,13 +20,14 @@ from safetensors.torch import save_file
 from test_trainer import CONFIG, Regression
 from torch import nn
 
-from minit2v import presets
+from minit2v import lab, presets
 from minit2v.checkpoints.folder import load_into, read_preset, save_model, save_module, save_preset, save_tensors
 from minit2v.checkpoints.inspect import inspect
 from minit2v.checkpoints.load import load_network
 from minit2v.checkpoints.reading import read
 from minit2v.errors import UserError
 from minit2v.evaluation.kept import keep, read_kept
+from minit2v.evaluation.report import peak_memory
 from minit2v.files import atomic, check_writable, read_json
 from minit2v.systems import build
 from minit2v.training import latents
@@ -328,3 +329,16 @@ def test_a_machine_that_shuts_down_loses_nothing(tmp_path, name):
         train(task, tmp_path, replace(CONFIG, save_every=1e9), clock=ticks)
     assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] in (4, 5)
     assert signal.getsignal(getattr(signal, name)) is before
+
+
+# --- words of others
+
+
+def test_a_label_is_shown_as_typed():
+    assert lab.curves({"$\\frac{1}$ and $5": ([0, 1], [0, 1])}, "a $b", "$^$", alt="a line")
+
+
+def test_memory_is_measured_without_the_code_of_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "einops.py").write_text("raise SystemExit('the stranger ran')")
+    monkeypatch.chdir(tmp_path)
+    assert peak_memory("mini", "a red circle moves left", 1) > 0.1

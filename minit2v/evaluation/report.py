@@ -353,7 +353,7 @@ def _costs(pipe, settings: dict, prompt: str, model: str | None) -> dict:
     return {
         "seconds_per_clip": _seconds(pipe, settings, prompt, settings["steps"]),
         "seconds_with_50_steps": long and _seconds(pipe, settings, prompt, long),
-        "peak_memory_gb": model and long and _peak_memory(model, prompt, long),
+        "peak_memory_gb": model and long and peak_memory(model, prompt, long),
         "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
 
@@ -369,12 +369,12 @@ def _seconds(pipe, settings: dict, prompt: str, steps: int) -> float:
     return statistics.median(times)
 
 
-def _peak_memory(model: str, prompt: str, steps: int) -> float | None:
+def peak_memory(model: str, prompt: str, steps: int) -> float | None:
     """Largest resident memory, in units of 10^9 bytes, of a process of its own that samples one clip; None where it
-    cannot, as it knows no system but the package's."""
+    cannot, as it knows no system but the package's. It imports nothing from the folder that it is called in."""
     import tempfile
 
-    code = "import sys; from minit2v import cli; from minit2v.memory.measured import peak; "
+    code = "import sys; sys.path[:] = filter(None, sys.path); from minit2v import cli; from minit2v.memory.measured import peak; "
     code += "sys.exit(cli.main(sys.argv[1:]) or print(peak()))"
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--model", str(model), "--steps", str(steps), "--out", f"{folder}/clip.mp4", "--", prompt]

@@ -183,7 +183,7 @@ def _figure(width, height, panels=1):
     """(figure, its axes) of that size in inches, whatever the notebook's own matplotlib settings are."""
     matplotlib = needed("matplotlib")
     own = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # it would stay changed
-    with matplotlib.rc_context(own | {"font.size": 10.5, "svg.hashsalt": ""}):
+    with matplotlib.rc_context(own | {"font.size": 10.5, "svg.hashsalt": "", "text.parse_math": False}):
         figure = needed("matplotlib.figure").Figure((width, height), dpi=DOTS, layout="constrained")
         yield figure, list(figure.subplots(1, panels, squeeze=False).flat)
 
