@@ -15,7 +15,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    bench gpu quality docs after-training recipes speedrun
+    bench gpu quality docs after-training recipes speedrun fuzz
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -100,6 +100,9 @@ recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours
 speedrun: env  ## does a training enter docs/speedrun.md: make speedrun ENTRY=runs/mini
 	$(BIN)/python scripts/speedrun.py $(or $(ENTRY),runs/mini) $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
+
+fuzz: env  ## damaged and hostile inputs for everything that reads: make fuzz MINUTES=10 SEED=7
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),10) --seed "$(SEED)"
 
 validity: env  ## which metric notices which damage, docs/validity.md and .png: six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
