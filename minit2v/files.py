@@ -152,7 +152,8 @@ def say(text: object = "", stream=None) -> None:
     """
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(str(text).encode(encoding, "minit2v.plain").decode(encoding), file=stream)
+    line = str(text).encode(encoding, "minit2v.plain").decode(encoding)
+    print(f"{line}\n", end="", file=stream)  # at once: lines of several processes stay whole
 
 
 def _plain(error: UnicodeEncodeError) -> tuple[str, int]:

@@ -195,7 +195,8 @@ def test_a_toy_system_is_trained_saved_loaded_sampled_and_evaluated(toy_system, 
     assert clip.pixels.shape == (4, 16, 16, 3) and (Clip.load("red.webp").pixels == clip.pixels).all()
     capsys.readouterr()
     run("weights inspect model")
-    assert capsys.readouterr().out.split() == ["mean", "99", "spread", "99"]  # 32 x 3 weights and 3 biases
+    table, _, digests = capsys.readouterr().out.partition("\n\n")
+    assert table.split() == ["mean", "99", "spread", "99"] and digests.count("as written") == 2  # 32 x 3 weights, 3 biases
     run("evaluate --model model --data colours --n 4 --out report.json")
     assert {"real clips", "model"} <= rows_of("report.json").keys()
     assert main("weights convert model other --to diffusers".split()) == 2

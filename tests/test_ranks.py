@@ -1,6 +1,7 @@
 """Several processes that share sampling and measuring make what one process makes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,16 +12,17 @@ from minit2v.cli import main
 from minit2v.datasets import find_data
 from minit2v.evaluation.full_scale.extraction import extract
 from minit2v.evaluation.full_scale.settings import FullScaleSettings
-from minit2v.evaluation.report import evaluate
 from minit2v.ranks import own_part
 
+ALONE = [sys.executable, "-m", "minit2v"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--",
             "minit2v"]  # without the dashes torchrun takes --n for one of its own
 
 
-def shared(*arguments):
-    """The output of a command that two processes run together."""
-    done = subprocess.run([*TORCHRUN, *map(str, arguments)], capture_output=True, text=True, timeout=600)
+def shared(*arguments, launcher=TORCHRUN):
+    """The output of a command that two processes run together, or new ones of another launcher."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as torchrun sets it: sums in another order round otherwise
+    done = subprocess.run([*launcher, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,12 +70,12 @@ def test_two_processes_make_the_clips_of_one(tmp_path, untrained_nano):
 
 def test_two_processes_measure_what_one_measures(tmp_path, untrained_nano):
     """Clips are sampled once each, by both processes, and one report is written and printed."""
-    options = dict(splits=("test_seen",), n=4, batch=2, steps=1)
     words = ["--split", "test_seen", "--n", "4", "--batch", "2", "--steps", "1"]
-    said = shared("evaluate", "--model", untrained_nano, *words, "--out", tmp_path / "two.json")
+    measured = ["evaluate", "--model", untrained_nano, *words]
+    said = shared(*measured, "--out", tmp_path / "two.json")
     assert said.count("with 50 steps needs") == 1, "the first process alone writes"
-    one = evaluate(str(untrained_nano), out=tmp_path / "one.json", **options)
-    two = json.loads((tmp_path / "two.json").read_text())
+    shared(*measured, "--out", tmp_path / "one.json", launcher=ALONE)
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert one["rows"] == two["rows"]
     kept = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert kept[0] == kept[1]
