@@ -21,6 +21,7 @@ from minit2v.diffusion.guiders import extrapolated, rescaled, within
 from minit2v.diffusion.samplers import SAMPLERS, Model, gaussian, guided
 from minit2v.errors import UserError
 from minit2v.evaluation import judge, motion
+from minit2v.evaluation.estimates import Estimate, mean_estimate
 from minit2v.files import atomic, data_dir
 from minit2v.pixels import evenly
 from minit2v.recording.archive import arrays_of
@@ -110,6 +111,11 @@ class GuiderGrid:
                 raise UserError(f"grid: expected {name} of shape {shape}, found {found}")
         if self.clips.dtype != np.uint8 or self.clips.ndim != 7 or self.clips.shape[:2] != (g, s):
             raise UserError(f"grid: expected clips uint8 ({g}, {s}, k, f, H, W, 3), found {self.clips.shape}")
+
+    @property
+    def fidelity(self) -> list[list[Estimate]]:
+        """How much of what the prompt says the judge reads in a clip, in %, for each guider (g) and scale (s)."""
+        return [[mean_estimate(100 * of_scale.mean(1)) for of_scale in of_guider] for of_guider in self.right]
 
     def save(self, path: str | Path) -> Path:
         """Write an .npz file and return its path. Raises UserError for a place that cannot be written."""
