@@ -36,7 +36,7 @@ ctx = lab.setup(10)
 # difference $s$ times. Here is one seed with six values of $s$.
 
 # %%
-PROMPT = "a large red circle moves left"
+PROMPT = "a large yellow square moves right"
 STEPS = ctx.pick(fast=2, default=12)
 clips = {f"scale {s:g}": ctx.pipe(PROMPT, guidance=s, seed=3, steps=STEPS) for s in (0, 1, 1.5, 3, 6, 12)}
 lab.strip(clips, n=6, alt="Six rows of frames from one seed, a row for each guidance scale from 0 to 12.")
@@ -508,7 +508,10 @@ for n in (1, 2, 4, 8):
 import json
 from pathlib import Path
 
-rows = json.loads(Path("../docs/quality.json").read_text(encoding="utf-8"))["rows"]
+import minit2v
+
+recorded = Path(minit2v.__file__).parents[1] / "docs/quality.json"
+rows = json.loads(recorded.read_text(encoding="utf-8"))["rows"]
 usual = [row for row in rows if row["guidance"] == pipe.preset.guidance and row["steps"] <= 50]
 lines = {}
 for name in ("ddim", "dpm++", "ddpm"):
@@ -722,20 +725,21 @@ lab.curves({name: (COUNTS, miss) for name, miss in misses.items()}, "steps", "di
            "the same line.")
 
 # %% [markdown]
-# What to see: two lines, one on the other. Is the straight way not better? Here are the ways of three points, as both
+# What to see: two lines, one on the other. Is the straight way not better? Here are the ways of four points, as both
 # methods go them.
 
 # %%
-far = (noise.norm(dim=1) > 1.8).nonzero()[:4, 0]
+radius = noise.norm(dim=1)
+far = ((radius > 1.8) & (radius < 2.6)).nonzero()[:4, 0]  # four that have a way to go
 circle = torch.stack([noise, *(step.x for step in SAMPLERS["ddim"](without, noise, diffusion, 64))])
 line = torch.stack([noise, *straight_ends(64)])
 lab.points({"on the circle": circle[-1], "on the straight way": line[-1]}, apart=True,
            paths={"on the circle": circle[:, far], "on the straight way": line[:, far]},
-           alt="The ways of four points into the blobs: on the circle they bend twice, on the straight way they first "
-           "head for the middle of the ring and then bend to a blob.")
+           alt="The ways of four points into the blobs: on the circle they go there in a smooth bow, on the straight way "
+           "they first head for the middle of the ring and turn back to their blob at the end.")
 
 # %% [markdown]
-# What to see: the straight way is not straight. (10.4) is straight for *one* clip and *one* noise. The network does not
+# What to see: the straight way is not straight; it even has a hook at its end. (10.4) is straight for *one* clip and *one* noise. The network does not
 # know which clip it will be, so it answers with the mean of all velocities, and that mean turns as $x$ makes up its
 # mind. It is the lesson of 06 once more: in a world of one point one step is enough, and in a world of six blobs it
 # lands in the middle of the ring.
@@ -785,7 +789,7 @@ lab.strip({f"her scale {s:g}": clip_of(batched(broken, s), steps=few) for s in (
           alt="Three rows of frames, with her scale 0, 1 and 2.")
 
 # %% [markdown]
-# What to see: which of the rows follows the prompt, "a large red circle moves left"? At scale 0 the prompt should have
+# What to see: which of the rows follows the prompt, "a large yellow square moves right"? At scale 0 the prompt should have
 # no say.
 #
 # ### Exercise 10.B · combined

@@ -148,8 +148,8 @@ def measured(clips: np.ndarray, prompts: list[str], features: Callable[[np.ndarr
     """The figures of clips uint8 (n, f, H, W, 3), which repeat the prompts in the same order: "right" (n, 4) bool,
     "flicker" (n,), "diversity" (), and "clips", the frames that are kept of the first of each prompt."""
     verdicts = [judge.agrees(judge.read(clip), parse(prompt)) for clip, prompt in zip(clips, prompts)]
-    different = len(set(prompts))
-    of_prompt = features(clips).reshape(-1, different, features(clips).shape[-1]).swapaxes(0, 1)  # (n d) -> (prompts n d)
+    found, different = features(clips), len(set(prompts))
+    of_prompt = found.reshape(-1, different, found.shape[-1]).swapaxes(0, 1)  # (n d) -> (prompts, seeds, d)
     return {
         "right": np.array([[verdict[name] for name in TOLD] for verdict in verdicts]),
         "flicker": motion.measure(clips)["flicker"],
