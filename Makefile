@@ -91,7 +91,7 @@ metrics: env  ## train the networks of the metrics, 35 minutes; continues after 
 recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
 	$(BIN)/python scripts/record.py
 
-guiders: env  ## data/guiders.npz, which notebook 10 shows: an hour on two cores; continues after a stop
+guiders: env  ## data/guiders.npz, which notebook 10 shows: twenty minutes of one core; continues after a stop
 	$(BIN)/python scripts/record_guiders.py
 
 recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop

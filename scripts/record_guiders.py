@@ -1,4 +1,4 @@
-"""Measure the guiders of notebook 10 again with the model in data/mini: data/guiders.npz. An hour on two cores.
+"""Measure the guiders of notebook 10 again with the model in data/mini: data/guiders.npz. Twenty minutes of one core.
 
     python scripts/record_guiders.py [--seeds 52] [--only "autoguidance rescaled"]
 

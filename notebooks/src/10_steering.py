@@ -22,7 +22,7 @@
 #
 # **You need** [06 · Un-destroying it](06_un_destroying_it.ipynb): the ring, the perfect denoiser, DDIM.
 #
-# **Time** reading 24 minutes · running 1 to 3 minutes (fast mode 20 to 90 seconds) · exercises 45 minutes
+# **Time** reading 24 minutes · running 1 to 2 minutes (fast mode 20 to 60 seconds) · exercises 45 minutes
 
 # %%
 from minit2v import lab
@@ -120,8 +120,9 @@ print(f"size of the difference {difference.norm(dim=1).mean():.2f}, "
       f"of its distance from the slope {(difference - slope).norm(dim=1).max():.6f}")
 
 # %% [markdown]
-# So the difference of the two answers is the judge, who needs no network of his own. *Classifier-free guidance* (Ho
-# and Salimans) makes him louder: take the difference $s$ times, where the model with the prompt has it once.
+# So the difference of the two answers already is such a judge, and no second network is needed. *Classifier-free
+# guidance* (Ho and Salimans) makes the judge louder. The model with the prompt has the difference once; take it $s$
+# times.
 #
 # $$\text{answer} = \text{worse} + s\,(\text{better} - \text{worse}) \qquad (10.1)$$
 #
@@ -163,9 +164,10 @@ for s, x in guided.items():
 # would still not sample $p(x)\,p(c \mid x)^s$, because the noisy version of a sharpened world is not the sharpened
 # version of a noisy world. Formula (10.1) takes the second for the first.
 #
-# And mind that this denoiser was *perfect*, so guidance could only do harm. Real networks are not. They leave
-# probability between the things they have learnt, and being pushed away from "anything" pushes them out of there. That
-# is why guidance pays: it trades diversity for fidelity, and a weak network has more use for the trade.
+# And mind that this denoiser was *perfect*, so guidance could only do harm. Real networks are not perfect. They spread
+# some probability between the things that they have learnt, and a push away from "anything" is a push out of there.
+# That is why guidance pays: it trades diversity for fidelity, and the weaker a network is, the more it needs the
+# trade.
 #
 # ## 4 · Guidance in one call
 #
@@ -237,17 +239,17 @@ apart = abs(mine.pixels.astype(int) - theirs.pixels.astype(int))
 print(f"numbers of {apart.size:,} that differ from the pipeline's by more than one grey level: {(apart > 1).sum()}")
 
 # %% [markdown]
-# *What if?* Leave out guidance in every second step. The clip costs three calls where it cost four. How would you find
-# out what that does to it? Section 8 measures a cousin of this idea.
+# *What if?* Leave out guidance in every second step. The network then answers three questions where it answered four.
+# How would you find out what that does to the clips? Section 8 measures a relative of this idea.
 #
 # ## 5 · Too much of it, in numbers
 #
 # Back to the clips. The file `data/guiders.npz` holds what `scripts/record_guiders.py` measured with the shipped
 # weights: four prompts, 52 seeds, several guiders and scales. Take plain guidance first. *Fidelity* is how much of
 # what the prompt says (shape, colour, size, direction) the judge reads in a clip; *diversity* is the mean distance of
-# two clips of one prompt, in the features of notebook 13's metric network. *Spread* is the standard deviation of the
-# latents, which tells how strong the colours are, and *flicker* the change from frame to frame that no motion
-# explains. For comparison, the same of real clips.
+# two clips of one prompt, in the features of the network behind FVD-mini ([docs/metrics.md](../docs/metrics.md)).
+# *Spread* is the standard deviation of the latents, which grows with the contrast of a clip, and *flicker* the change
+# from frame to frame that no motion explains. The last line has the spread and flicker of real clips.
 
 # %%
 from minit2v.datasets.moving_things import MovingThings
@@ -437,6 +439,10 @@ for s in (1, 1.5, 2, 2.5):
 from minit2v.lab.course import guiding
 
 lab.show_source(guiding.ways_to_guide)
+low, high = guiding.INTERVAL
+visited = samplers.timesteps(pipe.diffusion, guiding.STEPS)
+inside = sum(low < 1 - pipe.diffusion.alpha_bar[t].item() <= high for t in visited)
+print(f"the interval, {low} to {high} of noise, holds {inside} of the {guiding.STEPS} steps")
 
 # %%
 print(f"{'':17}" + "".join(f"scale {s:<16g}" for s in grid.scales))
@@ -501,8 +507,8 @@ for n in (1, 2, 4, 8):
 # %% [markdown]
 # ## 10 · Steps
 #
-# Each step costs time. How few will do? The next picture is recorded (`make quality`, in `docs/quality.json`): 128
-# prompts, judged, for each number of steps up to 50.
+# Each step costs time. How few will do? The next picture is recorded (`make quality` writes `docs/quality.json`). For
+# each number of steps up to 50 it tells in how many clips the judge reads everything that the prompt says.
 
 # %%
 import json
@@ -523,7 +529,7 @@ lab.curves(lines, "steps", "clips in which all is right, %", logx=True, alt="The
 # %% [markdown]
 # What to see: not a slope but a cliff. From 50 steps down to a handful hardly anything is lost, and then everything.
 # All three samplers fall at the same place. So it is not the solver that fails, but what it is given: a step that is
-# longer than the road is straight. Look at four clips on the way down:
+# longer than the road is straight. Here is one seed on the way down:
 
 # %%
 counts = ctx.pick(fast=(4, 2, 1), default=(12, 4, 2, 1))

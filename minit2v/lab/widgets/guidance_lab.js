@@ -1,16 +1,16 @@
 // GuidanceLab: two recorded clips of one seed side by side, and where their guiders stand.
 
 const SIDE = 192;                            // pixels on the screen, of a frame
-const MAP = { width: 270, height: 262, left: 34, right: 260, top: 8, bottom: 222 };
+const MAP = { width: 240, height: 262, left: 32, right: 226, top: 8, bottom: 222 };
 
-// A bar from 0 to `most`, with its interval as a thin line: {node, draw(value, text, low, high)}.
+// A bar from 0 to `most`, with its interval as a thin line: {node, draw(colour, value, text, low, high)}.
 function meter(label, most) {
   const { node, begin } = drawing(label, SIDE, 14), words = element("span", {}, "");
-  const draw = (value, text, low, high) => {
+  const draw = (colour, value, text, low, high) => {
     const context = begin(), ink = context.fillStyle, x = (v) => 1 + (v / most) * (SIDE - 2);
     context.fillStyle = "#8883";
     context.fillRect(0, 2, SIDE, 10);
-    context.fillStyle = PALETTE[0];
+    context.fillStyle = colour;
     context.fillRect(0, 2, x(value), 10);
     if (low !== undefined) {
       line(context, [[x(low), 7], [x(high), 7]], ink, 2);
@@ -78,8 +78,8 @@ async function render({ model, el }) {
       guider.show(guiders[g]);
       scale.show(scales[s]);
       const [value, low, high] = info.fidelity[g][s];
-      fidelity.draw(value, `${value.toFixed(0)} %  (${low.toFixed(0)} to ${high.toFixed(0)})`, low, high);
-      diversity.draw(info.diversity[g][s], info.diversity[g][s].toFixed(2));
+      fidelity.draw(PALETTE[g], value, `${value.toFixed(0)} %  (${low.toFixed(0)} to ${high.toFixed(0)})`, low, high);
+      diversity.draw(PALETTE[g], info.diversity[g][s], info.diversity[g][s].toFixed(2));
       return [g, s];
     };
     return { node, draw };
@@ -94,9 +94,10 @@ async function render({ model, el }) {
     element("div", { class: "mt-line" }, seed.node, prompt),
     element("div", { class: "mt-row" }, ...panels.map((one) => one.node),
       element("div", { class: "mt-panel" },
-        element("div", { class: "mt-caption" }, `fidelity, %, over ${info.seeds} seeds; larger dot: larger scale`), map.node,
-        element("div", { class: "mt-caption", style: "height: auto; white-space: normal; max-width: 270px" },
-          ...guiders.flatMap((name, g) => [element("span", { style: `color: ${PALETTE[g]}` }, "● "), `${name}  `])))),
+        element("div", { class: "mt-caption" }, `fidelity, %, of ${info.seeds} seeds; larger dot: scale`), map.node,
+        element("div", { class: "mt-caption", style: `height: auto; white-space: normal; width: ${MAP.width}px` },
+          ...guiders.flatMap((name, g) => [element("span", { style: "white-space: nowrap" },
+            element("span", { style: `color: ${PALETTE[g]}` }, "● "), name), " "])))),
     element("div", { class: "mt-line" }, play.node, cursor.node));
 
   const names = ["left_guider", "left_scale", "right_guider", "right_scale", "clip", "frame"];
