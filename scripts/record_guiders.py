@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", help="names of guiders")
     parser.add_argument("--out", type=Path, default=data_dir() / "guiders.npz")
     chosen = parser.parse_args(arguments)
-    pipe, weights, network = minit2v.load(chosen.model, device="cpu"), fingerprint(find_model(chosen.model)), features("motion")
+    pipe, network = minit2v.load(chosen.model, device="cpu"), features("motion")
+    weights = fingerprint(find_model(chosen.model))
     weak = guiding.weakened(pipe.unet)
     names = list(guiding.ways_to_guide(pipe, [""], [""], weak))
     place = lambda guider, scale: RUNS / f"{weights}-{chosen.seeds}-{guider.replace(' ', '-')}-{scale:g}.npz"

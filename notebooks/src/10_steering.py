@@ -745,10 +745,10 @@ lab.points({"on the circle": circle[-1], "on the straight way": line[-1]}, apart
            "they first head for the middle of the ring and turn back to their blob at the end.")
 
 # %% [markdown]
-# What to see: the straight way is not straight; it even has a hook at its end. (10.4) is straight for *one* clip and *one* noise. The network does not
-# know which clip it will be, so it answers with the mean of all velocities, and that mean turns as $x$ makes up its
-# mind. It is the lesson of 06 once more: in a world of one point one step is enough, and in a world of six blobs it
-# lands in the middle of the ring.
+# What to see: the straight way is not straight; it even has a hook at its end. (10.4) is straight for *one* clip and
+# *one* noise. The network does not know which clip it will be, so it answers with the mean of all velocities, and that
+# mean turns as $x$ makes up its mind. It is the lesson of 06 once more: in a world of one point one step is enough,
+# and in a world of six blobs it lands in the middle of the ring.
 #
 # There is an even closer kinship. Put (10.6) into (10.8): $x' = (1-\tau')\,x_0 + \tau'\,\epsilon$. Euler's step
 # keeps the clip and the noise that the network believes in and mixes them anew. That is (6.4) with $\eta = 0$. So at the

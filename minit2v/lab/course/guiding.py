@@ -27,6 +27,7 @@ from minit2v.pixels import evenly
 from minit2v.recording.archive import arrays_of
 from minit2v.recording.sheets import atlas, cut
 from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.settings import latent_shape
 from minit2v.video import check_output
 
 UNWANTED = {  # prompt -> what the negative prompt says; they differ in one thing
@@ -79,8 +80,7 @@ def ways_to_guide(pipe: ModelScopeT2V, prompts: list[str], unwanted: list[str], 
 @torch.inference_mode()
 def sampled(pipe: ModelScopeT2V, model: Model, seeds: list[int], steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
     """Clips uint8 (b, f, H, W, 3) of a model, one for each seed, and the standard deviation of their latents (b,)."""
-    preset = pipe.preset
-    shape = (len(seeds), preset.latent_channels, preset.frames, preset.height // preset.factor, preset.width // preset.factor)
+    shape = latent_shape(len(seeds), pipe.preset, pipe.preset)  # the preset's own frames, height and width
     start = gaussian(shape, [torch.Generator("cpu").manual_seed(seed) for seed in seeds]).to(pipe.device)
     *_, last = SAMPLERS["ddim"](model, start, pipe.diffusion, steps)
     return pipe.decode(last.x), last.x.flatten(1).std(1).cpu().numpy()

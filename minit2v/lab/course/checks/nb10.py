@@ -102,7 +102,8 @@ def check_in_one_call(student):
             raise Failed("a function of x and t", type(model).__name__, "return the model, not its answer")
         found = called(lambda y: model(y, t), x, what="the answer of the model")
         u, c = _answers(x, t, words, nothing)
-        swapped = _answers(x.repeat_interleave(2, 0), t, *(torch.cat([a, o]) for a, o in ((nothing, words), (words, nothing))))
+        blocks = [torch.cat(texts) for texts in ((nothing, words), (words, nothing))]
+        swapped = _answers(x.repeat_interleave(2, 0), t, *blocks)
         mistakes = {
             "the two answers are swapped: which half of the batch had the prompt?": lambda: c + scale * (u - c),
             "it starts at the answer with the prompt; it starts at the one without, u + scale (c - u)":
@@ -194,7 +195,8 @@ def dpm_sample(ask, x, alphas):
     return x
 
 
-def _solver(ask, x, alphas, *, first=True, ratio=lambda h, last: h / (2 * last), sign=1, half=0.5, reuse=False, last_too=False):
+def _solver(ask, x, alphas, *, first=True, ratio=lambda h, last: h / (2 * last), sign=1, half=0.5, reuse=False,
+            last_too=False):  # fmt: skip
     """The solver with one thing wrong."""
     lam = lambda a: half * math.log(a / (1 - a)) if a < 1 else math.inf  # noqa: E731
     old = None
