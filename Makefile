@@ -15,7 +15,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    bench gpu quality docs after-training recipes speedrun fuzz
+    guiders bench gpu quality docs after-training recipes speedrun fuzz
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -94,6 +94,9 @@ metrics: env  ## train the networks of the metrics, 35 minutes; continues after 
 recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
 	$(BIN)/python scripts/record.py
 
+guiders: env  ## data/guiders.npz, which notebook 10 shows: twenty minutes of one core; continues after a stop
+	$(BIN)/python scripts/record_guiders.py
+
 recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)
 
@@ -133,6 +136,7 @@ after-training: env  ## everything that depends on new weights in data/mini, hou
 	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
 	$(BIN)/python scripts/guidance.py docs/guidance.json
 	$(MAKE) recordings
+	$(MAKE) guiders
 	$(MAKE) pictures
 	$(MAKE) notebooks
 	$(MAKE) quality

@@ -16,12 +16,15 @@ from minit2v import presets
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation import motion
+from minit2v.lab.course.guiding import PROMPTS as GUIDED
+from minit2v.lab.course.guiding import GuiderGrid
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
 from minit2v.lab.widgets import tokens as lens
 from minit2v.lab.widgets.base import png
 from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.frame_attention import FrameAttention, frame_maps, title
+from minit2v.lab.widgets.guidance_lab import GuidanceLab
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
 from minit2v.lab.widgets.time_switch import TimeSwitch, flickering, silenced
@@ -31,6 +34,7 @@ from minit2v.networks.bottleneck import Codebook
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset, TextConfig
+from minit2v.recording.sheets import cut
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +75,7 @@ def widgets(pipe, frames, book):
         "PipelineMap": lambda name=None: PipelineMap(pipe, name=name),
         "TimeSwitch": lambda name=None: TimeSwitch({"on": frames, "off": frames[::-1]}, name=name),
         "FrameAttention": lambda name=None: FrameAttention(some_maps(len(frames)), frames, name=name),
+        "GuidanceLab": lambda name=None: GuidanceLab(some_grid(frames), name=name),
     }  # fmt: skip
 
 
@@ -80,8 +85,18 @@ def some_maps(f):
     return {name: np.exp(one) / np.exp(one).sum(-1, keepdims=True) for name, one in zip(("fine", "coarse"), scores)}
 
 
+def some_grid(frames):
+    """Three guiders with two scales, four seeds and as many clips of them."""
+    rng = np.random.default_rng(0)
+    clips = np.stack([np.stack([np.stack([np.roll(frames, g + 2 * s + 4 * k, 2) for k in range(4)]) for s in range(2)])
+                      for g in range(3)])  # fmt: skip
+    figures = {name: rng.random((3, 2, 8)) for name in ("spread", "flicker")}
+    return GuiderGrid("none", ["plain", "mild", "strong"], [1.0, 2.5], [*GUIDED] * 2, rng.random((3, 2, 8, 4)) < 0.7,
+                      np.array([[3.0, 2.0], [3.0, 2.5], [3.0, 1.0]]), clips=clips, **figures)  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
-                                  "TimeSwitch", "FrameAttention"])
+                                  "TimeSwitch", "FrameAttention", "GuidanceLab"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -90,7 +105,7 @@ def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widget
     picture = png(second.picture())
     assert len(picture) < 150_000 and second.alt()
     assert repr(first) == repr(second) and repr(first).startswith(kind + "(") and " at 0x" not in repr(first)
-    for name in {"current", "selected", "row", "prompt", "token", "layer", "frame"} & set(second.trait_names()):
+    for name in {"current", "selected", "row", "prompt", "token", "layer", "frame", "clip"} & set(second.trait_names()):
         setattr(second, name, "coarse" if kind == "FrameAttention" and name == "layer" else 1)
     assert png(second.picture()) == picture == png(first.picture())
 
@@ -430,3 +445,17 @@ def test_silenced_layers_return_their_input_and_the_rest_is_as_it_was(pipe):
     with pytest.raises(UserError, match="silenced: expected kinds of convolution, attention, found 'time'"), \
             silenced(pipe, "time"):
         pass
+
+
+def test_the_guidance_lab_shows_the_clips_and_figures_of_its_grid(frames):
+    grid = some_grid(frames)
+    widget = GuidanceLab(grid, left_guider="mild", right_scale="2.5", clip=3)
+    assert widget.info["fidelity"][1][1][0] == pytest.approx(100 * grid.right[1, 1].mean(), abs=0.05)
+    assert widget.info["diversity"] == [[3.0, 2.0], [3.0, 2.5], [3.0, 1.0]] and widget.info["seeds"] == 8
+    assert all(low <= value <= high <= 100 for value, low, high in widget.shares.reshape(-1, 3))
+    g, s, k, f = 2, 1, 3, 1  # the tile that the browser looks for
+    place = ((g * 2 + s) * 4 + k) * len(frames) + f
+    assert (cut(widget.tiles, widget.tiles_layout)[place] == grid.clips[g, s, k, f]).all()
+    for name, value in {"left_guider": "none", "right_scale": "7", "clip": 4, "frame": -1}.items():
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            setattr(widget, name, value)

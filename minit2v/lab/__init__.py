@@ -44,6 +44,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "PipelineMap": "widgets.pipeline_map",
     "TimeSwitch": "widgets.time_switch",
     "silenced": "widgets.time_switch",
+    "GuidanceLab": "widgets.guidance_lab",
     "FrameAttention": "widgets.frame_attention",
     "frame_maps": "widgets.frame_attention",
 }

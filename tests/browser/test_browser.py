@@ -87,8 +87,21 @@ scores = {name: np.exp(2 * np.random.default_rng(0).normal(size=(2, *size, 16, 1
 looks = FrameAttention({name: one / one.sum(-1, keepdims=True) for name, one in scores.items()}, frames, name="looks")
 looks
 """,
+    """
+from minit2v.lab.course.guiding import PROMPTS, GuiderGrid
+rng = np.random.default_rng(0)
+clips = MovingThings("val").batch(range(80))[0][:, ::2].reshape(5, 4, 4, 8, 64, 64, 3)
+figures = {name: rng.random((5, 4, 52)) for name in ("spread", "flicker")}
+right = rng.random((5, 4, 52, 4)) < 0.6 + 0.1 * np.arange(4)[:, None, None]
+guiders = ["classifier-free", "negative prompt", "interval", "autoguidance", "rescaled"]
+grid = GuiderGrid("none", guiders, [1.0, 1.5, 3.0, 6.0], [*PROMPTS] * 13, right, 4 - np.arange(20).reshape(5, 4) / 9,
+                  clips=clips, **figures)
+from minit2v.lab.widgets.guidance_lab import GuidanceLab
+guidance = GuidanceLab(grid, name="guidance")
+guidance
+""",
 ]
-WIDGETS = 10
+WIDGETS = 11
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -274,7 +287,8 @@ def test_linked_scrubbers_move_together_while_the_kernel_is_silent(notebook):
     wait_for("Python to hear", lambda: notebook.evaluate(state) == "(6, 6, 3, 3, 'decoded')")
 
 
-@pytest.mark.parametrize("label", ["latent scrubber", "noise dial", "sampler stepper", "time switch", "frame attention"])
+@pytest.mark.parametrize("label", ["latent scrubber", "noise dial", "sampler stepper", "time switch", "frame attention",
+                                   "guidance lab"])
 def test_reaction_without_the_kernel(notebook, label):
     shown = widget(notebook, label)
     shown.evaluate(STOPWATCH)
@@ -349,6 +363,25 @@ def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(
     keep_picture(notebook, looks, "frame-attention")
 
 
+def test_guidance_lab_compares_two_clips_without_the_kernel(notebook):
+    shown = widget(notebook, "guidance lab")
+    before, menu = look(shown), shown.get_by_role("combobox", name="guider of the left clip")
+    with notebook.silent_kernel():
+        menu.select_option("interval")
+        shown.get_by_role("radiogroup", name="scale of the right clip").get_by_role("radio").nth(1).check()
+        shown.get_by_role("radio", name="seed 2", exact=True).check()
+        shown.get_by_role("slider", name="frame").focus()
+        press(notebook, "End")
+        assert readouts(shown)[0] == "8 of 8" and look(shown) != before
+        assert shown.get_by_text("a large yellow square moves right").count() == 1
+    state = "guidance.left_guider, guidance.right_scale, guidance.clip, guidance.frame"
+    wait_for("Python to hear", lambda: notebook.evaluate(state) == "('interval', '1.5', 2, 7)")
+    notebook.evaluate("setattr(guidance, 'left_scale', '3')")
+    chosen = shown.get_by_role("radiogroup", name="scale of the left clip").get_by_role("radio").nth(2)
+    wait_for("the page to hear", chosen.is_checked)
+    keep_picture(notebook, shown, "guidance-lab")
+
+
 def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
     """800 pixels wide, with the sidebar closed, as a reader with so little room has it."""
     size = notebook.page.viewport_size
@@ -356,7 +389,7 @@ def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
     notebook.page.keyboard.press("Control+b")
     notebook.page.wait_for_timeout(1000)
     try:
-        for label in ("time switch", "frame attention"):
+        for label in ("time switch", "frame attention", "guidance lab"):
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:
