@@ -45,6 +45,8 @@ _HOME = {  # name -> the module of this package that it lives in
     "TimeSwitch": "widgets.time_switch",
     "silenced": "widgets.time_switch",
     "FrameAttention": "widgets.frame_attention",
+    "WeightTree": "widgets.weight_tree",
+    "MemoryPlanner": "widgets.memory_planner",
     "frame_maps": "widgets.frame_attention",
 }
 _MODULES = {"course", "plots", "widgets"}

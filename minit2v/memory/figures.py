@@ -42,14 +42,17 @@ class Figures:
         """The size in words."""
         return f"{self.frames} frames of {self.width} × {self.height}"
 
-    def peak(self, device: str = "cuda", batched: bool = True, offload: bool = False, chunk: int = 4) -> dict[str, int]:
-        """Bytes at the widest moment by what they are for; see `moment`. Raises UserError for a `chunk` not counted."""
+    def tensors(self, batched: bool = True, chunk: int = 4) -> dict[str, int]:
+        """Network -> bytes of its tensors; `chunk` frames are decoded at a time. Raises UserError for one not counted."""
         if str(chunk) not in self.decoder:
             raise UserError(f"chunk: expected one of {', '.join(self.decoder)}, found {chunk}")
-        tensors = {"unet": self.unet["batched" if batched else "in turn"], "text": self.text,
-                   "autoencoder": self.decoder[str(chunk)]}  # fmt: skip
+        unet = self.unet["batched" if batched else "in turn"]
+        return {"unet": unet, "text": self.text, "autoencoder": self.decoder[str(chunk)]}
+
+    def peak(self, device: str = "cuda", batched: bool = True, offload: bool = False, chunk: int = 4) -> dict[str, int]:
+        """Bytes at the widest moment by what they are for; see `moment` and `tensors`."""
         pixels = pixels_of(SamplingSettings(frames=self.frames, height=self.height, width=self.width))
-        return moment(self.weights, tensors, pixels, device, offload)
+        return moment(self.weights, self.tensors(batched, chunk), pixels, device, offload)
 
 
 def counted(model: str | Preset, dtype: str = "float32", **size: int) -> Figures:

@@ -160,7 +160,7 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
             sampling = sum(moment(sizes, counts[batched], pixels, device, offload, process).values())
             peaks[options] = sampling if device == "cuda" else max(loading, sampling)
         if device == "cuda":
-            host[options] = int(process + (total if offload else 0) + mapped)
+            host[options] = beside(sizes, offload, process)
     clip = f"{settings.frames} frames of {settings.width}x{settings.height}"
     title = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
     return MemoryPlan(title, sizes, loading, peaks, host, memory)
@@ -180,15 +180,25 @@ def moment(weights: dict[str, int], tensors: dict[str, int], pixels: int, device
     >>> sum(moment({"unet": 60, "text": 30}, {"unet": 10, "text": 25}, 0, "cuda", offload=True).values()) - CONTEXT
     70.0
     """
-    fixed, work, kept = CONTEXT, max(tensors.values()), 0.0
-    held = sum(weights.values())  # eq (11.2) · ZeRO, section 3
+    name, fixed, kept = busiest(weights, tensors, offload), CONTEXT, 0.0
+    held, work = sum(weights.values()), tensors[name]  # eq (11.2) · ZeRO, section 3
     if offload:
-        busiest = max(weights, key=lambda name: weights[name] + tensors[name])  # eq (11.3) · ZeRO, section 3
-        held, work = weights[busiest], tensors[busiest]
+        held = weights[name]  # eq (11.3) · ZeRO, section 3
     if device != "cuda":
         fixed, kept = process, min(work, KEPT) + KERNELS
     parts = {"program": fixed, "weights": held, "tensors": work, "frames": pixels, "allocator": kept}
     return {name: int(size) for name, size in parts.items()}
+
+
+def busiest(weights: dict[str, int], tensors: dict[str, int], offload: bool = False) -> str:
+    """The network at whose work the peak is."""
+    return max(tensors, key=lambda name: tensors[name] + (weights[name] if offload else 0))
+
+
+def beside(weights: dict[str, int], offload: bool = False, process: float = RUNTIME) -> int:
+    """Bytes in the computer's memory while a GPU samples."""
+    total = sum(weights.values())
+    return int(process + (total if offload else 0) + min(total, MAPPED))
 
 
 def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, clips: int):

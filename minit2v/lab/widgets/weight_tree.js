@@ -1,0 +1,94 @@
+// WeightTree: a treemap of a model's weights; below it, the tensors of the selected layer, by the names of a layout.
+
+const COLOURS = { within: "#0072b2", along: "#e69f00", other: "#8a8f98" };
+const MEANING = { within: "within a frame", along: "along time", other: "no frames" };
+const number = (x) => x.toLocaleString("en");
+
+async function inflated(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// The nearest rectangle in a direction: what lies straight ahead counts before what lies aside.
+function neighbour(layers, from, dx, dy) {
+  const centre = ({ place: [x, y, width, height] }) => [x + width / 2, y + height / 2];
+  const [x, y] = centre(layers[from]);
+  let best = from, least = Infinity;
+  layers.forEach((layer, i) => {
+    const [lx, ly] = centre(layer), ahead = (lx - x) * dx + (ly - y) * dy;
+    const aside = Math.abs((lx - x) * dy) + Math.abs((ly - y) * dx);
+    if (i !== from && ahead > 2 && ahead + 2 * aside < least) [best, least] = [i, ahead + 2 * aside];
+  });
+  return best;
+}
+
+function treemap(model, { layers, groups, size }) {
+  const pick = (i) => put(model, "selected", i);
+  const node = board("weights as area, arrow keys select a layer", ...size, (dx, dy) =>
+    pick(neighbour(layers, model.get("selected"), dx, dy)));
+  Object.assign(node.style, { maxWidth: "100%", height: "auto", flex: "0 1 auto" });
+  const marker = svg("rect", { fill: "none", stroke: "var(--mt-ink)", "stroke-width": 3, "pointer-events": "none" });
+  node.append(
+    ...layers.map((layer, i) => {
+      const [x, y, width, height] = layer.place;
+      const rectangle = svg("rect", { x, y, width, height, fill: COLOURS[layer.kind], onclick: () => pick(i) },
+        svg("title", {}, `${layer.name}: ${number(layer.parameters)}`));
+      rectangle.style.cursor = "pointer";
+      return rectangle;
+    }),
+    ...groups.filter(({ titled }) => titled).map(({ name, level, place: [x, y] }) =>
+      words(name, x + 3, y + 8, { size: 11, "font-weight": level ? 400 : 700, "pointer-events": "none" })),
+    marker);
+  const show = (i) => {
+    const [x, y, width, height] = layers[i].place;
+    Object.entries({ x: x - 1, y: y - 1, width: width + 2, height: height + 2 })
+      .forEach(([key, value]) => marker.setAttribute(key, value));
+  };
+  return { node, show };
+}
+
+function tensors(total) {
+  const title = element("div", { class: "mt-title" }), told = report(1);
+  const body = element("tbody");
+  const table = element("table", { class: "mt-numbers", style: "margin: 0" },
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "tensor"),
+      element("th", { scope: "col" }, "shape"))), body);
+  const place = element("div", { tabindex: 0, role: "group", "aria-label": "tensors of the layer",
+    style: "height: 190px; overflow: auto" }, table);
+  const node = element("div", { class: "mt-panel", style: "min-width: 0" }, title, told.node, place);
+  const show = (layer, layout) => {
+    title.textContent = `${layer.network} · ${layer.name}`;
+    told.show([`${number(layer.parameters)} parameters, ${((100 * layer.parameters) / total).toFixed(2)} % of all, `
+      + `${layer.rows.length} tensors, ${MEANING[layer.kind]}`]);
+    body.replaceChildren(...layer.rows.map((row) => {
+      const [name, shape] = row[layout];
+      return element("tr", {}, element("td", { style: "text-align: left; font-family: var(--jp-code-font-family, monospace); font-size: 12px" }, name),
+        element("td", { style: "text-align: left" }, shape));
+    }));
+    place.scrollTop = 0;
+  };
+  return { node, show };
+}
+
+async function render({ model, el }) {
+  const facts = await inflated(model.get("facts")), { layers, layouts } = facts;
+  const root = widgetRoot(el, "weight tree");
+  root.style.width = `${facts.size[0] + 26}px`;
+  const total = layers.reduce((sum, layer) => sum + layer.parameters, 0);
+  const map = treemap(model, facts), below = tensors(total);
+  const names = { minit2v: "this library", diffusers: "diffusers", modelscope: "ModelScope" };
+  const pick = choice("names of", layouts.map((one) => [one, names[one]]), layouts[0],
+    (one) => put(model, "layout_shown", one));
+  const key = Object.keys(COLOURS).map((kind) => element("span", { class: "mt-legend" },
+    svg("svg", { width: 14, height: 10 }, svg("rect", { width: 14, height: 10, fill: COLOURS[kind] })), MEANING[kind]));
+  root.append(element("div", { class: "mt-title" }, facts.title), element("div", { class: "mt-line" }, ...key), map.node,
+    element("div", { class: "mt-line" }, element("span", {}, "names of"), pick.node), below.node);
+  return sync(model, ["selected", "layout_shown"], () => {
+    const layer = layers[model.get("selected")], layout = model.get("layout_shown");
+    map.show(model.get("selected"));
+    below.show(layer, layout);
+    pick.show(layout);
+  });
+}
+
+export default { render };
