@@ -4,11 +4,6 @@ const BAR = { width: 640, height: 74, top: 22, thick: 30 };
 const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
 const NETWORKS = { unet: "the UNet works", autoencoder: "the decoder works", text: "the text tower works" };
 
-async function inflated(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return JSON.parse(await new Response(stream).text());
-}
-
 // The bar with the card's memory as a frame: {node, show(way, memory)}.
 function makeBar(colours) {
   const { width, height, top, thick } = BAR;
@@ -51,7 +46,7 @@ function makeTable(colours) {
 }
 
 async function render({ model, el }) {
-  const facts = await inflated(model.get("facts")), { rows, cards, colours, devices, precisions } = facts;
+  const facts = await openFacts(model.get("facts")), { rows, cards, colours, devices, precisions } = facts;
   const root = widgetRoot(el, "memory planner");
   root.style.width = `${BAR.width + 26}px`;
   const get = (name) => model.get(name), set = (name) => (value) => put(model, name, value);

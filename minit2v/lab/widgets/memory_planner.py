@@ -7,8 +7,6 @@ Nothing is estimated in the browser: all peaks are those of `memory.plan.moment`
 `memory.figures` recorded, and are sent once.
 """
 
-import json
-import zlib
 from collections.abc import Sequence
 from itertools import product
 
@@ -17,7 +15,7 @@ import traitlets
 
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures as drawing
-from minit2v.lab.widgets.base import LabWidget, files
+from minit2v.lab.widgets.base import LabWidget, deflated, files
 from minit2v.memory.figures import Figures, recorded
 from minit2v.memory.plan import beside, busiest, gigabytes
 
@@ -76,7 +74,7 @@ class MemoryPlanner(LabWidget):
                  "ways": {device: ways(one, device) for device in DEVICES}} for one in self.figures]  # fmt: skip
         facts = {"rows": rows, "cards": CARDS, "colours": COLOURS, "devices": DEVICES, "precisions": PRECISIONS}
         self.start, self.at_first = start, {"memory": 8} | traits
-        super().__init__(name, facts=zlib.compress(json.dumps(facts).encode()),
+        super().__init__(name, facts=deflated(facts),
                          **({"model": start.model, "clip": start.clip} | traits))  # fmt: skip
 
     @traitlets.validate("model", "clip", "dtype", "device", "memory")

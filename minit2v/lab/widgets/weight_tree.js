@@ -4,34 +4,16 @@ const COLOURS = { within: "#0072b2", along: "#e69f00", other: "#8a8f98" };
 const MEANING = { within: "within a frame", along: "along time", other: "no frames" };
 const number = (x) => x.toLocaleString("en");
 
-async function inflated(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return JSON.parse(await new Response(stream).text());
-}
-
-// The nearest rectangle in a direction: what lies straight ahead counts before what lies aside.
-function neighbour(layers, from, dx, dy) {
-  const centre = ({ place: [x, y, width, height] }) => [x + width / 2, y + height / 2];
-  const [x, y] = centre(layers[from]);
-  let best = from, least = Infinity;
-  layers.forEach((layer, i) => {
-    const [lx, ly] = centre(layer), ahead = (lx - x) * dx + (ly - y) * dy;
-    const aside = Math.abs((lx - x) * dy) + Math.abs((ly - y) * dx);
-    if (i !== from && ahead > 2 && ahead + 2 * aside < least) [best, least] = [i, ahead + 2 * aside];
-  });
-  return best;
-}
-
 function treemap(model, { layers, groups, size }) {
   const pick = (i) => put(model, "selected", i);
+  const places = layers.map(({ place: [x, y, width, height] }) => ({ x, y, width, height }));
   const node = board("weights as area, arrow keys select a layer", ...size, (dx, dy) =>
-    pick(neighbour(layers, model.get("selected"), dx, dy)));
+    pick(neighbour(places, model.get("selected"), dx, dy, 1)));
   Object.assign(node.style, { maxWidth: "100%", height: "auto", flex: "0 1 auto" });
   const marker = svg("rect", { fill: "none", stroke: "var(--mt-ink)", "stroke-width": 3, "pointer-events": "none" });
   node.append(
     ...layers.map((layer, i) => {
-      const [x, y, width, height] = layer.place;
-      const rectangle = svg("rect", { x, y, width, height, fill: COLOURS[layer.kind], onclick: () => pick(i) },
+      const rectangle = svg("rect", { ...places[i], fill: COLOURS[layer.kind], onclick: () => pick(i) },
         svg("title", {}, `${layer.name}: ${number(layer.parameters)}`));
       rectangle.style.cursor = "pointer";
       return rectangle;
@@ -40,7 +22,7 @@ function treemap(model, { layers, groups, size }) {
       words(name, x + 3, y + 8, { size: 11, "font-weight": level ? 400 : 700, "pointer-events": "none" })),
     marker);
   const show = (i) => {
-    const [x, y, width, height] = layers[i].place;
+    const { x, y, width, height } = places[i];
     Object.entries({ x: x - 1, y: y - 1, width: width + 2, height: height + 2 })
       .forEach(([key, value]) => marker.setAttribute(key, value));
   };
@@ -71,7 +53,7 @@ function tensors(total) {
 }
 
 async function render({ model, el }) {
-  const facts = await inflated(model.get("facts")), { layers, layouts } = facts;
+  const facts = await openFacts(model.get("facts")), { layers, layouts } = facts;
   const root = widgetRoot(el, "weight tree");
   root.style.width = `${facts.size[0] + 26}px`;
   const total = layers.reduce((sum, layer) => sum + layer.parameters, 0);

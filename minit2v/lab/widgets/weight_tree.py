@@ -8,9 +8,7 @@ Built on the meta device: shapes, no numbers. Rectangles are squarified (Bruls, 
 treemaps", 2000): rows of rectangles, each row closed when one more would make its worst one longer and thinner.
 """
 
-import json
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +20,7 @@ from minit2v.checkpoints.export import DEPARTURES, axes
 from minit2v.checkpoints.names import LAYOUTS, names
 from minit2v.errors import UserError
 from minit2v.lab.widgets import figures
-from minit2v.lab.widgets.base import LabWidget, files
+from minit2v.lab.widgets.base import LabWidget, deflated, files
 from minit2v.presets import ModelScopePreset, Preset
 from minit2v.systems import build, find_preset
 
@@ -111,7 +109,7 @@ class WeightTree(LabWidget):
                       f"along time {100 * along / unet:.1f} % of the UNet")  # fmt: skip
         facts = {"layers": [vars(layer) for layer in self.layers], "groups": self.groups, "title": self.title,
                  "layouts": self.layouts, "size": (WIDTH, HEIGHT)}  # fmt: skip
-        super().__init__(name, facts=zlib.compress(json.dumps(facts).encode()), **traits)
+        super().__init__(name, facts=deflated(facts), **traits)
 
     @traitlets.validate("selected")
     def _within(self, proposal):

@@ -205,64 +205,6 @@ def _gives(options, found):
 # --- 11.2
 
 
-def peak_bytes(parameters, numbers, dtype, offload):
-    """{network: parameters}, {network: numbers in its tensors at the widest moment}, dtype, bool -> bytes."""
-    if offload:
-        return dtype.itemsize * max(parameters[name] + numbers[name] for name in parameters)
-    return dtype.itemsize * (sum(parameters.values()) + max(numbers.values()))
-
-
-PEAK_MISTAKES = {
-    "all tensors were added up; networks work one after another, and only one has tensors at a time":
-        lambda p, n, d, o: d.itemsize * (sum(p.values()) + sum(n.values())),
-    "the largest weights and the largest tensors may belong to different networks": lambda p, n, d, o:
-        d.itemsize * ((max if o else sum)(p.values()) + max(n.values())),
-    "offload was ignored": lambda p, n, d, o: d.itemsize * (sum(p.values()) + max(n.values())),
-    "without offload all networks are on the card, also those that rest": lambda p, n, d, o:
-        d.itemsize * max(p[k] + n[k] for k in p),
-    "the bytes of a number depend on its dtype: dtype.itemsize": lambda p, n, d, o: 4 * peak_bytes(p, n, torch.uint8, o),
-    "these are numbers, not bytes: times dtype.itemsize": lambda p, n, d, o: peak_bytes(p, n, torch.uint8, o),
-    "these are bits": lambda p, n, d, o: 8 * peak_bytes(p, n, d, o),
-    "the largest network is not always the busiest": lambda p, n, d, o: d.itemsize * (
-        (max(p.values()) if o else sum(p.values())) + n[max(p, key=p.get)]),
-    "the two dictionaries need not be in the same order: ask them by name": lambda p, n, d, o: d.itemsize * (
-        max(map(sum, zip(p.values(), n.values()))) if o else sum(p.values()) + max(n.values())),
-}  # fmt: skip
-
-
-@exercise("11.2", name="peak_bytes", solution=peak_bytes, minutes=8, difficulty=2, importance=5)
-def check_peak_bytes(student):
-    """The busiest network is in turn the largest, the smallest and another; dictionaries in different orders."""
-    cases = [({"unet": 900, "text": 300, "autoencoder": 50}, {"text": 40, "autoencoder": 800, "unet": 210}),
-             ({"a": 100, "b": 600}, {"b": 5, "a": 300}), ({"one": 7}, {"one": 9}),
-             ({"text": 500, "unet": 450, "autoencoder": 20}, {"autoencoder": 610, "unet": 350, "text": 10})]  # fmt: skip
-    kinds, inputs, results = (torch.float32, torch.float16, torch.float64, torch.bfloat16), [], []
-    for i, (p, n) in enumerate(cases):
-        inputs += [(p, n, kinds[(i + j) % 4], offload) for j in range(3) for offload in (False, True)]
-    for p, n, dtype, offload in inputs:
-        given = dict(p), dict(n)
-        found = student(*given, dtype, offload)
-        if given != (p, n):
-            raise Failed("the dictionaries as they were", "they were changed")
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise Failed("a number of bytes", f"{found!r:.60}", "the function does not return its result" if found is None else "")
-        results.append(float(found))
-    expected = [float(peak_bytes(*one)) for one in inputs]
-    wrong = {cause: (lambda one=one: _numbers(one(*each) for each in inputs)) for cause, one in PEAK_MISTAKES.items()}
-    for i, (given, found) in enumerate(zip(inputs, results)):
-        if found != expected[i]:
-            cause = next((c for c, make in wrong.items() if torch.equal(make(), _numbers(results))), "")
-            raise Failed(f"peak_bytes{given} = {expected[i]:,.0f}", f"{found:,.0f}", cause)
-    return "four models, four precisions, with and without offload"
-
-
-def _numbers(values):
-    return torch.tensor([float(value) for value in values], dtype=torch.float64)
-
-
-# --- 11.3
-
-
 def fill_block(block, tensors, table, dtype):
     """Put a file's tensors into a block on the meta device; table: our name -> the file's. ValueError for what does not fit."""
     expected, state = block.state_dict(), {}
@@ -308,7 +250,7 @@ def _empty(arguments):
         return SpatioTemporalBlock(*arguments).eval()
 
 
-@exercise("11.3", name="fill_block", solution=fill_block, minutes=18, difficulty=3, importance=5)
+@exercise("11.2", name="fill_block", solution=fill_block, minutes=18, difficulty=3, importance=5)
 def check_fill_block(student):
     """Both layouts, with and without attention: outputs, precision, no copy; then files that must be refused."""
     for make, tensors, table, theirs, c_in in _blocks():
@@ -364,6 +306,64 @@ def _refuses(student, make, tensors, table):
         else:
             cause = "reshape takes whatever has as many numbers" if "transposed" in what or "row" in what or "front" in what else ""
             raise Failed(f"a ValueError for {what}", "no error", cause)
+
+
+# --- 11.3
+
+
+def peak_bytes(parameters, numbers, dtype, offload):
+    """{network: parameters}, {network: numbers in its tensors at the widest moment}, dtype, bool -> bytes."""
+    if offload:
+        return dtype.itemsize * max(parameters[name] + numbers[name] for name in parameters)
+    return dtype.itemsize * (sum(parameters.values()) + max(numbers.values()))
+
+
+PEAK_MISTAKES = {
+    "all tensors were added up; networks work one after another, and only one has tensors at a time":
+        lambda p, n, d, o: d.itemsize * (sum(p.values()) + sum(n.values())),
+    "the largest weights and the largest tensors may belong to different networks": lambda p, n, d, o:
+        d.itemsize * ((max if o else sum)(p.values()) + max(n.values())),
+    "offload was ignored": lambda p, n, d, o: d.itemsize * (sum(p.values()) + max(n.values())),
+    "without offload all networks are on the card, also those that rest": lambda p, n, d, o:
+        d.itemsize * max(p[k] + n[k] for k in p),
+    "the bytes of a number depend on its dtype: dtype.itemsize": lambda p, n, d, o: 4 * peak_bytes(p, n, torch.uint8, o),
+    "these are numbers, not bytes: times dtype.itemsize": lambda p, n, d, o: peak_bytes(p, n, torch.uint8, o),
+    "these are bits": lambda p, n, d, o: 8 * peak_bytes(p, n, d, o),
+    "the largest network is not always the busiest": lambda p, n, d, o: d.itemsize * (
+        (max(p.values()) if o else sum(p.values())) + n[max(p, key=p.get)]),
+    "the two dictionaries need not be in the same order: ask them by name": lambda p, n, d, o: d.itemsize * (
+        max(map(sum, zip(p.values(), n.values()))) if o else sum(p.values()) + max(n.values())),
+}  # fmt: skip
+
+
+@exercise("11.3", name="peak_bytes", solution=peak_bytes, minutes=8, difficulty=2, importance=5)
+def check_peak_bytes(student):
+    """The busiest network is in turn the largest, the smallest and another; dictionaries in different orders."""
+    cases = [({"unet": 900, "text": 300, "autoencoder": 50}, {"text": 40, "autoencoder": 800, "unet": 210}),
+             ({"a": 100, "b": 600}, {"b": 5, "a": 300}), ({"one": 7}, {"one": 9}),
+             ({"text": 500, "unet": 450, "autoencoder": 20}, {"autoencoder": 610, "unet": 350, "text": 10})]  # fmt: skip
+    kinds, inputs, results = (torch.float32, torch.float16, torch.float64, torch.bfloat16), [], []
+    for i, (p, n) in enumerate(cases):
+        inputs += [(p, n, kinds[(i + j) % 4], offload) for j in range(3) for offload in (False, True)]
+    for p, n, dtype, offload in inputs:
+        given = dict(p), dict(n)
+        found = student(*given, dtype, offload)
+        if given != (p, n):
+            raise Failed("the dictionaries as they were", "they were changed")
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise Failed("a number of bytes", f"{found!r:.60}", "the function does not return its result" if found is None else "")
+        results.append(float(found))
+    expected = [float(peak_bytes(*one)) for one in inputs]
+    wrong = {cause: (lambda one=one: _numbers(one(*each) for each in inputs)) for cause, one in PEAK_MISTAKES.items()}
+    for i, (given, found) in enumerate(zip(inputs, results)):
+        if found != expected[i]:
+            cause = next((c for c, make in wrong.items() if torch.equal(make(), _numbers(results))), "")
+            raise Failed(f"peak_bytes{given} = {expected[i]:,.0f}", f"{found:,.0f}", cause)
+    return "four models, four precisions, with and without offload"
+
+
+def _numbers(values):
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)
 
 
 # --- 11.B
