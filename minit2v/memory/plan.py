@@ -72,10 +72,11 @@ def working(module: nn.Module, call, *shapes: tuple[int, ...], dtype: torch.dtyp
     (timesteps, token ids)."""
     inputs = [torch.zeros(shape, dtype=dtype if len(shape) > 2 else torch.long) for shape in shapes]
     live = Live(module)
-    live.now = sum(x.untyped_storage().nbytes() for x in inputs)
+    for x in inputs:
+        live.count(x.untyped_storage())
     with live:
         call(*inputs)
-    return max(live.peak, live.now)
+    return live.peak
 
 
 @contextmanager

@@ -101,8 +101,9 @@ tree
 
 # %% [markdown]
 # What to see: the three levels in the middle of the U hold most of it. Levels `down 0` and `up 3`, which work at the
-# full resolution of the latents, are specks. Width is what costs numbers, and the wide layers are those that see a
-# 4 × 4 picture. Work is another matter: the specks do much of the *computing*, because they do it at 1,024 places.
+# full resolution of the latents, are specks. Width is what costs numbers, and the wide layers are those that see only
+# 8 × 8 or 4 × 4 cells. Work is another matter: the specks do much of the *computing*, because they do it at 1,024
+# places in each frame.
 #
 # ## 2 · The paper's 39 %
 #
@@ -115,10 +116,11 @@ from minit2v.checkpoints.inspect import STABLE_DIFFUSION_1
 
 total = count(unet.values())
 temporal = count(shape for name, shape in unet.items() if "temp_" in name or name.startswith("transformer_in"))
-print(f"UNet                      {total:14,}   in units of 2^20: {total / 2**20:,.1f}")
-print(f"along time                {temporal:14,}   {100 * temporal / total:.1f} % of the UNet")
-print(f"all but Stable Diffusion 1 {total - STABLE_DIFFUSION_1:13,}   {100 * (total - STABLE_DIFFUSION_1) / total:.1f} % of the UNet")
-print(f"552 of 1,345              {'':14}   {552 / 1345:.1%}")
+added = total - STABLE_DIFFUSION_1
+print(f"{'UNet':27} {total:13,}   in units of 2^20: {total / 2**20:,.1f}")
+for name, number in (("along time", temporal), ("without Stable Diffusion 1", added)):
+    print(f"{name:27} {number:13,}   {100 * number / total:.1f} % of the UNet")
+print(f"{'552 of 1,345':27} {'':13}   {100 * 552 / 1345:.1f} %")
 
 # %% [markdown]
 # What we find:
@@ -423,14 +425,18 @@ def in_its_place(block):
     return unet
 
 
+def table_of(layout):
+    """Our name in the block -> its name in the file."""
+    table = names_in("unet", in_its_place(block), layout)
+    return {key.removeprefix("down.0.blocks.0."): parts[0] for key, parts in table.items()}
+
+
 block, fill, filled, content = drawn(SpatioTemporalBlock(320, 320, True, config)), lab.yours("11.2"), {}, {}
 for layout in ("modelscope", "diffusers"):
     content[layout] = tensors_for("unet", in_its_place(block), layout)
-    table = {key.removeprefix("down.0.blocks.0."): parts[0]
-             for key, parts in names_in("unet", in_its_place(block), layout).items()}
     with torch.device("meta"):
         empty = SpatioTemporalBlock(320, 320, True, config).eval()
-    filled[layout] = fill(empty, content[layout], table, torch.float32)
+    filled[layout] = fill(empty, content[layout], table_of(layout), torch.float32)
     print(layout, "·", len(content[layout]), "tensors, such as", list(content[layout])[14])
 unknown = [name for layout in content for name, value in content[layout].items()
            if list(value.shape) != files[layout]["unet"].get(name)]
@@ -443,7 +449,8 @@ words = torch.randn(1, 77, 1024, generator=ctx.generator(4))
 with torch.inference_mode():
     right = block(x, emb, words, f)
     for layout, other in filled.items():
-        print(f"from {layout}'s names: numbers that differ, of {right.numel():,}:", (other(x, emb, words, f) != right).sum().item())
+        different = (other(x, emb, words, f) != right).sum().item()
+        print(f"filled by the names of {layout}: {different} of {right.numel():,} numbers differ")
 
 # %% [markdown]
 # Equal to the last bit, as they should be: the same numbers go through the same operations. But a sceptic will say that
@@ -486,7 +493,8 @@ lab.predict("11.b")
 # %%
 for dtype in (torch.float32, torch.float16):
     sizes = {network: dtype.itemsize * count(shapes.values()) / 1e9 for network, shapes in files["diffusers"].items()}
-    print(f"{str(dtype):14} " + " · ".join(f"{name} {size:.2f} GB" for name, size in sizes.items()) + f" · all {sum(sizes.values()):.2f} GB")
+    sizes["all"] = sum(sizes.values())
+    print(f"{str(dtype):14}", " · ".join(f"{name} {size:.2f} GB" for name, size in sizes.items()))
 
 # %% [markdown]
 # The other part are the **tensors**: all that a network has computed and not yet thrown away. They come and go, so what
@@ -514,7 +522,7 @@ lab.predict("11.c")
 from minit2v.networks.autoencoder import VQGAN
 
 with no_numbers(torch.float32):
-    decoder = VQGAN(ctx.pipe.preset.autoencoder).eval()
+    decoder = VQGAN(get("mini").autoencoder).eval()
     for frames in (1, 4, 16):
         size = working(decoder, decoder.decode, (frames, 4, 8, 8), dtype=torch.float32)
         print(f"mini, {frames:2} frames at a time: {size / 1e6:6.1f} MB")
@@ -657,7 +665,8 @@ class Callback:
     best = 0.3
 
 
-torch.save({"state_dict": {"encoder.weight": torch.ones(2, 3)}, "callback": Callback(), "epoch": 7}, folder / "checkpoint.ckpt")
+checkpoint = {"state_dict": {"encoder.weight": torch.ones(2, 3)}, "callback": Callback(), "epoch": 7}
+torch.save(checkpoint, folder / "checkpoint.ckpt")
 print({name: tuple(value.shape) for name, value in read(folder / "checkpoint.ckpt").items()})
 
 from minit2v.checkpoints.inert import InertPickle
@@ -687,16 +696,16 @@ name = "input_blocks.1.2.proj_in.weight"
 before, after = content["modelscope"][name], converted(content["modelscope"][name])
 print(f"{name} {tuple(before.shape)} -> {tuple(after.shape)}")
 print(f"mean {before.mean():.5f} and {after.mean():.5f} · deviation {before.std():.5f} and {after.std():.5f}")
-print("sorted, the numbers are the same:", torch.equal(before.flatten().sort().values, after.flatten().sort().values))
+moved = before.flatten().sort().values != after.flatten().sort().values
+print("numbers that differ once both are sorted:", moved.sum().item())
 
 hers = dict(content["modelscope"])
 hers[name] = after
-table = {key.removeprefix("down.0.blocks.0."): parts[0] for key, parts in names_in("unet", in_its_place(block), "modelscope").items()}
 with torch.device("meta"):
     empty = SpatioTemporalBlock(320, 320, True, config).eval()
 with torch.inference_mode():
-    wrong = fill(empty, hers, table, torch.float32)(x, emb, words, f)
-print(f"her block's output differs from the right one by {(wrong - right).std() / (right - x).std():.0%} of what the block adds")
+    wrong = fill(empty, hers, table_of("modelscope"), torch.float32)(x, emb, words, f)
+print(f"the wrong output is off by {(wrong - right).std() / (right - x).std():.0%} of what the block adds")
 
 # %% [markdown]
 # Every test of hers passed but the one that she did not make. Think before you read on: which of her tests would have

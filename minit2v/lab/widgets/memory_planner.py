@@ -104,14 +104,14 @@ class MemoryPlanner(LabWidget):
         most = 1.02 * max(memory, *(way["peak"] for _, way in bars))
         figure, axes = drawing.diagram(WIDTH, ROW * len(bars) + 76)
         drawing.text(axes, 4, 12, f"{self.start.model} on a GPU, {self.start.clip}", weight="bold")
-        across = (WIDTH - LEFT - 70) / most
+        across = (WIDTH - LEFT - 76) / most
         for i, (title, way) in enumerate(bars):
             x, y = LEFT, 30 + ROW * i
             drawing.text(axes, LEFT - 8, y + ROW / 2 - 3, title, 11, align="right")
             for part, size in way["parts"].items():
                 drawing.box(axes, x, y, size * across, ROW - 8, COLOURS[part], "none")
                 x += size * across
-            drawing.text(axes, x + 6, y + ROW / 2 - 3, gigabytes(way["peak"]), 11, drawing.FAINT)
+            drawing.text(axes, WIDTH - 6, y + ROW / 2 - 3, gigabytes(way["peak"]), 11, align="right")
         low, edge = 30 + ROW * len(bars), LEFT + memory * across
         axes.plot([edge, edge], [26, low], color=drawing.INK, linewidth=1.2, linestyle="--")
         drawing.text(axes, edge, low + 8, f"a card of {self.at_first['memory']} GB", 11, align="center")
