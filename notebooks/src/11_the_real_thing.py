@@ -604,9 +604,10 @@ lab.MemoryPlanner(name="planner-11")
 
 # %% [markdown]
 # What to try: a card of 4 GB in half precision, and one of 8 GB in float32. Then 24 frames of 576 × 320, the size of
-# a popular fine-tune, with all frames decoded at once: now the decoder is at the peak. It is the smallest of the three
-# networks, and it has the largest pictures. The line at the right tells the *fastest* way that fits: to put networks
-# away and fetch them back costs time, and decoding in parts costs nearly none.
+# a popular fine-tune, with all of them decoded at once: now the decoder's tensors take more than the weights of all
+# three networks. It is the smallest of them, and it has the largest pictures. The line at the right tells the
+# *fastest* way that fits: to put networks away and fetch them back costs time, and decoding in parts costs nearly
+# none.
 #
 # The figures of a CPU were compared with measured ones, within 15 %. Those of a GPU are counts and rules; run
 # `minit2v doctor` on yours.

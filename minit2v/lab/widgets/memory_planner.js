@@ -1,6 +1,6 @@
 // MemoryPlanner: choices above, a bar of what they take on the device, and whether that fits.
 
-const BAR = { width: 640, height: 74, top: 22, thick: 30 };
+const BAR = { width: 640, height: 88, top: 24, thick: 30 };
 const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
 const NETWORKS = { unet: "the UNet works", autoencoder: "the decoder works", text: "the text tower works" };
 
@@ -9,7 +9,7 @@ function makeBar(colours) {
   const { width, height, top, thick } = BAR;
   const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
   Object.assign(node.style, { maxWidth: "100%", height: "auto" });
-  const show = (way, memory) => {
+  const show = (way, memory, card) => {
     const across = (width - 20) / Math.max(1.05 * memory, 1.15 * way.peak);
     let x = 10;
     const parts = Object.entries(way.parts).map(([part, size]) => {
@@ -24,8 +24,8 @@ function makeBar(colours) {
         stroke: "var(--mt-line)" }), ...parts,
       svg("line", { x1: edge, x2: edge, y1: top - 10, y2: top + thick + 10, stroke: "var(--mt-ink)", "stroke-width": 2 }),
       words(gigabytes(way.peak), clamp(x, 60, width - 10), top - 12, { anchor: "end", size: 12, "font-weight": 600 }),
-      words(`the ${over ? "card ends here" : "card"}: ${memory / 1e9} GB`, clamp(edge, 90, width - 10), top + thick + 20,
-        { anchor: "end", size: 12 }));
+      words(`${card ? "the card" : "the memory"}${over ? " ends here" : ""}: ${memory / 1e9} GB`,
+        clamp(edge, 150, width - 10), top + thick + 20, { anchor: "end", size: 12 }));
   };
   return { node, show };
 }
@@ -36,7 +36,7 @@ function makeTable(colours) {
     frames: "frames of the clip", allocator: "kept by the allocator" };
   const cells = Object.fromEntries(Object.keys(told).map((part) => [part, element("td")]));
   const rows = Object.entries(told).map(([part, text]) => element("tr", {},
-    element("th", { scope: "row", style: "font-weight: 400" }, element("span", {
+    element("th", { scope: "row", style: "font-weight: 400; text-align: left" }, element("span", {
       style: `display: inline-block; width: 12px; height: 12px; margin-right: 8px; background: ${colours[part]}` }), text),
     cells[part]));
   const node = element("table", { class: "mt-numbers", style: "margin: 0" }, ...rows);
@@ -72,8 +72,8 @@ async function render({ model, el }) {
     line("options", batched.node), line("", offload.node), line("decode", decoded), memory.node, bar.node,
     element("div", { class: "mt-row" }, table.node, element("div", { style: "flex: 1 1 240px" }, verdict.node)));
 
-  const named = (way) => [way.batched ? "both halves as one batch" : "the halves in turn", ...(way.offload ? ["offload"] : []),
-    `${way.chunk} frame${way.chunk === 1 ? "" : "s"} decoded at a time`].join(", ");
+  const named = (way) => [way.batched ? "both halves as one batch" : "the halves in turn",
+    ...(way.offload ? ["offload"] : []), `${way.chunk} frame${way.chunk === 1 ? "" : "s"} decoded at a time`].join(", ");
   let shown = "";
   const draw = () => {
     const name = get("model"), clips = clipsOf(name), key = `${name} ${get("clip")}`;
@@ -92,12 +92,14 @@ async function render({ model, el }) {
     offload.node.querySelector("input").disabled = cpu;
     const wanted = ["batched", "chunk"].concat(cpu ? [] : ["offload"]);
     const way = all.find((one) => wanted.every((key) => one[key] === get(key)));
-    bar.show(way, room); table.show(way);
+    bar.show(way, room, !cpu);
+    table.show(way);
     const fits = all.find((one) => one.peak <= room);
     const least = all.reduce((a, b) => (b.peak < a.peak ? b : a));
     verdict.show([
       way.peak <= room ? `It fits: ${gigabytes(room - way.peak)} remain.` : `Too much by ${gigabytes(way.peak - room)}.`,
-      `The peak is where ${NETWORKS[way.at]}.` + (way.beside ? ` The computer's own memory holds ${gigabytes(way.beside)}.` : ""),
+      `The peak is where ${NETWORKS[way.at]}.`
+        + (way.beside ? ` The computer's own memory holds ${gigabytes(way.beside)}.` : ""),
       fits ? `The fastest way that fits: ${named(fits)}.` : `Nothing fits; the least is ${gigabytes(least.peak)}.`,
     ]);
   };

@@ -29,13 +29,15 @@ WIDTH, ROW, LEFT = 664, 26, 210  # screen pixels of the static picture
 def ways(figures: Figures, device: str) -> list[dict]:
     """Every way to sample on a device, the fastest first: batched, offload, chunk, its parts, the network at the peak."""
     result = []
-    for offload, batched, chunk in product((False, True), (True, False), sorted(map(int, figures.decoder), reverse=True)):
+    chunks = sorted(map(int, figures.decoder), reverse=True)
+    for offload, batched, chunk in product((False, True), (True, False), chunks):
         if device == "cpu" and offload:
             continue
         parts = figures.peak(device, batched, offload, chunk)
+        at = busiest(figures.weights, figures.tensors(batched, chunk), offload)
+        held = beside(figures.weights, offload) if device == "cuda" else 0
         result.append({"batched": batched, "offload": offload, "chunk": chunk, "parts": parts,
-                       "peak": sum(parts.values()), "at": busiest(figures.weights, figures.tensors(batched, chunk), offload),
-                       "beside": beside(figures.weights, offload) if device == "cuda" else 0})  # fmt: skip
+                       "peak": sum(parts.values()), "at": at, "beside": held})  # fmt: skip
     return result
 
 

@@ -24,7 +24,7 @@ from minit2v.lab.widgets.base import LabWidget, deflated, files
 from minit2v.presets import ModelScopePreset, Preset
 from minit2v.systems import build, find_preset
 
-WITHIN, ALONG, OTHER = "#0072b2", "#e69f00", "#8a8f98"  # as in boxes.js: within a frame, along time; no frames at all
+COLOURS = {"within": "#0072b2", "along": "#e69f00", "other": "#8a8f98"}  # the first two as in boxes.js
 WIDTH, HEIGHT, HEAD, GAP = 664, 400, 15, 1.5  # screen pixels: the map, the title of a group, between rectangles
 LAYER = re.compile(  # of a tensor's name: its group, and its layer
     r"(?P<group>(?:down|up)\.\d+|middle|(?:encoder|decoder)\.(?:levels\.\d+|middle)|blocks)"
@@ -105,10 +105,11 @@ class WeightTree(LabWidget):
         self.total = sum(layer.parameters for layer in self.layers)
         own = [layer for layer in self.layers if layer.network == "unet"]
         unet, along = (sum(one.parameters for one in some) for some in (own, [x for x in own if x.kind == "along"]))
-        self.title = (f"{preset.name}: {self.total:,} parameters in {sum(len(one.rows) for one in self.layers):,} tensors; "
-                      f"along time {100 * along / unet:.1f} % of the UNet")  # fmt: skip
+        self.title = f"{preset.name}: {self.total:,} parameters in {sum(len(one.rows) for one in self.layers):,} tensors"
+        self.legend = {"within": "within a frame", "along": f"along time ({100 * along / unet:.1f} % of the UNet)",
+                       "other": "no frames"}  # fmt: skip
         facts = {"layers": [vars(layer) for layer in self.layers], "groups": self.groups, "title": self.title,
-                 "layouts": self.layouts, "size": (WIDTH, HEIGHT)}  # fmt: skip
+                 "legend": self.legend, "layouts": self.layouts, "size": (WIDTH, HEIGHT)}  # fmt: skip
         super().__init__(name, facts=deflated(facts), **traits)
 
     @traitlets.validate("selected")
@@ -128,18 +129,17 @@ class WeightTree(LabWidget):
 
     def alt(self):
         return (f"Rectangles whose area is a number of parameters. {self.title}. Blue are layers within a frame, orange "
-                "those along time; the text tower and the autoencoder stand beside the UNet.")  # fmt: skip
+                f"those {self.legend['along']}; the text tower and the autoencoder stand beside it.")  # fmt: skip
 
     def picture(self):
         figure, axes_ = figures.diagram(WIDTH, HEIGHT + 44)
         figures.text(axes_, 2, 10, self.title, 11, weight="bold")
-        for i, (colour, words) in enumerate(((WITHIN, "within a frame"), (ALONG, "along time"), (OTHER, "no frames"))):
-            figures.box(axes_, 4 + 130 * i, 24, 14, 10, colour)
-            figures.text(axes_, 23 + 130 * i, 29, words, 11, figures.FAINT)
-        colours = {"within": WITHIN, "along": ALONG, "other": OTHER}
+        for x, (kind, words) in zip((4, 124, 334), self.legend.items()):
+            figures.box(axes_, x, 24, 14, 10, COLOURS[kind])
+            figures.text(axes_, x + 19, 29, words, 11, figures.FAINT)
         for layer in self.layers:
             x, y, width, height = layer.place
-            figures.box(axes_, x, y + 44, width, height, colours[layer.kind], "#ffffff", 0.5)
+            figures.box(axes_, x, y + 44, width, height, COLOURS[layer.kind], "#ffffff", 0.5)
         for group in self.groups:
             if group["titled"]:
                 x, y, *_ = group["place"]

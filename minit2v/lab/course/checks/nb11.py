@@ -21,21 +21,23 @@ from minit2v.presets import UNetConfig
 EQUATIONS = {
     "11.1": ("the number of a block in ModelScope's list",
              "tests/test_checkpoints_parity.py::test_the_manifest_is_the_structure"),
-    "11.2": ("all networks on the device", "tests/test_memory.py::test_the_plan_is_within_15_percent_of_the_measured_peak"),
+    "11.2": ("all networks on the device",
+             "tests/test_memory.py::test_the_plan_is_within_15_percent_of_the_measured_peak"),
     "11.3": ("one network at a time", "tests/test_memory.py::test_the_recorded_figures_are_those_of_the_plan"),
 }  # fmt: skip
 
 QUIZ = [
     (
         "A converter renames all 1,480 tensors, and every shape fits. Is the model loaded right?",
-        ["Yes: names and shapes are all that a file has", "Not proven: a square matrix may be transposed, or two tensors "
-         "of one shape exchanged", "Yes, if means and deviations fit as well"],
+        ["Yes: names and shapes are all that a file has",
+         "Not proven: a square matrix may be transposed, or two tensors of one shape exchanged",
+         "Yes, if means and deviations fit as well"],
         1,
-        "Only outputs compared with those of another implementation prove it. Names and shapes are necessary, not enough.",
+        "Only outputs compared with another implementation's prove it. Names and shapes are necessary, not enough.",
     ),
     (
         "float16 does not fit on the card by 0.3 GB. What saves most of the memory for the least time?",
-        ["Fewer sampling steps", "Decoding one frame at a time", "The network that rests goes into the computer's memory"],
+        ["Fewer sampling steps", "Decoding one frame at a time", "Networks that rest wait in the computer's memory"],
         2,
         "Weights are most of it, and only one network works at a time. Steps follow one another and take no memory.",
     ),
@@ -166,7 +168,8 @@ def check_rename_rules(student):
         raise Failed("at most ten rules", f"{len(rules)}", "a rule can compute its replacement: give it a function")
     for rule in rules:
         if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and (callable(rule[1]) or isinstance(rule[1], str))):
-            raise Failed("pairs (pattern, replacement)", f"{rule!r:.80}", "a replacement is a text or a function of the match")
+            raise Failed("pairs (pattern, replacement)", f"{rule!r:.80}",
+                         "a replacement is a text or a function of the match")  # fmt: skip
     own, there = list(manifest()["modelscope"]["unet"]), set(manifest()["diffusers"]["unet"])
     found = {name: _renamed(rules, name) for name in own}
     expected = {name: renamed(rename_rules(), name) for name in own}
@@ -174,9 +177,9 @@ def check_rename_rules(student):
     if wrong:
         cause = next((cause for cause, options in RENAME_MISTAKES.items() if _gives(options, found)), "")
         first = wrong[0]
-        told = "which is a name of the other file, but of another tensor" if found[first] in there else "no name of the other file"
-        raise Failed(f"{len(own):,} names of the other file", f"{len(own) - len(wrong):,}; the first that is wrong: {first} "
-                     f"became {found[first]}, {told}", cause)  # fmt: skip
+        told = "the name of another tensor" if found[first] in there else "no name of the other file"
+        right = f"{len(own) - len(wrong):,}; the first that is wrong: {first} became {found[first]}, {told}"
+        raise Failed(f"{len(own):,} names of the other file", right, cause)
     for name in five_levels():
         if _renamed(rules, name) != renamed(rename_rules(), name):
             raise Failed("rules that hold for a UNet with one level more", f"{name} became {_renamed(rules, name)}",
@@ -206,7 +209,10 @@ def _gives(options, found):
 
 
 def fill_block(block, tensors, table, dtype):
-    """Put a file's tensors into a block on the meta device; table: our name -> the file's. ValueError for what does not fit."""
+    """A block on the meta device, {file's name: tensor}, {block's name: file's name}, dtype -> the block, filled.
+
+    Raises ValueError for what does not fit.
+    """
     expected, state = block.state_dict(), {}
     if left := sorted(set(tensors) - set(table.values())):
         raise ValueError(f"left over: {left[0]}")
@@ -265,13 +271,13 @@ def check_fill_block(student):
         held = {value.untyped_storage().data_ptr() for value in tensors.values()}
         if copied := [n for n, p in filled.state_dict().items() if p.untyped_storage().data_ptr() not in held]:
             raise Failed("the file's own memory where the precision is right already", f"a copy of {copied[0]}",
-                         "load_state_dict(…, assign=True) takes tensors over; without it, and with clone, they are copied")
+                         "load_state_dict(…, assign=True) takes tensors over; clone and copy_ do not")  # fmt: skip
         for dtype in (torch.float32, torch.bfloat16):
             half = student(make(), dict(tensors), dict(table), dtype)
             if other := {p.dtype for p in half.state_dict().values()} - {dtype}:
                 raise Failed(f"weights in {dtype}", f"{other.pop()}", "each tensor is cast: .to(dtype)")
         _refuses(student, make, tensors, table)
-    return "two layouts: the block computes the same, nothing was copied, and five kinds of wrong files are refused"
+    return "two layouts: the block computes the same, nothing was copied, six kinds of wrong files are refused"
 
 
 def _same_block(filled, theirs, c_in):
@@ -299,12 +305,14 @@ def _refuses(student, make, tensors, table):
             student(make(), dict(wrong), dict(table), torch.float64)
         except ValueError as error:
             if name not in str(error):
-                raise Failed(f"a ValueError that names {name}", f"{error!s:.100}", "whoever reads it wants to know which one") from None
+                raise Failed(f"a ValueError that names {name}", f"{error!s:.100}",
+                             "whoever reads it wants to know which one") from None  # fmt: skip
         except Exception as error:
             raise Failed(f"a ValueError for {what}", f"{type(error).__name__}: {' '.join(str(error).split())[:100]}",
                          "look before PyTorch does: compare names and shapes first") from None
         else:
-            cause = "reshape takes whatever has as many numbers" if "transposed" in what or "row" in what or "front" in what else ""
+            same = name in tensors and name in wrong and wrong[name].numel() == tensors[name].numel()
+            cause = "reshape takes whatever has as many numbers" if same else ""
             raise Failed(f"a ValueError for {what}", "no error", cause)
 
 
@@ -351,7 +359,8 @@ def check_peak_bytes(student):
         if given != (p, n):
             raise Failed("the dictionaries as they were", "they were changed")
         if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise Failed("a number of bytes", f"{found!r:.60}", "the function does not return its result" if found is None else "")
+            cause = "the function does not return its result" if found is None else ""
+            raise Failed("a number of bytes", f"{found!r:.60}", cause)
         results.append(float(found))
     expected = [float(peak_bytes(*one)) for one in inputs]
     wrong = {cause: (lambda one=one: _numbers(one(*each) for each in inputs)) for cause, one in PEAK_MISTAKES.items()}
