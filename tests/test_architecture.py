@@ -37,7 +37,7 @@ MAY_IMPORT = {  # room -> the rooms below it that it may use; from the ground fl
     "evaluation": LOW | {"datasets", "presets", "networks", "diffusion", "systems", "checkpoints", "memory", "loading",
                          "training"},
     "lab": LOW | {"datasets", "presets", "recipes", "networks", "diffusion", "systems", "checkpoints", "recording",
-                  "loading", "training", "evaluation"},
+                  "memory", "loading", "training", "evaluation"},
     "cli": LOW | {"datasets", "presets", "networks", "diffusion", "systems", "checkpoints", "recording", "memory",
                   "loading", "training", "evaluation", "lab"},
 }  # fmt: skip

@@ -13,6 +13,7 @@ from minit2v import presets
 from minit2v.cli import main
 from minit2v.errors import UserError
 from minit2v.memory.card import Card, describe_card, options_that_fit, plenty
+from minit2v.memory.figures import counted, recorded
 from minit2v.memory.plan import OPTIONS, as_bytes, plan
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 
@@ -140,6 +141,20 @@ def test_the_plan_says_which_options_fit():
         at = replace(of, memory=peak + 1e6)
         assert at.fits is not None and of.peaks[at.fits] <= peak + 1e6 and (at.fits or "it fits") in at.line()
     assert "half precision" in replace(of, memory=1e9).line() and replace(of, memory=1e9).fits is None
+
+
+@pytest.mark.parametrize("model, dtype", [("mini", "float32"), ("mini", "float16"), ("modelscope-1.7b", "float16")])
+def test_the_recorded_figures_are_those_of_the_plan(model, dtype):
+    """Else run python scripts/memory_figures.py."""
+    kept = next(one for one in recorded() if (one.model, one.dtype) == (model, dtype))
+    peaks = plan(model, dtype=dtype, device="cuda").peaks
+    for options, (batched, offload) in OPTIONS.items():
+        peak = sum(kept.peak("cuda", batched, offload, chunk=4 if batched else 1).values())
+        assert peak == pytest.approx(peaks[options], rel=0.01), "a network or how it is called has changed"
+    if model == "mini":
+        assert counted(model, dtype) == kept
+    with pytest.raises(UserError, match="chunk: expected one of 1, 4, 16, found 3"):
+        kept.peak(chunk=3)
 
 
 def test_more_frames_take_more_and_windows_bound_the_network():

@@ -25,10 +25,13 @@ from minit2v.lab.widgets.base import png
 from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.frame_attention import FrameAttention, frame_maps, title
 from minit2v.lab.widgets.guidance_lab import GuidanceLab
+from minit2v.lab.widgets.memory_planner import CARDS, MemoryPlanner, ways
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
 from minit2v.lab.widgets.time_switch import TimeSwitch, flickering, silenced
 from minit2v.lab.widgets.unet_map import UNetMap
+from minit2v.lab.widgets.weight_tree import HEIGHT, WIDTH, WeightTree, squarified
+from minit2v.memory.figures import recorded
 from minit2v.networks.blocks import SpatioTemporalBlock, TemporalTransformer
 from minit2v.networks.bottleneck import Codebook
 from minit2v.networks.text import TextEncoder
@@ -76,6 +79,8 @@ def widgets(pipe, frames, book):
         "TimeSwitch": lambda name=None: TimeSwitch({"on": frames, "off": frames[::-1]}, name=name),
         "FrameAttention": lambda name=None: FrameAttention(some_maps(len(frames)), frames, name=name),
         "GuidanceLab": lambda name=None: GuidanceLab(some_grid(frames), name=name),
+        "WeightTree": lambda name=None: WeightTree("mini", name=name),
+        "MemoryPlanner": lambda name=None: MemoryPlanner(name=name),
     }  # fmt: skip
 
 
@@ -96,7 +101,7 @@ def some_grid(frames):
 
 
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
-                                  "TimeSwitch", "FrameAttention", "GuidanceLab"])
+                                  "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -459,3 +464,60 @@ def test_the_guidance_lab_shows_the_clips_and_figures_of_its_grid(frames):
     for name, value in {"left_guider": "none", "right_scale": "7", "clip": 4, "frame": -1}.items():
         with pytest.raises(UserError, match=f"{name}: expected"):
             setattr(widget, name, value)
+
+
+def test_squarified_rectangles_fill_the_place_and_are_nearly_square():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        sizes = np.sort(generator.exponential(size=generator.integers(1, 40)))[::-1]
+        x, y, width, height = generator.uniform(1, 100, 4)
+        places = np.array(squarified(list(sizes), x, y, width, height))
+        assert np.allclose(places[:, 2] * places[:, 3], sizes / sizes.sum() * width * height)
+        assert (places[:, :2] >= [x - 1e-6, y - 1e-6]).all()
+        assert (places[:, :2] + places[:, 2:] <= [x + width + 1e-6, y + height + 1e-6]).all()
+        corner, far = places[:, :2], places[:, :2] + places[:, 2:]
+        shared = np.minimum(far[:, None], far[None]) - np.maximum(corner[:, None], corner[None])
+        overlap = (shared > 1e-6).all(-1) & ~np.eye(len(places), dtype=bool)
+        assert not overlap.any()
+
+
+def test_weight_tree_holds_every_tensor_once_under_its_names():
+    widget = WeightTree(presets.ModelScopePreset("small", unet=replace(
+        presets.get("mini").unet, frame_positions=False, text_in_embedding=False, scene_prior=False, scale_shift=False)))
+    assert widget.layouts == ("minit2v", "diffusers", "modelscope")
+    assert widget.total == sum(layer.parameters for layer in widget.layers)
+    for layout in widget.layouts:
+        for network in ("unet", "autoencoder", "text"):
+            named = [row[layout][0] for layer in widget.layers if layer.network == network for row in layer.rows]
+            assert len(named) == len(set(named))
+    found = {row["minit2v"][0]: (layer.kind, row) for layer in widget.layers for row in layer.rows}
+    kind, row = found["down.1.blocks.0.temporal_conv.convs.0.weight"]
+    assert kind == "along" and row["diffusers"] == ["down_blocks.1.temp_convs.0.conv1.2.weight", "96 × 96 × 3 × 1 × 1"]
+    kind, row = found["down.1.blocks.0.temporal.proj_in.weight"]
+    assert row["modelscope"][1] == "96 × 96 × 1" and row["diffusers"][1] == "96 × 96"
+    assert found["down.1.blocks.0.res.conv1.weight"][0] == "within" and found["ln_final.weight"][0] == "other"
+    x, y, width, height = np.array([layer.place for layer in widget.layers]).T
+    assert (x >= 0).all() and (y >= 0).all() and (x + width <= WIDTH + 1).all() and (y + height <= HEIGHT + 1).all()
+    for name, value in (("selected", len(widget.layers)), ("layout_shown", "onnx")):
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            setattr(widget, name, value)
+    assert WeightTree("mini").layouts == ("minit2v",)  # its departures have no names elsewhere
+    with pytest.raises(UserError, match="found one of"):
+        WeightTree(Preset("one", system="another"))
+
+
+def test_memory_planner_offers_the_ways_of_the_plan_the_fastest_first():
+    for one in recorded():
+        for device in ("cuda", "cpu"):
+            found = ways(one, device)
+            assert len(found) == (1 + (device == "cuda")) * 2 * len(one.decoder)
+            assert (found[0]["batched"], found[0]["offload"]) == (True, False)
+            assert all(way["peak"] == sum(way["parts"].values()) > 0 for way in found)
+            assert found[-1]["peak"] <= found[0]["peak"]
+    widget = MemoryPlanner(memory=12)
+    assert widget.model == "modelscope-1.7b" and widget.memory == 12 in CARDS
+    for name, value in (("model", "other"), ("memory", 7), ("device", "tpu"), ("dtype", "int8"), ("clip", "long")):
+        with pytest.raises(UserError, match=f"{name}: expected one of"):
+            setattr(widget, name, value)
+    with pytest.raises(UserError, match="found none"):
+        MemoryPlanner([])

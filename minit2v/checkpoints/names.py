@@ -156,7 +156,8 @@ def numbers(place: dict[str, str], config) -> dict:
     level, j = values["l"], values.get("j", 0)
     if hasattr(config, "attention"):  # the UNet: one list of blocks and halvings, one of blocks
         a_level = config.layers_per_level + 1
-        values |= {"down": a_level * level + j + 1, "halving": a_level * (level + 1)}
+        values |= {"down": a_level * level + j + 1}  # eq (11.1) · ModelScope, unet_sd.py
+        values |= {"halving": a_level * (level + 1)}
         values |= {"up": a_level * level + j, "doubling": a_level * (level + 1) - 1}
         values["after"] = 3 if config.attention[::-1][level] else 1  # the up-sampler follows what a block has
     if hasattr(config, "multipliers"):

@@ -27,7 +27,7 @@ from minit2v.checkpoints.fill import MAPPED
 from minit2v.checkpoints.find import preset_of
 from minit2v.devices import find_dtype
 from minit2v.errors import UserError
-from minit2v.memory.measured import runtime
+from minit2v.memory.measured import RUNTIME, runtime
 from minit2v.presets import Preset
 from minit2v.systems import build, system_of
 from minit2v.systems.settings import SamplingSettings, checked
@@ -72,10 +72,11 @@ def working(module: nn.Module, call, *shapes: tuple[int, ...], dtype: torch.dtyp
     (timesteps, token ids)."""
     inputs = [torch.zeros(shape, dtype=dtype if len(shape) > 2 else torch.long) for shape in shapes]
     live = Live(module)
-    live.now = sum(x.untyped_storage().nbytes() for x in inputs)
+    for x in inputs:
+        live.count(x.untyped_storage())
     with live:
         call(*inputs)
-    return max(live.peak, live.now)
+    return live.peak
 
 
 @contextmanager
@@ -152,25 +153,53 @@ def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = N
     wanted = SamplingSettings(frames=frames, height=height, width=width, window=window)
     settings = checked(["a clip"], wanted, preset)
     sizes, counts = _counted(preset, settings, kind, clips)
-    pixels = 2 * clips * settings.frames * settings.height * settings.width * 3  # the frames, and all of them together
-    total, peaks, host = sum(sizes.values()), {}, {}
-    fixed = CONTEXT if device == "cuda" else runtime()
-    mapped = min(total, MAPPED)
-    loading = int(fixed + total + (0 if device == "cuda" else mapped))
+    pixels, total, process = pixels_of(settings, clips), sum(sizes.values()), runtime()
+    mapped, peaks, host = min(total, MAPPED), {}, {}
+    loading = int(CONTEXT + total if device == "cuda" else process + total + mapped)
     for options, (batched, offload) in OPTIONS.items():
-        if device != "cuda":
-            if not offload:
-                work = max(counts[batched].values())
-                peaks[options] = max(loading, int(fixed + total + pixels + work + min(work, KEPT) + KERNELS))
-        elif offload:
-            peaks[options] = int(fixed + pixels + max(sizes[name] + counts[batched][name] for name in sizes))
-            host[options] = int(runtime() + total + mapped)
-        else:
-            peaks[options] = int(fixed + total + pixels + max(counts[batched].values()))
-            host[options] = int(runtime() + mapped)
+        if device == "cuda" or not offload:
+            sampling = sum(moment(sizes, counts[batched], pixels, device, offload, process).values())
+            peaks[options] = sampling if device == "cuda" else max(loading, sampling)
+        if device == "cuda":
+            host[options] = beside(sizes, offload, process)
     clip = f"{settings.frames} frames of {settings.width}x{settings.height}"
     title = f"{preset.name} in {str(kind).removeprefix('torch.')} on {device}, {clip},"
     return MemoryPlan(title, sizes, loading, peaks, host, memory)
+
+
+def pixels_of(settings: SamplingSettings, clips: int = 1) -> int:
+    """Bytes of the frames of a run: those just decoded, and all of them together."""
+    return 2 * clips * settings.frames * settings.height * settings.width * 3
+
+
+def moment(weights: dict[str, int], tensors: dict[str, int], pixels: int, device: str, offload: bool = False,
+           process: float = RUNTIME) -> dict[str, int]:  # fmt: skip
+    """Bytes at the widest moment of sampling, by what they are for; their sum is the peak on the device.
+
+    `weights` and `tensors` are bytes of each network, at rest and at work; `process` is what Python and PyTorch take.
+
+    >>> sum(moment({"unet": 60, "text": 30}, {"unet": 10, "text": 25}, 0, "cuda", offload=True).values()) - CONTEXT
+    70.0
+    """
+    name, fixed, kept = busiest(weights, tensors, offload), CONTEXT, 0.0
+    held, work = sum(weights.values()), tensors[name]  # eq (11.2) · ZeRO, section 3
+    if offload:
+        held = weights[name]  # eq (11.3) · ZeRO, section 3
+    if device != "cuda":
+        fixed, kept = process, min(work, KEPT) + KERNELS
+    parts = {"program": fixed, "weights": held, "tensors": work, "frames": pixels, "allocator": kept}
+    return {name: int(size) for name, size in parts.items()}
+
+
+def busiest(weights: dict[str, int], tensors: dict[str, int], offload: bool = False) -> str:
+    """The network at whose work the peak is."""
+    return max(tensors, key=lambda name: tensors[name] + (weights[name] if offload else 0))
+
+
+def beside(weights: dict[str, int], offload: bool = False, process: float = RUNTIME) -> int:
+    """Bytes in the computer's memory while a GPU samples."""
+    total = sum(weights.values())
+    return int(process + (total if offload else 0) + min(total, MAPPED))
 
 
 def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, clips: int):

@@ -182,7 +182,7 @@ def packed(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def unpacked(values: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """Inverse of `packed`, within half of a 255th of each step's range: float32 (s, ...)."""
     low, high = (end.reshape(-1, *[1] * (values.ndim - 1)) for end in ranges.T)
-    return low + values * ((high - low) / np.float32(255))
+    return low + values * ((high - low) / np.float32(255))  # eq (12.2) · Integer-Arithmetic-Only Inference (1)
 
 
 def _read(path: Path) -> Recording:

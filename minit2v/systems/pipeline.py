@@ -156,7 +156,7 @@ class TextToVideo(ABC):
         frames, pixels = latents.transpose(1, 2).flatten(0, 1), []  # (b c f h w) -> ((b f) c h w)
         with self.working(self.codec):
             for part in frames.split(chunk or (4 if self.batched else 1)):
-                decoded = self.codec.decode(part)
+                decoded = self.codec.decode(part)  # eq (12.1) · ModelScopeT2V, section 3.1
                 require_finite(decoded, "frames")
                 pixels.append(to_pixels(decoded, rounded=False))
         return torch.cat(pixels).unflatten(0, (len(latents), -1)).cpu().numpy()

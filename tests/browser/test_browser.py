@@ -100,8 +100,18 @@ from minit2v.lab.widgets.guidance_lab import GuidanceLab
 guidance = GuidanceLab(grid, name="guidance")
 guidance
 """,
+    """
+from minit2v.lab.widgets.weight_tree import WeightTree
+tree = WeightTree("modelscope-1.7b", name="tree")
+tree
+""",
+    """
+from minit2v.lab.widgets.memory_planner import MemoryPlanner
+planner = MemoryPlanner(name="planner")
+planner
+""",
 ]
-WIDGETS = 11
+WIDGETS = 13
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -382,14 +392,40 @@ def test_guidance_lab_compares_two_clips_without_the_kernel(notebook):
     keep_picture(notebook, shown, "guidance-lab")
 
 
-def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
+def test_weights_are_picked_and_memory_is_planned_without_the_kernel(notebook):
+    tree, planner = widget(notebook, "weight tree"), widget(notebook, "memory planner")
+    title, told = tree.locator(".mt-panel .mt-title"), planner.locator("[aria-live]")
+    before = title.inner_text()
+    with notebook.silent_kernel():
+        tree.get_by_role("group", name="weights as area").focus()
+        press(notebook, "ArrowRight")
+        wait_for("another layer", lambda: title.inner_text() != before)
+        tree.get_by_role("radio", name="ModelScope").check()
+        wait_for("ModelScope's names", lambda: "_block" in tree.locator("td").first.inner_text())
+        wait_for("a plan that fits", lambda: "It fits" in told.inner_text())
+        planner.get_by_role("slider", name="memory").focus()
+        press(notebook, "Home")
+        wait_for("a card that is too small", lambda: "Nothing fits" in told.inner_text())
+        planner.get_by_role("radio", name="CPU").check()
+        wait_for("no offload there", lambda: planner.get_by_role("checkbox").nth(1).is_disabled())
+        planner.get_by_role("combobox", name="model").select_option("mini")
+        wait_for("another model", lambda: "It fits" in told.inner_text())
+    wait_for("Python to hear", lambda: notebook.evaluate("tree.layout_shown, planner.model, planner.device, planner.memory")
+             == "('modelscope', 'mini', 'cpu', 1)")  # fmt: skip
+    notebook.evaluate("setattr(planner, 'device', 'cuda') or setattr(planner, 'memory', 8)")
+    notebook.page.wait_for_timeout(300)
+    keep_picture(notebook, tree, "weight-tree")
+    keep_picture(notebook, planner, "memory-planner")
+
+
+def test_wide_widgets_fit_into_a_narrow_window(notebook):
     """800 pixels wide, with the sidebar closed, as a reader with so little room has it."""
     size = notebook.page.viewport_size
     notebook.page.set_viewport_size({"width": 800, "height": size["height"]})
     notebook.page.keyboard.press("Control+b")
     notebook.page.wait_for_timeout(1000)
     try:
-        for label in ("time switch", "frame attention", "guidance lab"):
+        for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner"):
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:

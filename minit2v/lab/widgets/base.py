@@ -13,6 +13,7 @@ widget explanation"; animated PNG, https://www.w3.org/TR/png-3/.
 """
 
 import base64
+import json
 import zlib
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def pack(**arrays):
         parts.append(array.tobytes().ljust(-(-array.nbytes // 4) * 4, b"\0"))  # a browser wants them to start at 4 n
         start += len(parts[-1])
     return zlib.compress(b"".join(parts)), layout
+
+
+def deflated(facts):
+    """Facts (dictionaries, lists, texts, numbers) as deflated JSON, where there are thousands; `openFacts` of lab.js."""
+    return zlib.compress(json.dumps(facts).encode())
 
 
 def to_uint8(values, low=None, high=None):

@@ -3,19 +3,6 @@
 const WITHIN = "#0072b2", ALONG = "#e69f00";
 const number = (x) => x.toLocaleString("en");
 
-// The nearest box in a direction: what lies straight ahead counts before what lies aside.
-function neighbour(boxes, from, dx, dy) {
-  const centre = (box) => [box.x + box.width / 2, box.y + box.height / 2];
-  const [x, y] = centre(boxes[from]);
-  let best = from, least = Infinity;
-  boxes.forEach((box, i) => {
-    const [bx, by] = centre(box), ahead = (bx - x) * dx + (by - y) * dy;
-    const aside = Math.abs((bx - x) * dy) + Math.abs((by - y) * dx);
-    if (i !== from && ahead > 6 && ahead + 3 * aside < least) [best, least] = [i, ahead + 3 * aside];
-  });
-  return best;
-}
-
 function share(parameters, temporal, most, x, y, width, height) {
   const full = (width * parameters) / most, along = parameters ? (full * temporal) / parameters : 0;
   return [

@@ -5,7 +5,7 @@
 //   player(button, tick, wait)                 play / pause
 //   widgetRoot(el, label, play)                the root of a widget: style, keys (space = play)
 //   newCanvas(label, w, h, shown)              w x h pixels, enlarged to a fixed place in the page
-//   openNumbers, openAtlas                     what base.py packed (`pack`, `atlas`)
+//   openNumbers, openFacts, openAtlas          what base.py packed (`pack`, `deflated`, `atlas`)
 //   paint(canvas, data, start, colours)        numbers as pixels, through a colour table
 //   sync(model, names, draw)                   draw when a trait changes, from here or from Python
 
@@ -109,10 +109,14 @@ function widgetRoot(el, label, play) {
 
 const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array };
 
+const inflated = (bytes) => new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
+
+// the facts of base.deflated
+const openFacts = (bytes) => inflated(bytes).json();
+
 // {name: {shape, data: a typed array}} of base.pack
 async function openNumbers(bytes, layout) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
+  const buffer = await inflated(bytes).arrayBuffer();
   const count = (shape) => shape.reduce((a, b) => a * b, 1);
   return Object.fromEntries(Object.entries(layout).map(([name, { shape, dtype, start }]) =>
     [name, { shape, data: new ARRAYS[dtype](buffer, start, count(shape)) }]));

@@ -1,6 +1,7 @@
 // Things to pick from, by mouse and arrow keys: diagrams in SVG, and the cells of a picture. It is put after lab.js.
 //
 //   svg, words, inkOn         nodes of a diagram
+//   neighbour                 the next of some rectangles in a direction
 //   board, arrows             what can have the focus, and the arrow keys
 //   cells(canvas, ...)        the cells of a picture, one of them framed
 //   report(lines)             text that is read out when it changes
@@ -13,6 +14,20 @@ function svg(tag, attributes = {}, ...children) {
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
+}
+
+// The nearest of some rectangles {x, y, width, height} in a direction: what lies straight ahead counts before what lies
+// aside. Those nearer than `least` pixels are passed by.
+function neighbour(places, from, dx, dy, least = 6) {
+  const centre = ({ x, y, width, height }) => [x + width / 2, y + height / 2];
+  const [x, y] = centre(places[from]);
+  let best = from, shortest = Infinity;
+  places.forEach((place, i) => {
+    const [px, py] = centre(place), ahead = (px - x) * dx + (py - y) * dy;
+    const way = ahead + 3 * (Math.abs((px - x) * dy) + Math.abs((py - y) * dx));
+    if (i !== from && ahead > least && way < shortest) [best, shortest] = [i, way];
+  });
+  return best;
 }
 
 // A drawing of a fixed size that can have the focus; move(dx, dy) is called for the arrow keys.
