@@ -46,6 +46,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "silenced": "widgets.time_switch",
     "FrameAttention": "widgets.frame_attention",
     "frame_maps": "widgets.frame_attention",
+    "BlindABTest": "widgets.blind_test",
 }
 _MODULES = {"course", "plots", "widgets"}
 
