@@ -2,7 +2,7 @@
 
     python scripts/record_clips.py            after a new data/mini; two minutes on two cores
 
-mini-test: the first 64 prompts of the split test_seen, noise numbers 0 to 63. mini-open: eight prompts that leave size
+mini-test: the first 48 prompts of the split test_seen, noise numbers 0 to 47. mini-open: eight prompts that leave size
 and speed open, eight seeds of each, noise numbers 0 to 63. All clips are kept as they came, good or bad.
 """
 
@@ -13,7 +13,8 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.files import data_dir
 from minit2v.recording.clip_set import ClipSet
 
-CLIPS, BATCH = 64, 16
+CLIPS = {"mini-test": 48, "mini-open": 64}
+BATCH = 16
 OPEN = ("a red circle moves left", "a blue ring moves up", "a green square moves down", "a white cross moves left",
         "a cyan triangle moves right", "a yellow moon moves up", "a yellow square moves right", "a red moon moves down")
 
@@ -21,8 +22,8 @@ OPEN = ("a red circle moves left", "a blue ring moves up", "a green square moves
 def prompts() -> dict[str, list[str]]:
     """{name of a set: its prompts}; those of mini-open come eight times each, one prompt after the other."""
     test = MovingThings("test_seen")
-    return {"mini-test": [test.text(i)[0] for i in range(CLIPS)],
-            "mini-open": [prompt for prompt in OPEN for _ in range(CLIPS // len(OPEN))]}
+    return {"mini-test": [test.text(i)[0] for i in range(CLIPS["mini-test"])],
+            "mini-open": [prompt for prompt in OPEN for _ in range(CLIPS["mini-open"] // len(OPEN))]}
 
 
 def made(pipe, texts: list[str]) -> ClipSet:
