@@ -88,8 +88,9 @@ metrics: env  ## train the networks of the metrics, 35 minutes; continues after 
 	mkdir -p data/metrics
 	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
 
-recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
+recordings: env  ## make data/recordings and data/clip_sets again with the model in data/mini: two minutes
 	$(BIN)/python scripts/record.py
+	$(BIN)/python scripts/record_clips.py
 
 recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)
