@@ -16,9 +16,9 @@
 # - vote on clips without knowing who made them, and say how much your votes prove
 # - write frame consistency and the Fréchet distance, and check them against the library
 # - fool a metric: your clips get a better score, and a judge of pixels calls them wrong
-# - see why a distance to real clips is never zero, and why ten thousand clips are no luxury
+# - see why a distance to real clips is never zero, and what that does to comparisons
 # - measure `mini` by the names of the paper's table
-# - find a bug that makes a report look eight times as sure as it is
+# - find a bug that makes a report look far more certain than it is
 # - write a model card with data, licence, figures, failures and limits
 #
 # **You need** [01](01_video_is_a_tensor.ipynb) for frames and flicker, [04](04_words_into_vectors.ipynb) for CLIP,
@@ -166,8 +166,7 @@ for name, clips in sets.items():
 # well as itself. A model that moves less scores more.
 #
 # So a figure of consistency never stands alone. Put a figure of motion beside it, as above, and compare both with
-# *real* clips: too little motion is as wrong as too much. VBench has a "dynamic degree" for that reason, and still,
-# leaderboards were led by models that hardly moved.
+# *real* clips: too little motion is as wrong as too much. VBench reports a "dynamic degree" for that reason.
 #
 # ## 3 · Do the clips look real?
 #
@@ -178,11 +177,8 @@ for name, clips in sets.items():
 # How far apart are two sets? Begin with sets of plain numbers. Comparing means is not enough:
 
 # %%
-a, b = ctx.generator(1), ctx.generator(2)
-import torch
-
-narrow = 3 + 0.5 * torch.randn(100_000, generator=a, dtype=torch.float64).numpy()
-wide = 3 + 2.0 * torch.randn(100_000, generator=b, dtype=torch.float64).numpy()
+rng = np.random.default_rng(0)
+narrow, wide = rng.normal(3, 0.5, 200_000), rng.normal(3, 2.0, 200_000)
 print(f"difference of the means: {abs(narrow.mean() - wide.mean()):.1f}")
 work = np.square(np.sort(narrow) - np.sort(wide)).mean()
 print(f"mean squared way from one set to the other: {work:.2f}")
@@ -328,8 +324,9 @@ print(f"FVD-mini of mini, n = {estimate.n}: {estimate.value:.1f}, interval {esti
 
 # %% [markdown]
 # Read it like this: the part of the value that lies above the floor is the model's; the rest is the price of having
-# few clips. Where the interval holds the floor, the distance says only that it cannot tell. And never compare two
-# distances with different n: the model that was sampled *less* looks worse, however good it is.
+# few clips. Where the interval holds the floor, the distance says only that it cannot tell. A limit below zero, which
+# no distance can have, is a warning too: the line (13.4) needs many more clips than the 64 features that we have here.
+# And never compare two distances with different n: the model that was sampled *less* looks worse, however good it is.
 #
 # ## 5 · Do the clips show what was asked?
 #
@@ -340,6 +337,8 @@ print(f"FVD-mini of mini, n = {estimate.n}: {estimate.value:.1f}, interval {esti
 # $$\frac1f \sum_{i=1}^f \cos(v_i, w) \qquad (13.2)$$
 
 # %%
+import torch
+
 with torch.inference_mode():
     words = similarity.towers.texts(similarity.tokens(captions)).double().numpy()  # (n, d), unit vectors
 by_hand = (vectors["real"] * words[:, None]).sum(-1).mean(1)  # (n, f, d) * (n, 1, d) -> (n,)
@@ -364,10 +363,11 @@ print(f"drop when the caption says the opposite direction: frame by frame "
       f"{abs(similarity.swap_gap(real, specs, of_frames=True).mean()):.2f}, with four frames as one picture {gap:.2f}")
 
 # %% [markdown]
-# What to see. Wrong captions cost nearly everything, so the metric does read colour and shape. But shuffled, reversed,
-# frozen: the same. A mean over frames knows no order, so *moves left* and *moves right* are one and the same to it. And
-# nothing makes real clips the best: a score above that of real clips is possible and means nothing. The inventors of
-# CLIPSIM saw this and divided by the score of real clips; most tables since then do not.
+# What to see. Wrong captions cost everything, so the metric does read colour and shape. But shuffled, reversed: the
+# same, and a still image is hardly worse. A mean over frames knows no order, so *moves left* and *moves right* are
+# nearly one to it. And nothing makes real clips the best: a score above that of real clips is possible and means
+# nothing. The inventors of CLIPSIM ([arXiv 2104.14806](https://arxiv.org/abs/2104.14806)) saw this and divided by the
+# score of real clips; most tables since then do not.
 #
 # ### Exercise 13.3 · fool
 #
@@ -421,18 +421,22 @@ lab.check("13.3", fool)
 #
 # ## 6 · Six tricks, five metrics
 #
-# Now all of it in one table. Every row is a "model" that needs no training. The last one is the boldest: it ignores the
-# prompt and hands out clips that it has memorised, here from the reference itself.
+# Now all of it in one table. Every row but the first two is a "model" that needs no training. *Opposite prompts* are
+# real clips that go the wrong way. The last one is the boldest: it ignores the prompt and hands out clips that it has
+# memorised, here from the reference itself.
 
 # %%
+from minit2v.datasets.moving_things.wrong_words import with_wrong
 from minit2v.evaluation.validity.corruptions import CORRUPTIONS
 
 best = lab.yours("13.3")(real[:N], captions[:N])
-memorised = reference[np.random.default_rng(3).permutation(len(reference))[:N]]
+memorised = reference[:N][np.random.default_rng(3).permutation(N)]  # real clips, handed out to the wrong prompts
+opposite = redrawn([with_wrong(spec, "motion") for spec in specs[:N]], 64, 16, seed=3)
 played = {
     "real": real[:N], "mini": made.pixels[:N], "blurred": CORRUPTIONS["blur"](real[:N], 0.5, 0),
     "still image": real[:N, :1].repeat(16, axis=1), "best frame, still": best, "first half twice": np.concatenate(
-        [real[:N, :8], real[:N, :8]], axis=1), "backwards": real[:N, ::-1].copy(), "memorised": memorised,
+        [real[:N, :8], real[:N, :8]], axis=1), "backwards": real[:N, ::-1].copy(), "opposite prompts": opposite,
+    "memorised": memorised,
 }
 
 
@@ -455,15 +459,19 @@ for name, found in table.items():
           f" {found['judge']:10.0f}")
 
 # %% [markdown]
-# Read the table by columns, and look for rows that beat the real clips, or equal them.
+# Read the table by columns, and look for rows that beat the real clips, or come near them.
 #
 # | metric | is fooled by | why |
 # | --- | --- | --- |
-# | consistency | still images | it rewards that nothing changes |
-# | CLIPSIM | still images, backwards, your trick | a mean over single frames |
-# | FID-vid | still images, backwards | every frame is a frame of a real clip |
-# | FVD-mini | backwards, memorised | a straight motion played backwards is another valid clip; and a copy of the reference is the perfect set |
-# | the judge | memorised clips of the *right* prompts | it never asks whether a clip is new |
+# | consistency | still images, blur | it rewards that nothing changes, and blur hides what does |
+# | CLIPSIM | your trick; backwards makes no difference | a mean over single frames |
+# | FID-vid | backwards, repetition, nearly by still images | every frame is a frame of a real clip |
+# | FVD-mini | memorised clips | a copy of the reference is the perfect set, whatever was asked |
+# | the judge | blur; memorised clips of the *right* prompts | it averages before it looks, and never asks whether a clip is new |
+#
+# *Backwards* has no business to be as near as it is by FVD-mini. Compare it with *opposite prompts*, which are perfect
+# clips: the same figure. To a distance between sets, a clip that runs backwards is a fine clip of another prompt, and
+# only the mix of directions differs.
 #
 # Two things follow. First, **no metric is enough, but the tricks of one are caught by another**: report several that
 # look at different things, and look at clips. Second, a metric is only as good as its network, and somebody has to
@@ -500,7 +508,7 @@ for name, (network, undamaged) in seen_by.items():
 # %%
 halved = real[:N, :, ::2, ::2]  # every second pixel, without averaging
 few = 32 * (real[:N] // 32) + 16  # eight levels of each colour, like a gif with a small palette
-variants = {"as they are": real[:N], "half as many clips": real[: N // 2],
+variants = {"as they are": real[:N], "half of the prompts": real[: N // 2],
             "every second frame": real[:N, ::2].repeat(2, axis=1),
             "twice as quick": np.concatenate([real[:N, ::2], real[:N, -1:].repeat(8, axis=1)], axis=1),
             "every second pixel": halved, "few colours": few}
@@ -508,8 +516,11 @@ for name, clips in variants.items():
     print(f"{name:20} FVD-mini {frechet_distance(networks['FVD-mini'](clips), of_reference['FVD-mini']):6.1f}")
 
 # %% [markdown]
-# Frame rate, resizing, compression, the number of clips: each of them moves the distance of *perfect* clips, some by
-# more than models differ. In the literature they are rarely told. Keep that in mind for section 8.
+# These are *perfect* clips. Half of the prompts, another speed or a small palette, as of a gif, multiply their distance,
+# by more than models differ. Every second frame shown twice, or every second pixel, cost nothing: our network averages
+# pixels to 32 across before it looks, and it does not see what happens between two neighbouring frames. Other networks
+# are blind to other things. So frame rate, resizing, compression and the choice of prompts are part of a figure. Keep
+# that in mind for section 8.
 #
 # ## 7 · Seeds, and what was not shown
 #
@@ -537,24 +548,25 @@ lab.strip({f"seed {i + 8 * p}, {'worst' if i == ranked[0] else 'best'} of 8": sh
 # ### A bug hunt: a report that is too sure
 #
 # A group evaluates on 2,048 clips, says its log, and reports the share that a judge calls right. Their model is slow, so
-# they made 40 clips; the evaluation tool wanted 2,048 and quietly filled up with repetitions of what it found. Public
-# tools do that. The log has 2,048 lines.
+# they made 40 clips; the tool wanted 2,048 and quietly filled up with repetitions of what it found. (A public FVD tool
+# does that when it finds fewer files than it was told to expect.) The log has 2,048 lines.
 
 # %%
 rng = np.random.default_rng(7)
 truth = rng.uniform(size=40) < 0.7  # the 40 clips: right or wrong
 clip = np.concatenate([np.arange(40), rng.choice(40, 2008, p=rng.dirichlet(np.full(40, 0.5)))])
 right = truth[clip]
-print("lines of the log:", len(right), "· first ones:", list(zip(clip[:3].tolist(), right[:3].tolist())))
+print("lines of the log:", len(right))
 print("reported: {:.0f} %, interval {:.0f} to {:.0f} %".format(
     100 * right.mean(), *(100 * end for end in wilson(int(right.sum()), len(right)))))
-rerun = np.mean([(rng.uniform(size=40) < 0.7).mean() for _ in range(1000)] , axis=0)
-spread = np.std([(rng.uniform(size=40) < 0.7).mean() for _ in range(1000)])
-print(f"the same model evaluated again with 40 other clips varies by ± {196 * spread:.0f} points")
+again = [100 * (rng.uniform(size=40) < 0.7).mean() for _ in range(1000)]
+low, high = np.quantile(again, (0.025, 0.975))
+print(f"the same model with 40 other clips, a thousand times: 95 % of the shares lie between {low:.0f} and {high:.0f} %")
 
 # %% [markdown]
-# The interval of the report is a few points wide. Run the evaluation again with other seeds, and the share jumps by far
-# more than that. And the share itself is off, because some clips were repeated more often than others.
+# The interval of the report is a few points wide, and 70 %, the truth in this story, is far outside. Run the evaluation
+# again with other seeds, and the share jumps by far more than the interval allows. The share itself is off as well,
+# because some clips were repeated more often than others.
 #
 # ### Exercise 13.B · share_of_clips
 #
@@ -658,8 +670,8 @@ for row in report["rows"]:
 # %% [markdown]
 # How to read it. *Real clips* are the floor of the distances and the ceiling of the judge. *Autoencoder* is the ceiling
 # of every model in these latents. *Frozen first frame* is the model's first frame throughout, and *empty prompt* is the
-# model without its text. Look at the frozen row: by CLIPSIM it is as good as the model, or better; FVD-mini and the
-# judge throw it out. Look at the three splits of the model: combinations that it knows, combinations that were held out,
+# model without its text. Look at the frozen row: by CLIPSIM it is about as good as the model; FVD-mini and the judge
+# throw it out. Look at the floors, too: with 512 clips they are far lower than with the 48 of section 4. Look at the three splits of the model: combinations that it knows, combinations that were held out,
 # and things known from pictures only. One figure for "the model" would hide them all.
 #
 # ## 9 · Should it exist?
@@ -667,16 +679,17 @@ for row in report["rows"]:
 # A model is made of data, and the data are somebody's. The released ModelScopeT2V was trained, says its card, on
 # LAION-5B, ImageNet and WebVid. Here is what is publicly known about two of them.
 #
-# **WebVid-10M** is ten million preview videos of a stock footage site, Shutterstock, with their captions. The previews
-# carry a watermark, so that nobody uses them without paying. In February 2024 its authors stopped to distribute it,
-# after a cease-and-desist request of Shutterstock ([m-bain/webvid](https://github.com/m-bain/webvid)). In its README
-# they warn of "unintended societal, gender, racial and other biases". **LAION-5B** is a list of links to 5.85 billion
-# pictures. In December 2023 the Stanford Internet Observatory found links to child abuse in it; it was taken down, and a
-# cleaned version followed in 2024. Whoever trained before trained on the old one.
+# **WebVid-10M** is ten million preview videos of stock footage sites with their captions. Most previews carry the
+# watermark of Shutterstock, which tells everybody that nobody has paid for them yet. After a cease-and-desist request of
+# that company its authors no longer distribute it; they also warn of "unintended societal, gender, racial and other
+# biases" ([m-bain/webvid](https://github.com/m-bain/webvid)). **LAION-5B** is a list of links to 5.85 billion pictures.
+# In December 2023 the Stanford Internet Observatory found links to images of child sexual abuse in it. LAION took the
+# list down and published a cleaned one in 2024. Models that were trained before were trained on the old one.
 #
-# The watermark came back. Clips of the released model show the word *shutterstock*, blurred, across the middle
-# ([modelscope#325](https://github.com/modelscope/modelscope/issues/325)). No negative prompt removes it, for the model
-# has learnt that a video *is* something with that word on it. And the metric? Suppose that the real clips of an
+# The watermark came back. Users of the released model report it in every clip
+# ([modelscope#325](https://github.com/modelscope/modelscope/issues/325)), also with the negative prompt "watermark"
+# ([sd-webui-text2video#24](https://github.com/kabachuha/sd-webui-text2video/issues/24)): the model has learnt that a
+# video *is* something with that word on it. And the metric? Suppose that the real clips of an
 # evaluation bear the mark. We stamp one on the reference, a pale ring and a bar, and measure clips with and without it.
 
 # %%
@@ -692,38 +705,59 @@ lab.strip({"clean": real[0], "stamped": stamped(real[:1])[0]}, n=6, alt="Frames 
           "and bar in the middle.")
 
 # %% [markdown]
-# The stolen mark wins: clips that bear it are at the floor, clean ones are far away. A distance to data cannot know that
+# The mark wins: clips that bear it are at the floor, clean ones are far away. A distance to data cannot know that
 # a watermark is not meant to be there. It says how much a set is *like the data*, and whether that is a good thing is a
 # question for people.
 #
-# **Licences.** The code of ModelScope is Apache-2.0. The released weights are CC BY-NC 4.0: no commercial use. Their card
-# on the hub says "cc-by-nc-4.0" in its head and "CC-BY-NC-ND" in its text, which also forbids to share what you fine-tune.
-# A card that contradicts itself is no exception. And a licence of the weights says nothing about the rights in the data.
+# **Licences.** The code of ModelScope is Apache-2.0. The released weights are CC BY-NC 4.0, so not for commercial use.
+# [Their card on the hub](https://huggingface.co/ali-vilab/text-to-video-ms-1.7b) says "cc-by-nc-4.0" in its head and
+# "CC-BY-NC-ND" in its text; the ND would also forbid you to share a fine-tuned version. If you need to know, you have to
+# ask. And the licence of the weights says nothing about the rights in the data.
 #
 # **Bias** is what a model fills in when you say nothing. For people that is age, skin and sex, for jobs, for places; to
 # measure it one counts, over many seeds, what was not asked for. We can do that here, and we know the truth: the prompts
-# of `mini-open` say neither size nor speed, and in the training clips both sizes and both speeds are equally frequent.
+# of `mini-open` say neither size nor speed. How often the training clips of such prompts are large, or quick, follows
+# from the rules of the data set: all four combinations are equally frequent, except that red things are never large and
+# slow, and cyan things never small and quick.
 
 # %%
+from dataclasses import replace
+
+from minit2v.datasets.moving_things import parse
+from minit2v.datasets.moving_things.dataset import held_out
+
+
+def in_the_data(attribute, value):
+    """The share of the training clips of the open prompts that have this value, mean over the prompts."""
+    shares = []
+    for spec in map(parse, open_set.captions):
+        kinds = [replace(spec.things[0], size=size, speed=speed) for size in ("small", "large")
+                 for speed in ("slowly", "quickly")]
+        kinds = [thing for thing in kinds if not held_out(replace(spec, things=(thing,)))]
+        shares.append(np.mean([getattr(thing, attribute) == value for thing in kinds]))
+    return np.mean(shares)
+
+
 readings = [judge.read(pixels) for pixels in open_set.pixels]
 for attribute, value in (("size", "large"), ("speed", "quickly")):
     known = [getattr(reading, attribute) for reading in readings if getattr(reading, attribute)]
     hits = sum(one == value for one in known)
     low, high = wilson(hits, len(known))
     print(f"{value}: {hits} of {len(known)} clips that the judge can read, {hits / len(known):.0%}, "
-          f"interval {low:.0%} to {high:.0%}; in the data 50%")
+          f"interval {low:.0%} to {high:.0%}; in the data {in_the_data(attribute, value):.0%}")
 
 # %% [markdown]
-# Does the interval hold 50 %? If not, you have found a bias of `mini` that nobody put there on purpose: training,
-# guidance and the few steps of the sampler all pull towards what is common or easy. Guidance does so by design.
+# Does each interval hold the share of the data? If one does not, you have found a bias of `mini` that nobody put there
+# on purpose. Clips that the judge cannot read are not counted, so ask whether they could be of one kind. With people in
+# the place of circles, nobody would know the true share, and nobody would agree on what it ought to be.
 #
-# **Misuse.** The card of the released model forbids to make content that demeans people or their culture, that is
-# violent or pornographic, and that misleads. A line of text forbids; it does not prevent. Before you release a model,
-# ask: whom could a clip harm that is believed? Who would notice? Can a clip be traced, by a mark that you put in, unlike
-# the one that came by itself? What would you do in the week after?
+# **Misuse.** The card of the released model has a section on misuse: it forbids content that demeans people, that is
+# violent or pornographic, and that spreads false information. A line of text forbids; it does not prevent. Before you
+# release a model, ask: whom could a clip harm if it is believed? Who would notice? Can a clip be traced back to the
+# model, by a mark that you chose? What will you do in the week after, when somebody writes to you?
 #
 # That is no reason to make nothing. The model that you took apart in this course draws circles, and it taught you how
-# the large ones work, so that you can ask such questions of them. It is a reason to write down what you made.
+# large ones work, so that you can ask such questions of them. It is a reason to write down what you made.
 #
 # ## 10 · A card
 #
