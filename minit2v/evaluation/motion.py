@@ -101,7 +101,7 @@ def consistency(features: np.ndarray) -> np.ndarray:
     if features.ndim != 3 or features.shape[1] < 2:
         raise UserError(f"expected features (n, f, d) of two frames or more, found {features.shape}")
     unit = features / np.sqrt(np.square(features).sum(-1, keepdims=True))
-    return (unit[:, 1:] * unit[:, :-1]).sum(-1).mean(1)  # eq (13.1) · Gen-1, "frame consistency"
+    return (unit[:, 1:] * unit[:, :-1]).sum(-1).mean(1)  # eq (13.2) · Gen-1, "frame consistency"
 
 
 def diversity(features: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ ctx = lab.setup(13)
 # that made the training data, the other was made by `mini`. Nothing tells you which is which, and the sides are
 # random. Vote on at least ten pairs, with the buttons or the arrow keys, then ask for the result.
 #
-# The clips of `mini` were kept as they came: prompts 0 to 63 of the test split, seeds 0 to 63, none chosen.
+# The clips of `mini` were kept as they came: prompts 0 to 47 of the test split, seeds 0 to 47, none chosen.
 
 # %%
 import numpy as np
@@ -75,21 +75,23 @@ def naive(right, n):
 
 
 print("right    naive interval   Wilson's interval")
-for right, n in ((10, 10), (8, 10), (15, 20), (80, 100)):
+for right, n in ((10, 10), (8, 10), (14, 20), (15, 20), (80, 100)):
     cells = ["{:3.0f} to {:3.0f} %".format(*(100 * end for end in function(right, n))) for function in (naive, wilson)]
     print(f"{right:3} of {n:3} {cells[0]:>15} {cells[1]:>18}")
 
 # %% [markdown]
-# Ten of ten, and the naive interval is a point: it claims that this person is *never* wrong. Wilson's interval asks
+# Ten of ten, and the naive interval is a point: it claims that this person is *never* wrong. In the second line it
+# allows a share of more than 100 %. Wilson's interval asks
 # another question. Which true shares $p$ would make the observed $\hat p$ no surprise? Solve
 # $|\hat p - p| \le z\sqrt{p(1-p)/n}$ for $p$, with $z = 1.96$:
 #
-# $$\frac{\hat p + \frac{z^2}{2n} \pm z\sqrt{\frac{\hat p(1-\hat p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}} \qquad (13.5)$$
+# $$\frac{\hat p + \frac{z^2}{2n} \pm z\sqrt{\frac{\hat p(1-\hat p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}} \qquad (13.1)$$
 #
 # Every share in this course comes with it. The widget above uses it too.
 #
-# People are the best judges there are, and slow, dear and forgetful. So papers measure. What follows are the three
-# kinds of figures that you will meet: do the frames hold together, do the clips look real, do they show what was asked?
+# People are the best judges that we have, but they are slow, expensive, and never quite of one opinion. So papers
+# measure as well. You will meet three kinds of figures. Do the frames hold together? Do the clips look real? Do they show
+# what was asked for?
 #
 # ## 2 · Do the frames hold together?
 #
@@ -97,7 +99,7 @@ for right, n in ((10, 10), (8, 10), (15, 20), (80, 100)):
 # and the next show the same thing, their vectors point in the same direction. The mean cosine of neighbours is called
 # **frame consistency**:
 #
-# $$\frac{1}{f-1}\sum_{i=1}^{f-1} \cos(v_i, v_{i+1}) \qquad (13.1)$$
+# $$\frac{1}{f-1}\sum_{i=1}^{f-1} \cos(v_i, v_{i+1}) \qquad (13.2)$$
 #
 # ### Exercise 13.1 · consistency
 #
@@ -334,7 +336,7 @@ print(f"FVD-mini of mini, n = {estimate.n}: {estimate.value:.1f}, interval {esti
 # the words: the mean over the frames of the cosine between the frame's vector $v_i$ and the caption's $w$, where one
 # CLIP made both:
 #
-# $$\frac1f \sum_{i=1}^f \cos(v_i, w) \qquad (13.2)$$
+# $$\frac1f \sum_{i=1}^f \cos(v_i, w) \qquad (13.5)$$
 
 # %%
 import torch
@@ -541,7 +543,8 @@ lab.strip({f"seed {i + 8 * p}, {'worst' if i == ranked[0] else 'best'} of 8": sh
           n=8, alt="The worst and the best clip of one prompt by a score: eight frames of each.")
 
 # %% [markdown]
-# The score rises with k, and the model is the same. That is no fraud if it is told: *best of eight* is a fine way to use
+# What to see: one prompt and one model, and two seeds. Whoever shows the lower row alone shows another model. The score
+# rises with k, and the weights are the same. That is no fraud if it is told: *best of eight* is a fine way to use
 # a model. It is a bad way to compare one. The rule costs nothing: **fix prompts and seeds before you look, and show
 # them all**, or say how you chose.
 #

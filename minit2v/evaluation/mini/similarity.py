@@ -80,7 +80,7 @@ class Similarity:
     def frame(self, clips: np.ndarray, captions: list[str]) -> np.ndarray:
         """CLIPSIM of each clip with its caption, (n,) in -1..1: mean over frames of the cosine."""
         frames, texts = self.frame_features(clips), self._texts(captions, len(clips))
-        return np.einsum("nfd,nd->n", frames, texts) / clips.shape[1]  # eq (13.2) · GODIVA section 4
+        return np.einsum("nfd,nd->n", frames, texts) / clips.shape[1]  # eq (13.5) · GODIVA section 4
 
     def video(self, clips: np.ndarray, captions: list[str]) -> np.ndarray:
         """Cosine of each clip's storyboard with its caption, (n,) in -1..1."""

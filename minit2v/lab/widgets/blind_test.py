@@ -95,11 +95,12 @@ class BlindABTest(LabWidget):
     def result(self) -> dict[str, float]:
         """The votes for the first contestant: {"wins", "votes", "share", "low", "high"}, share and Wilson's 95 % interval
         in 0..1. Raises UserError before the first vote."""
-        chosen = [(vote == "left") != swapped for vote, swapped in zip(self.votes, self.swapped) if vote]
+        chosen = [(vote == "left") != bool(swapped) for vote, swapped in zip(self.votes, self.swapped) if vote]
         if not chosen:
             raise UserError("result: expected at least one vote, found none")
-        low, high = wilson(sum(chosen), len(chosen))
-        return {"wins": int(sum(chosen)), "votes": len(chosen), "share": sum(chosen) / len(chosen), "low": low, "high": high}
+        wins, votes = sum(chosen), len(chosen)
+        low, high = wilson(wins, votes)
+        return {"wins": wins, "votes": votes, "share": wins / votes, "low": low, "high": high}
 
     def describe(self):
         return f"{len(self.clips)} pairs; {self.question}"

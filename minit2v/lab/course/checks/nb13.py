@@ -21,12 +21,12 @@ from minit2v.lab.course.questions import Question
 
 _FRECHET, _NETWORKS = "tests/test_frechet.py::", "tests/test_metric_networks.py::"
 EQUATIONS = {
-    "13.1": ("frame consistency", "tests/test_motion.py::test_consistency_is_the_mean_cosine_of_neighbours"),
-    "13.2": ("CLIPSIM", _NETWORKS + "test_a_gap_of_frames_is_blind_to_direction_where_that_of_clips_is_not"),
+    "13.1": ("Wilson's interval of a share", "tests/test_report.py::test_wilson"),
+    "13.2": ("frame consistency", "tests/test_motion.py::test_consistency_is_the_mean_cosine_of_neighbours"),
     "13.3": ("Fréchet distance of two Gaussians",
              _FRECHET + "test_agrees_with_the_general_matrix_root_also_where_the_covariance_is_singular"),
     "13.4": ("limit for infinitely many clips", _FRECHET + "test_floor_and_limit_tell_the_bias_from_the_distance"),
-    "13.5": ("Wilson's interval of a share", "tests/test_report.py::test_wilson"),
+    "13.5": ("CLIPSIM", _NETWORKS + "test_a_gap_of_frames_is_blind_to_direction_where_that_of_clips_is_not"),
 }  # fmt: skip
 
 QUIZ = [
