@@ -114,8 +114,9 @@ async function render({ model, el }) {
     prompt.textContent = `“${captions[pair]}”`;
     ["left", "right"].forEach((side, k) => {
       const who = standing(info, pair, side);
-      labels[k].textContent = revealed ? names[who] : side;
-      labels[k].style.color = revealed ? PALETTE[who] : "";
+    labels[k].textContent = revealed ? names[who] : side;
+    labels[k].style.borderLeft = revealed ? `14px solid ${PALETTE[who]}` : "";
+    labels[k].style.paddingLeft = revealed ? "6px" : "";
       choices[side].setAttribute("aria-pressed", votes[pair] === side);
       choices[side].disabled = revealed;
     });
