@@ -91,8 +91,9 @@ metrics: env  ## train the networks of the metrics, 35 minutes; continues after 
 	mkdir -p data/metrics
 	cp runs/metrics/*.safetensors runs/metrics/accuracy.json data/metrics/
 
-recordings: env  ## make data/recordings again with the model in data/mini: ten seconds
+recordings: env  ## make data/recordings and data/clip_sets again with the model in data/mini: two minutes
 	$(BIN)/python scripts/record.py
+	$(BIN)/python scripts/record_clips.py
 
 guiders: env  ## data/guiders.npz, which notebook 10 shows: twenty minutes of one core; continues after a stop
 	$(BIN)/python scripts/record_guiders.py

@@ -35,11 +35,13 @@ from minit2v.checkpoints.inspect import inspect  # noqa: E402
 from minit2v.evaluation.judge import ATTRIBUTES  # noqa: E402
 from minit2v.evaluation.table import HEADINGS, judged, markdown, markdown_table, note  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
+from minit2v.lab.course import exercises  # noqa: E402
+from minit2v.lab.course.equation_table import EquationTable, tags  # noqa: E402
 from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
-    "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
+    "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
@@ -125,6 +127,16 @@ def departures() -> str:
     return markdown_table(["departure", "settings", "cost without it, t = 0.999 / 0.8"], rows)
 
 
+def equation_map() -> str:
+    """The equations of all notebooks, without line numbers, which move with every change above them."""
+    found = tags()
+    chapters = [path.stem[2:] for path in sorted((ROOT / "minit2v/lab/course/checks").glob("nb[0-9][0-9].py"))]
+    rows = [row for chapter in chapters for row in EquationTable(exercises.checks(chapter).EQUATIONS, found).rows]
+    cells = [[number, title, paper, f"`{place.partition(':')[0]}`", f"`{code}`".replace("|", "\\|"), f"`{test}`"]
+             for number, title, paper, place, code, test in rows]  # fmt: skip
+    return markdown_table(["", "equation", "paper", "computed in", "by", "tested by"], cells)
+
+
 SOURCES: dict[str, Callable[[], str]] = {
     "data/mini/report.json": lambda: markdown(report()),
     "data/mini/report.json, in short": short_results,
@@ -138,6 +150,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,
+    "the checks of the notebooks, equations": equation_map,
     "minit2v weights plan": memory,
     "minit2v weights inspect modelscope-1.7b": lambda: f"```\n{inspect('modelscope-1.7b')}\n```",
 }

@@ -9,7 +9,7 @@ from minit2v.datasets.moving_things import MovingThings, Spec, Thing
 from minit2v.datasets.moving_things.render import COLOURS
 from minit2v.datasets.moving_things.scenes import SPEED, render
 from minit2v.errors import UserError
-from minit2v.evaluation.motion import FPS, diversity, measure
+from minit2v.evaluation.motion import FPS, consistency, diversity, measure
 
 FIGURES = ("motion amplitude", "identity drift", "flicker")
 TIME = np.arange(16)
@@ -105,6 +105,16 @@ def test_what_shows_nothing_has_figures_too(clip):
     figures = measure(clip((2, 3, 33, 47, 3)).astype(np.uint8))
     assert all(figures[name].shape == (2,) and np.isfinite(figures[name]).all() for name in FIGURES)
     assert (figures["identity drift"] <= 1).all()
+
+
+def test_consistency_is_the_mean_cosine_of_neighbours():
+    features = np.random.default_rng(0).normal(size=(3, 5, 7))
+    expected = [np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(clip, clip[1:])])
+                for clip in features]  # fmt: skip
+    assert consistency(features) == pytest.approx(expected)
+    assert consistency(features[:, :1].repeat(4, axis=1)) == pytest.approx(1)
+    with pytest.raises(UserError, match="two frames or more"):
+        consistency(features[:, :1])
 
 
 def test_diversity_is_the_spread_of_gaussian_features():

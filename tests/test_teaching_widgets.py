@@ -16,12 +16,14 @@ from minit2v import presets
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.evaluation import motion
+from minit2v.evaluation.estimates import wilson
 from minit2v.lab.course.guiding import PROMPTS as GUIDED
 from minit2v.lab.course.guiding import GuiderGrid
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
 from minit2v.lab.widgets import tokens as lens
 from minit2v.lab.widgets.base import png
+from minit2v.lab.widgets.blind_test import BlindABTest
 from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.frame_attention import FrameAttention, frame_maps, title
 from minit2v.lab.widgets.guidance_lab import GuidanceLab
@@ -38,6 +40,7 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset, TextConfig
 from minit2v.recording.sheets import cut
+from minit2v.video import Clip
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,7 +84,14 @@ def widgets(pipe, frames, book):
         "GuidanceLab": lambda name=None: GuidanceLab(some_grid(frames), name=name),
         "WeightTree": lambda name=None: WeightTree("mini", name=name),
         "MemoryPlanner": lambda name=None: MemoryPlanner(name=name),
+        "BlindABTest": lambda name=None: BlindABTest(contestants(frames), list("abcdefghijkl"), name=name),
     }  # fmt: skip
+
+
+def contestants(frames, n=12):
+    """Clips of two contestants: number i is brighter by i, and those of the second run backwards."""
+    clips = np.stack([(frames // 2 + i).astype(np.uint8) for i in range(n)])
+    return {"ours": clips, "theirs": clips[:, ::-1]}
 
 
 def some_maps(f):
@@ -101,7 +111,8 @@ def some_grid(frames):
 
 
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
-                                  "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner"])
+                                  "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner",
+                                  "BlindABTest"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -110,7 +121,8 @@ def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widget
     picture = png(second.picture())
     assert len(picture) < 150_000 and second.alt()
     assert repr(first) == repr(second) and repr(first).startswith(kind + "(") and " at 0x" not in repr(first)
-    for name in {"current", "selected", "row", "prompt", "token", "layer", "frame", "clip"} & set(second.trait_names()):
+    movable = {"current", "selected", "row", "prompt", "token", "layer", "frame", "clip", "pair"}
+    for name in movable & set(second.trait_names()):
         setattr(second, name, "coarse" if kind == "FrameAttention" and name == "layer" else 1)
     assert png(second.picture()) == picture == png(first.picture())
 
@@ -521,3 +533,45 @@ def test_memory_planner_offers_the_ways_of_the_plan_the_fastest_first():
             setattr(widget, name, value)
     with pytest.raises(UserError, match="found none"):
         MemoryPlanner([])
+
+
+def test_a_vote_counts_for_the_contestant_on_its_side(frames):
+    clips, captions = contestants(frames), [f"prompt {i}" for i in range(12)]
+    widget = BlindABTest(clips, captions, seed=3)
+    assert sorted(widget.order) == list(range(12)) and widget.swapped.sum() == 6
+    for pair, (prompt, swapped) in enumerate(zip(widget.order, widget.swapped)):
+        assert widget.captions[pair] == captions[prompt]
+        names = ("theirs", "ours") if swapped else ("ours", "theirs")
+        assert all((shown == clips[name][prompt]).all() for shown, name in zip(widget.clips[pair], names))
+    with pytest.raises(UserError, match="at least one vote"):
+        widget.result()
+    ours = ["right" if swapped else "left" for swapped in widget.swapped]
+    widget.votes = [*ours[:7], *["left" if side == "right" else "right" for side in ours[7:9]], "", "", ""]
+    low, high = wilson(7, 9)
+    assert widget.result() == {"wins": 7, "votes": 9, "share": 7 / 9, "low": low, "high": high}
+    again, other = BlindABTest(clips, captions, seed=3), BlindABTest(clips, captions, seed=4)
+    assert (again.order == widget.order).all() and (again.swapped == widget.swapped).all()
+    assert (other.order != widget.order).any()
+    as_clips = BlindABTest({name: [Clip(one, 8) for one in several] for name, several in clips.items()}, captions, seed=3)
+    assert (as_clips.clips == widget.clips).all()
+
+
+def test_the_picture_of_a_blind_test_tells_no_names(frames):
+    widget = BlindABTest(contestants(frames), [f"prompt {i}" for i in range(12)], "Which one is better?")
+    assert "ours" not in widget.alt() + repr(widget) and "prompt" in widget.alt()
+
+
+def test_a_blind_test_refuses_what_cannot_be_compared(frames):
+    clips, captions = contestants(frames), list("abcdefghijkl")
+    widget = BlindABTest(clips, captions)
+    wrong = [{"pair": 12}, {"frame": -1}, {"frame": len(frames)}, {"votes": ["left"]}, {"votes": 12 * ["both"]}]
+    for (name, value), in (change.items() for change in wrong):
+        with pytest.raises(UserError, match=f"{name}: expected"):
+            setattr(widget, name, value)
+    for given in ({"one": clips["ours"]}, clips | {"third": clips["ours"]}, clips | {"ours": clips["ours"][:3]},
+                  clips | {"ours": clips["ours"] / 255}, clips | {"ours": clips["ours"][:, :2]}):  # fmt: skip
+        with pytest.raises(UserError, match="BlindABTest: expected two contestants"):
+            BlindABTest(given, captions)
+    for least in (0, 13):
+        with pytest.raises(UserError, match="least: expected 1 to 12 votes"):
+            BlindABTest(clips, captions, least=least)

@@ -103,7 +103,7 @@ def _limit(x: np.ndarray, real: tuple, generator: np.random.Generator) -> float 
         np.mean([_distance(*_moments(_rows(x[generator.permutation(len(x))[:n]])), *real) for _ in range(5)])
         for n in sizes
     ]
-    return float(np.polyfit(1 / np.array(sizes), distances, 1)[1])
+    return float(np.polyfit(1 / np.array(sizes), distances, 1)[1])  # eq (13.4) · Chong and Forsyth section 4
 
 
 def _rows(features: np.ndarray) -> np.ndarray:
@@ -126,4 +126,5 @@ def _distance(m1: np.ndarray, c1: np.ndarray, m2: np.ndarray, c2: np.ndarray) ->
     values, axes = np.linalg.eigh(c1)
     root = (axes * np.sqrt(values.clip(0))) @ axes.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()
-    return max(0.0, float((m1 - m2) @ (m1 - m2) + np.trace(c1) + np.trace(c2) - 2 * overlap))
+    apart = float((m1 - m2) @ (m1 - m2) + np.trace(c1) + np.trace(c2) - 2 * overlap)  # eq (13.3) · FID (6)
+    return max(0.0, apart)

@@ -12,7 +12,8 @@ that most of the clip has.
 
 References: motion amplitude is a sum of earth mover's distances (Rubner, Tomasi and Guibas, IJCV 40, 2000, section 3);
 the figures correspond to "dynamic degree", "subject consistency" and "temporal flickering" of VBench (arXiv 2311.17982,
-section 3.1), which needs a flow network and two feature networks; diversity as in arXiv 1711.11586, section 5.
+section 3.1), which needs a flow network and two feature networks; consistency of features: Gen-1, arXiv 2302.03011,
+section 4; diversity as in arXiv 1711.11586, section 5.
 """
 
 import numpy as np
@@ -86,6 +87,21 @@ def flicker(clip: np.ndarray) -> float:
     f, _, _, c = clip.shape
     ranked = np.sort(clip.reshape(f, -1, c), axis=1)  # (f h w c) -> (f (h w) c)
     return float(np.abs(np.diff(ranked.astype(np.float64), axis=0)).mean())
+
+
+def consistency(features: np.ndarray) -> np.ndarray:
+    """Mean cosine between neighbouring frames: features of frames (n, f, d) -> (n,), at most 1.
+
+    Cannot see whether the clip moves at all: a still image is perfect. Raises UserError for fewer than two frames.
+
+    >>> consistency(np.array([[[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]]]))
+    array([0.5])
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim != 3 or features.shape[1] < 2:
+        raise UserError(f"expected features (n, f, d) of two frames or more, found {features.shape}")
+    unit = features / np.sqrt(np.square(features).sum(-1, keepdims=True))
+    return (unit[:, 1:] * unit[:, :-1]).sum(-1).mean(1)  # eq (13.2) · Gen-1, "frame consistency"
 
 
 def diversity(features: np.ndarray) -> np.ndarray:

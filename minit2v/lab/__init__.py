@@ -49,6 +49,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "WeightTree": "widgets.weight_tree",
     "MemoryPlanner": "widgets.memory_planner",
     "frame_maps": "widgets.frame_attention",
+    "BlindABTest": "widgets.blind_test",
 }
 _MODULES = {"course", "plots", "widgets"}
 

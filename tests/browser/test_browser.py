@@ -110,8 +110,15 @@ from minit2v.lab.widgets.memory_planner import MemoryPlanner
 planner = MemoryPlanner(name="planner")
 planner
 """,
+    """
+from minit2v.lab.widgets.blind_test import BlindABTest
+pairs = np.stack([MovingThings("test_seen")[i].frames for i in range(6)])
+blind = BlindABTest({"forwards": pairs, "backwards": pairs[:, ::-1]}, [f"prompt {i}" for i in range(6)],
+                    "Which clip runs forwards?", least=4, name="blind")
+blind
+""",
 ]
-WIDGETS = 13
+WIDGETS = 14
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -298,7 +305,7 @@ def test_linked_scrubbers_move_together_while_the_kernel_is_silent(notebook):
 
 
 @pytest.mark.parametrize("label", ["latent scrubber", "noise dial", "sampler stepper", "time switch", "frame attention",
-                                   "guidance lab"])
+                                   "guidance lab", "blind test"])
 def test_reaction_without_the_kernel(notebook, label):
     shown = widget(notebook, label)
     shown.evaluate(STOPWATCH)
@@ -373,6 +380,38 @@ def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(
     keep_picture(notebook, looks, "frame-attention")
 
 
+def test_votes_by_key_stay_blind_until_there_are_enough_and_need_no_kernel(notebook):
+    blind = widget(notebook, "blind test")
+    reveal, stage = blind.get_by_role("button", name="show the result"), blind.get_by_role("group", name="both clips")
+    text = lambda: blind.inner_text()
+    heights = {blind.bounding_box()["height"]}
+    with notebook.silent_kernel():
+        stage.focus()
+        for i, key in enumerate(("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowRight")):
+            assert "forwards:" not in text() and "backwards" not in text() and not reveal.is_enabled()
+            before = look(blind)
+            press(notebook, key)
+            wait_for("the next pair", lambda i=i: f"{i + 1} of 6 pairs voted on" in text())
+            assert look(blind) != before
+            heights.add(blind.bounding_box()["height"])
+        keep_picture(notebook, blind, "blind-test")
+        reveal.click()
+        wait_for("the result", lambda: "95 % interval" in text() and "backwards" in text())
+        heights.add(blind.bounding_box()["height"])
+        keep_picture(notebook, blind, "blind-test-result")
+        stage.focus()
+        press(notebook, "ArrowLeft")                          # too late: the result is known
+    assert max(heights) - min(heights) < 1
+    wait_for("Python to hear", lambda: notebook.evaluate("blind.votes, blind.revealed") ==
+             "(['left', 'right', 'left', 'right', '', ''], True)")  # fmt: skip
+    found = eval(notebook.evaluate("blind.result()"))
+    low, high = round(100 * found["low"]), round(100 * found["high"])
+    assert f"forwards: {found['wins']} of 4 votes" in text() and f"95 % interval {low} to {high} %" in text()
+    blind.get_by_role("button", name="begin again").click()
+    wait_for("no votes", lambda: notebook.evaluate("blind.votes, blind.pair, blind.revealed") ==
+             "(['', '', '', '', '', ''], 0, False)")  # fmt: skip
+
+
 def test_guidance_lab_compares_two_clips_without_the_kernel(notebook):
     shown = widget(notebook, "guidance lab")
     before, menu = look(shown), shown.get_by_role("combobox", name="guider of the left clip")
@@ -425,7 +464,7 @@ def test_wide_widgets_fit_into_a_narrow_window(notebook):
     notebook.page.keyboard.press("Control+b")
     notebook.page.wait_for_timeout(1000)
     try:
-        for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner"):
+        for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner", "blind test"):
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:

@@ -79,7 +79,8 @@ class Similarity:
 
     def frame(self, clips: np.ndarray, captions: list[str]) -> np.ndarray:
         """CLIPSIM of each clip with its caption, (n,) in -1..1: mean over frames of the cosine."""
-        return np.einsum("nfd,nd->n", self.frame_features(clips), self._texts(captions, len(clips))) / clips.shape[1]
+        frames, texts = self.frame_features(clips), self._texts(captions, len(clips))
+        return np.einsum("nfd,nd->n", frames, texts) / clips.shape[1]  # eq (13.5) · GODIVA section 4
 
     def video(self, clips: np.ndarray, captions: list[str]) -> np.ndarray:
         """Cosine of each clip's storyboard with its caption, (n,) in -1..1."""
