@@ -334,7 +334,7 @@ def step_in_another_order(network, optimizer, diffusion, x0, told, generator):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss)
+    return float(loss.detach())
 
 
 def average_by_state(average, network, decay):

@@ -128,5 +128,10 @@ def smoothed(points: list[tuple[int, float]], each: int = 4) -> tuple[np.ndarray
 
 
 def verdicts_path() -> Path:
-    """The judge's verdicts on the clips of both models: {variant: {split: [whether all is right, …]}}."""
+    """Where the judge's verdicts on the clips of both models are kept."""
     return data_dir() / "runs" / "nano-pictures.json"
+
+
+def judged_clips() -> dict[str, dict[str, list[dict[str, bool]]]]:
+    """Variant -> split -> for each of its first prompts, which attributes of the clip are right, and "all"."""
+    return json.loads(verdicts_path().read_text(encoding="utf-8"))
