@@ -42,9 +42,9 @@ ctx = lab.setup(9)
 #
 # $$-\log p(x_0) \;\le\; \mathbb E_q\left[-\log \frac{p(x_0, x_1, \dots, x_T)}{q(x_1, \dots, x_T \mid x_0)}\right].$$
 #
-# Both are products over the steps, so the logarithm is a sum. Sort it by steps, and each term compares two bells for
-# the same thing, $x_{t-1}$. One is the posterior of notebook 06, (6.1) and (6.2), which is told the true $x_0$. The other
-# is the step that the model takes. It is the same formula with the network's guess $\hat x_0$ in it:
+# Both are products over the steps, so the logarithm is a sum. Sort it by steps. Each term compares two bells for the same
+# thing, $x_{t-1}$. One is the posterior of notebook 06, (6.1) and (6.2), which is told the true $x_0$. The other is the step
+# that the model takes, and that is the same formula with the network's guess $\hat x_0$ in it:
 #
 # $$\mathrm{KL}\big(\,q(x_{t-1} \mid x_t, x_0)\;\|\;q(x_{t-1} \mid x_t, \hat x_0)\,\big).$$
 #
@@ -68,9 +68,9 @@ print(f"divergence on the grid:             {(q * (q / p).log())[keep].sum():.4f
 print(f"distance of the middles, over width: {(middle(x0) - middle(guess)) ** 2 / (2 * sigma**2):.4f}")
 
 # %% [markdown]
-# The two middles differ only in the part that $x_0$ has in them, so their distance is $(x_0 - \hat x_0)$ times a factor. Work out
-# the factor and divide by $2\sigma^2$, and nearly everything cancels. What is left is a difference of signal-to-noise
-# ratios, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$:
+# The two middles differ only in the part that $x_0$ has in them, so their distance is $(x_0 - \hat x_0)$ times a factor.
+# Square the factor and divide by $2\sigma^2$, and nearly everything cancels. What is left is a difference of
+# signal-to-noise ratios, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$:
 #
 # $$\mathrm{KL}_t = w_t\,(x_0 - \hat x_0)^2, \qquad w_t = \tfrac12\big(\mathrm{SNR}_{t-1} - \mathrm{SNR}_t\big) \qquad (9.1)$$
 
@@ -82,9 +82,9 @@ print(f"half of what the SNR gains, times the squared error of x0: {(snr(a_befor
 # Read it like this: **training is predicting $x_0$, at every noise level, with a squared error; a step counts by how
 # much it makes the clip clearer.** No probability is left in it.
 #
-# One more liberty is taken. DDPM (2020) found that samples look *better* without these weights. It let the network predict the noise and gave every
-# timestep the same weight: the **simple loss**, $(\varepsilon - \hat\varepsilon)^2$, which is (5.9). Is that another
-# loss? Since $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$, an error in the noise is an error
+# DDPM (2020) took one more liberty. It let the network predict the noise, gave every timestep the same weight, and found
+# that samples look *better* so. This is the **simple loss**, $(\varepsilon - \hat\varepsilon)^2$, which is (5.9). Is it
+# another loss? Since $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$, an error in the noise is an error
 # in the clip, seen through a factor:
 #
 # $$(\varepsilon - \hat\varepsilon)^2 = \mathrm{SNR}_t\,(x_0 - \hat x_0)^2, \qquad (v - \hat v)^2 = (\mathrm{SNR}_t + 1)\,(x_0 - \hat x_0)^2 .$$
@@ -151,9 +151,9 @@ best = {name: world.loss(oracle(noisy, when, world), points, noise, when).item()
 print("the loss of the oracle:", {name: round(loss, 2) for name, loss in best.items()})
 
 # %% [markdown]
-# Not zero. A noisy point could have come from many places, and nobody can know from which. This rest is in *every*
-# loss of a diffusion model, and it is most of it. A loss that "stands still at 0.4" may belong to a model that is perfect,
-# or to one that has learnt nothing of what you care about. Keep that in mind for clips, where we have no oracle.
+# Not zero. A noisy point could have come from many places, and nobody can know from which. This floor is in *every* loss
+# of a diffusion model. A loss that "stands still at 0.4" may belong to a perfect model, or to one that has learnt nothing
+# of what you care about. Keep that in mind for clips, where we have no oracle.
 #
 # ### Exercise 9.1 · train_step
 #
@@ -214,8 +214,8 @@ def train_step(network, optimizer, diffusion, x0, told, generator):
 lab.check("9.1", train_step)
 
 # %% [markdown]
-# *What if?* Draw one timestep for the whole batch. On average nothing changes, and the check fails for a good reason:
-# the loss at t = 10 and at t = 900 differ tenfold, so each step would pull the weights in the direction of one noise level only.
+# *What if?* Draw one timestep for the whole batch. On average over many steps nothing changes, but each step would learn
+# about one noise level only and disturb what is known about the others.
 #
 # Now a network, a small one: three layers that see the point, and sines of the timestep. The learning rate falls
 # along half a cosine, as in the library.
@@ -263,8 +263,8 @@ with torch.no_grad():
         print(f"{name:3} loss {loss:.3f}, of the oracle {best[name]:.3f}: {100 * (loss / best[name] - 1):.1f} % above")
 
 # %% [markdown]
-# In default mode all three end within 5 % of the oracle after a thousand steps, some seconds. So the step is right, and so is the loss: a network that has never been told of blobs or
-# of Bayes answers as Bayes would.
+# In default mode all three end within 5 % of the oracle, after a thousand steps and some seconds. A network that has never
+# been told of blobs or of Bayes answers as Bayes would. So the step is right, and so is the loss.
 #
 # The three differ in what they spend their precision on. To compare them, turn every answer into an $\hat x_0$ and
 # see how far it is from the oracle's, which all three should give.
@@ -287,8 +287,9 @@ lab.curves({name: ([sum(one) / 2 for one in bins], values) for name, values in b
            alt="The distance of three trained networks from the oracle's x0, over t, on a logarithmic axis.")
 
 # %% [markdown]
-# What to see: to the right the network that predicts eps is far off, because its small errors are divided by a tiny $\sqrt{\bar\alpha}$. To the left the one
-# that predicts x0 is the worst of the three. v does well on both sides, which is why it was made. The picture of the weights above said so in advance.
+# What to see: on the right the network that predicts eps is far off, because its small errors are divided by a tiny
+# $\sqrt{\bar\alpha}$. On the left the one that predicts x0 is the worst. v does well on both sides, which is why it was
+# made. The picture of the weights said so in advance.
 #
 # And does it sample? Nothing but the trained network and the sampler of notebook 06:
 
@@ -317,14 +318,14 @@ lab.points({"true points": points[:1500], "untrained": ring_of(untrained), "trai
 # %% [markdown]
 # ## 3 · An average of weights
 #
-# Training is noisy: each step follows the few items of one batch. At the end of a run the learning rate falls and the weights settle. But who
-# looks at a model in the *middle* of its training sees weights that jitter. The cure costs one line: keep a second set
-# of weights that follows the first slowly, the **exponential moving average** (EMA),
+# Training is noisy: each step follows the few items of one batch, and the weights jitter. At the end of a run the learning
+# rate falls and they settle. In the middle of it they do not. The cure is short: keep a second set of weights that
+# follows the first slowly, the **exponential moving average** (EMA),
 #
 # $$\bar\theta_{n+1} = d_n\,\bar\theta_n + (1 - d_n)\,\theta_{n+1}, \qquad d_n = \min\!\Big(d,\; \frac{1 + n}{10 + n}\Big) \qquad (9.2)$$
 #
-# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps. What the minimum is for, the
-# bug hunt will tell.
+# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps. The bug hunt will tell
+# what the minimum is for.
 #
 # ### Exercise 9.2 · ema_step
 #
@@ -372,8 +373,8 @@ lab.check("9.2", ema_step)
 # *What if?* Average the buffers too. For the running means of a batch norm that would do little harm. For a counter of
 # steps, a whole number, it is nonsense.
 #
-# What does it buy? We go on with the trained network at a *constant* rate, as in the middle of a long run, and measure both sets of weights every few steps, on the same
-# points.
+# What does it buy? We go on with the trained network at a *constant* rate, as in the middle of a long run. Every few steps
+# we measure both sets of weights on the same points.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: the number of steps depends on the mode
@@ -399,9 +400,9 @@ lab.curves({"the weights of each step": (at, raw), "their average": (at, smooth)
            alt="Two losses over steps: that of the weights jumps up and down, that of their average is smooth and lower.")
 
 # %% [markdown]
-# What to see: both lines belong to the same training. One jumps with every batch, the other does not, and it lies
-# lower: where the weights jitter around a good place, their mean is nearer to it than they are. That is why models
-# are sampled from the average, also the released ones.
+# What to see: both lines belong to the same training. One jumps with every batch. The other does not, and it lies lower:
+# where weights jitter around a good place, their mean is nearer to it than they are. That is why models are sampled from
+# the average.
 #
 # ## 4 · From points to clips: learn one by heart
 #
@@ -418,7 +419,7 @@ from minit2v.presets import get
 from minit2v.systems.modelscope import ModelScopeT2V
 
 pipe = ctx.pipe
-clips = MovingThings("train").batch(range(ctx.pick(fast=6, default=64, full=2048)))
+clips = MovingThings("train").batch(range(ctx.pick(fast=6, default=48, full=2048)))
 latents = pipe.encode(clips.frames).clone().cpu()  # inference mode made them, and they are to be trained on: a copy
 told = pipe.text.encode(list(clips.captions)).clone().cpu()
 nothing = pipe.text.encode([""])[0].clone().cpu()
@@ -435,8 +436,8 @@ print("latents", tuple(latents.shape[1:]), "· captions", tuple(told.shape[1:]),
 print("parameters to be trained:", f"{sum(p.numel() for p in new_unet().parameters()):,}")
 
 # %% [markdown]
-# Before a model is trained on a million clips, it should learn **one**. A network that cannot repeat a single clip has
-# a bug, and you find out in half a minute instead of tomorrow. Here nobody needs an oracle either: if there is only one clip in the
+# Before a model is trained on a million clips, it should learn **one**. If it cannot repeat a single clip, there is a
+# bug, and you find out in half a minute instead of tomorrow. No oracle is needed either. If there is only one clip in the
 # world, every noisy clip comes from it, and the loss of a perfect model is exactly zero.
 #
 # We take four frames of the first clip, four copies in a batch, each with its own noise and timestep.
@@ -446,7 +447,7 @@ print("parameters to be trained:", f"{sum(p.numel() for p in new_unet().paramete
 one = latents[:1, :, ::5].expand(4, -1, -1, -1, -1).contiguous()  # frames 0, 5, 10 and 15
 unet, generator = new_unet(), ctx.generator()
 optimizer = torch.optim.Adam(unet.parameters(), betas=(0.9, 0.99))
-steps, losses = ctx.pick(fast=2, default=120), []
+steps, losses = ctx.pick(fast=2, default=100), []
 bar = lab.Live(steps)
 for i in range(steps):
     optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (i + 1) / 10) * (1 - i / steps)
@@ -468,9 +469,9 @@ lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repea
           alt="Four frames of the clip of the data set, and four frames that the trained network makes of noise.")
 
 # %% [markdown]
-# What to see: the second row was made from pure noise, with a noise that the network was never trained with. In default mode there is
-# the thing, in its colour, with its path; crumbs around it would go with more steps. So the pieces fit together: data, autoencoder, captions, UNet, loss, step, sampler. Whatever
-# goes wrong from here on is a matter of scale.
+# What to see: the second row was made from a noise that the network has never met. In default mode the thing is there, in
+# its colour and on its path; the crumbs around it go with more steps. So the pieces fit together: data, autoencoder,
+# captions, UNet, loss, step and sampler. What is missing from here on is training.
 #
 # ## 5 · Sometimes without a caption
 #
@@ -479,9 +480,9 @@ lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repea
 #
 # $$\text{caption}_i \leftarrow \text{“”} \quad\text{where}\quad u_i < p, \quad u_i \text{ uniform in } [0, 1) \qquad (9.3)$$
 #
-# with $p = 0.1$ in the released training. Two things go wrong here in practice. Some draw *once for the batch*, so that whole batches
-# have no caption; and some put **zeros** where the caption was. But at sampling time the network is not shown zeros: it is shown what the text tower says of
-# the empty prompt.
+# with $p = 0.1$ in the released training. Two things go wrong here in practice. Some people draw *once for the batch*, and
+# then whole batches have no caption. And some put **zeros** where the caption was. But when it samples, the network is not
+# shown zeros. It is shown what the text tower says of the empty prompt.
 
 # %%
 print("the empty prompt: mean size of its numbers", f"{nothing.abs().mean():.1f}", "· of a caption's",
@@ -530,9 +531,9 @@ lab.check("9.3", drop_captions)
 #
 # ## 6 · Live: the first minute
 #
-# Now all clips, all sixteen frames, captions that are dropped, an average that follows. The bar shows the time that is left; below
-# it is what the model makes of one caption, now and then. In default mode this takes about half a minute. With `MINIT2V_FULL=1` it goes on for 1,500
-# steps, the better part of an hour.
+# Now all clips, all sixteen frames, captions that are dropped, and an average that follows. The bar shows the time that is
+# left. Below it you see, now and then, what the model makes of one caption. In default mode this takes about half a
+# minute. With `MINIT2V_FULL=1` it goes on for 1,500 steps, the better part of an hour.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: the bar shows seconds, and the number of steps depends on the mode
@@ -554,27 +555,32 @@ for i in range(steps):
         bar.show(lab.strip({f"after step {i + 1}: {clips.captions[0]}": sample}, alt="What the model makes of one caption now."))
 
 # %% [markdown]
-# What to see: not much. Forty steps are not enough to learn that the background is dark and still. The loss has fallen
-# all the same, and fast: it counts the easy part first. Do not be discouraged, and do not be reassured, by the first minute of a training.
+# What to see: not much. Forty steps are not enough to learn that a background is dark and still. The loss has fallen all
+# the same, and fast, for what is easy is learnt first. Let the first minute of a training neither discourage nor
+# reassure you.
 #
 # ## 7 · What each minute buys: a recorded training
 #
 # So here is a longer one, recorded: `nano` with its own autoencoder and text tower, 32 x 32 pixels, 600 steps of four
-# clips, by the library's loop (`scripts/record_nano.py`). Each row of frames is one caption. Move the cursor.
+# clips, by the library's loop (`scripts/record_nano.py`). Below the curve are samples of four captions, four frames of
+# each, and above them the clips of the data set that belong to these captions. Move the cursor.
 
 # %%
+from minit2v.lab.course.video_trainings import SHOWN, judged_clips
 from minit2v.recording.run import TrainingRun
 
 with_pictures = TrainingRun.load("nano-video-with-pictures")
+for number, (split, i) in enumerate(SHOWN, 1):
+    print(f"clip {number}: {MovingThings(split).text(i)[0]}")
 lab.RunReplay(with_pictures, name="replay-09", curve="clip loss")
 
 # %% [markdown]
-# What to see: the steep fall of the loss is over early, while the frames still show fog. Most of what you would call
-# *learning* happens afterwards, while the curve is nearly flat. We need a figure that says more.
+# What to see: the steep fall of the loss is over early, while the clips still show fog. Most of what you would call
+# *learning* happens afterwards, when the curve is nearly flat. We need a figure that says more.
 #
-# **Caption sensitivity** asks the question that matters: does the model use the caption? Take clips that it does not know, and
-# compute the loss twice with the same noise: with the right caption, and with one wrong word in it, "left" for
-# "right", say. If captions are ignored, both losses are equal:
+# **Caption sensitivity** asks the question that matters: does the model use the caption? Take clips that it does not
+# know, and compute the loss twice with the same noise. Give it the right caption first, then one with a wrong word,
+# "left" for "right", say. If captions are ignored, both losses are equal:
 #
 # $$s = \frac{L(\text{wrong caption})}{L(\text{right caption})} - 1 \qquad (9.4)$$
 #
@@ -584,7 +590,7 @@ lab.RunReplay(with_pictures, name="replay-09", curve="clip loss")
 # not compared by the tests: the last digits depend on the number of threads
 from minit2v.datasets.moving_things import MovingThingsData
 
-data, unknown = MovingThingsData(), MovingThings("val").batch(range(ctx.pick(fast=4, default=12)))
+data, unknown = MovingThingsData(), MovingThings("val").batch(range(ctx.pick(fast=2, default=6, full=64)))
 right = [data.right(spec) for spec in unknown.specs]
 base = pipe.caption_losses(unknown.frames, right).mean()
 print("for example:", right[0])
@@ -594,11 +600,13 @@ for attribute in data.attributes:
     print(f"  a wrong {attribute:7} costs {100 * cost:5.1f} %     {wrong[0]}")
 
 # %% [markdown]
-# Why are these percentages small, when the clips that `mini` makes follow the prompt? Because most of the loss is the rest that nobody can
-# predict. A wrong colour concerns a few cells of many.
+# What to see: each word has its price. A wrong colour is wrong in every cell of the thing, in every frame. A wrong speed
+# moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little hangs on it, or
+# because the model does not hear it. Only the *growth* of the figure during a training can tell you which.
 #
-# The recording has this figure for each kind of word and three noise levels. At t = 0.999 of T there is nothing but
-# noise, so all that the model knows comes from the caption. At 0.5 the clip can be seen, and the caption has less to add.
+# The recording has this figure for each kind of word and three noise levels, measured every hundred steps. At t = 0.999
+# of T there is nothing but noise to be seen, and all that the model knows comes from the caption. But the loss has a
+# high floor there, and the percentages are small. So compare words at one level, not one word at several.
 
 # %%
 lab.predict("9.c")
@@ -610,17 +618,18 @@ lab.curves({f"a wrong {name}": (at, 100 * values) for name, (at, values) in hear
            "of shape, colour, size, motion and speed.")
 
 # %% [markdown]
-# What to see: a line at zero is a word that the model does not hear yet. The lines leave zero one after the other: a word is learnt the sooner, the more cells it
-# changes. The words that leave zero late, or not at all in this short run, are those that a look at the samples would miss too.
+# What to see: a line at zero is a kind of word that the model does not hear yet. The lines leave zero one after the
+# other. Which way and how fast a thing moves is learnt later than how it looks: a look can be read off any single frame,
+# and motion cannot. Compare with the samples in the widget, and you will find the same order.
 #
 # ## 8 · What do pictures add?
 #
 # The paper trains on video-text *and* image-text pairs, and its second question is what the pictures are for. There
 # are far more captioned pictures than captioned clips in the world, and they show more kinds of things.
 #
-# Moving Things is made to ask this. Hearts and stars, purple and orange occur in its pictures but in none of
-# its clips. Can a model animate what it has seen in pictures only? Two trainings, alike but for one
-# thing: in the first a fifth of the batches are pictures, in the second none. Look at the last two rows: their captions have such a look.
+# Moving Things is made to ask this. Hearts and stars, purple and orange occur in its pictures, but in none of its clips.
+# Can a model set in motion what it knows from pictures only? Here are two trainings that are alike but for one thing. In
+# the first, a fifth of the batches are pictures; in the second, none. The last two captions have such a look.
 
 # %%
 without = TrainingRun.load("nano-video-without-pictures")
@@ -629,7 +638,6 @@ lab.RunReplay([with_pictures, without], name="replay-pictures-09", curve="wrong 
 # %%
 from minit2v.datasets.moving_things.dataset import IMAGE_ONLY
 from minit2v.evaluation.estimates import share_estimate
-from minit2v.lab.course.video_trainings import judged_clips
 
 looks = MovingThings("test_imageonly", size=32)
 for variant, splits in judged_clips().items():
@@ -644,19 +652,20 @@ for variant, splits in judged_clips().items():
         print(f"{variant:17} {name:30} right in {share.value:5.1f} % (95 %: {share.low:4.1f} to {share.high:4.1f}), N = {share.n}")
 
 # %% [markdown]
-# How to read it. The judge is a program that reads shape, colour, direction from the pixels; it is strict, and counts
-# a clip as wrong when it cannot tell. Each figure has its interval: two shares whose intervals do not overlap differ
-# for more than chance. Compare the *new look* of the two models first, then the last row: a batch of pictures is a batch
-# without clips, so pictures cost something where clips alone would do.
+# How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip that it
+# cannot read counts as wrong. Each figure has its interval, and two shares whose intervals lie apart differ by more than
+# chance. Compare the *new look* of the two models first. Then compare the last rows: a batch of pictures is a batch
+# without clips, so pictures also cost something.
 #
-# Three things that this does not show. There is one training of each kind, and another seed gives other figures: the
-# interval is over clips, not over trainings. The text tower has seen the new words with pictures in *both*. And 600 steps
-# are few; `scripts/recipes.py` asks the same with more steps and two seeds.
+# Three things to bear in mind. There is one training of each kind, and the interval is over clips, not over trainings:
+# another seed gives other figures. The text tower has seen the new words with pictures in *both*. And 600 steps are few;
+# `scripts/recipes.py` asks the same question with more steps and two seeds.
 #
 # ## 9 · Killed and resumed
 #
-# A training of hours is killed sooner or later: by a battery, a time limit, an update. What must be in the file, so that it goes
-# on as if nothing had happened? Try it on the ring: forty steps at once; twenty steps, a file, a new process, twenty more; and the same without the optimizer's state.
+# A training of hours is killed sooner or later: by a battery, a time limit, an update. What must be in the file, so that
+# it goes on as if nothing had happened? Try it on the ring. We train forty steps at once. Then we train twenty, write a
+# file, and begin again from the file. And then the same once more, with the optimizer's state left out.
 
 # %%
 import tempfile
@@ -692,12 +701,12 @@ for name, end in ends.items():
 
 # %% [markdown]
 # Equal to the last bit, if everything is there: weights, average, the optimizer's means, the number of steps. And the
-# *randomness*: step i draws from a generator that is seeded by i, so step 20 is the same whoever computes it, and there is no generator whose
-# state could be lost. Adam without its means takes a first step as large as at the very beginning.
+# *randomness*: step i draws from a generator that is seeded by i. So step 20 is the same whoever computes it, and there
+# is no state of a generator that could be lost. Adam without its means takes steps as large as at the very beginning.
 #
-# The library's loop does this, and three things more. It writes the file beside the old one and then renames it, so
-# that a kill *while writing* loses nothing. It checks that the settings are those of the run. And its learning rate follows the clock, so you can
-# say how long a training may take:
+# The library's loop does this, and three things more. It writes a new file beside the old one and then renames it, so
+# that a kill *while writing* loses nothing. It checks that the settings are those of the run. And its learning rate can
+# follow the clock, so that you say how long a training may take:
 #
 # ```
 # minit2v train all --preset nano --out runs/mine --budget 20m          stop it when you like, Ctrl-C or kill -9
@@ -706,8 +715,9 @@ for name, end in ends.items():
 #
 # ## 10 · Bug hunt: the average that knows nothing
 #
-# A colleague read that everybody averages with a decay of 0.999, so she does. Her loss is fine. Her samples, made from
-# the average, as they should be, look as if nothing had been trained. "EMA does not work for me," she says. Here is her rule, on the ring.
+# A colleague read that everybody averages with a decay of 0.999 or 0.9999, so she does. Her loss is fine. Her samples are
+# made from the average, as they should be, and look as if nothing had been trained. "EMA does not work for me," she says.
+# Here is her rule, on the ring.
 
 # %%
 lab.predict("9.b")
@@ -784,9 +794,9 @@ for steps in (50, 300, 3000):
 lab.show_source(trainer.moving_average)
 
 # %% [markdown]
-# Nobody sees this bug in a long training: after ten thousand steps it has healed by itself. It bites exactly those who train
-# for a short time, on a laptop, with settings from a paper. Its mirror image is an average that *began late*, from a
-# model that had just been loaded or restarted; then the moment of the start is what is kept.
+# Nobody sees this bug in a long training: after ten thousand steps it has healed by itself. It hits those who train for a
+# short time, on a laptop, with settings from a paper. It has a mirror image, an average that *begins late*: then the
+# moment at which it begins is what it keeps.
 #
 # ## Takeaways
 #

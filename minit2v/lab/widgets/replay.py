@@ -22,6 +22,7 @@ from minit2v.recording.sheets import atlas
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # as in drawing.js
 COLUMNS, TILES, TILE = 7, 4, 64  # of the static picture: steps, rows of frames, pixels
+STRIP_COLUMNS, STRIP = 3, 256  # the same where a tile is a strip of frames
 
 
 class RunReplay(LabWidget):
@@ -96,15 +97,17 @@ class RunReplay(LabWidget):
     def alt(self):
         names = ", ".join(run.name for run in self.runs)
         return (f"The curve {self.pictured} over the steps of training ({names}); below, what the network gave back "
-                "of some frames, from the first steps on the left to the last, and the frames themselves.")
+                "of some frames or captions, from the first steps on the left to the last, and the frames themselves.")
 
     def picture(self):
-        chosen = evenly(len(self.steps), COLUMNS)
-        top = [*(f"step {step}" for step in self.steps[chosen]), "frame"]
+        wide = self.frames.shape[2] >= 2 * self.frames.shape[1]
+        columns, side, kind = (STRIP_COLUMNS, STRIP, "clip") if wide else (COLUMNS, TILE, "frame")
+        chosen = evenly(len(self.steps), columns)
+        top = [*(f"step {step}" for step in self.steps[chosen]), kind]
         rows, left = [], []
         for run in self.runs:
             for k in range(min(len(self.frames), max(1, TILES // len(self.runs)))):
-                rows.append([enlarge(tile, TILE) for tile in (*run.pictures[chosen, k], self.frames[k])])
+                rows.append([enlarge(tile, side) for tile in (*run.pictures[chosen, k], self.frames[k])])
                 left.append(run.name if k == 0 else "")
         return stack([self._chart(), sheet(rows, top, left)])
 
