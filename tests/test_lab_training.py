@@ -1,13 +1,26 @@
 """The checks of notebook 09: right answers pass however they are written, wrong ones do not, and causes are the true ones."""
 
 import copy
+import json
+import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minit2v.lab.course import exercises
+from minit2v import lab
+from minit2v.datasets.moving_things import MovingThings
+from minit2v.diffusion.process import Diffusion
+from minit2v.errors import UserError
+from minit2v.lab.course import exercises, video_trainings
 from minit2v.lab.course.checks import nb09
+from minit2v.lab.widgets.base import png
+from minit2v.presets import DiffusionConfig
+from minit2v.recording.run import TrainingRun
+
+ROOT = Path(__file__).parent.parent
 
 
 def step_with(draw=None, shown=None, target=None, reduce=F.mse_loss, order="zbs", told=True, result=lambda loss: loss.item()):
@@ -358,3 +371,105 @@ def drop_a_copy(told, nothing, share, generator):
 def test_other_right_answers_pass(number, answer):
     outcome = exercises.run(number, answer)
     assert outcome.passed, outcome.message
+
+
+# --- what the notebook shows
+
+def test_a_small_network_reaches_the_oracle_of_the_ring_within_5_percent():
+    """The notebook's own cells, in default mode, with the checks' step."""
+    source = (ROOT / "notebooks/src/09_training_text_to_video.py").read_text()
+    cells = [cell for cell in source.split("# %%") if any(name in cell for name in
+             ("CENTRES, SPREAD =", "class Small", "def train_small"))]  # fmt: skip
+    session = type("Session", (), {"generator": staticmethod(lambda seed=0: torch.Generator().manual_seed(seed))})
+    world = Diffusion(DiffusionConfig(schedule="cosine", prediction="v", spacing="trailing"))
+    names = {"torch": torch, "math": math, "ctx": session, "worlds": {"v": world},
+             "lab": type("Lab", (), {"yours": staticmethod(lambda number: exercises.get(number).solution)})}  # fmt: skip
+    for cell in cells:
+        exec(cell.partition("\n")[2], names)
+    network = names["train_small"](world, 1000)
+    points = names["draw"](40_000, session.generator(99))
+    t = torch.randint(1000, (len(points),), generator=session.generator(98))
+    noise = torch.randn(points.shape, generator=session.generator(97))
+    noisy = world.add_noise(points, noise, t)
+    with torch.no_grad():
+        reached = world.loss(network(noisy, t), points, noise, t)
+    best = world.loss(names["oracle"](noisy, t, world), points, noise, t)
+    assert best < reached < 1.05 * best
+
+
+class Shown:
+    """What is displayed, and what takes its place."""
+
+    def __init__(self, monkeypatch):
+        self.now = []
+        monkeypatch.setattr("IPython.display.display", self.display)
+
+    def display(self, thing, display_id):
+        self.now.append(thing)
+        place = len(self.now) - 1
+        return type("Handle", (), {"update": lambda _, other: self.now.__setitem__(place, other)})()
+
+
+def test_a_live_bar_tells_the_time_left_and_shows_one_picture(monkeypatch):
+    shown, seconds = Shown(monkeypatch), iter([0.0, 2.0, 2.1, 6.0, 400.0])
+    live = lab.Live(4, clock=lambda: next(seconds))
+    assert repr(shown.now[0]) == "step 0 of 4"
+    live("loss 0.51")
+    assert repr(shown.now[0]) == "step 1 of 4 · loss 0.51 · 6 s left"
+    live("loss 0.50")
+    assert "step 1" in repr(shown.now[0]), "not more often than four times a second"
+    live.show("a picture")
+    live("loss <0.4>")
+    live.show("another")
+    assert "loss &lt;0.4&gt;" in shown.now[0]._repr_html_() and 'value="3" max="4"' in shown.now[0]._repr_html_()
+    live()
+    assert [repr(one) for one in shown.now] == ["step 4 of 4 · 7 min in all", "'another'"]
+    with pytest.raises(UserError, match="Live: expected one step or more, found 0"):
+        lab.Live(0)
+
+
+def test_a_live_bar_outside_of_a_notebook_is_text(capsys):
+    live = lab.Live(2)
+    live()
+    live()
+    assert capsys.readouterr().out.startswith("step 0 of 2")
+
+
+# --- the recorded trainings
+
+def test_the_shipped_trainings_are_whole():
+    for variant in video_trainings.VARIANTS:
+        run = TrainingRun.load(f"nano-video-{variant.replace(' ', '-')}")
+        assert run.name == variant and run.steps.tolist() == list(range(0, video_trainings.STEPS + 1, video_trainings.EVERY))
+        assert run.frames.shape == (len(video_trainings.SHOWN), 32, 32 * video_trainings.FRAMES, 3)
+        assert ("image loss" in run.curves) == (variant == "with pictures")
+        for name in ("shape", "colour", "size", "motion", "speed"):
+            assert run.curves[f"wrong {name} t=0.8"][1].shape == run.steps.shape
+    for (split, i), frames in zip(video_trainings.SHOWN, run.frames):
+        made = video_trainings.side_by_side(MovingThings(split, size=32)[i].frames)
+        assert abs(made.astype(int) - frames).mean() < 3, "as far as WebP keeps them"
+
+
+def test_the_verdicts_are_of_both_trainings():
+    judged = video_trainings.judged_clips()
+    assert set(judged) == set(video_trainings.VARIANTS)
+    sizes = {variant: {split: len(found) for split, found in splits.items()} for variant, splits in judged.items()}
+    assert len(set(map(json.dumps, sizes.values()))) == 1 and min(min(one.values()) for one in sizes.values()) >= 64
+    assert all({"shape", "colour", "motion", "all"} <= set(one) for splits in judged.values() for found in splits.values()
+               for one in found)  # fmt: skip
+
+
+def test_a_wrong_new_look_is_another_new_look():
+    assert all(video_trainings.NEW[other] == one for one, other in video_trainings.NEW.items())
+
+
+def test_a_replay_of_strips_shows_few_steps_side_by_side():
+    run = TrainingRun.load("nano-video-with-pictures")
+    widget = lab.RunReplay(run, name="replay-strips", curve="clip loss")
+    picture = widget.picture()
+    assert picture.shape[1] < 1300 and np.ptp(picture) > 200 and len(png(picture)) < 300_000
+
+
+def test_recorded_refuses_an_unknown_variant(tmp_path):
+    with pytest.raises(UserError, match="expected one of with pictures, without pictures, found 'both'"):
+        video_trainings.recorded("both", tmp_path)
