@@ -200,7 +200,8 @@ WRONG = {
         "the last one missing": step_with(draw=times(below=-1)),
         "T is 1000": step_with(draw=times(T=1000)),
         "T is 999": step_with(draw=times(T=999)),
-        "its own generator": step_with(draw=lambda d, x0, g: (torch.randint(len(d.alpha_bar), (len(x0),)), torch.randn_like(x0))),
+        "its own generator": step_with(draw=lambda d, x0, g: (torch.randint(len(d.alpha_bar), (len(x0),)),
+                                                              torch.randn_like(x0))),
         "noise of its own generator": step_with(draw=noises(lambda x0, g: torch.randn_like(x0))),
         "uniform noise": step_with(draw=noises(lambda x0, g: torch.rand(x0.shape, generator=g, dtype=x0.dtype))),
         "shared by the batch": step_with(draw=noises(normal_of(lambda x0: x0.shape[1:]))),
@@ -266,7 +267,8 @@ WRONG = {
         "tokens": dropped_by(below, size=lambda told: (*told.shape[:2], 1)),
         "numbers": dropped_by(below, size=lambda told: told.shape),
         "one draw": dropped_by(below, size=lambda told: (1, 1, 1)),
-        "first token": lambda told, nothing, *rest: torch.cat([nb09.drop_captions(told[:, :1], nothing[:1], *rest), told[:, 1:]], 1),
+        "first token": lambda told, nothing, *rest: torch.cat(
+            [nb09.drop_captions(told[:, :1], nothing[:1], *rest), told[:, 1:]], 1),
         "first repeated": dropped_by(below, put=lambda told, nothing: nothing[:1]),
         "last repeated": dropped_by(below, put=lambda told, nothing: nothing[-1:]),
         "mean": dropped_by(below, put=lambda told, nothing: nothing.mean(0)),
@@ -353,7 +355,8 @@ def step_in_another_order(network, optimizer, diffusion, x0, told, generator):
 def average_by_state(average, network, decay):
     new, old = network.state_dict(), average.state_dict()
     learnt = dict(network.named_parameters())
-    average.load_state_dict({name: decay * old[name] + (1 - decay) * new[name] if name in learnt else new[name] for name in old})
+    average.load_state_dict({name: decay * old[name] + (1 - decay) * new[name] if name in learnt else new[name]
+                             for name in old})  # fmt: skip
 
 
 def drop_a_copy(told, nothing, share, generator):
@@ -440,7 +443,8 @@ def test_a_live_bar_outside_of_a_notebook_is_text(capsys):
 def test_the_shipped_trainings_are_whole():
     for variant in video_trainings.VARIANTS:
         run = TrainingRun.load(f"nano-video-{variant.replace(' ', '-')}")
-        assert run.name == variant and run.steps.tolist() == list(range(0, video_trainings.STEPS + 1, video_trainings.EVERY))
+        steps = list(range(0, video_trainings.STEPS + 1, video_trainings.EVERY))
+        assert run.name == variant and run.steps.tolist() == steps
         assert run.frames.shape == (len(video_trainings.SHOWN), 32, 32 * video_trainings.FRAMES, 3)
         assert ("image loss" in run.curves) == (variant == "with pictures")
         for name in ("shape", "colour", "size", "motion", "speed"):

@@ -20,8 +20,8 @@
 # - read in a recorded training which words a model hears first, and what still pictures add to videos
 # - kill a training and resume it, equal to the last bit
 #
-# **You need** [05](05_destroying_a_video.ipynb) for noise and the three predictions,
-# [06](06_un_destroying_it.ipynb) for the ring and its oracle, [08](08_teaching_it_time.ipynb) for the network.
+# **You need** [05](05_destroying_a_video.ipynb) for noise and the three predictions, [06](06_un_destroying_it.ipynb)
+# for the ring and its oracle, [08](08_teaching_it_time.ipynb) for the network.
 #
 # **Time** reading 25 minutes · running 1 to 4 minutes (fast mode 15 to 60 seconds) · exercises 46 minutes
 
@@ -42,9 +42,11 @@ ctx = lab.setup(9)
 #
 # $$-\log p(x_0) \;\le\; \mathbb E_q\left[-\log \frac{p(x_0, x_1, \dots, x_T)}{q(x_1, \dots, x_T \mid x_0)}\right].$$
 #
-# Both are products over the steps, so the logarithm is a sum. Sort it by steps. Each term compares two bells for the same
-# thing, $x_{t-1}$. One is the posterior of notebook 06, (6.1) and (6.2), which is told the true $x_0$. The other is the step
-# that the model takes, and that is the same formula with the network's guess $\hat x_0$ in it:
+# Both are products over the steps, so the logarithm is a sum. Sort it by steps. Each term compares two bells for the
+# same thing, $x_{t-1}$. One is the posterior of notebook 06, (6.1) and (6.2), which is told the true $x_0$. The other
+# is the step that the model takes, and that is the same formula with the network's guess $\hat x_0$ in it. (Two terms
+# are left over. In the noisiest there is nothing to learn, and the cleanest is about the last grain of noise.)
+#
 #
 # $$\mathrm{KL}\big(\,q(x_{t-1} \mid x_t, x_0)\;\|\;q(x_{t-1} \mid x_t, \hat x_0)\,\big).$$
 #
@@ -68,24 +70,25 @@ print(f"divergence on the grid:             {(q * (q / p).log())[keep].sum():.4f
 print(f"distance of the middles, over width: {(middle(x0) - middle(guess)) ** 2 / (2 * sigma**2):.4f}")
 
 # %% [markdown]
-# The two middles differ only in the part that $x_0$ has in them, so their distance is $(x_0 - \hat x_0)$ times a factor.
-# Square the factor and divide by $2\sigma^2$, and nearly everything cancels. What is left is a difference of
+# The two middles differ only in the part that $x_0$ has in them, so their distance is $(x_0 - \hat x_0)$ times a
+# factor. Square the factor and divide by $2\sigma^2$, and nearly everything cancels. What is left is a difference of
 # signal-to-noise ratios, $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$:
 #
 # $$\mathrm{KL}_t = w_t\,(x_0 - \hat x_0)^2, \qquad w_t = \tfrac12\big(\mathrm{SNR}_{t-1} - \mathrm{SNR}_t\big) \qquad (9.1)$$
 
 # %%
 snr = lambda a: a / (1 - a)
-print(f"half of what the SNR gains, times the squared error of x0: {(snr(a_before) - snr(a)) / 2 * (x0 - guess) ** 2:.4f}")
+weight = (snr(a_before) - snr(a)) / 2
+print(f"half of what the SNR gains, times the squared error of x0: {weight * (x0 - guess) ** 2:.4f}")
 
 # %% [markdown]
 # Read it like this: **training is predicting $x_0$, at every noise level, with a squared error; a step counts by how
 # much it makes the clip clearer.** No probability is left in it.
 #
-# DDPM (2020) took one more liberty. It let the network predict the noise, gave every timestep the same weight, and found
-# that samples look *better* so. This is the **simple loss**, $(\varepsilon - \hat\varepsilon)^2$, which is (5.9). Is it
-# another loss? Since $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$, an error in the noise is an error
-# in the clip, seen through a factor:
+# DDPM (2020) took one more liberty. It let the network predict the noise, gave every timestep the same weight, and
+# found that samples look *better* so. This is the **simple loss**, $(\varepsilon - \hat\varepsilon)^2$, which is (5.9).
+# Is it another loss? Since $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$, an error in the noise
+# is an error in the clip, seen through a factor:
 #
 # $$(\varepsilon - \hat\varepsilon)^2 = \mathrm{SNR}_t\,(x_0 - \hat x_0)^2, \qquad (v - \hat v)^2 = (\mathrm{SNR}_t + 1)\,(x_0 - \hat x_0)^2 .$$
 #
@@ -102,8 +105,8 @@ t = torch.arange(20, 980)
 ratio = snr(alpha_bar)[t]
 weights = {"the bound": bound_weights(alpha_bar)[t] * 1000, "eps": ratio, "x0": ratio**0, "v": ratio + 1}
 lab.curves({name: (t, w) for name, w in weights.items()}, "t", "weight of the squared error of x0", logy=True,
-           alt="Four curves of weights over t. The bound, eps and v start high and fall; v levels off at 1, where x0 is; "
-           "eps and the bound go on falling towards zero.")
+           alt="Four curves of weights over t. The bound, eps and v start high and fall; v levels off at 1, where x0 "
+           "is; eps and the bound go on falling towards zero.")
 
 # %% [markdown]
 # What to see: on the left, where there is little noise, eps and v ask for great precision, and the bound for still
@@ -151,16 +154,16 @@ best = {name: world.loss(oracle(noisy, when, world), points, noise, when).item()
 print("the loss of the oracle:", {name: round(loss, 2) for name, loss in best.items()})
 
 # %% [markdown]
-# Not zero. A noisy point could have come from many places, and nobody can know from which. This floor is in *every* loss
-# of a diffusion model. A loss that "stands still at 0.4" may belong to a perfect model, or to one that has learnt nothing
-# of what you care about. Keep that in mind for clips, where we have no oracle.
+# Not zero. A noisy point could have come from many places, and nobody can know from which. This floor is in *every*
+# loss of a diffusion model. A loss that "stands still at 0.4" may belong to a perfect model, or to one that has learnt
+# nothing of what you care about. Keep that in mind for clips, where we have no oracle.
 #
 # ### Exercise 9.1 · train_step
 #
 # Difficulty 3/5 · importance 5/5 · 20 minutes
 #
-# Write one step of training. The same function will train the small network here and the video model below, so it
-# must work for any shape.
+# Write one step of training. The same function will train the small network here and the video model below, so it must
+# work for any shape.
 #
 # | argument | what it is |
 # | --- | --- |
@@ -214,11 +217,11 @@ def train_step(network, optimizer, diffusion, x0, told, generator):
 lab.check("9.1", train_step)
 
 # %% [markdown]
-# *What if?* Draw one timestep for the whole batch. On average over many steps nothing changes, but each step would learn
-# about one noise level only and disturb what is known about the others.
+# *What if?* Draw one timestep for the whole batch. On average over many steps nothing changes, but each step would
+# learn about one noise level only and disturb what is known about the others.
 #
-# Now a network, a small one: three layers that see the point, and sines of the timestep. The learning rate falls
-# along half a cosine, as in the library.
+# Now a network, a small one: three layers that see the point, and sines of the timestep. The learning rate falls along
+# half a cosine, as in the library.
 
 # %%
 from torch import nn
@@ -263,11 +266,11 @@ with torch.no_grad():
         print(f"{name:3} loss {loss:.3f}, of the oracle {best[name]:.3f}: {100 * (loss / best[name] - 1):.1f} % above")
 
 # %% [markdown]
-# In default mode all three end within 5 % of the oracle, after a thousand steps and some seconds. A network that has never
-# been told of blobs or of Bayes answers as Bayes would. So the step is right, and so is the loss.
+# In default mode all three end within 5 % of the oracle, after a thousand steps and some seconds. A network that has
+# never been told of blobs or of Bayes answers as Bayes would. So the step is right, and so is the loss.
 #
-# The three differ in what they spend their precision on. To compare them, turn every answer into an $\hat x_0$ and
-# see how far it is from the oracle's, which all three should give.
+# The three differ in what they spend their precision on. To compare them, turn every answer into an $\hat x_0$ and see
+# how far it is from the oracle's, which all three should give.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: the number of steps depends on the mode
@@ -313,19 +316,20 @@ def ring_of(network, n=1500, steps=30):
 
 untrained = train_small(worlds["v"], 0)
 lab.points({"true points": points[:1500], "untrained": ring_of(untrained), "trained": ring_of(small["v"])}, apart=True,
-           alt="Three clouds: the true six blobs on a ring, what the untrained network makes, and what the trained one makes.")
+           alt="Three clouds: the true six blobs on a ring, what the untrained network makes, and what the trained one "
+           "makes.")
 
 # %% [markdown]
 # ## 3 · An average of weights
 #
-# Training is noisy: each step follows the few items of one batch, and the weights jitter. At the end of a run the learning
-# rate falls and they settle. In the middle of it they do not. The cure is short: keep a second set of weights that
-# follows the first slowly, the **exponential moving average** (EMA),
+# Training is noisy: each step follows the few items of one batch, and the weights jitter. At the end of a run the
+# learning rate falls and they settle. In the middle of it they do not. The cure is short: keep a second set of weights
+# that follows the first slowly, the **exponential moving average** (EMA),
 #
 # $$\bar\theta_{n+1} = d_n\,\bar\theta_n + (1 - d_n)\,\theta_{n+1}, \qquad d_n = \min\!\Big(d,\; \frac{1 + n}{10 + n}\Big) \qquad (9.2)$$
 #
-# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps. The bug hunt will tell
-# what the minimum is for.
+# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps. The bug hunt will
+# tell what the minimum is for.
 #
 # ### Exercise 9.2 · ema_step
 #
@@ -373,8 +377,8 @@ lab.check("9.2", ema_step)
 # *What if?* Average the buffers too. For the running means of a batch norm that would do little harm. For a counter of
 # steps, a whole number, it is nonsense.
 #
-# What does it buy? We go on with the trained network at a *constant* rate, as in the middle of a long run. Every few steps
-# we measure both sets of weights on the same points.
+# What does it buy? We go on with the trained network at a *constant* rate, as in the middle of a long run. Every few
+# steps we measure both sets of weights on the same points.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: the number of steps depends on the mode
@@ -390,8 +394,9 @@ for i in range(ctx.pick(fast=12, default=240)):
     follow(average, network, min(0.98, (1 + i) / (10 + i)))
     if i % 4 == 3:
         with torch.no_grad():
-            losses = [world.loss(one(noisy[few], when[few]), points[few], noise[few], when[few]) for one in (network, average)]
-        measured.append((i + 1, *(loss.item() for loss in losses)))
+            said_now = [one(noisy[few], when[few]) for one in (network, average)]
+        losses = [world.loss(output, points[few], noise[few], when[few]).item() for output in said_now]
+        measured.append((i + 1, *losses))
 at, raw, smooth = zip(*measured)
 half = len(raw) // 2
 print(f"the jitter of the loss, its standard deviation: {torch.tensor(raw[half:]).std():.4f} of the weights, "
@@ -400,15 +405,15 @@ lab.curves({"the weights of each step": (at, raw), "their average": (at, smooth)
            alt="Two losses over steps: that of the weights jumps up and down, that of their average is smooth and lower.")
 
 # %% [markdown]
-# What to see: both lines belong to the same training. One jumps with every batch. The other does not, and it lies lower:
-# where weights jitter around a good place, their mean is nearer to it than they are. That is why models are sampled from
-# the average.
+# What to see: both lines belong to the same training. One jumps with every batch. The other does not, and it lies
+# lower: where weights jitter around a good place, their mean is nearer to it than they are. That is why models are
+# sampled from the average.
 #
 # ## 4 · From points to clips: learn one by heart
 #
-# Your step knows nothing of points. Give it latent clips, captions and a UNet, and it trains a text-to-video model.
-# The UNet is that of `nano`, the smallest preset. The latents and the features of the captions come from
-# `mini`, whose autoencoder and text tower are trained already and stay as they are: the paper does the same.
+# Your step knows nothing of points. Give it latent clips, captions and a UNet, and it trains a text-to-video model. The
+# UNet is that of `nano`, the smallest preset. The latents and the features of the captions come from `mini`, whose
+# autoencoder and text tower are trained already and stay as they are: the paper does the same.
 
 # %%
 from dataclasses import replace
@@ -437,8 +442,8 @@ print("parameters to be trained:", f"{sum(p.numel() for p in new_unet().paramete
 
 # %% [markdown]
 # Before a model is trained on a million clips, it should learn **one**. If it cannot repeat a single clip, there is a
-# bug, and you find out in half a minute instead of tomorrow. No oracle is needed either. If there is only one clip in the
-# world, every noisy clip comes from it, and the loss of a perfect model is exactly zero.
+# bug, and you find out in half a minute instead of tomorrow. No oracle is needed either. If there is only one clip in
+# the world, every noisy clip comes from it, and the loss of a perfect model is exactly zero.
 #
 # We take four frames of the first clip, four copies in a batch, each with its own noise and timestep.
 
@@ -469,20 +474,20 @@ lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repea
           alt="Four frames of the clip of the data set, and four frames that the trained network makes of noise.")
 
 # %% [markdown]
-# What to see: the second row was made from a noise that the network has never met. In default mode the thing is there, in
-# its colour and on its path; the crumbs around it go with more steps. So the pieces fit together: data, autoencoder,
+# What to see: the second row was made from a noise that the network has never met. In default mode the thing is there,
+# in its colour and on its path; the crumbs around it go with more steps. So the pieces fit together: data, autoencoder,
 # captions, UNet, loss, step and sampler. What is missing from here on is training.
 #
 # ## 5 · Sometimes without a caption
 #
-# Guidance (6.6) asks the network twice, with the prompt and with the empty prompt. So it must know what to do without
-# a caption, and it learns that like everything else, by examples: in a share $p$ of all cases the caption is replaced,
+# Guidance (6.6) asks the network twice, with the prompt and with the empty prompt. So it must know what to do without a
+# caption, and it learns that like everything else, by examples: in a share $p$ of all cases the caption is replaced,
 #
 # $$\text{caption}_i \leftarrow \text{“”} \quad\text{where}\quad u_i < p, \quad u_i \text{ uniform in } [0, 1) \qquad (9.3)$$
 #
-# with $p = 0.1$ in the released training. Two things go wrong here in practice. Some people draw *once for the batch*, and
-# then whole batches have no caption. And some put **zeros** where the caption was. But when it samples, the network is not
-# shown zeros. It is shown what the text tower says of the empty prompt.
+# with $p = 0.1$ in the released training. Two things go wrong here in practice. Some people draw *once for the batch*,
+# and then whole batches have no caption. And some put **zeros** where the caption was. But when it samples, the network
+# is not shown zeros. It is shown what the text tower says of the empty prompt.
 
 # %%
 print("the empty prompt: mean size of its numbers", f"{nothing.abs().mean():.1f}", "· of a caption's",
@@ -531,8 +536,8 @@ lab.check("9.3", drop_captions)
 #
 # ## 6 · Live: the first minute
 #
-# Now all clips, all sixteen frames, captions that are dropped, and an average that follows. The bar shows the time that is
-# left. Below it you see, now and then, what the model makes of one caption. In default mode this takes about half a
+# Now all clips, all sixteen frames, captions that are dropped, and an average that follows. The bar shows the time that
+# is left. Below it you see, now and then, what the model makes of one caption. In default mode this takes about half a
 # minute. With `MINIT2V_FULL=1` it goes on for 1,500 steps, the better part of an hour.
 
 # %% tags=["nbval-ignore-output"]
@@ -552,11 +557,12 @@ for i in range(steps):
     bar(f"loss {losses[-1]:.2f}")
     if i in (0, steps // 2, steps - 1):
         sample = own(clips.captions[0], seed=0, guidance=1)
-        bar.show(lab.strip({f"after step {i + 1}: {clips.captions[0]}": sample}, alt="What the model makes of one caption now."))
+        title = f"after step {i + 1}: {clips.captions[0]}"
+        bar.show(lab.strip({title: sample}, alt="What the model makes of one caption now."))
 
 # %% [markdown]
-# What to see: not much. Forty steps are not enough to learn that a background is dark and still. The loss has fallen all
-# the same, and fast, for what is easy is learnt first. Let the first minute of a training neither discourage nor
+# What to see: not much. Forty steps are not enough to learn that a background is dark and still. The loss has fallen
+# all the same, and fast, for what is easy is learnt first. Let the first minute of a training neither discourage nor
 # reassure you.
 #
 # ## 7 · What each minute buys: a recorded training
@@ -600,9 +606,10 @@ for attribute in data.attributes:
     print(f"  a wrong {attribute:7} costs {100 * cost:5.1f} %     {wrong[0]}")
 
 # %% [markdown]
-# What to see: each word has its price. A wrong colour is wrong in every cell of the thing, in every frame. A wrong speed
-# moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little hangs on it, or
-# because the model does not hear it. Only the *growth* of the figure during a training can tell you which.
+# What to see: each word has its price. A wrong colour is wrong in every cell of the thing, in every frame. A wrong
+# speed moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little
+# hangs on it, or because the model does not hear it. Only the *growth* of the figure during a training can tell you
+# which.
 #
 # The recording has this figure for each kind of word and three noise levels, measured every hundred steps. At t = 0.999
 # of T there is nothing but noise to be seen, and all that the model knows comes from the caption. But the loss has a
@@ -614,22 +621,22 @@ lab.predict("9.c")
 # %%
 heard = {name: with_pictures.curves[f"wrong {name} t=0.8"] for name in ("shape", "colour", "size", "motion", "speed")}
 lab.curves({f"a wrong {name}": (at, 100 * values) for name, (at, values) in heard.items()}, "step",
-           "costs, % of the loss", alt="What a wrong word costs, over the steps of the recorded training, one line for each "
-           "of shape, colour, size, motion and speed.")
+           "costs, % of the loss", alt="What a wrong word costs, over the steps of the recorded training, one line for "
+           "each of shape, colour, size, motion and speed.")
 
 # %% [markdown]
 # What to see: a line at zero is a kind of word that the model does not hear yet. The lines leave zero one after the
-# other. Which way and how fast a thing moves is learnt later than how it looks: a look can be read off any single frame,
-# and motion cannot. Compare with the samples in the widget, and you will find the same order.
+# other. Which way and how fast a thing moves is learnt later than how it looks: a look can be read off any single
+# frame, and motion cannot. Compare with the samples in the widget, and you will find the same order.
 #
 # ## 8 · What do pictures add?
 #
-# The paper trains on video-text *and* image-text pairs, and its second question is what the pictures are for. There
-# are far more captioned pictures than captioned clips in the world, and they show more kinds of things.
+# The paper trains on video-text *and* image-text pairs, and its second question is what the pictures are for. There are
+# far more captioned pictures than captioned clips in the world, and they show more kinds of things.
 #
-# Moving Things is made to ask this. Hearts and stars, purple and orange occur in its pictures, but in none of its clips.
-# Can a model set in motion what it knows from pictures only? Here are two trainings that are alike but for one thing. In
-# the first, a fifth of the batches are pictures; in the second, none. The last two captions have such a look.
+# Moving Things is made to ask this. Hearts and stars, purple and orange occur in its pictures, but in none of its
+# clips. Can a model set in motion what it knows from pictures only? Here are two trainings that are alike but for one
+# thing. In the first, a fifth of the batches are pictures; in the second, none. The last two captions have such a look.
 
 # %%
 without = TrainingRun.load("nano-video-without-pictures")
@@ -649,23 +656,24 @@ for variant, splits in judged_clips().items():
             "all, of looks that clips show": [one["all"] for one in splits["test_seen"]]}
     for name, right in rows.items():
         share = share_estimate(right)
-        print(f"{variant:17} {name:30} right in {share.value:5.1f} % (95 %: {share.low:4.1f} to {share.high:4.1f}), N = {share.n}")
+        interval = f"(95 %: {share.low:4.1f} to {share.high:4.1f})"
+        print(f"{variant:17} {name:30} right in {share.value:5.1f} % {interval}, N = {share.n}")
 
 # %% [markdown]
-# How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip that it
-# cannot read counts as wrong. Each figure has its interval, and two shares whose intervals lie apart differ by more than
-# chance. Compare the *new look* of the two models first. Then compare the last rows: a batch of pictures is a batch
-# without clips, so pictures also cost something.
+# How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip
+# that it cannot read counts as wrong. Each figure has its interval, and two shares whose intervals lie apart differ by
+# more than chance. Compare the *new look* of the two models first. Then compare the last rows: a batch of pictures is a
+# batch without clips, so pictures also cost something.
 #
 # Three things to bear in mind. There is one training of each kind, and the interval is over clips, not over trainings:
-# another seed gives other figures. The text tower has seen the new words with pictures in *both*. And 600 steps are few;
-# `scripts/recipes.py` asks the same question with more steps and two seeds.
+# another seed gives other figures. The text tower has seen the new words with pictures in *both*. And 600 steps are
+# few; `scripts/recipes.py` asks the same question with more steps and two seeds.
 #
 # ## 9 · Killed and resumed
 #
-# A training of hours is killed sooner or later: by a battery, a time limit, an update. What must be in the file, so that
-# it goes on as if nothing had happened? Try it on the ring. We train forty steps at once. Then we train twenty, write a
-# file, and begin again from the file. And then the same once more, with the optimizer's state left out.
+# A training of hours is killed sooner or later: by a battery, a time limit, an update. What must be in the file, so
+# that it goes on as if nothing had happened? Try it on the ring. We train forty steps at once. Then we train twenty,
+# write a file, and begin again from the file. And then the same once more, with the optimizer's state left out.
 
 # %%
 import tempfile
@@ -715,9 +723,9 @@ for name, end in ends.items():
 #
 # ## 10 · Bug hunt: the average that knows nothing
 #
-# A colleague read that everybody averages with a decay of 0.999 or 0.9999, so she does. Her loss is fine. Her samples are
-# made from the average, as they should be, and look as if nothing had been trained. "EMA does not work for me," she says.
-# Here is her rule, on the ring.
+# A colleague read that everybody averages with a decay of 0.999 or 0.9999, so she does. Her loss is fine. Her samples
+# are made from the average, as they should be, and look as if nothing had been trained. "EMA does not work for me," she
+# says. Here is her rule, on the ring.
 
 # %%
 lab.predict("9.b")
@@ -794,8 +802,8 @@ for steps in (50, 300, 3000):
 lab.show_source(trainer.moving_average)
 
 # %% [markdown]
-# Nobody sees this bug in a long training: after ten thousand steps it has healed by itself. It hits those who train for a
-# short time, on a laptop, with settings from a paper. It has a mirror image, an average that *begins late*: then the
+# Nobody sees this bug in a long training: after ten thousand steps it has healed by itself. It hits those who train for
+# a short time, on a laptop, with settings from a paper. It has a mirror image, an average that *begins late*: then the
 # moment at which it begins is what it keeps.
 #
 # ## Takeaways
