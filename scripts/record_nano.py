@@ -1,4 +1,4 @@
-"""Record the trainings of notebook 09 again: data/runs/nano-video-*.npz and nano-pictures.json; about an hour on one core.
+"""Record the trainings of notebook 09 again: data/runs/nano-video-*.npz, nano-pictures.json. About an hour on one core.
 
     OMP_NUM_THREADS=1 python scripts/record_nano.py          goes on after a stop; the runs are kept in runs/nano
 
