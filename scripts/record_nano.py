@@ -17,7 +17,7 @@ from minit2v.training.run import run
 
 ROOT = data_dir().parent
 PARTS_STEPS = 800  # of autoencoder and text tower
-JUDGED = {"test_imageonly": 128, "test_seen": 64}  # split -> how many of its prompts
+JUDGED = {"test_imageonly": 64, "test_seen": 32}  # split -> how many of its prompts
 
 
 def main():

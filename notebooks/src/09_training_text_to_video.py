@@ -266,8 +266,8 @@ with torch.no_grad():
         print(f"{name:3} loss {loss:.3f}, of the oracle {best[name]:.3f}: {100 * (loss / best[name] - 1):.1f} % above")
 
 # %% [markdown]
-# In default mode all three end within 5 % of the oracle, after 1,200 steps and some seconds. A network that has
-# never been told of blobs or of Bayes answers as Bayes would. So the step is right, and so is the loss.
+# In default mode all three end within 5 % of the oracle, after 1,200 steps and some seconds. A network that has never
+# been told of blobs or of Bayes answers as Bayes would. So the step is right, and so is the loss.
 #
 # The three differ in what they spend their precision on. To compare them, turn every answer into an $\hat x_0$ and see
 # how far it is from the oracle's, which all three should give.
@@ -469,8 +469,9 @@ lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repea
 
 # %% [markdown]
 # What to see: the second row was made from a noise that the network has never met. In default mode the thing is there,
-# in its colour and on its path; the crumbs around it go with more steps. So the pieces fit together: data, autoencoder,
-# captions, UNet, loss, step and sampler. What is missing from here on is training.
+# in every frame at its place. Its colour may still slip, and there are crumbs around it; both go with more steps. So
+# the pieces fit together: data, autoencoder, captions, UNet, loss, step and sampler. What is missing from here on is
+# training.
 #
 # ## 5 · Sometimes without a caption
 #
@@ -619,9 +620,11 @@ lab.curves({f"a wrong {name}": (at, 100 * values) for name, (at, values) in hear
            "each of shape, colour, size, motion and speed.")
 
 # %% [markdown]
-# What to see: a line at zero is a kind of word that the model does not hear yet. The lines leave zero one after the
-# other. Which way and how fast a thing moves is learnt later than how it looks: a look can be read off any single
-# frame, and motion cannot. Compare with the samples in the widget, and you will find the same order.
+# What to see: a line at zero is a kind of word that the model does not hear. Colour and size leave zero first. They
+# change many cells, and every single frame shows them. Which way a thing moves, and how fast, no single frame shows;
+# these lines leave zero later, or not at all in a run as short as this one. Go back to the samples: you will find
+# colours before outlines, and outlines before directions. And remember the loss, which stood nearly still all the
+# while.
 #
 # ## 8 · What do pictures add?
 #
@@ -655,13 +658,34 @@ for variant, splits in judged_clips().items():
 
 # %% [markdown]
 # How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip
-# that it cannot read counts as wrong. Each figure has its interval, and two shares whose intervals lie apart differ by
-# more than chance. Compare the *new look* of the two models first. Then compare the last rows: a batch of pictures is a
-# batch without clips, so pictures also cost something.
+# that it cannot read counts as wrong. Each share has its interval, and two shares differ by more than chance if their
+# intervals lie apart. If they overlap, or if all of them are near zero, then the honest answer is that *these trainings
+# cannot tell*: they are too short, or the clips too few. A paper would not print such a table. It would train for
+# longer.
 #
-# Three things to bear in mind. There is one training of each kind, and the interval is over clips, not over trainings:
-# another seed gives other figures. The text tower has seen the new words with pictures in *both*. And 600 steps are
-# few; `scripts/recipes.py` asks the same question with more steps and two seeds.
+# Two more cautions. There is one training of each kind, and the interval is over clips, not over trainings: another
+# seed gives other figures. And the text tower has seen the new words with pictures in *both*. `scripts/recipes.py` asks
+# the same question with more steps and two seeds.
+#
+# What do hours of training say? The shipped `mini` was trained with pictures, and its report is at hand. If its clips
+# of looks that no clip has shown are right far more often than never, then a look that is known from pictures can be
+# set in motion.
+
+# %%
+import json
+
+from minit2v.files import data_dir
+
+for row in json.loads((data_dir() / "mini/report.json").read_text())["rows"]:
+    if row["clips"] == ctx.pipe.preset.name:
+        share = row["all"]
+        print(f"mini, {row['split']:14} all right in {share['percent']:5.1f} % "
+              f"(95 %: {share['low']:4.1f} to {share['high']:4.1f}), N = {share['n']}")
+
+# %% [markdown]
+# Read the row of `test_imageonly` beside that of `test_seen`. The first tells what pictures alone have taught, the second
+# what clips have taught. That is the use of pictures for video: there are far more of them, and they bring words that no
+# clip explains.
 #
 # ## 9 · Killed and resumed
 #

@@ -87,8 +87,15 @@ scores = {name: np.exp(2 * np.random.default_rng(0).normal(size=(2, *size, 16, 1
 looks = FrameAttention({name: one / one.sum(-1, keepdims=True) for name, one in scores.items()}, frames, name="looks")
 looks
 """,
+    """
+from minit2v.lab.widgets.replay import RunReplay
+from minit2v.recording.run import TrainingRun
+runs = [TrainingRun.load(f"nano-video-{name}-pictures") for name in ("with", "without")]
+replay = RunReplay(runs, name="replay", curve="clip loss")
+replay
+""",
 ]
-WIDGETS = 10
+WIDGETS = 11
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -349,6 +356,20 @@ def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(
     keep_picture(notebook, looks, "frame-attention")
 
 
+def test_a_replay_of_clips_answers_without_the_kernel_and_tells_it_later(notebook):
+    replay = widget(notebook, "replay of a training")
+    before = look(replay)
+    with notebook.silent_kernel():
+        replay.get_by_role("combobox").select_option("wrong colour t=0.8")
+        replay.get_by_role("slider", name="step").focus()
+        press(notebook, "Home")
+        wait_for("the first step", lambda: readouts(replay)[0].startswith("0 of "))
+        assert look(replay) != before
+    wait_for("Python to hear", lambda: notebook.evaluate("replay.at, replay.curve") == "(0, 'wrong colour t=0.8')")
+    press(notebook, "End")
+    keep_picture(notebook, replay, "replay-clips")
+
+
 def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
     """800 pixels wide, with the sidebar closed, as a reader with so little room has it."""
     size = notebook.page.viewport_size
@@ -356,7 +377,7 @@ def test_switch_and_frame_attention_fit_into_a_narrow_window(notebook):
     notebook.page.keyboard.press("Control+b")
     notebook.page.wait_for_timeout(1000)
     try:
-        for label in ("time switch", "frame attention"):
+        for label in ("time switch", "frame attention", "replay of a training"):
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:
