@@ -235,7 +235,7 @@ class UNetTask(nn.Module):
             level = torch.full((len(latents),), int(t * self.preset.diffusion.timesteps), device=latents.device)
             base = self.losses(latents, noise, level, right, positions).mean()
             for name, context in wrong.items():
-                cost = self.losses(latents, noise, level, context, positions).mean() / base - 1  # eq (9.4) · own
+                cost = self.losses(latents, noise, level, context, positions).mean() / base - 1  # eq (9.4) · ours
                 costs[f"{name} t={t}"] = cost.item()
         return costs
 
