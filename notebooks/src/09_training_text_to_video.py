@@ -416,16 +416,17 @@ lab.curves({"the weights of each step": (at, raw), "their average": (at, smooth)
 # %%
 from dataclasses import replace
 
+import minit2v
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.networks.unet import UNet
 from minit2v.presets import get
 from minit2v.systems.modelscope import ModelScopeT2V
 
-pipe = ctx.pipe
+pipe = minit2v.load("mini", device="cpu")  # here everything is trained on the CPU, in every mode
 clips = MovingThings("train").batch(range(ctx.pick(fast=6, default=48, full=2048)))
-latents = pipe.encode(clips.frames).clone().cpu()  # inference mode made them, and they are to be trained on: a copy
-told = pipe.text.encode(list(clips.captions)).clone().cpu()
-nothing = pipe.text.encode([""])[0].clone().cpu()
+latents = pipe.encode(clips.frames).clone()  # inference mode made them, and they are to be trained on: a copy
+told = pipe.text.encode(list(clips.captions)).clone()
+nothing = pipe.text.encode([""])[0].clone()
 
 
 def new_unet(seed=0):
@@ -465,7 +466,7 @@ lab.curves({"mean of some steps": (range(each, each * len(means) + 1, each), mea
            alt="The loss over the steps of training on one clip, falling from 1 towards 0.")
 
 # %%
-own = ModelScopeT2V(pipe.preset, pipe.text, unet.to(pipe.device).eval(), pipe.autoencoder)
+own = ModelScopeT2V(pipe.preset, pipe.text, unet.eval(), pipe.autoencoder)
 repeated = own(clips.captions[0], frames=4, seed=3, guidance=1)
 print("caption:", clips.captions[0])
 lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repeated}, n=4,
@@ -681,7 +682,7 @@ import json
 from minit2v.files import data_dir
 
 for row in json.loads((data_dir() / "mini/report.json").read_text())["rows"]:
-    if row["clips"] == ctx.pipe.preset.name:
+    if row["clips"] == pipe.preset.name:
         share = row["all"]
         print(f"mini, {row['split']:14} all right in {share['percent']:5.1f} % "
               f"(95 %: {share['low']:4.1f} to {share['high']:4.1f}), N = {share['n']}")
