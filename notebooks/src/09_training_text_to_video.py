@@ -581,8 +581,11 @@ for number, (split, i) in enumerate(SHOWN, 1):
 lab.RunReplay(with_pictures, name="replay-09", curve="clip loss")
 
 # %% [markdown]
-# What to see: the steep fall of the loss is over early, while the clips still show fog. Most of what you would call
-# *learning* happens afterwards, when the curve is nearly flat. We need a figure that says more.
+# What to see: the loss jitters, for each batch asks other questions. In the middle of the run it falls by a whole step.
+# Has the model learnt so much there? No: the *questions* became easier. In the first half, the recipe shows few frames
+# of a clip, far apart, and more of the noisiest timesteps; in the second half it shows whole clips, and all timesteps
+# alike. So a loss can be compared with itself only while the questions stay the same. Then look at the samples: fog,
+# then spots, then spots of the right colour. We need a figure that says so.
 #
 # **Caption sensitivity** asks the question that matters: does the model use the caption? Take clips that it does not
 # know, and compute the loss twice with the same noise. Give it the right caption first, then one with a wrong word,
@@ -627,9 +630,8 @@ lab.curves({f"a wrong {name}": (at, 100 * values) for name, (at, values) in hear
 # %% [markdown]
 # What to see: a line at zero is a kind of word that the model does not hear. Colour and size leave zero first. They
 # change many cells, and every single frame shows them. Which way a thing moves, and how fast, no single frame shows;
-# these lines leave zero later, or not at all in a run as short as this one. Go back to the samples: you will find
-# colours before outlines, and outlines before directions. And remember the loss, which stood nearly still all the
-# while.
+# these lines leave zero later, or not at all in a run as short as this one. Go back to the samples and look for the
+# same order. A model that cannot hear "left" cannot be made to go left by any guidance.
 #
 # ## 8 · What do pictures add?
 #
@@ -833,8 +835,8 @@ lab.show_source(trainer.moving_average)
 #
 # 1. The loss of a diffusion model is the squared error of a guess, weighted by noise level. eps, x0 and v are the same guess
 #    under three weights.
-# 2. A loss has a floor that no training can break, and most of it is floor. Compare with an oracle where you have one,
-#    let the model learn one clip by heart where you have not, and measure what a wrong word costs.
+# 2. A loss has a floor that no training can break, and it moves when the questions change. Compare with an oracle where
+#    you have one. Where you have not, let the model learn one clip by heart, and measure what a wrong word costs.
 # 3. Small things decide: a timestep for each item, the empty prompt and not zeros, an average that forgets its start, a
 #    checkpoint with everything in it.
 #
