@@ -1,12 +1,14 @@
 """The forward process against diffusers, against its own inverse, and at its edges."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch.distributions import Normal, kl_divergence
 
-from minit2v.diffusion.process import Diffusion, shift_snr
+from minit2v.diffusion.process import Diffusion, bound_weights, shift_snr
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
 
@@ -65,6 +67,21 @@ def test_the_target_gives_back_clip_and_noise(prediction, zero_snr):
     torch.testing.assert_close(found_noise, noise)
     for one, each in zip(diffusion.to_x0_eps(noise, x_t, 300), diffusion.to_x0_eps(noise, x_t, t)):
         torch.testing.assert_close(one[1], each[1])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "scaled_linear"])
+def test_the_bound_weighs_by_the_signal_that_a_step_wins(schedule):
+    """Against the divergence of two posteriors of DDPM (7), computed from their means and their variance."""
+    alpha_bar = Diffusion(replace(RELEASED, schedule=schedule)).alpha_bar
+    weights, x, x0, guess = bound_weights(alpha_bar), 0.3, -0.8, 0.5
+    assert weights[0] == math.inf and (weights > 0).all() and weights.dtype == torch.float64
+    for t in (1, 300, 700, 998):
+        a, before = alpha_bar[t], alpha_bar[t - 1]
+        beta = 1 - a / before
+        variance = beta * (1 - before) / (1 - a)
+        posteriors = [Normal((before.sqrt() * beta * one + (1 - beta).sqrt() * (1 - before) * x) / (1 - a), variance.sqrt())
+                      for one in (x0, guess)]  # fmt: skip
+        torch.testing.assert_close(kl_divergence(*posteriors), weights[t] * (x0 - guess) ** 2)
 
 
 @pytest.mark.parametrize("prediction", THEIR_PREDICTION)

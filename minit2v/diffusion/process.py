@@ -12,7 +12,8 @@ sees x_t and t and predicts one of three things, each of which gives the other t
 
 References: DDPM (Ho et al., arXiv 2006.11239) sections 2 and 3; cosine schedule (Nichol and Dhariwal,
 2102.09672) section 3.2; v (Salimans and Ho, 2202.00512) section 4 and appendix D; zero terminal SNR (Lin et
-al., 2305.08891) section 3.1; shifted log-SNR (Hoogeboom et al., 2301.11093) section 3.1.
+al., 2305.08891) section 3.1; shifted log-SNR (Hoogeboom et al., 2301.11093) section 3.1; the bound (Kingma et al.,
+Variational Diffusion Models, 2107.00630) section 4.
 """
 
 import math
@@ -63,6 +64,21 @@ def shift_snr(alpha_bar: Tensor, shift: float) -> Tensor:
     tensor([0.1000])
     """
     return alpha_bar / (alpha_bar + shift**2 * (1 - alpha_bar))  # eq (5.5) · Hoogeboom et al. section 3.1
+
+
+def bound_weights(alpha_bar: Tensor) -> Tensor:
+    """What the variational bound multiplies the squared error of x0 by, at each t of a schedule (T,) falling: (T,).
+
+    A term of the bound compares two normal distributions of one variance, the posterior given x0 and the posterior given
+    the network's x0; half of the SNR that the step back wins is what their divergence comes to. At t = 0 the SNR before the
+    step is infinite, and so is the weight: that term is the likelihood of the data, not a divergence.
+
+    >>> bound_weights(torch.tensor([0.8, 0.5]))
+    tensor([   inf, 1.5000])
+    """
+    snr = alpha_bar / (1 - alpha_bar)
+    before = torch.cat([snr.new_full((1,), math.inf), snr[:-1]])
+    return (before - snr) / 2  # eq (9.1) · Kingma et al. section 4
 
 
 def split(prediction: str, output: Tensor, x: Tensor, signal, sigma) -> tuple[Tensor, Tensor]:

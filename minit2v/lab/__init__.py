@@ -30,6 +30,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "points": "plots",
     "matrix": "plots",
     "latents": "plots",
+    "Live": "progress",
     "LatentScrubber": "widgets.scrubber",
     "linked": "widgets.pair",
     "record": "widgets.scrubber",

@@ -1,6 +1,6 @@
-"""A recorded training of an autoencoder: its curves, and its reconstructions of the same few frames at many steps.
+"""A recorded training: its curves, and what the network made of the same few frames or captions at many steps.
 
-    run = TrainingRun.load("nano-vqgan-late")     a shipped one, of data/runs (scripts/record_vqgan.py)
+    run = TrainingRun.load("nano-vqgan-late")     a shipped one, of data/runs (scripts/record_vqgan.py, record_nano.py)
     lab.RunReplay(run)                            the widget that shows it
 
 The file is a numpy archive without pickles (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html);
@@ -28,9 +28,9 @@ class TrainingRun:
 
     name: str
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> steps (n,) and values (n,), float32
-    frames: np.ndarray  # (k, H, W, 3) uint8: frames that it was not trained on
+    frames: np.ndarray  # (k, H, W, 3) uint8: frames that it was not trained on, or strips of some frames of a clip each
     steps: np.ndarray  # (p,) rising: after so many steps the pictures were made
-    pictures: np.ndarray  # (p, k, H, W, 3) uint8: reconstructions of the frames
+    pictures: np.ndarray  # (p, k, H, W, 3) uint8: reconstructions of the frames, or samples of the clips' captions
 
     def __post_init__(self):
         self.curves = {key: tuple(np.asarray(v, np.float32) for v in pair) for key, pair in self.curves.items()}

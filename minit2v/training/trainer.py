@@ -210,7 +210,12 @@ def moving_average(decay: float):
 
     The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
     """
-    return lambda mean, now, n: get_ema_multi_avg_fn(min(decay, (1 + float(n)) / (10 + float(n))))(mean, now, n)
+
+    def average(means: list[Tensor], now: list[Tensor], n: Tensor) -> None:
+        kept = min(decay, (1 + float(n)) / (10 + float(n)))  # eq (9.2) · DDPM section 4, with a warm-up
+        get_ema_multi_avg_fn(kept)(means, now, n)
+
+    return average
 
 
 def learning_rate(progress: float, warmup: float) -> float:

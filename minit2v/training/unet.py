@@ -155,7 +155,7 @@ class UNetTask(nn.Module):
         if rows.shape[1] > 1:
             rows = rows.gather(1, torch.randint(rows.shape[1], (n, 1), generator=generator, device="cpu"))
         context = self.cache["contexts"][rows[:, 0]].float()
-        dropped = uniform(generator, n) < self.config.caption_dropout
+        dropped = uniform(generator, n) < self.config.caption_dropout  # eq (9.3) · Ho and Salimans algorithm 1
         context[dropped] = self.cache["contexts"][0].float()  # row 0 is the empty caption
         t = self.draw_timesteps(generator, n)
         return {
@@ -236,7 +236,7 @@ class UNetTask(nn.Module):
             level = torch.full((len(latents),), int(t * self.preset.diffusion.timesteps), device=latents.device)
             base = self.losses(latents, noise, level, right, positions).mean()
             for name, context in wrong.items():
-                cost = self.losses(latents, noise, level, context, positions).mean() / base - 1
+                cost = self.losses(latents, noise, level, context, positions).mean() / base - 1  # eq (9.4) · ours
                 costs[f"{name} t={t}"] = cost.item()
         return costs
 

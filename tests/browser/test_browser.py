@@ -117,8 +117,15 @@ blind = BlindABTest({"forwards": pairs, "backwards": pairs[:, ::-1]}, [f"prompt 
                     "Which clip runs forwards?", least=4, name="blind")
 blind
 """,
+    """
+from minit2v.lab.widgets.replay import RunReplay
+from minit2v.recording.run import TrainingRun
+runs = [TrainingRun.load(f"nano-video-{name}-pictures") for name in ("with", "without")]
+replay = RunReplay(runs, name="replay", curve="clip loss")
+replay
+""",
 ]
-WIDGETS = 14
+WIDGETS = 15
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -380,6 +387,20 @@ def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(
     keep_picture(notebook, looks, "frame-attention")
 
 
+def test_a_replay_of_clips_answers_without_the_kernel_and_tells_it_later(notebook):
+    replay = widget(notebook, "replay of a training")
+    before = look(replay)
+    with notebook.silent_kernel():
+        replay.get_by_role("combobox").select_option("wrong colour t=0.8")
+        replay.get_by_role("slider", name="step").focus()
+        press(notebook, "Home")
+        wait_for("the first step", lambda: readouts(replay)[0].startswith("0 of "))
+        assert look(replay) != before
+    wait_for("Python to hear", lambda: notebook.evaluate("replay.at, replay.curve") == "(0, 'wrong colour t=0.8')")
+    press(notebook, "End")
+    keep_picture(notebook, replay, "replay-clips")
+
+
 def test_votes_by_key_stay_blind_until_there_are_enough_and_need_no_kernel(notebook):
     blind = widget(notebook, "blind test")
     reveal, stage = blind.get_by_role("button", name="show the result"), blind.get_by_role("group", name="both clips")
@@ -464,7 +485,8 @@ def test_wide_widgets_fit_into_a_narrow_window(notebook):
     notebook.page.keyboard.press("Control+b")
     notebook.page.wait_for_timeout(1000)
     try:
-        for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner", "blind test"):
+        for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner", "blind test",
+                      "replay of a training"):  # fmt: skip
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:

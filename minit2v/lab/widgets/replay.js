@@ -1,5 +1,6 @@
 const CHART = { width: 420, height: 264, left: 48, right: 412, top: 10, bottom: 228 };
 const SIDE = 84;                             // pixels on the screen, of a frame
+const STRIP = 56;                            // height of frames side by side in one tile
 const REACH = 10;                            // steps that a cursor may be away from the end of a line
 
 const short = (value) => (Number.isFinite(value) ? value.toPrecision(3).replace(/^-/, "−") : "–");
@@ -65,15 +66,17 @@ async function render({ model, el }) {
   const words = (at) => `${steps[at]} of ${last}`;
   const cursor = slider("step", { max: steps.length - 1, text: words, onInput: set("at") });
   const play = player("the training", () => put(model, "at", (model.get("at") + 1) % steps.length), () => 400);
+  const wide = tiles.width >= 2 * tiles.height, high = wide ? STRIP : SIDE * tiles.height / tiles.width;
+  const grid = wide ? { class: "mt-tiles", style: "grid-template-columns: repeat(2, max-content); gap: 6px" } : { class: "mt-line" };
   const row = (name, colour) => {
     const canvases = Array.from({ length: info.frames }, (_, k) =>
-      newCanvas(`${name}, frame ${k + 1}`, tiles.width, tiles.height, SIDE, SIDE * tiles.height / tiles.width));
+      newCanvas(`${name}, ${wide ? "clip" : "frame"} ${k + 1}`, tiles.width, tiles.height, high * tiles.width / tiles.height, high));
     const key = colour ? `border-left: 6px solid ${colour}; padding-left: 6px` : undefined;  // to the chart
     const caption = element("div", { class: "mt-caption", style: key });
-    const node = element("div", { class: "mt-panel" }, caption, element("div", { class: "mt-line" }, ...canvases));
+    const node = element("div", { class: "mt-panel" }, caption, element("div", grid, ...canvases));
     return { node, canvases, say: (value = "") => { caption.textContent = value ? `${name}: ${value}` : name; } };
   };
-  const originals = row("frames", null), rows = info.runs.map((name, i) => row(name, PALETTE[i % PALETTE.length]));
+  const originals = row(wide ? "clips" : "frames", null), rows = info.runs.map((name, i) => row(name, PALETTE[i % PALETTE.length]));
   originals.canvases.forEach((canvas, k) => tiles.draw(canvas, k));
   originals.say();
 

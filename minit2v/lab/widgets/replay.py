@@ -22,6 +22,7 @@ from minit2v.recording.sheets import atlas
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # as in drawing.js
 COLUMNS, TILES, TILE = 7, 4, 64  # of the static picture: steps, rows of frames, pixels
+STRIP_COLUMNS, STRIPS, STRIP = 3, 8, 256  # the same where a tile is a strip of frames
 
 
 class RunReplay(LabWidget):
@@ -96,15 +97,17 @@ class RunReplay(LabWidget):
     def alt(self):
         names = ", ".join(run.name for run in self.runs)
         return (f"The curve {self.pictured} over the steps of training ({names}); below, what the network gave back "
-                "of some frames, from the first steps on the left to the last, and the frames themselves.")
+                "of some frames or captions, from the first steps on the left to the last, and the frames themselves.")
 
     def picture(self):
-        chosen = evenly(len(self.steps), COLUMNS)
-        top = [*(f"step {step}" for step in self.steps[chosen]), "frame"]
+        wide = self.frames.shape[2] >= 2 * self.frames.shape[1]
+        columns, most, side, kind = (STRIP_COLUMNS, STRIPS, STRIP, "clip") if wide else (COLUMNS, TILES, TILE, "frame")
+        chosen = evenly(len(self.steps), columns)
+        top = [*(f"step {step}" for step in self.steps[chosen]), kind]
         rows, left = [], []
         for run in self.runs:
-            for k in range(min(len(self.frames), max(1, TILES // len(self.runs)))):
-                rows.append([enlarge(tile, TILE) for tile in (*run.pictures[chosen, k], self.frames[k])])
+            for k in range(min(len(self.frames), max(1, most // len(self.runs)))):
+                rows.append([enlarge(tile, side) for tile in (*run.pictures[chosen, k], self.frames[k])])
                 left.append(run.name if k == 0 else "")
         return stack([self._chart(), sheet(rows, top, left)])
 
@@ -122,9 +125,11 @@ class RunReplay(LabWidget):
             figures.text(axes, left - 4, y, f"{value:.3g}", 11, figures.FAINT, "right")
         for value, x, align in ((0, left, "left"), (last, right, "right")):
             figures.text(axes, x, bottom + 12, f"step {value:.0f}", 11, figures.FAINT, align)
-        for place, (i, name, x, y) in enumerate(reversed(lines)):
+        end = right
+        for i, name, x, y in reversed(lines):
             across = left + x / last * (right - left)
             down = bottom - (y - low) / max(high - low, 1e-12) * (bottom - top)
             axes.plot(across, down, color=PALETTE[i % len(PALETTE)], linewidth=1.2)
-            figures.text(axes, right - 75 * place, 10, name, 11, PALETTE[i % len(PALETTE)], "right")
+            figures.text(axes, end, 10, name, 11, PALETTE[i % len(PALETTE)], "right")
+            end -= 6 * len(name) + 12
         return figures.pixels(figure)
