@@ -88,9 +88,9 @@ EVERY, RIGHT = [0, 1, 2, 3, 4, 5], [5, 0, 1]
 without, with_prompt = oracle(EVERY), oracle(RIGHT)
 
 
-def ends(model, steps=50):
-    """Where DDIM takes the two thousand noises: (2000, 2)."""
-    *_, last = SAMPLERS["ddim"](model, noise, diffusion, steps)
+def ends(model, steps=50, begin=noise):
+    """Where DDIM takes noises (n, 2), by default our two thousand: (n, 2)."""
+    *_, last = SAMPLERS["ddim"](model, begin, diffusion, steps)
     return last.x0
 
 
@@ -329,9 +329,10 @@ lab.strip({"no guidance": clip_of(better, steps=few)} | compared, n=6, alt="Four
           "guidance with scale 6, rescaled not at all, by seven tenths and wholly.")
 
 # %% [markdown]
-# What to see: whether the colours of the third and fourth row are nearer to those of the first, and whether what broke
-# in the second row is whole again. Rescaling mends the size of an answer and not its direction. What was decided too
-# early stays decided.
+# What to see: compare the strength of the colours in the third and fourth row with the first, and look whether what
+# broke in the second row is whole again. Rescaling mends the size of an answer and not its direction, so what was
+# decided too early stays decided. And a smaller answer is not a better one in every latent space: where the *size* of a
+# number tells one colour from another, less of it may be another colour.
 #
 # *What if?* Rescale each channel, or each frame, for itself. A frame in which little should happen would then be blown
 # up to the spread of the others.
@@ -466,34 +467,42 @@ lab.GuidanceLab(grid, name="guidance-10")
 #
 # ## 9 · Seeds
 #
-# DDIM makes the noise an address (06). What lies between two addresses? Take two seeds and go from one noise to the
-# other. The obvious way is a straight line, and its middle is the mean of the two.
+# DDIM makes the noise an address (06). What lies between two addresses? Go from one noise to another. The obvious way
+# is a straight line, and its middle is the mean of the two.
 
 # %%
 lab.predict("10.b")
 
 # %%
-one, two = (samplers.gaussian((1, 4, 16, 8, 8), ctx.generator(seed)) for seed in (3, 4))
-
-
-def slerp(one, two, share):
-    """On the circle through two noises, 0 (one) to 1 (two): the weights' squares add up to 1."""
+def circle(one, two, share):
+    """On the circle through two noises, 0 (one) to 1 (two): the squares of their weights add up to 1."""
     angle = share * math.pi / 2
     return math.cos(angle) * one + math.sin(angle) * two
 
 
-line = (one + two) / 2
-print(f"variance of the first noise {one.var():.2f}, of the mean {line.var():.2f}, "
-      f"halfway on the circle {slerp(one, two, 0.5).var():.2f}")
-model = guiders.extrapolated(better, worse, 1.5)
-places = {"seed 3": one, "the mean": line, "halfway on the circle": slerp(one, two, 0.5), "seed 4": two}
-lab.strip({name: clip_of(model, x, steps=few) for name, x in places.items()}, n=6, alt="Four rows of frames: the clips of "
-          "two seeds and, between them, those of the mean of their noises and of a place halfway on the circle.")
+other = torch.randn(2000, 2, generator=ctx.generator(2), dtype=torch.float64)
+for name, begin in {"one noise": noise, "the mean of two": (noise + other) / 2,
+                    "halfway on the circle": circle(noise, other, 0.5)}.items():
+    print(f"variance {begin.var():.2f}", end=" · ")
+    tell(name, ends(without, begin=begin))
 
 # %% [markdown]
-# What to see: the mean is no noise that the model has ever been shown, because half of its variance is missing. Its
-# clip shows it: as a rule it is blander than the others, or has less in it. On the circle the variance stays 1, and
-# what you get is a proper clip that has something of both.
+# What to see: the mean is no noise that the model has ever been shown, for half of its variance is missing. DDIM keeps
+# the noise that it sees, so what is missing at the start is missing at the end: the points lie too near to the middle
+# of the ring, and the blobs are too narrow. Halfway on the circle the variance is 1, and the points are as they should
+# be. (For many axes people call this *slerp*.) The same two places for two clips of the model:
+
+# %%
+one, two = (samplers.gaussian((1, 4, 16, 8, 8), ctx.generator(seed)) for seed in (3, 4))
+model = guiders.extrapolated(better, worse, 1.5)
+places = {"seed 3": one, "the mean": (one + two) / 2, "halfway on the circle": circle(one, two, 0.5), "seed 4": two}
+lab.strip({name: clip_of(model, x, steps=few) for name, x in places.items()}, n=6,
+          alt="Four rows of frames: the clips of two seeds and, between them, those of the mean of their noises and of a "
+          "place halfway on the circle.")
+
+# %% [markdown]
+# What to see: what the two in the middle have taken from the first seed and from the last, in place and path. A single
+# clip may hide what is missing in the mean; the plane could not.
 #
 # Seeds are also a temptation. Whoever shows the best of several has not shown the model. With the share of clips in
 # which everything was right, from the recorded grid:
@@ -737,12 +746,12 @@ lab.curves({name: (COUNTS, miss) for name, miss in misses.items()}, "steps", "di
 # %%
 radius = noise.norm(dim=1)
 far = ((radius > 1.8) & (radius < 2.6)).nonzero()[:4, 0]  # four that have a way to go
-circle = torch.stack([noise, *(step.x for step in SAMPLERS["ddim"](without, noise, diffusion, 64))])
-line = torch.stack([noise, *straight_ends(64)])
-lab.points({"on the circle": circle[-1], "on the straight way": line[-1]}, apart=True,
-           paths={"on the circle": circle[:, far], "on the straight way": line[:, far]},
-           alt="The ways of four points into the blobs: on the circle they go there in a smooth bow, on the straight way "
-           "they first head for the middle of the ring and turn back to their blob at the end.")
+round_about = torch.stack([noise, *(step.x for step in SAMPLERS["ddim"](without, noise, diffusion, 64))])
+ahead = torch.stack([noise, *straight_ends(64)])
+lab.points({"on the circle": round_about[-1], "on the straight way": ahead[-1]}, apart=True,
+           paths={"on the circle": round_about[:, far], "on the straight way": ahead[:, far]},
+           alt="The ways of four points into the blobs: on the circle they go there directly, on the straight way they "
+           "first run past their end, towards the middle of the ring, and turn back.")
 
 # %% [markdown]
 # What to see: the straight way is not straight; it even has a hook at its end. (10.4) is straight for *one* clip and
