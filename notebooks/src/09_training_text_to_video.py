@@ -652,16 +652,17 @@ from minit2v.evaluation.estimates import share_estimate
 
 looks = MovingThings("test_imageonly", size=32)
 for variant, splits in judged_clips().items():
-    found = splits["test_imageonly"]
-    things = [looks.text(i)[1].things[0] for i in range(len(found))]
+    unseen, seen = splits["test_imageonly"], splits["test_seen"]
+    things = [looks.text(i)[1].things[0] for i in range(len(unseen))]
     new = [[name for name in ("shape", "colour") if getattr(thing, name) in IMAGE_ONLY] for thing in things]
-    rows = {"the new look": [all(one[name] for name in names) for one, names in zip(found, new)],
-            "the motion": [one["motion"] for one in found], "all": [one["all"] for one in found],
-            "all, of looks that clips show": [one["all"] for one in splits["test_seen"]]}
+    rows = {"looks of pictures only: the new look": [all(one[name] for name in names) for one, names in zip(unseen, new)],
+            "looks of pictures only: everything": [one["all"] for one in unseen],
+            "looks of clips: the colour": [one["colour"] for one in seen],
+            "looks of clips: everything": [one["all"] for one in seen]}
     for name, right in rows.items():
         share = share_estimate(right)
         interval = f"(95 %: {share.low:4.1f} to {share.high:4.1f})"
-        print(f"{variant:17} {name:30} right in {share.value:5.1f} % {interval}, N = {share.n}")
+        print(f"{variant:16} {name:36} right in {share.value:5.1f} % {interval}, N = {share.n}")
 
 # %% [markdown]
 # How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip
