@@ -655,7 +655,8 @@ for variant, splits in judged_clips().items():
     unseen, seen = splits["test_imageonly"], splits["test_seen"]
     things = [looks.text(i)[1].things[0] for i in range(len(unseen))]
     new = [[name for name in ("shape", "colour") if getattr(thing, name) in IMAGE_ONLY] for thing in things]
-    rows = {"looks of pictures only: the new look": [all(one[name] for name in names) for one, names in zip(unseen, new)],
+    both = zip(unseen, new)
+    rows = {"looks of pictures only: the new look": [all(one[name] for name in names) for one, names in both],
             "looks of pictures only: everything": [one["all"] for one in unseen],
             "looks of clips: the colour": [one["colour"] for one in seen],
             "looks of clips: everything": [one["all"] for one in seen]}

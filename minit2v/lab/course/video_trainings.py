@@ -102,6 +102,7 @@ def recorded(variant: str, folder: Path) -> tuple[TrainingRun, TextToVideo]:
     if not resume:
         task.eval()
         task.watch(0)
+    task.progress = 1 - 1 / STEPS  # of a finished run that is taken up again: it only shows its last step
     averaged = train(task, out, loop, resume, clock=count().__next__)  # a clock that counts steps
     task.pipe.unet = averaged["unet"].eval()
     return assembled(variant, out, np.stack([side_by_side(sample.frames) for sample in task.shown])), task.pipe
