@@ -785,4 +785,4 @@ lab.equations(11)
 # - The [safetensors format](https://github.com/huggingface/safetensors), and the warning in red at the top of Python's
 #   [pickle](https://docs.python.org/3/library/pickle.html).
 #
-# **Next:** [12 · Full weights on a GPU, or a recorded run](12_full_weights.ipynb): the model runs.
+# **Next:** [13 · Is it any good, and should it exist?](13_is_it_any_good.ipynb): what a figure sees, and what it does not.
