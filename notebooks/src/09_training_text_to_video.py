@@ -689,7 +689,7 @@ for row in json.loads((data_dir() / "mini/report.json").read_text())["rows"]:
     if row["clips"] == pipe.preset.name:
         share = row["all"]
         print(f"mini, {row['split']:14} all right in {share['percent']:5.1f} % "
-              f"(95 %: {share['low']:4.1f} to {share['high']:4.1f}), N = {share['n']}")
+              f"(95 %: {share['low']:4.1f} to {share['high']:4.1f}), N = {row['n']}")
 
 # %% [markdown]
 # Read the row of `test_imageonly` beside that of `test_seen`. The first tells what pictures alone have taught, the
