@@ -126,6 +126,16 @@ def test_a_grid_comes_back_from_its_file(tmp_path):
             guiding.GuiderGrid.load(path)
 
 
+def test_the_shipped_grid_is_of_the_shipped_weights_and_over_fifty_seeds():
+    from minit2v.checkpoints.find import find_model, fingerprint
+
+    grid = guiding.GuiderGrid.load()
+    assert grid.weights == fingerprint(find_model("mini"))
+    assert len(grid.prompts) >= 50 and len(grid.guiders) == 5 and grid.scales[0] == 1
+    assert (grid.diversity[:, 0] == grid.diversity[0, 0]).all(), "with scale 1 all guiders are the model alone"
+    assert (minit2v.files.data_dir() / "guiders.npz").stat().st_size < 300_000
+
+
 def test_every_guider_is_the_model_alone_at_scale_1():
     pipe = minit2v.load("mini", device="cpu")
     prompts = list(guiding.PROMPTS[:2])
