@@ -41,7 +41,7 @@ QUIZ = [
         "A colleague's GPU makes another clip from your seed, with the same weights. What is the first thing to look at?",
         ["Where and in which precision the noise was drawn", "The version of the driver", "The order of the frames"],
         0,
-        "A generator gives other numbers on another device and in another dtype. Rounding changes a clip far less.",
+        "A generator gives other numbers on another device, or in another dtype. Rounding changes a clip far less.",
     ),
 ]
 
@@ -321,14 +321,14 @@ def check_start_noise(student):
             found = student(shape, seed, dtype, "cpu")
             if not isinstance(found, Tensor):
                 raise Failed("a tensor", type(found).__name__, "the function does not return its result")
-            same_shape(f"the noise of {shape}", found, shape)
+            same_shape(f"the noise of {shape}", found.double(), shape)
             if not torch.equal(state, torch.get_rng_state()):
                 raise Failed("torch's own generator as it was", "it was used or seeded", "draw with generator=…")
             if found.dtype != dtype:
                 raise Failed(f"noise in {dtype}", f"{found.dtype}")
             own = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=dtype)
-            cause = f"it was drawn in {dtype}: other numbers come out. Draw in float32, then cast" if (
-                dtype != torch.float32 and torch.equal(own, found)) else ""  # fmt: skip
+            in_it = torch.equal(own, found) and not torch.equal(own, plain.to(dtype))
+            cause = f"it was drawn in {dtype}: other numbers come out. Draw in float32, then cast" if in_it else ""
             close(f"the noise of seed {seed} in {dtype}", found.double(), plain.to(dtype).double(), 1e-9, cause)
     placed = student((2, 3), 1, torch.float32, "meta")  # a device that is everywhere, and is not the CPU
     if str(placed.device) != "meta":
