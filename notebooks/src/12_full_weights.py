@@ -22,7 +22,7 @@
 #
 # **You need** [11](11_the_real_thing.ipynb) for memory, [06](06_un_destroying_it.ipynb) for the sampler.
 #
-# **Time** reading 18 minutes · running 1 to 3 minutes (fast mode 30 to 90 seconds), on a GPU some minutes and a
+# **Time** reading 18 minutes · running 1 to 2 minutes (fast mode 30 to 60 seconds), on a GPU some minutes and a
 # download of 3.7 GB · exercises 53 minutes
 
 # %%
@@ -284,12 +284,14 @@ for count, keep in ((2, False), (8, False), (8, True)):
 # What to see: the number of steps makes no difference, for each leaves only its latents behind. What does make one is
 # *keeping* them, as our list did: `list(pipe.stream(…))` is convenient for small models, and a habit to lose.
 #
-# Frames are another matter. Here are the counts for `mini`, of the two networks that work.
+# Frames are another matter. Here are the counts for `mini`, of the two networks that work, at four lengths. (They were
+# counted as in notebook 11, by `python scripts/memory_figures.py`.)
 
 # %%
-from minit2v.memory.figures import counted, recorded
+from minit2v.memory.figures import recorded
 
-counts = {frames: counted("mini", frames=frames) for frames in (8, 16, 32)}
+counts = {one.frames: one for one in recorded() if (one.model, one.dtype) == ("mini", "float32")}
+counts = dict(sorted(counts.items()))
 lines = {"UNet": {f: one.unet["batched"] for f, one in counts.items()},
          "decoder, all frames at once": {f: one.decoder[str(f)] for f, one in counts.items()},
          "decoder, frame by frame": {f: one.decoder["1"] for f, one in counts.items()}}
@@ -389,7 +391,7 @@ for step, note in notes.items():
 seeds, mini = ctx.pick(fast=1, default=6, full=60), ctx.pipe
 clips = {name: mini([prompt] * seeds, seed=0, steps=6) for name, prompt in {"the prompt": BASE, **CHANGED}.items()}
 clips["the seed"] = mini([BASE] * seeds, seed=1000, steps=6)
-lab.strip({f"{name}, seed 0": made[0] for name, made in clips.items()}, n=6,
+lab.strip({name if name == "the prompt" else f"{name} changed": made[0] for name, made in clips.items()}, n=6,
           alt="Six rows of frames from one seed: the prompt itself, then the same with another shape, colour, size, "
           "direction; last, the prompt with another seed.")
 
@@ -468,12 +470,12 @@ for name, found in study.items():
 print(f"{'':17}" + "".join(f"{name:>18}" for name in CHANGED))
 
 # %%
-table = np.array([[100 * found[name][0] for name in CHANGED] for found in study.values()])
-lab.matrix(table, [f"{name} changed" for name in study], list(CHANGED), xlabel="what the judge reads differently, %",
+table = np.array([[found[name][0] for name in CHANGED] for found in study.values()])
+lab.matrix(table, [f"{name} changed" for name in study], list(CHANGED), xlabel="share that the judge reads differently",
            alt="A table of shares: rows are what was changed in the prompt, columns what the judge read differently.")
 
 # %% [markdown]
-# How to read it. A model that obeyed each word and nothing else would have 100 on the diagonal of the first four rows,
+# How to read it. A model that obeyed each word and nothing else would have 1 on the diagonal of the first four rows,
 # and 0 beside it. What stands beside it is *leakage*: a word that changes what it does not speak of. The last row is
 # the measure for that: it tells what a new seed changes, with the prompt as it was. What a word changes *less* than a
 # seed does, you have not shown to be the work of the word. And None counts: a reading that failed is not "the same".
