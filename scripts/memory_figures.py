@@ -8,7 +8,7 @@ from minit2v.files import data_dir
 from minit2v.memory.figures import FILE, counted, save
 
 CLIPS = {  # preset -> sizes of clips: its own, and larger ones that people ask for
-    "mini": ({}, {"frames": 32}),
+    "mini": ({}, {"frames": 8}, {"frames": 32}, {"frames": 64}),
     "modelscope-1.7b": ({}, {"frames": 32}, {"frames": 24, "height": 320, "width": 576}),
 }
 

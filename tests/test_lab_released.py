@@ -1,12 +1,16 @@
 """The checks of the notebooks on released weights: right answers pass however they are written, wrong ones do not."""
 
+import math
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from minit2v.lab.course import exercises
-from minit2v.lab.course.checks import nb11
+from minit2v.lab.course.checks import nb11, nb12
+from minit2v.pixels import to_pixels
 
 # --- 11.1
 
@@ -229,3 +233,218 @@ def test_other_ways_to_a_linear_layer_pass(right):
 def test_the_predictions_are_computed_from_what_is_recorded():
     assert nb11.PREDICTIONS["11.b"].answer() == "weights"
     assert 0 < nb11.PREDICTIONS["11.a"].answer() < 1 and 8 < nb11.PREDICTIONS["11.c"].answer() <= 17
+
+
+# --- 12.1
+
+rows = lambda z: z.transpose(1, 2).flatten(0, 1)  # (b c f h w) -> ((b f) c h w)
+shaped = lambda pixels, z: pixels.unflatten(0, (len(z), -1))
+
+
+def keeping_floats(decode, z, chunk):
+    return shaped(to_pixels(torch.cat([decode(part) for part in rows(z).split(chunk)])), z)
+
+
+def dropping_the_rest(decode, z, chunk):
+    frames = rows(z)
+    parts = [to_pixels(decode(frames[i * chunk : (i + 1) * chunk])) for i in range(len(frames) // chunk)]
+    return torch.cat(parts).unflatten(0, (len(z), -1))
+
+
+def padding_the_rest(decode, z, chunk):
+    frames = rows(z)
+    full = torch.cat([frames, frames[-1:].expand(-len(frames) % chunk, -1, -1, -1)])
+    return shaped(torch.cat([to_pixels(decode(part)) for part in full.split(chunk)])[: len(frames)], z)
+
+
+def chunk_of_each_clip(decode, z, chunk):
+    """All clips at once, chunk frames of each."""
+    parts = [decode(rows(z[:, :, i : i + chunk])) for i in range(0, z.shape[2], chunk)]
+    return torch.cat([shaped(to_pixels(part), z) for part in parts], dim=1)
+
+
+def as_parts(decode, z, parts):
+    """chunk taken as the number of parts."""
+    return shaped(torch.cat([to_pixels(decode(part)) for part in rows(z).chunk(parts)]), z)
+
+
+def decoded(change=lambda pixels: pixels, fold=rows, size=lambda n: n, enter=lambda z: z, leave=to_pixels):
+    return lambda decode, z, chunk: change(shaped(torch.cat([leave(decode(part)) for part in fold(enter(z)).split(size(chunk))]), z))
+
+
+WRONG_DECODERS = {
+    "keeps floats": keeping_floats, "drops the rest": dropping_the_rest, "pads the rest": padding_the_rest,
+    "chunk frames of each clip": chunk_of_each_clip, "chunk is a number of parts": as_parts,
+    "all at once": decoded(size=lambda n: 10_000), "one by one": decoded(size=lambda n: 1),
+    "twice as many": decoded(size=lambda n: 2 * n), "reshaped": decoded(fold=lambda z: z.reshape(-1, z.shape[1], *z.shape[3:])),
+    "frames first": decoded(fold=lambda z: z.permute(2, 0, 1, 3, 4).flatten(0, 1)), "floats": decoded(leave=lambda x: x.movedim(1, -1)),
+    "channels first": decoded(leave=lambda x: to_pixels(x).movedim(-1, 1)), "fractions cut off":
+        decoded(leave=lambda x: to_pixels(x, rounded=False)), "frames reversed": decoded(lambda x: x.flip(1)),
+    "clips reversed": decoded(lambda x: x.flip(0)), "without clips": lambda d, z, n: decoded()(d, z, n).flatten(0, 1),
+    "nothing": lambda d, z, n: None, "scaled": decoded(enter=lambda z: z / 0.18215), "in half precision":
+        decoded(enter=lambda z: z.half().float()), "in place": decoded(enter=lambda z: z.mul_(1.01)), "decoded twice":
+        lambda d, z, n: decoded()(d, z, n) * 0 + decoded()(d, z, n), "the first frame is repeated":
+        decoded(lambda x: x[:, :1].expand_as(x)), "as a list of frames": lambda d, z, n: list(decoded()(d, z, n)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_DECODERS)
+def test_wrong_decoders_fail(name):
+    assert not exercises.run("12.1", WRONG_DECODERS[name]).passed, name
+
+
+def into_one_tensor(decode, z, chunk):
+    pixels = None
+    for i, part in enumerate(rows(z).split(chunk)):
+        some = to_pixels(decode(part))
+        if pixels is None:
+            pixels = some.new_empty(z.shape[0] * z.shape[2], *some.shape[1:])
+        pixels[i * chunk : i * chunk + len(some)] = some
+    return shaped(pixels, z)
+
+
+def clip_by_clip(decode, z, chunk):
+    return torch.stack([torch.cat([to_pixels(decode(part)) for part in one.transpose(0, 1).split(chunk)]) for one in z])
+
+
+@pytest.mark.parametrize("right", [into_one_tensor, clip_by_clip])
+def test_other_ways_to_decode_in_parts_pass(right):
+    outcome = exercises.run("12.1", right)
+    assert outcome.passed, outcome.message
+
+
+# --- 12.2
+
+
+@pytest.mark.parametrize("cause", nb12.FRAME_MISTAKES)
+def test_a_known_mistake_about_frames_is_named(cause):
+    outcome = exercises.run("12.2", nb12.FRAME_MISTAKES[cause])
+    assert not outcome.passed, cause
+    assert "whole number" in cause or outcome.message.endswith(f"Likely cause: {cause}"), outcome.message
+
+
+most = nb12.most_frames
+two = lambda s: dict(list(s.items())[:2])
+WRONG_FRAMES = {
+    "one more": lambda s, m: most(s, m) + 1, "one less": lambda s, m: max(0, most(s, m) - 1),
+    "from the first two": lambda s, m: most(two(s), m), "from the least and the greatest":
+        lambda s, m: most({f: s[f] for f in (min(s), max(s))}, m), "the greatest counted that fits":
+        lambda s, m: max((f for f in s if s[f] <= m), default=0), "rounded": lambda s, m: max(0, round(nb12._room(s, m))),
+    "strictly less": lambda s, m: max(0, math.ceil(nb12._room(s, m) - 1e-9) - 1), "nothing": lambda s, m: None, "a float":
+        lambda s, m: float(most(s, m)), "a text": lambda s, m: str(most(s, m)), "through the origin":
+        lambda s, m: math.floor(m * sum(f * f for f in s) / sum(f * x for f, x in s.items())), "changes them":
+        lambda s, m: most(s, m) + 0 * s.pop(next(iter(s))), "in gigabytes": lambda s, m: most(s, m * 1e9), "at least one":
+        lambda s, m: max(1, most(s, m)), "the number of bytes": lambda s, m: m, "a multiple of 8": lambda s, m: most(s, m) // 8 * 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_FRAMES)
+def test_wrong_frames_fail(name):
+    assert not exercises.run("12.2", WRONG_FRAMES[name]).passed, name
+
+
+def test_the_line_may_be_written_out():
+    def written(sizes, memory):
+        x, y = torch.tensor(list(sizes), dtype=torch.float64), torch.tensor(list(sizes.values()), dtype=torch.float64)
+        each = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+        return max(0, int((memory - (y.mean() - each * x.mean())) / each + 1e-9) if memory > y.mean() - each * x.mean() else 0)
+
+    outcome = exercises.run("12.2", written)
+    assert outcome.passed, outcome.message
+
+
+# --- 12.3
+
+
+@pytest.mark.parametrize("cause", nb12.STUDY_MISTAKES)
+def test_a_known_mistake_in_the_study_is_named(cause):
+    outcome = exercises.run("12.3", lambda a, b: nb12._shares(a, b, **nb12.STUDY_MISTAKES[cause]))
+    assert not outcome.passed and outcome.message.endswith(f"Likely cause: {cause}"), outcome.message
+
+
+share = nb12.changed_share
+each = lambda a, b, change: {name: change(triple, len(a)) for name, triple in share(a, b).items()}
+WRONG_STUDIES = {
+    "percent": lambda a, b: each(a, b, lambda t, n: tuple(100 * x for x in t)), "share only":
+        lambda a, b: each(a, b, lambda t, n: t[0]), "width in the place of high": lambda a, b: each(a, b, lambda t, n: (t[0], t[1], t[2] - t[1])),
+    "high before low": lambda a, b: each(a, b, lambda t, n: (t[0], t[2], t[1])), "middle in the place of the share":
+        lambda a, b: each(a, b, lambda t, n: ((t[1] + t[2]) / 2, *t[1:])), "counts": lambda a, b: each(a, b, lambda t, n: (t[0] * n, *t[1:])),
+    "z of 90 %": lambda a, b: each(a, b, lambda t, n: (t[0], *nb12.wilson(round(t[0] * n), n, 1.645))), "z of 2.58":
+        lambda a, b: each(a, b, lambda t, n: (t[0], *nb12.wilson(round(t[0] * n), n, 2.58))), "n - 1":
+        lambda a, b: each(a, b, lambda t, n: (t[0], *nb12.wilson(min(round(t[0] * n), max(n - 1, 1)), max(n - 1, 1)))),
+    "nothing": lambda a, b: None, "a list": lambda a, b: list(share(a, b).values()), "all attributes together":
+        lambda a, b: dict.fromkeys(a[0], next(iter(share([{"all": tuple(x.values())} for x in a], [{"all": tuple(x.values())} for x in b]).values()))),
+    "the first attribute only": lambda a, b: dict(list(share(a, b).items())[:1]), "changes them":
+        lambda a, b: share(a, b) | {k: (0, 0, 0) for k in [a[0].pop(next(iter(a[0])))] if k is False},
+    "against the first clip": lambda a, b: share(a[:1] * len(b), b), "swapped seeds": lambda a, b: share(a, b[::-1]),
+    "twice the pairs": lambda a, b: share(a + a, b + b), "any difference is all": lambda a, b: each(a, b, lambda t, n: (float(t[0] > 0), *t[1:])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_STUDIES)
+def test_wrong_studies_fail(name):
+    assert not exercises.run("12.3", WRONG_STUDIES[name]).passed, name
+
+
+def test_the_library_s_interval_passes():
+    def with_library(before, after):
+        counts = {name: sum(a[name] != b[name] for a, b in zip(before, after)) for name in before[0]}
+        return {name: [k / len(before), *nb12.wilson(k, len(before))] for name, k in counts.items()}
+
+    outcome = exercises.run("12.3", with_library)
+    assert outcome.passed, outcome.message
+
+
+# --- 12.B
+
+
+def drawn(shape, seed, **options):
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), **options)
+
+
+def seeds_everything(shape, seed, dtype, device):
+    torch.manual_seed(seed)
+    return torch.randn(shape).to(device, dtype)
+
+
+WRONG_NOISES = {
+    "drawn in it": lambda s, seed, t, d: drawn(s, seed, dtype=t).to(d), "seeds everything": seeds_everything,
+    "of the default generator": lambda s, seed, t, d: torch.randn(s).to(d, t), "stays float32": lambda s, seed, t, d: drawn(s, seed).to(d),
+    "stays on the CPU": lambda s, seed, t, d: drawn(s, seed).to(t), "drawn in float64": lambda s, seed, t, d: drawn(s, seed, dtype=torch.float64).to(d, t),
+    "drawn in bfloat16": lambda s, seed, t, d: drawn(s, seed, dtype=torch.bfloat16).to(d, t), "uniform":
+        lambda s, seed, t, d: torch.rand(s, generator=torch.Generator().manual_seed(seed)).to(d, t), "always seed 0":
+        lambda s, seed, t, d: drawn(s, 0).to(d, t), "frame by frame": lambda s, seed, t, d: torch.cat(
+            [drawn((1, *s[1:]), seed + i) for i in range(s[0])]).to(d, t), "one frame repeated":
+        lambda s, seed, t, d: drawn((*s[:-1], 1), seed).expand(s).to(d, t), "smaller": lambda s, seed, t, d: 0.99 * drawn(s, seed).to(d, t),
+    "turned round": lambda s, seed, t, d: drawn(s[::-1], seed).permute(*range(len(s))[::-1]).to(d, t), "nothing": lambda s, seed, t, d: None,
+    "a seed more": lambda s, seed, t, d: drawn(s, seed + 1).to(d, t), "numpy": lambda s, seed, t, d: torch.tensor(
+        nb12.np.random.default_rng(seed).normal(size=s)).to(d, t), "through bfloat16": lambda s, seed, t, d: drawn(s, seed).bfloat16().to(d, t),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_NOISES)
+def test_wrong_noises_fail(name):
+    assert not exercises.run("12.B", WRONG_NOISES[name]).passed, name
+
+
+def test_the_library_s_noise_passes():
+    from minit2v.diffusion.samplers import gaussian
+
+    outcome = exercises.run("12.B", lambda s, seed, t, d: gaussian(s, torch.Generator().manual_seed(seed)).to(d, t))
+    assert outcome.passed, outcome.message
+
+
+def test_the_cells_for_full_weights_run_with_a_small_model_of_the_same_layout(diffusers_folder, monkeypatch):
+    """Notebook 12 as on a machine with the released weights, with a folder of their layout in their place."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("MINIT2V_MODEL", str(diffusers_folder))
+    monkeypatch.setenv("MINIT2V_FAST", "1")
+    folder = Path(__file__).parent.parent / "notebooks"
+    nb = nbformat.read(folder / "12_full_weights.ipynb", 4)
+    NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    printed = "".join(o.get("text", "") for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs)
+    assert f"made by {os.path.basename(diffusers_folder)}" in printed and "in the place of" not in printed
+    shown = [o.data for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs if o.get("data")]
+    assert any("a panda eating bamboo" in data.get("text/plain", "") for data in shown)

@@ -68,6 +68,6 @@ def wilson(right: int, n: int, z: float = NORMAL) -> tuple[float, float]:
     [0.9926, 1.0]
     """
     p, spread = right / n, z * z / n
-    middle, half = p + spread / 2, z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
+    middle, half = p + spread / 2, z * math.sqrt(p * (1 - p) / n + spread / (4 * n))  # eq (12.3) · Wilson 1927
     low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)  # eq (13.1) · Wilson, Probable inference
     return max(0.0, low), min(1.0, high)

@@ -25,7 +25,7 @@
 # **You need** [08](08_teaching_it_time.ipynb) for the block. No download, no GPU and no network: all that this notebook
 # knows of the release is the *list* of its tensors.
 #
-# **Time** reading 20 minutes · running 1 to 3 minutes (fast mode as long) · exercises 52 minutes
+# **Time** reading 20 minutes · running 20 to 60 seconds (fast mode 20 to 60 seconds) · exercises 52 minutes
 
 # %%
 from minit2v import lab
