@@ -785,4 +785,4 @@ lab.equations(11)
 # - The [safetensors format](https://github.com/huggingface/safetensors), and the warning in red at the top of Python's
 #   [pickle](https://docs.python.org/3/library/pickle.html).
 #
-# **Next:** [13 · Is it any good, and should it exist?](13_is_it_any_good.ipynb): what a figure sees, and what it does not.
+# **Next:** [12 · Full weights](12_full_weights.ipynb): the released model makes a clip, or plays one that it made.

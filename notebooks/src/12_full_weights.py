@@ -362,6 +362,9 @@ for offload in (False, True):
 # weights says how to go on after them. More frames cost time as well, and the clip falls apart in its own way: try
 # `ctx.pipe(prompt, frames=48)`. `window=16` lets overlapping windows see 16 frames each, which bounds the memory too.
 #
+# *What if?* Count the peak at only two lengths, 2 and 4 frames, and go from there to 200. The line is the same, but a
+# small error of its slope grows with every frame: measure near where you want to know.
+#
 # ## 6 · A study of prompts
 #
 # You type a prompt, look at a clip, change a word, and look again. After an evening of that most people know many
@@ -483,6 +486,9 @@ lab.matrix(table, [f"{name} changed" for name in study], list(CHANGED), xlabel="
 # Now *name* what you found, in a sentence that could be wrong. "The size word is weak" is one: it says what would
 # refute it. Then choose another base prompt, and try to refute it.
 #
+# *What if?* Let each pair have two *different* seeds. Then every row holds the change of the seed as well, and no word
+# can be told from it: the same seed in both clips of a pair is what makes the comparison fair.
+#
 # The released model has no judge that reads its clips. There you describe by eye, or with the metrics of notebook 13.
 # The protocol is the same, and the seeds are needed more, not less.
 #
@@ -587,5 +593,4 @@ lab.equations(12)
 # - White and Gunstone, *Probing Understanding* (1992), on predict, observe, explain: the protocol from which ours
 #   descends.
 #
-# **Next:** the last notebook asks whether the clips are any good, and who may use them. Until it is there,
-# [docs/metrics.md](../docs/metrics.md) tells how this library measures.
+# **Next:** [13 · Is it any good, and should it exist?](13_is_it_any_good.ipynb): what a figure sees, and what it does not.
