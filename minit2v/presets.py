@@ -27,13 +27,15 @@ class UNetConfig(Checked):
     attention: tuple[bool, ...] = (True, True, True, False)  # does the level have transformers
     layers_per_level: Depth = 2  # spatio-temporal blocks per level (one more on the way up); released 2
     head_dim: Width = 64  # width of one attention head; released 64
-    first_temporal_heads: Width = 8  # heads of the temporal transformer after conv_in; released 8 (inner width 512)
+    first_temporal_heads: Count = 8  # heads of the temporal transformer after conv_in; 0: none; released 8 (inner width 512)
     context_dim: Width = 1024  # width d of a text token; released 1024
     norm_groups: Width = 32  # groups of every GroupNorm; released 32
     dropout: Decay = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
     text_in_embedding: bool = False  # departure: the mean text token joins the timestep embedding
     looks_first: bool = False  # departure: it is the first token instead that joins; see `TextConfig.looks_first`
+    rate_embedding: bool = False  # departure: how far apart frames are joins the timestep embedding
+    condition_channels: Count = 0  # channels that are given beside the latents, such as known frames; released 0
     step_embedding: bool = False  # departure: how far a sampling step goes joins too: one network for any number of steps
     scene_prior: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)

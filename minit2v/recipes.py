@@ -30,7 +30,7 @@ class Step:
 LOOP = {"betas": (0.9, 0.99), "grad_clip": 1.0}  # few steps: a short memory, and no step may spoil what is learnt
 AUTOENCODER = {
     **LOOP, "batch": 16, "lr": 2e-3, "weight_decay": 0.01, "ema": 0.995,
-    "foreground": 8.0, "crop": 32, "share_images": 0.7, "bottleneck": 1e-4, "hinge": 0.1, "width": 16,
+    "foreground": 8.0, "crop": 32, "share_images": 0.7, "bottleneck": 1e-4, "hinge": 0.1, "discriminator_width": 16,
 }  # fmt: skip
 TEXT = {
     **LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.1, "ema": 0.99,

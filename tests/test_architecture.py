@@ -27,7 +27,7 @@ MAY_IMPORT = {  # room -> the rooms below it that it may use; from the ground fl
     "recipes": BASE | {"presets"},
     "networks": BASE | {"presets", "pixels"},
     "diffusion": BASE | {"presets"},
-    "systems": LOW | {"presets", "networks", "diffusion"},
+    "systems": LOW | {"datasets", "presets", "networks", "diffusion"},
     "checkpoints": LOW | {"presets", "networks", "systems"},
     "recording": LOW | {"presets", "networks", "diffusion", "systems"},
     "memory": LOW | {"presets", "networks", "systems", "checkpoints"},

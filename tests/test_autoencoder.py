@@ -178,7 +178,7 @@ class Squares:
 def make_task(bottleneck="gaussian", **settings):
     torch.manual_seed(0)
     preset = ModelScopePreset("tiny", autoencoder=AutoencoderConfig(**TINY, bottleneck=bottleneck), height=16, width=16)
-    config = {"width": 4, "share_images": 0.7, "hinge": 0.1, "bottleneck": 1e-4} | settings
+    config = {"discriminator_width": 4, "share_images": 0.7, "hinge": 0.1, "bottleneck": 1e-4} | settings
     return AutoencoderTask(preset, AutoencoderTraining(**config), Squares())
 
 

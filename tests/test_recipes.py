@@ -34,7 +34,7 @@ PAPER = {  # shared sources: the released code of ModelScopeT2V and of latent di
     },
     "text": {"lr": 5e-4, "weight_decay": 0.2, "betas": (0.9, 0.98), "word_deviation": 0.02, "grid_positions": False},
     "autoencoder": {
-        "betas": (0.5, 0.9), "weight_decay": 0.0, "foreground": 0.0, "crop": 0, "share_images": 1.0, "width": 64,
+        "betas": (0.5, 0.9), "weight_decay": 0.0, "foreground": 0.0, "crop": 0, "share_images": 1.0, "discriminator_width": 64,
         "hinge": 1.0,
     },
 }  # fmt: skip

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from minit2v.errors import UserError
 __all__ = ["DATASETS", "Batch", "Dataset", "Probe", "VideoText", "find_data", "options_of"]
 
 # what `--data` calls it: what makes it when called without arguments
-DATASETS: dict[str, Callable[..., Dataset]] = {"moving-things": MovingThingsData}
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "moving-things": MovingThingsData,
+    "moving-things-zh": partial(MovingThingsData, language="zh"),
+}
 
 
 def find_data(name_or_folder: str | Path, fps: float = 8, **options) -> Dataset:
@@ -45,7 +49,7 @@ def options_of(name_or_folder: str | Path) -> list[str]:
     ['level']
     """
     make = DATASETS.get(str(name_or_folder)) or _folder(name_or_folder)
-    return [name for name in signature(make).parameters if name not in ("folder", "fps")]
+    return [name for name in signature(make).parameters if name not in ("folder", "fps", "language")]
 
 
 def _folder(name_or_folder: str | Path) -> type[Dataset]:

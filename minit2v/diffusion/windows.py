@@ -27,18 +27,19 @@ def starts(frames: int, window: int) -> list[int]:
     return [*range(0, last, max(1, window // 2)), last]
 
 
-def windowed(unet: Callable, window: int, learnt: int | None = None) -> Callable:
+def windowed(unet: Callable, window: int, learnt: int | None = None, apart: float = 1.0) -> Callable:
     """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, `window` frames at a
     time.
 
     `learnt`: the number of frames in training, for a network that reads frame numbers (a departure). The frames of a
     longer clip are then spread over those numbers, which gives the same motion, slower: training never showed larger
-    numbers, and with numbers that restart in each window the windows disagree.
+    numbers, and with numbers that restart in each window the windows disagree. `apart`: the step from one number to the
+    next, for a network that reads the frame rate off them.
     """
 
     def run(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         frames = x.shape[2]
-        numbers = torch.arange(frames, device=x.device)[None]  # 1 f
+        numbers = torch.arange(frames, device=x.device)[None] * apart  # 1 f
         if learnt is not None and frames > learnt:
             numbers = numbers * (learnt - 1) / (frames - 1)
         ask = lambda part: unet(x[:, :, part], t, context, **({"positions": numbers[:, part]} if learnt else {}))

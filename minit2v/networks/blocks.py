@@ -249,6 +249,24 @@ class SpatioTemporalBlock(nn.Module):
         return x
 
 
+class FrameBlock(nn.Module):
+    """The block of an image model: what `SpatioTemporalBlock` is without its temporal layers."""
+
+    def __init__(self, c_in: int, c_out: int, attention: bool, config: UNetConfig):
+        super().__init__()
+        groups = config.norm_groups
+        self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
+        self.spatial = SpatialTransformer(c_out, config.head_dim, config.context_dim, groups) if attention else None
+
+    def temporal_layers(self) -> list[nn.Module]:
+        """None: the block looks within a frame."""
+        return []
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
+        x = self.res(x, emb)
+        return x if self.spatial is None else self.spatial(x, context)
+
+
 def clip_view(x: Tensor, f: int) -> Tensor:
     """View frames as clips: ((b f) c h w) -> (b c f (h w)), without a copy when x is channels_last."""
     return rearrange(x, "(b f) c h w -> b c f (h w)", f=f)  # eq (1.3) · Video Diffusion Models, section 3

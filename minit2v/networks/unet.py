@@ -11,13 +11,14 @@ References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXi
 """
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minit2v.networks.blocks import SpatioTemporalBlock, TemporalTransformer
+from minit2v.networks.blocks import FrameBlock, SpatioTemporalBlock, TemporalTransformer
 from minit2v.networks.layers import GroupNorm
 from minit2v.presets import UNetConfig
 
@@ -32,7 +33,8 @@ class UNet(nn.Module):
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
     only by the departures `frame_positions` and `scene_prior`); until (b,): the timestep that a sampling step is to reach,
-    -1 where it ends, by default t (used only by the departure `step_embedding`). Sizes need not be powers of two: an
+    -1 where it ends, by default t (used only by the departure `step_embedding`); condition (b, condition_channels, f, h, w):
+    what is known beside x. Sizes need not be powers of two: an
     up-sampler takes the size of its skip.
     """
 
@@ -43,13 +45,13 @@ class UNet(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(first, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.frame_embedding = position_layer(first, emb) if config.frame_positions else None
         self.text_embedding = nn.Linear(config.context_dim, emb) if config.text_in_embedding else None
+        self.rate_embedding = zero_layer(first, emb) if config.rate_embedding else None
         self.step_embedding = zero_layer(first, emb) if config.step_embedding else None
         # its name is that of the shipped weights
         self.layout = ScenePrior(config.context_dim, first) if config.scene_prior else None
-        self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
-        self.first_temporal = TemporalTransformer(
-            first, config.head_dim, config.norm_groups, config.first_temporal_heads * config.head_dim
-        )
+        self.conv_in = nn.Conv2d(config.in_channels + config.condition_channels, first, 3, padding=1)
+        inner = config.first_temporal_heads * config.head_dim
+        self.first_temporal = TemporalTransformer(first, config.head_dim, config.norm_groups, inner) if inner else None
 
         skips, c = [first], first
         self.down = nn.ModuleList()
@@ -74,18 +76,15 @@ class UNet(nn.Module):
 
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor, temporal: bool = True, positions: Tensor | None = None,
-        until: Tensor | None = None,
+        until: Tensor | None = None, condition: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         f = x.shape[2]
         if positions is None:
             positions = torch.arange(f, device=x.device)[None]
         emb = self.embed(t, context, positions, until)  # (b f) e
+        x = x if condition is None else torch.cat([x, condition], dim=1)
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.conv_in(x)
-        if self.layout is not None:
-            x = x + self.layout(context, positions, *x.shape[-2:])
-        if temporal:
-            x = self.first_temporal(x, f)
+        x = self.enter(self.conv_in(x), context, positions, temporal)
         skips = [x]
         for level in self.down:
             for block in level.blocks:
@@ -103,6 +102,14 @@ class UNet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
+    def enter(self, x: Tensor, context: Tensor, positions: Tensor, temporal: bool) -> Tensor:
+        """What comes between conv_in and the first level: ((b f), c, h, w) -> same."""
+        if self.layout is not None:
+            x = x + self.layout(context, positions, *x.shape[-2:])
+        if temporal and self.first_temporal is not None:
+            x = self.first_temporal(x, positions.shape[1])
+        return x
+
     def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
         """The embedding that every residual block receives: (b f, e) from timesteps (b,) and from the departures."""
         first, f, dtype = self.config.channels[0], positions.shape[1], self.conv_in.weight.dtype
@@ -114,6 +121,9 @@ class UNet(nn.Module):
             emb = emb + self.step_embedding(sinusoid(length, first).to(dtype))[:, None]
         if self.frame_embedding is not None and f > 1:  # an image has no place in time
             emb = emb + self.frame_embedding(sinusoid(positions, first).to(dtype))  # b f e
+        if self.rate_embedding is not None and f > 1:
+            apart = sinusoid(positions[:, 1] - positions[:, 0], first).to(dtype)
+            emb = emb + self.rate_embedding(apart)[:, None]
         emb = self.time_embedding[2](self.time_embedding[1](emb))
         return emb.expand(-1, f, -1).flatten(0, 1)  # (b 1|f e) -> ((b f) e)
 
@@ -124,11 +134,26 @@ class UNet(nn.Module):
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
         blocks = [module for module in self.modules() if isinstance(module, self.block)]
-        return [self.first_temporal, *(layer for block in blocks for layer in block.temporal_layers())]
+        first = [layer for layer in (self.rate_embedding, self.first_temporal) if layer is not None]
+        return [*first, *(layer for block in blocks for layer in block.temporal_layers())]
 
     def temporal_parameters(self) -> list[nn.Parameter]:
         """The parameters of `temporal_layers`."""
         return [p for layer in self.temporal_layers() for p in layer.parameters()]
+
+
+class ImageUNet(UNet):
+    """A UNet without temporal layers, to which every frame is a picture without a place in time. Stable Diffusion at any
+    size; its weights are part of those of a `UNet` of the same sizes."""
+
+    def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] = FrameBlock):
+        super().__init__(replace(config, first_temporal_heads=0, frame_positions=False, rate_embedding=False), block)
+
+    def enter(self, x: Tensor, context: Tensor, positions: Tensor, temporal: bool) -> Tensor:
+        if self.layout is None:
+            return x
+        prior = self.layout(context, positions[:, :1], *x.shape[-2:])
+        return x + prior.repeat_interleave(len(x) // len(prior), dim=0)
 
 
 class Level(nn.Module):

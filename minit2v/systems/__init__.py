@@ -15,8 +15,14 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import PRESETS, Preset
+from minit2v.systems.cogvideo import COGVIDEO_PRESETS, CogVideo, PictureTransformer, TemporalChannel
+from minit2v.systems.magicvideo import MAGICVIDEO_PRESETS, MagicVideo, MagicVideoUNet
+from minit2v.systems.makeavideo import MAKEAVIDEO_PRESETS, JointText, MakeAVideo, MakeAVideoUNet, Prior
 from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.nuwa import NUWA_PRESETS, Nuwa, NuwaT2V
 from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.video_decoder import VideoDecoder
+from minit2v.systems.videoldm import VIDEOLDM_PRESETS, VideoLDM, VideoLDMUNet
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,64 @@ SYSTEMS = {
         parts={
             "autoencoder": "minit2v.training.autoencoder:PART",
             "text": "minit2v.training.text:PART",
+            "image": "minit2v.training.image:PART",
             "unet": "minit2v.training.unet:PART",
         },
     ),
+    "nuwa": System(
+        networks={"transformer": Nuwa, "autoencoder": VQGAN, "text": TextEncoder},
+        pipeline=NuwaT2V,
+        presets=NUWA_PRESETS,
+        parts={
+            "autoencoder": "minit2v.training.autoencoder:PART",
+            "text": "minit2v.training.text:PART",
+            "transformer": "minit2v.training.nuwa:PART",
+        },
+    ),
+    "cogvideo": System(
+        networks={"image": PictureTransformer, "keyframes": TemporalChannel, "between": TemporalChannel,
+                  "autoencoder": VQGAN},
+        pipeline=CogVideo,
+        presets=COGVIDEO_PRESETS,
+        parts={
+            "autoencoder": "minit2v.training.autoencoder:PART",
+            "image": "minit2v.training.cogvideo:IMAGE",
+            "keyframes": "minit2v.training.cogvideo:KEYFRAMES",
+            "between": "minit2v.training.cogvideo:BETWEEN",
+        },
+    ),
+    "magicvideo": System(
+        networks={"unet": MagicVideoUNet, "autoencoder": VQGAN, "text": TextEncoder, "decoder": VideoDecoder},
+        pipeline=MagicVideo,
+        presets=MAGICVIDEO_PRESETS,
+        parts={
+            "autoencoder": "minit2v.training.autoencoder:PART",
+            "text": "minit2v.training.text:PART",
+            "image": "minit2v.training.image:PART",
+            "unet": "minit2v.training.magicvideo:PART",
+            "decoder": "minit2v.training.decoder:PART",
+        },
+    ),
+    "videoldm": System(
+        networks={"unet": VideoLDMUNet, "autoencoder": VQGAN, "text": TextEncoder, "decoder": VideoDecoder},
+        pipeline=VideoLDM,
+        presets=VIDEOLDM_PRESETS,
+        parts={
+            "autoencoder": "minit2v.training.autoencoder:PART",
+            "text": "minit2v.training.text:PART",
+            "image": "minit2v.training.image:PART",
+            "unet": "minit2v.training.videoldm:PART",
+            "decoder": "minit2v.training.decoder:PART",
+        },
+    ),
+    "makeavideo": System(
+        networks={"unet": MakeAVideoUNet, "between": MakeAVideoUNet, "upscale": MakeAVideoUNet, "prior": Prior,
+                  "text": JointText},
+        pipeline=MakeAVideo,
+        presets=MAKEAVIDEO_PRESETS,
+        parts={part: f"minit2v.training.makeavideo:{part.upper()}"
+               for part in ("text", "prior", "image", "unet", "between", "upscale")},
+    ),  # fmt: skip
 }  # training imports systems, so parts are named here and imported when one is trained, like an entry point
 
 

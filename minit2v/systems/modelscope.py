@@ -32,8 +32,8 @@ class ModelScopeT2V(TextToVideo):
     ``unet(x (b, c, f, h, w), t (b,), context (b, n, d)) -> (b, c, f, h, w)``
     """
 
-    def __init__(self, preset: ModelScopePreset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module, **options):
-        super().__init__(preset, unet=unet, text=text, autoencoder=autoencoder, **options)
+    def __init__(self, preset: ModelScopePreset, text: nn.Module, unet: nn.Module, autoencoder: nn.Module, **others):
+        super().__init__(preset, unet=unet, text=text, autoencoder=autoencoder, **others)
         self.diffusion = Diffusion(preset.diffusion)
         self.replayed = None  # the UNet through CUDA graphs, made when it is needed
 
@@ -73,8 +73,13 @@ class ModelScopeT2V(TextToVideo):
         if config.step_embedding:
             visited = levels(self.diffusion, settings.steps, SAMPLERS[settings.sampler])
             unet = with_step_ends(unet, [level.t for level in visited], self.preset.timesteps, self.device)
-        numbered = config.frame_positions or config.scene_prior
-        return windowed(unet, settings.window or settings.frames, self.preset.frames if numbered else None)
+        numbered, apart = config.frame_positions or config.scene_prior, self.apart(settings)
+        learnt = self.preset.frames if numbered or apart != 1 else None
+        return windowed(unet, settings.window or settings.frames, learnt, apart)
+
+    def apart(self, settings: SamplingSettings) -> float:
+        """How far the frame numbers of a run are apart that the UNet is told; 1 for a UNet that knows no frame rates."""
+        return 1.0
 
     @torch.inference_mode()
     def caption_losses(self, clips: np.ndarray, captions: list[str], seed: int = 0) -> np.ndarray:

@@ -85,12 +85,16 @@ class TextToVideo(ABC):
         if progress:
             from tqdm.auto import tqdm
 
-            steps = tqdm(steps, "denoising", settings.steps - settings.skip, unit="step")
+            steps = tqdm(steps, "denoising", self.count(settings), unit="step")
         for step in steps:
             if callback is not None:
                 callback(step)
         clips = self.clips(step, settings)
         return clips[0] if isinstance(prompt, str) else clips
+
+    def count(self, settings: SamplingSettings) -> int:
+        """How many steps a run takes."""
+        return settings.steps - settings.skip
 
     def stream(self, prompt: str | list[str], **settings) -> Iterator[Step]:
         """One `Step` per denoising step, each computed when it is asked for; its tensors are (b, c, f, h, w).

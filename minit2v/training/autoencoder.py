@@ -49,7 +49,7 @@ class AutoencoderTraining(Checked):
     hinge: Weight = 1.0  # weight of the discriminator's loss; released 1
     start: Weight = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
     ramp: Positive = 0.1  # share of the run over which the adversarial term then grows from 0 to its weight
-    width: Width = 64  # channels of the discriminator's first layer; released 64
+    discriminator_width: Width = 64  # channels of the discriminator's first layer; released 64
     crop: Count = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames
     crop_until: Share = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
     share_images: Share = 1.0  # share of a batch that are images, the rest are single frames of clips; released 1
@@ -136,7 +136,7 @@ class AutoencoderTask(nn.Module):
         super().__init__()
         self.preset, self.config = preset, config
         self.autoencoder = VQGAN(preset.autoencoder)
-        self.discriminator = PatchDiscriminator(config.width)
+        self.discriminator = PatchDiscriminator(config.discriminator_width)
         self.readout = nn.Conv2d(preset.autoencoder.latent_channels, 3, 1) if config.readout else None
         if preset.autoencoder.bottleneck == "gaussian":
             # start with a standard deviation of exp(-2): at 1, the usual start, noise hides the frame

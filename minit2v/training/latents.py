@@ -2,7 +2,7 @@
 
     cache.safetensors   clips.latents (N, c, f, h, w), images.latents (N, c, 1, h, w), float16, of unit variance
                         clips.captions, images.captions (N, wordings): rows of contexts; row 0 is the empty caption
-                        contexts (rows, n, d), float16: features of every caption
+                        contexts (rows, n, d), float16: features of every caption, or its words' numbers (rows, n)
                         images.new (N,): whether the caption has a word that no clip's caption has
 """
 
@@ -80,9 +80,9 @@ def compute_cache(pipe: TextToVideo, data: Dataset, clips: int, images: int, wor
     cache["images.new"] = torch.tensor([not of_picture <= moving for of_picture in words.get("images", [])], dtype=torch.bool)
     texts = list(captions)
     with torch.inference_mode(), gathered() as cut:
-        features = [pipe.text.encode(texts[i : i + 256]).cpu().half() for i in range(0, len(texts), 256)]
+        features = torch.cat([pipe.text.encode(texts[i : i + 256]).cpu() for i in range(0, len(texts), 256)])
     warn_of_first(cut)
-    return cache | {"contexts": torch.cat(features)}
+    return cache | {"contexts": features.half() if features.is_floating_point() else features}
 
 
 def worded(data: Dataset, items: Batch, wordings: int, start: int) -> list[list[str]]:

@@ -40,7 +40,7 @@ from minit2v.training.parts import Part
 from minit2v.training.trainer import TrainConfig
 
 FAMILY = 8  # clips of one batch that look alike: four directions, two speeds
-WORDS = ("preset", "from-data", "all")
+WORDS = ("preset", "from-data", "images", "all")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TextTraining(Checked):
     clips: Count = 6144  # training clips, if there are as many
     images: Count = 2048  # training pictures
     tests: Size = 128  # validation clips, and as many validation pictures
-    words: str = "preset"  # "preset" (if all captions are said in its words, else from-data), "from-data" or "all"
+    words: str = "preset"  # "preset" (if all captions are said in its words, else from-data), "from-data", "images" or "all"
     grid_positions: bool = False  # departure: the picture tower starts with sines of places and averages its patches
     word_deviation: Positive = 0.02  # standard deviation of a fresh word embedding; CLIP 0.02
 
@@ -74,9 +74,9 @@ class TextTask(nn.Module):
         self.text = TextEncoder(self.preset.text, self.clip)  # shares its parameters with self.clip
         pool = lambda split, kind, size: Pool(self.preset, data, split, kind, size, self.text.tokens)
         self.pools = {"clips": pool("train", "clips", config.clips), "images": pool("train", "images", config.images)}
-        some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])
+        some = torch.cat([pool.pictures[:256] for pool in self.pools.values()])  # of one kind, if the other has none
         self.deviation, self.mean = (value.item() for value in torch.std_mean(some.double()))
-        self.tests = {kind: pool("val", kind, config.tests) for kind in self.pools}
+        self.tests = {kind: pool("val", kind, config.tests) for kind, taken in self.pools.items() if taken.most}
         warn_of_first([message for each in (self.pools, self.tests) for pool in each.values() for message in pool.cut])
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
@@ -145,7 +145,8 @@ class TextTask(nn.Module):
         """Eight validation storyboards over the cosines of each with all eight captions (white 1, black 0), as uint8
         (H, W, 3): a bright diagonal is good. Also measures `evaluate`, whose scores join the metrics from here on."""
         self.scores = self.evaluate()
-        pool, side = self.tests["clips"], self.tests["clips"].pictures.shape[-1]
+        pool = next(iter(self.tests.values()))
+        side = pool.pictures.shape[-1]
         cosine = self._encode_text(pool.tokens[:8]) @ self._encode_image(pool.pictures[:8]).T  # rows: captions
         matrix = (cosine.clamp(0, 1) * 255).byte().repeat_interleave(side // 4, 0).repeat_interleave(side, 1)
         top = pool.pictures[:8].permute(2, 0, 3, 1).flatten(1, 2)  # (8 3 H W) -> (H 8W 3)
@@ -176,7 +177,8 @@ class Pool:
             pictures.append(storyboard(frames) if moving else frames[:, 0])
             captions += said
             self.specs += specs or []
-        self.pictures = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous()
+        pictures = np.concatenate(pictures or [np.empty((0, side, side, 3), np.uint8)])
+        self.pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
         with gathered() as self.cut:
             self.tokens = tokens(captions)
         readable = isinstance(data, Probe) and bool(self.specs)
@@ -216,6 +218,8 @@ def vocabulary(preset: Preset, wanted: str, data: Dataset) -> tuple[str, ...] | 
 
     Raises UserError if words are wanted from data that does not know them.
     """
+    if wanted == "images":
+        return said_of_images(preset, data)
     own, found = preset.text.words, data.words()
     pieces = lambda words: Tokenizer(preset.text.context_length, tuple(words)).words
     if wanted == "all" or wanted == "preset" and own is None:
@@ -225,6 +229,14 @@ def vocabulary(preset: Preset, wanted: str, data: Dataset) -> tuple[str, ...] | 
     if found is None:
         raise UserError(f"words: {data.name} does not list its words; take --set words=all")
     return tuple(found)
+
+
+def said_of_images(preset: Preset, data: Dataset, most: int = 2048) -> tuple[str, ...]:
+    """The words of the captions of pictures."""
+    view = data.open("train", preset.frames, preset.height, preset.width, images=True)
+    captions = [said for start in range(0, min(most, len(view)), 256)
+                for said in view.batch(range(start, min(start + 256, most, len(view)))).captions]  # fmt: skip
+    return tuple(sorted({word for caption in captions for word in caption.lower().split()}))
 
 
 def _show_positions(tower: nn.Module) -> None:

@@ -33,11 +33,12 @@ from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
-from minit2v.networks.unet import UNet
+from minit2v.networks.unet import ImageUNet, UNet
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
 from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.ranks import this_process
+from minit2v.systems import system_of
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.latents import cached
 from minit2v.training.parts import Part, trained
@@ -58,6 +59,7 @@ class UNetTraining(Checked):
     new_share: Share = 0.0  # departure: share of a batch's images that show, by their caption, what no clip shows
     wordings: Size = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: Size = 8  # images in the place of one clip of a batch; released 8: 32 against 4
+    from_image: bool = False  # begin as the image model of the part `image`, as the released one did
     caption_dropout: Share = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: Weight = 5.0  # learning rate of the temporal layers over that of the others; released 5
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
@@ -86,7 +88,7 @@ class UNetTask(nn.Module):
             raise UserError(f"sparse_frames: expected one of {listed}, found {config.sparse_frames}")
         warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.data, self.progress, self.sensitivity = preset, config, data, 0.0, {}
-        self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
+        self.unet = self.built(preset).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
         autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
         text = load_into(TextEncoder(preset.text), trained(folder, "text"))
@@ -100,32 +102,26 @@ class UNetTask(nn.Module):
             whiten_input(self.unet.text_embedding, self.unet.heard(contexts))
         if self.unet.layout is not None:
             whiten_input(self.unet.layout.text, contexts.mean(dim=1))
+        if config.from_image:
+            begin_as(self.unet, trained(folder, "image"))
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
         view = data.open("val", preset.frames, preset.height, preset.width)
         self.test = view.batch(range(min(16, len(view))))
+
+    def built(self, preset: Preset) -> UNet:
+        """The network that is trained, at random."""
+        return system_of(preset).networks["unet"](preset.unet)
 
     @property
     def ema_modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}
 
     def parameter_groups(self, lr: float) -> list[dict]:
-        """One group for each learning rate and kind of step; embeddings, first and last layers are AdamW's."""
-        unet, config, groups = self.unet, self.config, defaultdict(list)
-        identities = lambda parameters: {id(p) for p in parameters}
-        blocks = nn.ModuleList([unet.first_temporal, unet.down, unet.middle, unet.up])
-        matrices = identities(p for p in blocks.parameters() if p.ndim > 1) if config.muon_rate else set()
-        temporal = identities(unet.temporal_parameters())
-        prior = identities(unet.layout.parameters() if unet.layout else [])
-        for p in unet.parameters():
-            rate = config.temporal_rate if id(p) in temporal else config.scene_prior_rate if id(p) in prior else 1.0
-            groups[rate * (config.muon_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
+        groups = grouped(self.unet, self.config, lr)
         if self.log_error is not None:
-            groups[LOG_ERROR_RATE, False].append(self.log_error)
-        return [
-            {"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
-            for (rate, matrix), p in groups.items()
-        ]
+            groups.append({"params": [self.log_error], "lr": lr * LOG_ERROR_RATE, "orthogonal": False, "bfloat16": False})
+        return groups
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips (more of fewer frames), or n times `images_per_clip` images: latents (b, c, f, h, w), the numbers
@@ -254,6 +250,32 @@ class UNetTask(nn.Module):
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
 
 
+def grouped(unet: UNet, config: Any, lr: float) -> list[dict]:
+    """The parameters that are trained, one group for each learning rate and kind of step; embeddings, first and last
+    layers are AdamW's. `config` has the rates of `UNetTraining`."""
+    groups, identities = defaultdict(list), lambda parameters: {id(p) for p in parameters}
+    blocks = nn.ModuleList([unet.first_temporal, unet.down, unet.middle, unet.up])
+    matrices = identities(p for p in blocks.parameters() if p.ndim > 1) if config.muon_rate else set()
+    temporal = identities(unet.temporal_parameters())
+    prior = identities(unet.layout.parameters() if unet.layout else [])
+    for p in (p for p in unet.parameters() if p.requires_grad):
+        rate = config.temporal_rate if id(p) in temporal else config.scene_prior_rate if id(p) in prior else 1.0
+        groups[rate * (config.muon_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
+    return [
+        {"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
+        for (rate, matrix), p in groups.items()
+    ]
+
+
+def begin_as(unet: UNet, path: Path) -> None:
+    """Give a UNet the weights of an image model, a file of an `ImageUNet` of the same sizes; its temporal layers stay.
+
+    Raises UserError for a file of other sizes.
+    """
+    image = ImageUNet(unet.config)
+    unet.load_state_dict(load_into(image, path).state_dict(), strict=False)
+
+
 def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
     """The UNet's output, float32, computed with its parameters cast to bfloat16 or as they are."""
     if in_pieces(unet):  # gathered block by block, so each operation casts its own
@@ -261,6 +283,8 @@ def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tens
             return unet(x, t, context, **options).float()
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     parameters = {name: p.to(dtype) for name, p in unet.named_parameters()}
+    if "condition" in options:
+        options["condition"] = options["condition"].to(dtype)
     return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()
 
 

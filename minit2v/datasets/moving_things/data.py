@@ -5,7 +5,7 @@ import numpy as np
 from minit2v.datasets.moving_things import sprites
 from minit2v.datasets.moving_things.captions import Spec, caption, parse
 from minit2v.datasets.moving_things.dataset import IMAGE_ONLY, MOTIONS, MovingThings, train_caption
-from minit2v.datasets.moving_things.phrases import LEVELS, words
+from minit2v.datasets.moving_things.phrases import LANGUAGES, LEVELS, words
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
 from minit2v.datasets.moving_things.wrong_words import with_value, with_wrong
@@ -18,7 +18,8 @@ LOOKS = ("shape", "colour", "size")  # what a still picture shows
 class MovingThingsData:
     """The row "moving-things" of `DATASETS`.
 
-    level: 1 to 4 or "R", see `MovingThings`. Raises UserError for another one.
+    level: 1 to 4 or "R", see `MovingThings`. language: of the captions, "en" or "zh": the same clips, said in the other
+    language (the row "moving-things-zh"). Raises UserError for another one.
 
     >>> data = MovingThingsData()
     >>> data.open("val", frames=16, height=32, width=32).batch([0, 7]).frames.shape
@@ -28,11 +29,14 @@ class MovingThingsData:
     name = "moving-things"
     test_splits = ("test_seen", "test_heldout", "test_imageonly")
 
-    def __init__(self, level: int | str = 1):
+    def __init__(self, level: int | str = 1, language: str = "en"):
         known = {str(level): level for level in LEVELS}
         if str(level) not in known:
             raise UserError(f"level: expected one of {', '.join(known)}, found {level!r}")
-        self.level = known[str(level)]
+        if language not in LANGUAGES:
+            raise UserError(f"language: expected one of {', '.join(LANGUAGES)}, found {language!r}")
+        self.level, self.language = known[str(level)], language
+        self.name = self.name if language == "en" else f"{self.name}-{language}"
         looks = ("shape",) if self.level == "R" else ("shape", "colour")  # photographs have no colour
         self.attributes = (*looks, "size", "motion", "speed")
 
@@ -40,25 +44,25 @@ class MovingThingsData:
         """A split; with images=True `frames` is not used. Raises UserError for pictures that are not square."""
         if height != width:
             raise UserError(f"{self.name}: expected square pictures, found {width}x{height}; choose equal sides")
-        return MovingThings(split, self.level, size=height, frames=frames, images=images)
+        return MovingThings(split, self.level, size=height, frames=frames, images=images, language=self.language)
 
     def words(self) -> list[str]:
-        return words(self.level)
+        return words(self.level, self.language)
 
     def identity(self) -> str:
         return f"{self.name}, level {self.level}, drawing {DRAWING}"
 
     def paraphrase(self, spec: Spec, number: int) -> str:
         """A caption in some of its many wordings, which like those of train may leave out size and speed."""
-        return train_caption(spec, np.random.default_rng(number).random)
+        return train_caption(spec, np.random.default_rng(number).random, self.language)
 
     def right(self, spec: Spec) -> str:
         """The plainest caption of a spec; it says everything."""
-        return caption(spec)
+        return caption(spec, self.language)
 
     def wrong(self, spec: Spec, attribute: str) -> str:
         """The same caption with a wrong value of one of `attributes`."""
-        return caption(with_wrong(spec, attribute))
+        return caption(with_wrong(spec, attribute), self.language)
 
     def choices(self, spec: Spec, attribute: str) -> list[str]:
         """The plainest caption, then the same with each other value of the attribute; none for what a spec leaves None.
@@ -74,7 +78,7 @@ class MovingThingsData:
         known = {"shape": sprites.CLASSES if self.level == "R" else SHAPES, "colour": COLOURS, "size": RADIUS,
                  "motion": MOTIONS[self.level], "speed": SPEED}[attribute]  # fmt: skip
         others = [other for other in known if other != value and (thing.motion is None or other not in IMAGE_ONLY)]
-        return [caption(with_value(spec, attribute, chosen)) for chosen in (value, *others)]
+        return [caption(with_value(spec, attribute, chosen), self.language) for chosen in (value, *others)]
 
     def meaning(self, caption: str) -> tuple[tuple, Spec]:
         """The looks of the first thing, as far as the caption says them, and all that it says."""

@@ -125,6 +125,16 @@ def motion_words(level: int | str = 1) -> list[str]:
     return sorted(said[True] - said[False])
 
 
+def still_words(level: int | str = 1) -> list[str]:
+    """Every English word that captions of pictures up to this level use, sorted.
+
+    >>> "ring" in still_words(1), "moves" in still_words(1)
+    (True, False)
+    """
+    used = [row for row in PHRASES if row[0] not in MOTION_SLOTS and _used(row[0], row[2], level)]
+    return sorted({word for row in used for phrase in row[3].split("|") for word in phrase.split()})
+
+
 def _used(slot: str | None, first: int | str, level: int | str) -> bool:
     if level == "R":  # photographs have a class and no colour, the rest is as at level 1
         return first == "R" or (first == 1 and slot not in ("shape", "colour"))

@@ -1,0 +1,72 @@
+"""Writing one token after the other: what the systems with a codebook share.
+
+    tokens 0 … p-1 ──► transformer ──► logits of token p ──► drawn ──► token p
+                            ▲
+                        `Memory`: keys and values of the places before, so that each is computed once
+
+While training all places are computed at once, each under a mask that hides what comes later.
+
+References: Attention Is All You Need, arXiv 1706.03762, section 3.2; VQGAN, arXiv 2012.09841, section 3.2 (a transformer
+that writes the codes of a picture); top-k sampling: arXiv 1805.04833, section 5.4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Generator, Tensor, nn
+
+from minit2v.networks.layers import Linear
+
+
+class Memory:
+    """Keys and values (b, heads, m, c) of the m places that one attention has seen."""
+
+    def __init__(self):
+        self.keys = self.values = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new places behind the old ones; returns all."""
+        if self.keys is not None:
+            keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+class MaskedAttention(nn.Module):
+    """Multi-head self-attention in which place i sees place j where `seen` (n, m) is True.
+
+    ``x (b, n, d) -> (b, n, d)``. With a `memory` the n places come behind those that it holds, and m counts all.
+    """
+
+    def __init__(self, d: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (Linear(d, d, bias=False) for _ in range(3))
+        self.to_out = Linear(d, d)
+
+    def forward(self, x: Tensor, seen: Tensor, memory: Memory | None = None) -> Tensor:
+        q, k, v = (rearrange(y, "b n (k c) -> b k n c", k=self.heads) for y in (self.to_q(x), self.to_k(x), self.to_v(x)))
+        if memory is not None:
+            k, v = memory.extend(k, v)
+        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=seen), "b k n c -> b n (k c)"))
+
+
+def feed_forward(d: int) -> nn.Sequential:
+    """Two layers with a GELU between them, four times as wide: (…, d) -> (…, d)."""
+    return nn.Sequential(Linear(d, 4 * d), nn.GELU(), Linear(4 * d, d))
+
+
+def draw(logits: Tensor, generators: Sequence[Generator], top_k: int = 0, temperature: float = 1.0) -> Tensor:
+    """A token for each row of logits (b, k) -> (b,), from softmax(logits / temperature) of the top_k largest (0: of all).
+
+    Row i takes its random numbers from generator i, so no clip depends on the others of its batch. The largest of
+    logit + Gumbel noise is a draw from the softmax, and needs no division by a sum that rounds otherwise elsewhere.
+    """
+    if top_k:
+        least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    uniform = [torch.rand(logits.shape[1], generator=one, dtype=torch.float64, device="cpu") for one in generators]
+    gumbel = -(-torch.stack(uniform).log()).log()
+    return (logits.double() / temperature + gumbel.to(logits.device)).argmax(dim=1)

@@ -1,0 +1,117 @@
+"""MagicVideo: the convolutions of an image model, shared by all frames, and very little that tells frames apart.
+
+    frame i ──► convolutions ──► · S[i] + B[i] ──┬─► attention within the frame, and to the text ─┐
+                                                 └─► directed attention: to earlier frames ──────► + ──►
+
+A *frame adaptor* gives each frame a scale and a shift of its own; *directed* attention looks at this frame and earlier
+ones, beside the spatial attention and not after it. The frame rate is embedded beside the timestep, so that one model
+knows slow clips from fast ones. A decoder with directed attention removes flicker.
+
+Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the mean text token
+in the timestep embedding, and the scene prior.
+
+Reference: MagicVideo, arXiv 2211.11018, sections 3.2 to 3.4.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from minit2v import presets
+from minit2v.networks.blocks import FrameBlock
+from minit2v.networks.unet import UNet
+from minit2v.presets import ModelScopePreset, UNetConfig
+from minit2v.ranges import Size
+from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.settings import SamplingSettings
+from minit2v.systems.video_decoder import DecodesClips, DirectedAttention, VideoDecoderConfig, sized_as
+
+
+@dataclass(frozen=True)
+class MagicVideoConfig(UNetConfig):
+    """The UNet's sizes, and how many frames have an adaptor."""
+
+    frames: Size = 16  # longer clips stretch the table of adaptors; paper 16
+
+
+@dataclass(frozen=True)
+class MagicVideoPreset(ModelScopePreset):
+    """MagicVideo: the networks of a latent diffusion model, and a decoder that sees time."""
+
+    system: str = "magicvideo"
+    unet: MagicVideoConfig = field(default_factory=MagicVideoConfig)
+    decoder: VideoDecoderConfig = field(default_factory=lambda: VideoDecoderConfig(temporal="attention"))
+
+
+def _magicvideo() -> MagicVideoPreset:
+    mini = presets.get("mini")
+    sizes = {one.name: getattr(mini.unet, one.name) for one in fields(mini.unet)}
+    return MagicVideoPreset(
+        **{one.name: getattr(mini, one.name) for one in fields(mini) if one.name not in ("name", "system", "unet")},
+        name="magicvideo",
+        unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, frame_positions=False, rate_embedding=True),
+        decoder=sized_as(mini.autoencoder, "attention"),
+    )
+
+
+MAGICVIDEO_PRESETS = {"magicvideo": _magicvideo}
+
+
+class FrameAdaptor(nn.Module):
+    """A scale and a shift of each channel for each frame, at first 1 and 0: ``x (b f, c, h, w), f -> same``."""
+
+    def __init__(self, c: int, frames: int):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(frames, c)), nn.Parameter(torch.zeros(frames, c))
+
+    def forward(self, x: Tensor, f: int) -> Tensor:
+        scale, shift = (self.rows(table, f).repeat(len(x) // f, 1)[:, :, None, None] for table in (self.scale, self.shift))
+        return scale * x + shift  # MagicVideo (3)
+
+    @staticmethod
+    def rows(table: Tensor, f: int) -> Tensor:
+        """The first f rows; of more frames than there are, the table stretched along time."""
+        if f <= len(table):
+            return table[:f]
+        return nn.functional.interpolate(table.T[None], size=f, mode="linear", align_corners=True)[0].T
+
+
+class MagicVideoBlock(FrameBlock):
+    """Convolutions, adaptor, then spatial and directed attention side by side."""
+
+    def __init__(self, c_in: int, c_out: int, attention: bool, config: MagicVideoConfig):
+        super().__init__(c_in, c_out, attention, config)
+        self.adaptor = FrameAdaptor(c_out, config.frames)
+        self.directed = DirectedAttention(c_out, config.norm_groups, config.head_dim) if attention else None
+
+    def temporal_layers(self) -> list[nn.Module]:
+        """The layers that the image model does not have."""
+        return [layer for layer in (self.adaptor, self.directed) if layer is not None]
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
+        x = self.res(x, emb)
+        x = self.adaptor(x, f) if temporal else x
+        if self.spatial is None:
+            return x
+        within = self.spatial(x, context)  # with its shortcut
+        if not temporal:
+            return within
+        along = self.directed.branch(rearrange(x, "(b f) c h w -> b c f h w", f=f))
+        return within + rearrange(along, "b c f h w -> (b f) c h w")  # MagicVideo (5)
+
+
+class MagicVideoUNet(UNet):
+    """See `UNet`."""
+
+    def __init__(self, config: MagicVideoConfig):
+        super().__init__(config, MagicVideoBlock)
+
+
+class MagicVideo(DecodesClips, ModelScopeT2V):
+    """`text`, `unet`, `autoencoder` and `decoder`; see `ModelScopeT2V`."""
+
+    def apart(self, settings: SamplingSettings) -> float:
+        """At half the frame rate of training a clip shows every second frame of what it would show."""
+        return self.preset.fps / settings.fps

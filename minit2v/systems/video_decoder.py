@@ -1,0 +1,117 @@
+"""A decoder that sees time, which MagicVideo and Video LDM add to an autoencoder of pictures.
+
+    latents (b c f h w) ──► the picture's decoder, and a temporal layer after its middle and its levels ──► frames
+
+Decoded one by one, frames flicker: what the latents leave open is filled in each time anew. Here the temporal layers see
+the neighbouring frames. They begin as the identity, so the decoder begins as that of pictures. The encoder stays.
+
+References: Video LDM, arXiv 2304.08818, section 3.1.1; MagicVideo, arXiv 2211.11018, section 3.4.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from minit2v.errors import UserError
+from minit2v.networks.autoencoder import Decoder, group_norm
+from minit2v.networks.blocks import zeroed
+from minit2v.networks.layers import Linear
+from minit2v.pixels import to_pixels
+from minit2v.presets import AutoencoderConfig
+from minit2v.systems.pipeline import require_finite
+
+
+@dataclass(frozen=True)
+class VideoDecoderConfig(AutoencoderConfig):
+    """Sizes of the autoencoder, and which temporal layers its decoder gets."""
+
+    temporal: str = "convolution"  # "convolution" (Video LDM) or "attention" (MagicVideo: to earlier frames)
+
+
+def sized_as(autoencoder: AutoencoderConfig, temporal: str) -> VideoDecoderConfig:
+    """The decoder of an autoencoder's sizes."""
+    return VideoDecoderConfig(**{one.name: getattr(autoencoder, one.name) for one in fields(autoencoder)}, temporal=temporal)
+
+
+class TemporalResBlock(nn.Module):
+    """Two convolutions along time beside a shortcut, at first the identity: ``x (b, c, f, h, w) -> same``."""
+
+    def __init__(self, c: int, groups: int):
+        super().__init__()
+        self.norm1, self.norm2 = group_norm(c, groups), group_norm(c, groups)
+        self.conv1, conv2 = (nn.Conv3d(c, c, (3, 1, 1), padding=(1, 0, 0)) for _ in range(2))
+        self.conv2 = zeroed(conv2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+class DirectedAttention(nn.Module):
+    """Each pixel attends to itself in this frame and in earlier ones, at first the identity: ``x (b, c, f, h, w) -> same``.
+
+    ``branch`` is what is added to x. As in most ports the mask comes before the softmax; the paper's equation 6
+    multiplies by it afterwards, so that the rows would not sum to 1.
+    """
+
+    def __init__(self, c: int, groups: int, head_dim: int | None = None):
+        super().__init__()
+        self.heads = c // (head_dim or c)
+        self.norm = group_norm(c, 1)  # of a frame: statistics of the whole clip would tell of later frames
+        self.to_q, self.to_k, self.to_v = (Linear(c, c, bias=False) for _ in range(3))
+        self.to_out = zeroed(Linear(c, c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        b, _, f, h, _ = x.shape
+        tokens = rearrange(self.norm(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> (b h w) f c", b=b)
+        q, k, v = (rearrange(layer(tokens), "n f (k c) -> n k f c", k=self.heads) for layer in (self.to_q, self.to_k, self.to_v))
+        later = torch.full((f, f), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + later).softmax(dim=-1)  # MagicVideo (6)
+        out = self.to_out(rearrange(weights @ v, "n k f c -> n f (k c)"))
+        return rearrange(out, "(b h w) f c -> b c f h w", b=b, h=h)
+
+
+LAYERS = {"convolution": TemporalResBlock, "attention": DirectedAttention}
+
+
+class VideoDecoder(nn.Module):
+    """``decoder(latents (b, c, f, h, w)) -> frames (b, 3, f, H, W)``, not clipped. Raises UserError for an unknown layer."""
+
+    def __init__(self, config: VideoDecoderConfig):
+        super().__init__()
+        if config.temporal not in LAYERS:
+            raise UserError(f"temporal: expected one of {', '.join(LAYERS)}, found {config.temporal!r}")
+        c, widths = config.latent_channels, [config.channels * m for m in reversed(config.multipliers)]
+        self.config = config
+        self.post_quant_conv, self.decoder = nn.Conv2d(c, c, 1), Decoder(config, c)
+        # the last level has the most pixels and the fewest channels: it gets no layer
+        self.temporal = nn.ModuleList(LAYERS[config.temporal](width, config.norm_groups) for width in [widths[0], *widths[:-1]])
+
+    def forward(self, latents: Tensor) -> Tensor:
+        f, decoder = latents.shape[2], self.decoder
+        frames = rearrange(latents, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        x = decoder.middle(decoder.conv_in(self.post_quant_conv(frames)))
+        for layer, level in zip(self.temporal, [*decoder.levels]):
+            x = level(rearrange(layer(rearrange(x, "(b f) c h w -> b c f h w", f=f)), "b c f h w -> (b f) c h w"))
+        x = decoder.conv_out(F.silu(decoder.norm_out(x)))
+        return rearrange(x, "(b f) c h w -> b c f h w", f=f)
+
+
+class DecodesClips:
+    """Mixed into a pipeline with a network `decoder`, which takes the place of the autoencoder's."""
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
+        """See `TextToVideo.decode`; clip by clip, as frames belong together. `chunk` is not used."""
+        require_finite(latents, "latents")
+        latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
+        with self.working(self.decoder):
+            clips = torch.cat([to_pixels(self.decoder(clip[None])[0].transpose(0, 1), rounded=False) for clip in latents])
+        return clips.unflatten(0, (len(latents), -1)).cpu().numpy()

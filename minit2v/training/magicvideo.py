@@ -1,0 +1,10 @@
+"""Training MagicVideo's UNet: from the image model, with clips at several frame rates; its convolutions move slowly.
+
+Reference: MagicVideo, arXiv 2211.11018, section 3.3.
+"""
+
+from dataclasses import replace
+
+from minit2v.training.unet import PART as UNET
+
+PART = replace(UNET, config=replace(UNET.config, from_image=True, temporal_rate=10.0), needs=("autoencoder", "text", "image"))
