@@ -18,10 +18,11 @@ class Step:
     """One training of a recipe."""
 
     part: str  # row of the system's `parts`
-    minutes: float  # of training steps
+    minutes: float  # of training steps; of a step with `steps`, what they took on two cores
     settings: Mapping[str, Any] = field(default_factory=dict)  # by name, as for --set; above the part's own
     after: str = ""  # name of an earlier step of this part: goes on from its weights, with its settings below these
     name: str = ""  # of the step and of its folder; the part's if empty
+    steps: int = 0  # instead of minutes, which differ from machine to machine: exactly so many; 0: the minutes rule
 
     def __post_init__(self):
         object.__setattr__(self, "name", self.name or self.part)
@@ -45,12 +46,51 @@ FROZEN_CLIPS = {
     "lr": 5e-4, "image_stage": 0.0, "sparse_until": 0.0, "image_share": 0.3, "frozen_clips": 0.8, "clips": 12288,
 }  # fmt: skip
 
+CODEBOOK = {**AUTOENCODER, "commitment": 1.0}
+IMAGE = {**UNET, "image_stage": 1.0, "clips": 64}
+PIXELS = {**LOOP, "batch": 8, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999, "muon_rate": 2.0}
+TOKENS = {**LOOP, "lr": 1e-3, "weight_decay": 0.05, "ema": 0.998, "wordings": 4}
+
+# what several systems begin with: `minit2v train all --from` takes them over from one that has them
+SHARED = [Step("autoencoder", 9, AUTOENCODER), Step("text", 13, TEXT), Step("image", 25, IMAGE, steps=2500)]
+
 RECIPES: dict[str, list[Step]] = {
     "mini": [
         Step("autoencoder", 9, AUTOENCODER),
         Step("text", 13, TEXT),
         Step("unet", 88, UNET),
         Step("unet", 55, FROZEN_CLIPS, after="unet", name="unet-frozen-clips"),
+    ],
+    "videoldm": [
+        *SHARED,
+        Step("unet", 50, {**UNET, "image_stage": 0.0, "image_share": 0.0, "images": 64, "sparse_until": 0.0,
+                          "from_image": True}, steps=3000),
+        Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0}, steps=400),
+    ],
+    "magicvideo": [
+        *SHARED,
+        Step("unet", 50, {**UNET, "image_stage": 0.0, "lr": 2e-4, "temporal_rate": 5.0, "scene_prior_rate": 15.0,
+                          "from_image": True}, steps=2500),
+        Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0, "adversarial": 0.0}, steps=400),
+    ],
+    "nuwa": [
+        Step("autoencoder", 30, CODEBOOK, steps=2000),
+        Step("text", 13, TEXT),
+        Step("transformer", 60, {**TOKENS, "batch": 8}, steps=2500),
+    ],
+    **{name: [
+        Step("autoencoder", 30, CODEBOOK, steps=2000),
+        Step("image", 20, {**TOKENS, "batch": 8}, steps=2500),
+        Step("keyframes", 20, {**TOKENS, "batch": 16}, steps=2500),
+        Step("between", 20, {**TOKENS, "batch": 16}, steps=2000),
+    ] for name in ("cogvideo", "cogvideo-zh")},
+    "makeavideo": [
+        Step("text", 8, {**TEXT, "words": "images", "images": 8192}, steps=600),
+        Step("prior", 4, {**LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999}, steps=4000),
+        Step("image", 15, {**PIXELS, "clips": 0, "images": 16384}, steps=1500),
+        Step("unet", 20, PIXELS, steps=1500),
+        Step("between", 8, {**PIXELS, "batch": 4}, steps=500),
+        Step("upscale", 8, {**PIXELS, "batch": 4, "clips": 1024}, steps=500),
     ],
     "nano": [Step("autoencoder", 3, AUTOENCODER), Step("text", 3, TEXT), Step("unet", 14, UNET)],
 }

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from minit2v.checkpoints.folder import read_preset
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset
 from minit2v.recipes import RECIPES, Step, settings_of
-from minit2v.systems import SYSTEMS, System, modelscope
+from minit2v.systems import SYSTEMS, System, find_preset, modelscope
 from minit2v.training import run as training
 from minit2v.training import trainer
 from minit2v.training.overrides import configure
@@ -60,8 +60,8 @@ def test_defaults_are_the_paper_s(name):
 @pytest.mark.parametrize("preset", RECIPES)
 def test_every_setting_of_a_recipe_is_known_to_its_step(preset):
     for step in RECIPES[preset]:
-        part = part_of(presets.get(preset), step.part)
-        config, loop, _ = configure(settings_of(preset, step.name), *part.configs, presets.get(preset))
+        part = part_of(find_preset(preset), step.part)
+        config, loop, _ = configure(settings_of(preset, step.name), *part.configs, find_preset(preset))
         values = {**vars(loop), **vars(config)}
         assert all(values[name] == value for name, value in step.settings.items())
 
@@ -104,6 +104,21 @@ def test_a_recipe_makes_a_model(whole):
 
 class PowerCut(Exception):
     pass
+
+
+def test_a_recipe_takes_over_what_another_system_has_in_common(whole, tmp_path):
+    found = read_preset(whole)
+    common = {name: getattr(found, name) for name in ("frames", "height", "width", "autoencoder", "text")}
+    preset = replace(find_preset("videoldm"), **common)
+    taken = lambda name, preset, out: training.taken_over(name, part_of(preset, name), preset, whole, tmp_path / out)
+    assert taken("autoencoder", preset, "a") and taken("text", preset, "a")
+    for name in ("autoencoder", "text"):
+        assert (tmp_path / "a" / f"{name}.safetensors").read_bytes() == (whole / f"{name}.safetensors").read_bytes()
+    assert read_preset(tmp_path / "a") == preset
+    assert not taken("unet", preset, "a"), "another training"
+    assert not taken("autoencoder", replace(preset, height=64), "b"), "another size"
+    wider = replace(preset, text=replace(preset.text, width=2 * preset.text.width))
+    assert not taken("text", wider, "b") and not (tmp_path / "b").exists(), "another network"
 
 
 def test_a_recipe_killed_again_and_again_ends_as_an_uninterrupted_one(whole, tmp_path, monkeypatch):
@@ -162,15 +177,13 @@ def test_a_budget_is_shared_out_as_the_recipe_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("preset, settings, message", [
-    ("modelscope-1.7b", {}, "a preset with a recipe, mini, nano, found 'modelscope-1.7b'"),
+    ("modelscope-1.7b", {}, "a preset with a recipe, mini, .*nano, found 'modelscope-1.7b'"),
     ("nano", {"colour": "red"}, "unknown setting 'colour'; known are .*clips"),
     ("nano", {"lr": "fast"}, "expected float for lr"),
 ])  # fmt: skip
 def test_what_a_recipe_cannot_be_is_refused(tmp_path, preset, settings, message):
     with pytest.raises(UserError, match=message):
         run("all", preset, tmp_path / "out", settings=settings)
-    with pytest.raises(UserError, match="--from: expected with one part"):
-        run("all", "nano", tmp_path / "out", start="mini")
     assert not (tmp_path / "out").exists()
 
 

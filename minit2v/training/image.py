@@ -35,4 +35,5 @@ def finish(task: ImageTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Modul
     return {"image": averaged["image"].half()}, {}
 
 
-PART = replace(UNET, task=ImageTask, config=replace(UNET.config, image_stage=1.0, clips=64), finish=finish)
+PART = replace(UNET, task=ImageTask, config=replace(UNET.config, image_stage=1.0, clips=64), finish=finish,
+               writes=("image",))

@@ -309,9 +309,11 @@ def finish_prior(task: PriorTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn
 
 
 LOOP = TrainConfig(batch=64, lr=1e-4, ema=0.9999)
-TEXT = replace(CLIP, task=TextPart, config=replace(CLIP.config, words="images", grid_positions=True), finish=finish_text)
+TEXT = replace(CLIP, task=TextPart, config=replace(CLIP.config, words="images", grid_positions=True), finish=finish_text,
+               writes=("text", "vision"))
 PRIOR = Part(PriorTask, PriorTraining(), LOOP, fields=("prior",), needs=("text", "vision"), finish=finish_prior)
-IMAGE = Part(ImageTask, PixelTraining(clips=0, images=16384), LOOP, fields=("unet", "diffusion"), needs=("vision",), finish=finish)
+IMAGE = Part(ImageTask, PixelTraining(clips=0, images=16384), LOOP, fields=("unet", "diffusion"), needs=("vision",), finish=finish,
+             writes=("image",))
 UNET = Part(UNetTask, PixelTraining(), LOOP, fields=("unet", "diffusion"), needs=("vision", "image"), finish=finish)
 BETWEEN = Part(BetweenTask, PixelTraining(), LOOP, fields=("between", "diffusion"), needs=("vision",), finish=finish)
 UPSCALE = Part(UpscaleTask, PixelTraining(clips=1024), LOOP, fields=("upscale", "diffusion"), needs=("vision",), finish=finish)

@@ -42,7 +42,12 @@ class Part:
     loop: TrainConfig  # settings of the loop, likewise
     fields: tuple[str, ...]  # fields of the preset that this part decides: its networks', and others like "diffusion"
     needs: tuple[str, ...] = ()  # networks that are trained before
+    writes: tuple[str, ...] = ()  # networks that it writes, if they are not those of `fields`
     finish: Callable[[nn.Module, nn.ModuleDict], tuple[dict[str, nn.Module], dict[str, Any]]] = finish
+
+    def outputs(self, preset: Preset) -> tuple[str, ...]:
+        """The networks that it writes, each as NAME.safetensors."""
+        return self.writes or tuple(field for field in self.fields if field in system_of(preset).networks)
 
     @property
     def configs(self) -> tuple[Any, TrainConfig]:

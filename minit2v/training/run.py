@@ -21,7 +21,7 @@ from minit2v.checkpoints.find import find_model
 from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
 from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
-from minit2v.files import atomic, read_json, sha256
+from minit2v.files import atomic, read_json, say, sha256
 from minit2v.presets import Preset
 from minit2v.ranks import this_process
 from minit2v.recipes import recipe_of, settings_of
@@ -32,6 +32,7 @@ from minit2v.training.parts import Part, part_of, trained
 from minit2v.training.trainer import train
 
 SIZES = ("frames", "height", "width")  # fields of the preset that every part depends on
+WORDLESS = ("autoencoder", "decoder")  # parts that hear no captions
 LEGACY_PARTS = {"vqgan": "autoencoder", "clip": "text"}
 
 
@@ -55,27 +56,33 @@ def run(
         settings: values or their texts by name, above those of the recipe: fields of TrainConfig and of the part's own
             settings ("lr", "batch", "image_share"), fields of the preset by path ("unet.frame_positions"), and options
             of the data ("fit"). With "all", each goes to the steps that know it.
-        start: a trained model (shipped name or folder) of the same preset, not for "all": `out` gets the networks that
-            the part needs, and the part begins with the model's weights.
+        start: a trained model (shipped name or folder). For a part it is of the same preset: `out` gets the networks that
+            the part needs, and the part begins with the model's weights. For "all" it may be of another system: what it
+            has in common with this one is taken over, not trained again.
         data: name or folder of the data set to train on.
 
     Raises UserError for an unknown name, an ill-typed value, a missing network, or a place that is not as expected.
     """
     part, out, settings = LEGACY_PARTS.get(part, part), Path(out), dict(settings or {})
     if part == "all":
-        if start is not None:
-            raise UserError("--from: expected with one part, found with all; leave it out")
-        return run_recipe(preset, out, budget, resume, settings, data)
+        return run_recipe(preset, out, budget, resume, settings, data, elsewhere(start, out))
     if budget is not None:
         settings = {"budget": budget} | settings
     if start is not None:
-        start = find_model(start)
-        if start.resolve() == out.resolve():
-            raise UserError(f"--from: expected another folder than --out, found {out} for both; choose another --out")
+        start = elsewhere(start, out)
     return run_step(part, part, preset, out, resume, settings, start, data)
 
 
-def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, settings: dict, data: str | Path) -> Path:
+def elsewhere(start: str | Path | None, out: Path) -> Path | None:
+    """The folder of the model to begin with. Raises UserError if it is the one that is written into."""
+    found = None if start is None else find_model(start)
+    if found is not None and found.resolve() == out.resolve():
+        raise UserError(f"--from: expected another folder than --out, found {out} for both; choose another --out")
+    return found
+
+
+def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, settings: dict, data: str | Path,
+               start: Path | None) -> Path:  # fmt: skip
     """All steps of a preset's recipe in order, see `run`.
 
     A step that is done is noted in OUT/recipe.json at once: a kill at any moment, also between two steps, loses none.
@@ -96,14 +103,52 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
             continue
         own = {name: value for name, value in settings.items()
                if name in options_of(data) or known(name, *configs[step.name])}  # fmt: skip
-        own = {"budget": 60 * step.minutes * scale} | own
+        rule = {"train_steps": step.steps} if step.steps and not budget else {"budget": 60 * step.minutes * scale}
+        own, row = rule | own, part_of(find_preset(preset), step.part)
         begun = (out / step.name / "checkpoint.pt").is_file()
-        run_step(step.name, step.part, preset, out, begun, own, out if step.after else None, data)
+        if begun or step.after or not taken_over(step.part, row, find_preset(preset), start, out):
+            run_step(step.name, step.part, preset, out, begun, own, out if step.after else None, data)
         done.append(step.name)
         if this_process().is_main_process:
             with atomic(out / "recipe.json") as path:
                 path.write_text(json.dumps({"done": done}) + "\n")
     return out
+
+
+def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: Path) -> bool:
+    """Whether a model that was trained elsewhere has all that a part would write: then it is copied.
+
+    So systems share what they have in common: `minit2v train all --preset videoldm --from runs/magicvideo`. Both must
+    name the same part and give its networks the same shapes, and what has heard captions must know the same words.
+    """
+    names = part.outputs(preset)
+    if start is None or not all((start / f"{file}.safetensors").is_file() for file in names):
+        return False
+    found, base = read_preset(start), read_preset(out) if (out / "config.json").is_file() else preset
+    ours, theirs = system_of(preset), system_of(found)
+    if theirs.parts.get(name) != ours.parts[name] or any(getattr(found, size) != getattr(base, size) for size in SIZES):
+        return False
+    values = {network: getattr(found, network) for network in names if network in ours.networks}
+    if any(shapes(ours.networks[network], getattr(base, network)) != shapes(theirs.networks[network], value)
+           for network, value in values.items()):  # fmt: skip
+        return False
+    if name not in (*WORDLESS, "text") and getattr(found, "text", None) != getattr(base, "text", None):
+        return False
+    if this_process().is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        for file in names:
+            with atomic(out / f"{file}.safetensors") as unfinished:
+                shutil.copyfile(start / f"{file}.safetensors", unfinished)
+        save_preset(out, replace(base, **values))
+        say(f"{', '.join(names)}: taken over from {start}")
+    this_process().wait_for_everyone()
+    return True
+
+
+def shapes(network: type, config: Any) -> dict[str, torch.Size]:
+    """The shapes of a network's state, without making it."""
+    with torch.device("meta"):
+        return {name: value.shape for name, value in network(config).state_dict().items()}
 
 
 def run_step(
