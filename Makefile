@@ -14,7 +14,7 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
-.PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
+.PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
     guiders bench gpu quality docs after-training recipes speedrun fuzz
 .DEFAULT_GOAL := help
 
@@ -100,6 +100,13 @@ guiders: env  ## data/guiders.npz, which notebook 10 shows: twenty minutes of on
 
 recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)
+
+questions: env  ## the paper's three questions, docs/questions.json: some seven hours; continues after a stop
+	$(BIN)/python scripts/recipes.py --set questions --minutes 8 --n 512 $(ARGUMENTS)
+
+systems: env  ## the seven systems under one protocol, docs/systems.json and .png: hours; continues after a stop
+	$(BIN)/python scripts/systems.py $(ARGUMENTS)
+	$(BIN)/python scripts/write_docs.py
 
 speedrun: env  ## does a training enter docs/speedrun.md: make speedrun ENTRY=runs/mini
 	$(BIN)/python scripts/speedrun.py $(or $(ENTRY),runs/mini) $(ARGUMENTS)

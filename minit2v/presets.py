@@ -29,6 +29,8 @@ class UNetConfig(Checked):
     head_dim: Width = 64  # width of one attention head; released 64
     first_temporal_heads: Count = 8  # heads of the temporal transformer after conv_in; 0: none; released 8 (inner width 512)
     context_dim: Width = 1024  # width d of a text token; released 1024
+    temporal_convs: Count = 4  # convolutions along time of a block; 0: none; released 4
+    temporal_attention: bool = True  # have levels with attention temporal transformers; released True
     norm_groups: Width = 32  # groups of every GroupNorm; released 32
     dropout: Decay = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding
@@ -275,6 +277,12 @@ def _mini() -> ModelScopePreset:
     )
 
 
+def _modelscope() -> ModelScopePreset:
+    """The size at which the systems of the paper's table are compared: two thirds of mini's UNet."""
+    mini = _mini()
+    return replace(mini, name="modelscope", unet=replace(mini.unet, channels=(48, 80), head_dim=16, first_temporal_heads=3))
+
+
 def _nano() -> ModelScopePreset:
     mini = _mini()
     return replace(
@@ -294,7 +302,12 @@ def _nano() -> ModelScopePreset:
     )
 
 
-PRESETS = {"nano": _nano, "mini": _mini, "modelscope-1.7b": lambda: ModelScopePreset("modelscope-1.7b")}  # name -> builder
+PRESETS = {  # name -> builder
+    "nano": _nano,
+    "mini": _mini,
+    "modelscope": _modelscope,
+    "modelscope-1.7b": lambda: ModelScopePreset("modelscope-1.7b"),
+}
 
 
 def get(name: str) -> Preset:

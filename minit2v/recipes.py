@@ -61,6 +61,10 @@ RECIPES: dict[str, list[Step]] = {
         Step("unet", 88, UNET),
         Step("unet", 55, FROZEN_CLIPS, after="unet", name="unet-frozen-clips"),
     ],
+    "modelscope": [
+        *SHARED,
+        Step("unet", 60, {**UNET, "image_stage": 0.0, "from_image": True}, steps=2500),
+    ],
     "videoldm": [
         *SHARED,
         Step("unet", 50, {**UNET, "image_stage": 0.0, "image_share": 0.0, "images": 64, "sparse_until": 0.0,

@@ -29,6 +29,7 @@ from minit2v.checkpoints.layouts import FOLDERS, INDICES, READ, RELEASED, file_o
 from minit2v.checkpoints.reading import Tensors, inside, read, read_json
 from minit2v.checkpoints.sizes import CONFIGS, positions_of, tokens_of
 from minit2v.errors import UserError
+from minit2v.files import data_dir
 from minit2v.presets import ModelScopePreset, Preset, built
 from minit2v.systems import SYSTEMS, system_of
 
@@ -111,11 +112,22 @@ class Source:
         if self.is_file:
             return self.path
         name = file_of(self.files, self.layout, network, self.half)
+        if name is None and (owner := self.shared.get(network)):
+            return data_dir() / owner / f"{network}.safetensors"
         if name is None:
             self._refuse_missing(network)
         if variant_of(name) == "non_ema":
             warnings.warn(f"{self.folder / name} holds the last weights of a training; their averages are not there")
         return inside(self.folder, self.folder / name)
+
+    @cached_property
+    def shared(self) -> dict[str, str]:
+        """Networks that a shipped model has in common with another shipped one, which holds the file: {network: model},
+        as its shared.json says. Other folders share nothing."""
+        if self.layout != "minit2v" or self.folder.resolve().parent != data_dir().resolve():
+            return {}
+        shipped = {path.parent.name for path in data_dir().glob("*/config.json")}
+        return {network: owner for network, owner in self.json("shared.json").items() if owner in shipped}
 
     def _refuse_missing(self, network: str) -> None:
         if not self.folder.exists():

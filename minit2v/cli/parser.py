@@ -164,7 +164,7 @@ def parser():
 
     add = command("train", commands.train, "train a model, one part of it, or the networks of the metrics", TRAIN)
     add("part", metavar="PART", help="all, {names}, or metrics").table = _parts
-    add("--preset", help="nano, mini or modelscope-1.7b (mini)")
+    add("--preset", help="of sizes and settings, as mini, nano, modelscope-1.7b, videoldm (mini)")
     add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET; runs/metrics)")
     add("--budget", type=_seconds, metavar="TIME", help="of training steps, as 90s, 60m or 2h (60m; all: the recipe's)")

@@ -64,17 +64,17 @@ class ResBlock(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Four 3-tap convolutions along time, as a residual branch that starts at zero.
+    """Four 3-tap convolutions along time (or another number), as a residual branch that starts at zero.
 
     ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w), which is what ports
     of this model most often get wrong. Frame order enters the paper's network only here, by the zero padding in time.
     """
 
-    def __init__(self, c: int, groups: int, dropout: float):
+    def __init__(self, c: int, groups: int, dropout: float, convs: int = 4):
         super().__init__()
-        self.norms = nn.ModuleList(GroupNorm(groups, c) for _ in range(4))
+        self.norms = nn.ModuleList(GroupNorm(groups, c) for _ in range(convs))
         # kernel (3, 1) over (f, h w) is the paper's Conv3d of kernel (3, 1, 1) on b c f h w
-        self.convs = nn.ModuleList(nn.Conv2d(c, c, (3, 1), padding=(1, 0)) for _ in range(4))
+        self.convs = nn.ModuleList(nn.Conv2d(c, c, (3, 1), padding=(1, 0)) for _ in range(convs))
         self.dropout = nn.Dropout(dropout)
         zeroed(self.convs[-1])
 
@@ -230,9 +230,10 @@ class SpatioTemporalBlock(nn.Module):
         super().__init__()
         groups, head_dim = config.norm_groups, config.head_dim
         self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
-        self.temporal_conv = TemporalConv(c_out, groups, config.dropout)
+        convs, along = config.temporal_convs, attention and config.temporal_attention
+        self.temporal_conv = TemporalConv(c_out, groups, config.dropout, convs) if convs else None
         self.spatial = SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
-        self.temporal = TemporalTransformer(c_out, head_dim, groups) if attention else None
+        self.temporal = TemporalTransformer(c_out, head_dim, groups) if along else None
 
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
@@ -240,12 +241,12 @@ class SpatioTemporalBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
         x = self.res(x, emb)
-        if temporal:
+        if temporal and self.temporal_conv is not None:
             x = self.temporal_conv(x, f)
         if self.spatial is not None:
             x = self.spatial(x, context)
-            if temporal:
-                x = self.temporal(x, f)
+        if temporal and self.temporal is not None:
+            x = self.temporal(x, f)
         return x
 
 

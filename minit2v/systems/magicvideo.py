@@ -46,13 +46,13 @@ class MagicVideoPreset(ModelScopePreset):
 
 
 def _magicvideo() -> MagicVideoPreset:
-    mini = presets.get("mini")
-    sizes = {one.name: getattr(mini.unet, one.name) for one in fields(mini.unet)}
+    base = presets.get("modelscope")
+    sizes = {one.name: getattr(base.unet, one.name) for one in fields(base.unet)}
     return MagicVideoPreset(
-        **{one.name: getattr(mini, one.name) for one in fields(mini) if one.name not in ("name", "system", "unet")},
+        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet")},
         name="magicvideo",
         unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, frame_positions=False, rate_embedding=True),
-        decoder=sized_as(mini.autoencoder, "attention"),
+        decoder=sized_as(base.autoencoder, "attention"),
     )
 
 

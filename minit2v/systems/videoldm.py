@@ -37,12 +37,12 @@ class VideoLDMPreset(ModelScopePreset):
 
 
 def _videoldm() -> VideoLDMPreset:
-    mini = presets.get("mini")
+    base = presets.get("modelscope")
     return VideoLDMPreset(
-        **{one.name: getattr(mini, one.name) for one in fields(mini) if one.name not in ("name", "system", "unet")},
+        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet")},
         name="videoldm",
-        unet=replace(mini.unet, first_temporal_heads=0, frame_positions=False),
-        decoder=sized_as(mini.autoencoder, "convolution"),
+        unet=replace(base.unet, first_temporal_heads=0, frame_positions=False),
+        decoder=sized_as(base.autoencoder, "convolution"),
     )
 
 

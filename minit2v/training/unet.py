@@ -60,6 +60,7 @@ class UNetTraining(Checked):
     wordings: Size = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: Size = 8  # images in the place of one clip of a batch; released 8: 32 against 4
     from_image: bool = False  # begin as the image model of the part `image`, as the released one did
+    frozen_image: bool = False  # train the temporal layers alone, as Video LDM does
     caption_dropout: Share = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: Weight = 5.0  # learning rate of the temporal layers over that of the others; released 5
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
@@ -104,6 +105,10 @@ class UNetTask(nn.Module):
             whiten_input(self.unet.layout.text, contexts.mean(dim=1))
         if config.from_image:
             begin_as(self.unet, trained(folder, "image"))
+        if config.frozen_image:
+            temporal = {id(p) for p in self.unet.temporal_parameters()}
+            for parameter in self.unet.parameters():
+                parameter.requires_grad_(id(parameter) in temporal)
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
         view = data.open("val", preset.frames, preset.height, preset.width)

@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from minit2v.datasets.moving_things import Spec
+from minit2v.datasets.moving_things import Spec, caption, parse
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.evaluation import motion
 from minit2v.evaluation.estimates import Estimate, mean_estimate, ratio_estimate, share_estimate
@@ -72,17 +72,18 @@ class DrawnReference(Reference):
 
     def __init__(self, captions: list[str], specs: list[Spec], real: np.ndarray, seed: int = 0):
         self.captions, self.specs = captions, specs
+        self.english = [in_english(text) for text in captions]  # what the metrics' CLIP reads
         super().__init__(real, [redrawn(specs * REFERENCE_CLIPS, real.shape[2], real.shape[1], seed)], seed)
         self.similarity = Similarity.load()
-        self.real_clipsim = self.similarity.frame(real, captions)
+        self.real_clipsim = self.similarity.frame(real, self.english)
 
     def measure(self, clips: np.ndarray) -> dict[str, Estimate]:
         found = [unsteady(clip) for clip in clips]
-        clipsim = self.similarity.frame(clips, self.captions)
+        clipsim = self.similarity.frame(clips, self.english)
         return super().measure(clips) | {
             "CLIPSIM": mean_estimate(clipsim),
             "CLIPSIM / real": ratio_estimate(clipsim, self.real_clipsim),
-            "video similarity": mean_estimate(self.similarity.video(clips, self.captions)),
+            "video similarity": mean_estimate(self.similarity.video(clips, self.english)),
             "direction gap": mean_estimate(self.similarity.swap_gap(clips, self.specs)),
             "R-precision": share_estimate(self.similarity.rank(clips, self.specs, self.seed)),
         } | {name: share_estimate([each[name] for each in found]) for name in found[0]}
@@ -91,6 +92,15 @@ class DrawnReference(Reference):
         """Mean distance between clips (prompts, seeds, f, H, W, 3) of one prompt, in the features of FVD-mini."""
         features = self.networks["FVD-mini"](clips.reshape(-1, *clips.shape[2:]))  # ((prompts seeds) d)
         return mean_estimate(motion.diversity(features.reshape(*clips.shape[:2], -1)))
+
+
+def in_english(text: str) -> str:
+    """A caption of Moving Things, said in English if it is in Chinese.
+
+    >>> in_english("一个红色圆形向左移动")
+    'a red circle moves left'
+    """
+    return text if text.isascii() else caption(parse(text))
 
 
 def redrawn(specs: list[Spec], size: int, frames: int, seed: int) -> np.ndarray:
