@@ -5,6 +5,7 @@ Sizes are tiny and weights random or hardly trained: these are properties of the
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -324,7 +325,24 @@ def test_the_ordinary_commands(name, tmp_path, monkeypatch):
         chosen = [word for setting in (*sizes, *settings) for word in ("--set", setting)]
         run(["train", part, "--preset", name, "--out", "model", "--steps", "2", "--batch", "2", *chosen])
     prompt = "a small red circle moves left"
-    run(["sample", prompt, "--model", "model", "--out", "clip.webp", "--seed", "3"])
+    run(["sample", prompt, "--model", "model", "--out", "clip.webp", "--seed", "3"])  # webp keeps every pixel
     both = minit2v.load("model")([prompt, "a large blue ring moves up"], seed=2)
     alone = minit2v.load("model")("a large blue ring moves up", seed=3)
     assert (both[1].pixels == alone.pixels).all() and len(Clip.load("clip.webp")) == len(alone)
+    clip, length = Clip.load("clip.webp"), len(alone)
+    ways = {"makeavideo": (["--between", "1"], ["--after", "5"]), "nuwa": (["--after", "3"],)}.get(name, ())
+    for way, n in ways:
+        run(["extend", "clip.webp", "--model", "model", way, n, "--out", "more.webp"])
+        more = Clip.load("more.webp")
+        kept = more.pixels[::2] if way == "--between" else more.pixels[:length]
+        assert (kept == clip.pixels).all()
+        assert more.fps == (2 if way == "--between" else 1) * clip.fps
+        assert len(more) == (2 * length - 1 if way == "--between" else length + int(n))
+    if name == "makeavideo":
+        run(["upscale", "clip.webp", "--model", "model", "--out", "large.webp"])
+        assert Clip.load("large.webp").pixels.shape == (length, 32, 32, 3)
+    else:
+        assert main(["upscale", "clip.webp", "--model", "model", "--out", "no.webp"]) == 2
+    for line in (["--between", "2"], [], ["--after", "1", "--between", "1"], ["--after", "0"]):
+        assert main(["extend", "clip.webp", "--model", "model", "--out", "no.webp", *line]) == 2
+    assert not Path("no.webp").exists()

@@ -63,6 +63,38 @@ def sample(args):
             print(clip.save(path))
 
 
+def extend(args):
+    """New frames between those of a clip, or after them."""
+    from minit2v.systems.settings import MOST_FRAMES
+
+    if (args.between is None) == (args.after is None):
+        raise UserError("extend: expected one of --between and --after, found " + ("none" if args.after is None else "both"))
+    way, n = ("interpolated", args.between) if args.after is None else ("continued", args.after)
+    if not 1 <= n <= MOST_FRAMES:
+        raise UserError(f"extend: expected 1 to {MOST_FRAMES} new frames, found {n}")
+    rate = n + 1 if way == "interpolated" else 1  # a clip of as many seconds
+    _changed(args, way, lambda make, clip, seed: make(clip.pixels, n, seed=seed), rate)
+
+
+def upscale(args):
+    """A clip at twice the size."""
+    _changed(args, "enlarged", lambda make, clip, seed: make(clip.pixels, seed=seed))
+
+
+def _changed(args, way, use, rate=1):
+    """A clip changed by a method of a pipeline, which not every system has, and saved."""
+    import minit2v
+    from minit2v.systems import SYSTEMS
+    from minit2v.video import Clip, check_output
+
+    out, seed, clip = check_output(args.out), _drawn(args.seed), Clip.load(args.clip)
+    pipe = minit2v.load(args.model, args.device)
+    if not hasattr(pipe, way):
+        able = ", ".join(name for name, row in SYSTEMS.items() if hasattr(row.pipeline, way))
+        raise UserError(f"--model: expected a model of {able}, which can do this, found {args.model}")
+    print(Clip(use(getattr(pipe, way), clip, seed), clip.fps * rate).save(out))
+
+
 def _prompts(args):
     """The prompts of the command, then those of a file, a line each."""
     listed = []

@@ -74,6 +74,14 @@ DOCTOR = """examples:
 """
 
 
+EXTEND = """examples:
+  minit2v extend clip.mp4 --between 3 --out smooth.mp4           16 frames become 61, at four times the frame rate
+  minit2v extend clip.mp4 --after 8 --out longer.mp4
+  minit2v extend clip.mp4 --after 8 --model nuwa --out longer.mp4
+"""
+UPSCALE = """examples:
+  minit2v upscale clip.mp4 --out large.mp4                       64x64 pixels become 128x128
+"""
 MOST_CLIPS = 1000  # of one prompt in one command
 MAY_BE_EMPTY = ("negative", "prompts")  # "" as a negative prompt is none; an empty prompt has its own message
 
@@ -119,6 +127,14 @@ def _parts():
     return dict.fromkeys(part for system in SYSTEMS.values() for part in system.parts)
 
 
+def _of_clips(add):
+    """The options of commands that make a clip from a clip."""
+    add("--model", default="makeavideo", help="shipped name or folder of a model that can (makeavideo)")
+    add("--out", default="clip.mp4", metavar="FILE", help=".mp4, .gif or .webp (clip.mp4)")
+    add("--seed", type=_seed, default=0, help="one seed gives one video; or random (0)")
+    add("--device", default="auto", help="cpu, cuda, mps or auto")
+
+
 def parser():
     """The parser of all commands; `args.run` is the function of the chosen one."""
     common = argparse.ArgumentParser(add_help=False)
@@ -161,6 +177,16 @@ def parser():
     add("--graphs", action="store_true", help="on cuda: launch the whole UNet at once, as a CUDA graph")
     add("--record", metavar="DIR",
         help="keep the run here: recording.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
+
+    add = command("extend", commands.extend, "make a video longer, or smoother", EXTEND)
+    add("clip", metavar="CLIP", help="a video")
+    add("--between", type=_whole, metavar="N", help="put N new frames between each two: 1, 3 or 4")
+    add("--after", type=_whole, metavar="N", help="add N frames at the end")
+    _of_clips(add)
+
+    add = command("upscale", commands.upscale, "make a video twice as large", UPSCALE)
+    add("clip", metavar="CLIP", help="a video")
+    _of_clips(add)
 
     add = command("train", commands.train, "train a model, one part of it, or the networks of the metrics", TRAIN)
     add("part", metavar="PART", help="all, {names}, or metrics").table = _parts

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -35,6 +36,7 @@ from minit2v.networks.clip import build_clip
 from minit2v.networks.layers import Linear
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet, sinusoid
+from minit2v.pixels import to_signed
 from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
 from minit2v.ranges import Checked, Depth, Size, Width
 from minit2v.systems.pipeline import TextToVideo
@@ -42,6 +44,7 @@ from minit2v.systems.settings import SamplingSettings
 
 APART = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
+BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
 
 
@@ -270,6 +273,72 @@ class MakeAVideo(TextToVideo):
             *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)
         return F.normalize(last.x, dim=-1).to(self.dtype)
 
+    def interpolated(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+        """A clip uint8 (f, H, W, 3) with n new frames between each two: (f + n (f - 1), H, W, 3).
+
+        It needs no text. Raises UserError for another n than training has shown, 1, 3 or 4, and for other sizes.
+        """
+        if n not in BETWEEN:
+            raise UserError(f"between: expected {', '.join(map(str, BETWEEN))} new frames, found {n}")
+        known, step, f = self.half(pixels), n + 1, len(pixels)
+        if f < 2:
+            raise UserError(f"between: expected a clip of 2 frames or more, found {f}")
+        made, keys = known.new_zeros(1, 3, step * (f - 1) + 1, *known.shape[3:]), (self.preset.frames - 1) // step + 1
+        for first in range(0, f - 1, keys - 1):
+            part = known[:, :, first : first + keys]
+            frames = part.new_zeros(1, 3, step * (part.shape[2] - 1) + 1, *part.shape[3:])
+            frames[:, :, ::step] = part
+            given = torch.arange(frames.shape[2], device=frames.device) % step == 0
+            made[:, :, first * step : first * step + frames.shape[2]] = self.filled(frames, given, seed + first)
+        whole = self.whole(made, seed)
+        whole[::step] = pixels
+        return whole
+
+    def continued(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+        """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3), seen from its last frames."""
+        known, most = self.half(pixels), self.preset.frames
+        made = known
+        while (missing := len(pixels) + n - made.shape[2]) > 0:
+            last = made[:, :, -(most // 2) :]
+            new = min(missing, most - last.shape[2])
+            frames = torch.cat([last, last.new_zeros(1, 3, new, *last.shape[3:])], dim=2)
+            given = torch.arange(frames.shape[2], device=frames.device) < last.shape[2]
+            made = torch.cat([made, self.filled(frames, given, seed + made.shape[2])[:, :, -new:]], dim=2)
+        return np.concatenate([pixels, self.whole(made[:, :, len(pixels) :], seed)])
+
+    def enlarged(self, pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+        """A clip uint8 (f, H, W, 3) at twice the size, (f, 2H, 2W, 3)."""
+        require_sides(pixels, FOLD_WHOLE // 2)
+        return self.whole(to_signed(pixels).transpose(0, 1)[None].to(self.device), seed)
+
+    def half(self, pixels: np.ndarray) -> Tensor:
+        """uint8 (f, H, W, 3) -> (1, 3, f, H/2, W/2). Raises UserError for sides that are no multiples."""
+        require_sides(pixels, FOLD_WHOLE)
+        return halved(to_signed(pixels).transpose(0, 1)[None]).to(self.device)
+
+    @torch.inference_mode()
+    def filled(self, frames: Tensor, given: Tensor, seed: int) -> Tensor:
+        """See `fill`; without text, and what is given stays as it is."""
+        generator, settings = [torch.Generator("cpu").manual_seed(seed)], SamplingSettings()
+        noise = gaussian(folded(frames, FOLD).shape, generator).to(self.device)
+        *_, last = self.fill(frames, given, self.nothing, noise, settings, generator)
+        return torch.where(given[:, None, None], frames, unfolded(last.x, FOLD).clamp(-1, 1))
+
+    @torch.inference_mode()
+    def whole(self, frames: Tensor, seed: int) -> np.ndarray:
+        """Frames (1, 3, f, h, w) at twice the size, as pixels (f, 2h, 2w, 3)."""
+        generator, settings, made = [torch.Generator("cpu").manual_seed(seed)], SamplingSettings(), []
+        for part in frames.split(self.preset.frames, dim=2):
+            noise = gaussian(folded(enlarged(part), FOLD_WHOLE).shape, generator).to(self.device)
+            *_, last = self.upscaled(part, self.nothing, noise, settings, generator)
+            made.append(unfolded(last.x, FOLD_WHOLE))
+        return self.decode(torch.cat(made, dim=2))[0]
+
+    @property
+    def nothing(self) -> Tensor:
+        """The image embedding of nothing at all, (1, 1, e), as guidance has it."""
+        return torch.zeros(1, 1, self.preset.prior.embed_dim, device=self.device, dtype=self.dtype)
+
     def fill(self, frames: Tensor, given: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
              generators: list) -> Iterator[Step]:  # fmt: skip
         """Frames (b, 3, f, h, w), of which those that are `given` (f,) stand and the others are made."""
@@ -295,6 +364,14 @@ class MakeAVideo(TextToVideo):
         f = x.shape[2]
         numbers = (torch.arange(settings.frames) * f // settings.frames).to(x.device)
         return enlarged(x)[:, :, numbers if f < settings.frames else slice(settings.frames)]
+
+
+def require_sides(pixels: np.ndarray, side: int) -> None:
+    """Raises UserError for a clip whose height or width is no multiple of `side`, or too small."""
+    height, width = pixels.shape[1:3]
+    if height % side or width % side or min(height, width) < 2 * side:
+        raise UserError(f"expected a clip whose sides are multiples of {side} pixels, {2 * side} or more, found "
+                        f"{width}x{height}; cut it")  # fmt: skip
 
 
 def with_options(unet: nn.Module, options: dict):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -225,6 +226,24 @@ class NuwaT2V(TokensToVideo):
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
         shape = settings.frames, settings.height // self.preset.factor, settings.width // self.preset.factor
         yield from self.written(context, unconditional, settings, shape, given=None)
+
+    @torch.inference_mode()
+    def continued(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+        """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3): NÜWA's video prediction.
+
+        It is seen from its last frames, half as many as a clip has. Raises UserError for another size than training's.
+        """
+        size, most = (self.preset.height, self.preset.width), self.preset.transformer.frames
+        if pixels.shape[1:3] != size:
+            raise UserError(f"after: expected a clip of {size[1]}x{size[0]} pixels, found {pixels.shape[2]}x{pixels.shape[1]}")
+        nothing, made = self.text.encode([""]).to(self.device, self.dtype), pixels
+        while (missing := len(pixels) + n - len(made)) > 0:
+            given = self.to_tokens(self.encode(made[None, -(most // 2) :]))
+            shape = min(most, given.shape[1] + missing), *given.shape[2:]
+            settings = SamplingSettings(frames=shape[0], guidance=1.0, seed=seed + len(made))
+            *_, last = self.written(nothing, None, settings, shape, given)
+            made = np.concatenate([made, self.decode(last.x)[0, given.shape[1] :]])
+        return made
 
     def written(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings,
                 shape: tuple[int, int, int], given: Tensor | None) -> Iterator[Step]:  # fmt: skip
