@@ -39,6 +39,11 @@ class Exercise:
     difficulty: int  # 1 to 5
     importance: int  # 1 to 5
 
+    @property
+    def points(self):
+        """What it is worth where work is graded: difficulty x importance, 1 to 25."""
+        return self.difficulty * self.importance
+
 
 @dataclass(frozen=True)
 class Outcome:
