@@ -5,6 +5,7 @@
         student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
+                                                                       whose files show no solution
         table      no kernel     -> the screen                         words, lines and cells of the built notebooks
 
 An exercise is a cell tagged "exercise". Between `### BEGIN SOLUTION` and `### END SOLUTION` is what students write
@@ -28,6 +29,7 @@ import nbformat
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
+from minit2v.lab.course.checks import PACKED
 
 ROOT = Path(__file__).parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -39,6 +41,8 @@ TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
 HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
 LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
+FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
 START = """# minit2v: notebooks for a lab
 
 Once, with a network and Python 3.10 or newer, in this folder:
@@ -56,7 +60,7 @@ Start with
     .venv/bin/jupyter lab notebooks
 
 and open the notebook that your teacher names. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
-notebooks/README.md tells the order and what lecturers need.
+notebooks/README.md tells the order.
 """
 
 
@@ -165,8 +169,12 @@ def deeper(nb):
 
 
 def archive(folder, target):
-    """The zip for a room: student copies, the library with its weights, how to start. Returns its path."""
-    files = {"START.md": START.encode(), "notebooks/README.md": (folder / "README.md").read_bytes()}
+    """The zip for a room: student copies, the library with its weights, how to start. Returns its path.
+
+    No file in it shows a solution: the checks, which hold them all, are one packed file (`minit2v.lab.course.checks`), and
+    what is written for lecturers is left out.
+    """
+    files = {"START.md": START.encode(), "notebooks/README.md": for_students(folder / "README.md").encode()}
     for source in sources(folder):
         text = nbformat.writes(student(read(source))) + "\n"
         files[f"notebooks/{source.stem}.ipynb"] = text.encode()
@@ -175,15 +183,29 @@ def archive(folder, target):
             place = path.relative_to(ROOT)
             if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in place.parts):
                 files[place.as_posix()] = path.read_bytes()
+    answers = [name for name in files if CHECKS.fullmatch(name)]
+    packed = zipped({name.rpartition("/")[2]: files[name] for name in answers})
+    files = {name: data for name, data in files.items() if name not in (*answers, *FOR_LECTURERS)}
+    files[f"minit2v/lab/course/checks/{PACKED}"] = packed
+    with atomic(target) as unfinished:
+        unfinished.write_bytes(zipped({f"minit2v-lab/{name}": data for name, data in files.items()}))
+    return target
+
+
+def zipped(files):
+    """Files {name: bytes} as a zip archive, the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in files.items():
-            entry = zipfile.ZipInfo(f"minit2v-lab/{name}")  # dated 1980: reproducible
+            entry = zipfile.ZipInfo(name)  # dated 1980: reproducible
             entry.external_attr = 0o644 << 16  # whoever unpacks it for a room, all may read it
             out.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    with atomic(target) as unfinished:
-        unfinished.write_bytes(buffer.getvalue())
-    return target
+    return buffer.getvalue()
+
+
+def for_students(readme):
+    """The page of the notebooks up to what it says to authors and lecturers."""
+    return re.split(r"^## For (?:authors|lecturers)$", readme.read_text(encoding="utf-8"), maxsplit=1, flags=re.M)[0]
 
 
 def code_lines(code):

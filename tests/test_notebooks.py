@@ -5,8 +5,12 @@ That their outputs are true is nbval's part of `make test`.
 
 import ast
 import importlib.util
+import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -326,10 +330,17 @@ def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     assert capsys.readouterr().err == "notebooks: expected the numbers of notebooks (01), found '07'\n"
 
 
-def test_links_lead_somewhere_in_the_zip_too(tmp_path):
-    with zipfile.ZipFile(notebooks.archive(FOLDER, tmp_path / "lab.zip")) as archive:
-        archive.extractall(tmp_path)
-    folder = tmp_path / "minit2v-lab/notebooks"
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The zip for a room as it lies on a student's machine."""
+    folder = tmp_path_factory.mktemp("room")
+    with zipfile.ZipFile(notebooks.archive(FOLDER, folder / "lab.zip")) as archive:
+        archive.extractall(folder)
+    return folder / "minit2v-lab"
+
+
+def test_links_lead_somewhere_in_the_zip_too(unpacked):
+    folder = unpacked / "notebooks"
     assert sorted(path.stem for path in folder.glob("*.ipynb")) == [source.stem for source in SOURCES]
     for path in folder.glob("*.ipynb"):
         for _, target in notebooks.LINK.findall(text(nbformat.read(path, 4))):
@@ -337,15 +348,80 @@ def test_links_lead_somewhere_in_the_zip_too(tmp_path):
             assert there or target in [f"{name}.ipynb" for name in COURSE], f"{path.name}: {target}"
 
 
+def significant(code):
+    """The lines of code that are long enough to be somebody's own."""
+    return {line.strip() for line in code.splitlines() if len(line.strip()) >= 16}
+
+
+def test_the_zip_shows_no_solution(unpacked):
+    """No line of a solution, except those that the exercise gives, and those of the model itself, which exercises rebuild."""
+    shown, model, secrets = {}, "", 0
+    for path in unpacked.rglob("*"):
+        if path.is_file() and path.suffix not in {".npz", ".safetensors", ".png", ".webp"}:
+            content = path.read_bytes().decode("utf-8", "ignore")
+            place = path.relative_to(unpacked).as_posix()
+            if path.suffix == ".ipynb":
+                content = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+            if place.startswith("minit2v/") and not place.startswith("minit2v/lab/"):
+                model += content
+            else:
+                shown[place] = content
+    for source in SOURCES:
+        given = shown[f"notebooks/{source.stem}.ipynb"]
+        written = exercise_cells(notebooks.read(source))
+        for one in exercises.of(source.stem[:2]):
+            parts = notebooks.SOLUTION.finditer(written[one.number].source)
+            own = "\n".join(notebooks.MARKER.sub("", part[0]) for part in parts)
+            if callable(one.solution):
+                own += inspect.getsource(one.solution)
+            secret = {line for line in significant(own) if line not in given and line not in model}
+            secrets += len(secret)
+            found = [(line, place) for line in secret for place, content in shown.items() if line in content]
+            assert not found, f"exercise {one.number}"
+        told = notebooks.TOLD.findall(text(notebooks.read(source)))
+        hidden = {line for part in told for line in significant(part) if not line.startswith("<")}
+        hidden = {line for line in hidden if line not in given and line not in model}
+        secrets += len(hidden)
+        found = [(line, place) for line in hidden for place in shown if line in shown[place]]
+        assert not found, source.stem
+    assert secrets > 300, "what the test looks for"
+
+
+def test_checks_work_from_the_zip(unpacked):
+    """Packed into one file, all are found, and those of 05 and a prediction, a quiz and a rescue are tried."""
+    code = """
+import minit2v
+from IPython.core.interactiveshell import InteractiveShell
+from minit2v import lab
+from minit2v.lab.course import exercises
+print(minit2v.__file__, len([one for number in range(14) for one in exercises.of(number)]))
+print(all(exercises.run(one.number, one.solution).passed for one in exercises.of(5)), lab.quiz(5).questions[0][2])
+print(exercises.checks(5).__file__, exercises.run("5.1", lambda x0, noise, a: a.missing).message)
+shell = InteractiveShell.instance()
+lab.rescue("5.1")
+print(callable(shell.user_ns["q_sample"]), lab.predict("7.a").question)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=unpacked, env=os.environ | {"PYTHONPATH": str(unpacked)},
+                          capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, done.stderr
+    course = sum(len(exercises.of(number)) for number in range(len(COURSE)))
+    assert lines[0] == f"{unpacked}/minit2v/__init__.py {course}" and lines[1] == "True 1"
+    assert lines[2].startswith(f"{unpacked}/minit2v/lab/course/checks/{notebooks.PACKED}") and "AttributeError" in lines[2]
+    assert lines[4].startswith("True ") and len(lines[4]) > 20
+
+
 def test_the_zip_for_a_room(trial):
-    (trial / "README.md").write_text("order")
+    (trial / "README.md").write_text("order\n\n## For lecturers\n\nanswers")
     first, again = (notebooks.archive(trial, trial / name) for name in ("a.zip", "b.zip"))
     assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 40e6
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
         assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}  # not only for who unpacks it
         notebook = archive.read("minit2v-lab/notebooks/01_trial.ipynb").decode()
+        assert archive.read("minit2v-lab/notebooks/README.md") == b"order\n\n"
     assert "return 2 * y" not in notebook and "secret" not in notebook and "exercise 9.1: your code here" in notebook
     wanted = ("START.md", "pyproject.toml", "minit2v/lab/course/session.py", "data/mini/unet.safetensors")
     assert {f"minit2v-lab/{name}" for name in wanted} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("minit2v-lab/notebooks/src")]
+    assert not {f"minit2v-lab/{name}" for name in notebooks.FOR_LECTURERS} & set(names)
