@@ -56,8 +56,9 @@ lowest: env  ## unit tests with the oldest packages that pyproject.toml allows, 
 parity-full: env  ## the UNet of the released size against diffusers: 12 GB of memory, ten minutes
 	MINIT2V_SLOW=1 $(BIN)/python -m pytest -q tests/test_full_size.py
 
-lab: env  ## the notebooks in JupyterLab
-	$(BIN)/jupyter lab $(firstword $(sort $(NOTEBOOKS)))
+lab: env  ## your copy of the notebooks in JupyterLab, without solutions; what you have worked in is never overwritten
+	$(BUILD) student
+	$(BIN)/jupyter lab $(patsubst notebooks/%,notebooks/student/%,$(firstword $(sort $(NOTEBOOKS))))
 
 notebooks: env  ## run notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
 	$(BUILD) build $(ONLY)

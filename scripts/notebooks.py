@@ -2,7 +2,8 @@
 
     notebooks/src/05_name.py   what people edit (jupytext's percent format)
         build      runs it       -> notebooks/05_name.ipynb            with outputs, the same bytes each time
-        student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs
+        student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs; a copy
+                                                                       that somebody has worked in stays as it is
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
                                                                        whose files show no solution
@@ -15,7 +16,9 @@ is left out of their copies.
 """
 
 import argparse
+import hashlib
 import io
+import json
 import os
 import re
 import sys
@@ -28,7 +31,7 @@ import jupytext
 import nbformat
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, read_json, sha256
 from minit2v.lab.course.checks import PACKED
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +45,7 @@ HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
 LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
+HANDED_OUT = ".handed-out.json"
 FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
 START = """# minit2v: notebooks for a lab
 
@@ -59,7 +63,7 @@ Start with
 
     .venv/bin/jupyter lab notebooks
 
-and open the notebook that your teacher names. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
+and open the notebook that your teacher names. Your work stays in this folder: unpack a newer zip into another one. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
 notebooks/README.md tells the order.
 """
 
@@ -136,6 +140,27 @@ def student(nb):
         else:
             cell.source, cell.outputs, cell.execution_count = stub(cell.source, number), [], None
     return nb
+
+
+def hand_out(nb, path):
+    """Write a student's copy unless somebody has worked in the one that is there. Returns what happened, in a line, or None.
+
+    HANDED_OUT beside the copies knows each as it was written: a copy that has changed since belongs to who changed it.
+    """
+    record = path.with_name(HANDED_OUT)
+    known = read_json(record, "delete it; no copy will be overwritten") if record.exists() else {}
+    new = hashlib.sha256(content := nbformat.writes(nb).encode() + b"\n").hexdigest()
+    there = sha256(path) if path.exists() else None
+    if there == new:
+        return None
+    if there not in (None, known.get(path.name)):
+        newer = known.get(path.name) != new
+        return f"{path}  yours, kept; for the newer one of the course, rename yours and try again" if newer else None
+    with atomic(path) as unfinished:
+        unfinished.write_bytes(content)
+    with atomic(record) as unfinished:
+        unfinished.write_text(json.dumps(known | {path.name: new}, indent=1), encoding="utf-8")
+    return f"{path}  {'new' if there is None else 'renewed'}"
 
 
 def stub(code, number):
@@ -256,7 +281,9 @@ def main(argv=None):
             if args.command == "build":
                 path = build(source, folder)
             elif args.command == "student":
-                path = write(deeper(student(read(source))), folder / "student" / built.name)
+                if told := hand_out(deeper(student(read(source))), folder / "student" / built.name):
+                    print(told, flush=True)
+                continue
             elif not built.exists():
                 raise UserError(f"expected {built}, found none; build {source.stem[:2]} first")
             else:

@@ -318,6 +318,30 @@ def test_a_notebook_built_twice_is_the_same(trial, capsys):
     assert "outputs compared" in notebooks.table(trial) and "| 01_trial | 11 |" in notebooks.table(trial)
 
 
+def test_a_copy_that_somebody_has_worked_in_is_never_overwritten(trial, capsys):
+    path, source = trial / "student/01_trial.ipynb", trial / "src/01_trial.py"
+
+    def again(text=None):
+        if text is not None:
+            source.write_text(text)
+        assert notebooks.main(["student", "--folder", str(trial)]) == 0
+        return path.read_bytes(), capsys.readouterr().out
+
+    first, told = again()
+    assert told == f"{path}  new\n" and again() == (first, "")
+    renewed, told = again(TRIAL + "\n# %%\n4\n")
+    assert renewed != first and told == f"{path}  renewed\n"  # nobody had touched it
+    path.write_bytes(mine := renewed.replace(b"your code here", b"my code"))
+    assert mine != renewed and again() == (mine, "")
+    kept, told = again(TRIAL)
+    assert kept == mine and told.startswith(f"{path}  yours, kept; for the newer one") and told.count("\n") == 1
+    path.rename(path.with_name("mine.ipynb"))
+    assert again() == (first, f"{path}  new\n")
+    path.write_bytes(mine)
+    (path.parent / notebooks.HANDED_OUT).unlink()
+    assert again()[0] == mine  # nobody knows any more whose it is
+
+
 def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     (trial / "src/01_trial.py").write_text("# %%\nx = 1\n\n# %%\n1 / 0\n")
     assert notebooks.main(["build", "--folder", str(trial)]) == 2
