@@ -72,8 +72,9 @@ def test_import_and_help_are_light():
 
 def pages() -> dict[str, str]:
     """The documents that people read, by name."""
+    found = (path.relative_to(ROOT).as_posix() for folder in ("docs", "notebooks/labs") for path in (ROOT / folder).glob("*.md"))
     names = ["README.md", "CHANGELOG.md", "notebooks/README.md", "data/DATA_CARD.md", "data/mini/README.md",
-             "data/metrics/README.md", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+             "data/metrics/README.md", *found]
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}  # fmt: skip
 
 
