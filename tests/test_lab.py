@@ -533,6 +533,8 @@ def test_equation_table_of_tagged_lines(tmp_path):
     assert [row[0] for row in table.rows] == ["9.1", "9.10"] and "package/a.py:2" in table._repr_html_()
     with pytest.raises(UserError, match=r"equation 9.2, gone: .* tagged '# eq \(9.2\)"):
         equation_table.EquationTable({"9.2": ("gone", "t.py::a")}, found)
+    with pytest.raises(UserError, match=r"expected one line .*, found package/a.py:2 and package/a.py:2"):
+        equation_table.EquationTable({"9.1": ("square", "t.py::a")}, [found[0], found[0]])
     (package / "a.py").write_text("y = 1  # eq 9.1 Paper\n")
     with pytest.raises(UserError, match="package/a.py:1: expected"):
         equation_table.tags(package)

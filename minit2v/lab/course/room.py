@@ -116,7 +116,7 @@ def _data(names):
                 with zipfile.ZipFile(path) as arrays:  # .npz
                     if (damaged := arrays.testzip()) is not None:
                         raise zipfile.BadZipFile(damaged)
-        except (OSError, ValueError, UserError, zipfile.BadZipFile):
+        except (OSError, ValueError, zipfile.BadZipFile):
             raise UserError(f"expected {name} in {data_dir()}, found none that is whole; unpack the lab again") from None
     return f"data files: {len(names)}"
 
