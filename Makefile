@@ -14,7 +14,7 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
-.PHONY: help env demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
+.PHONY: help env demo test lowest parity-full lab notebooks course-text student student-zip browser train metrics recordings pictures validity \
     guiders bench gpu quality docs after-training recipes speedrun fuzz
 .DEFAULT_GOAL := help
 
@@ -62,6 +62,10 @@ lab: env  ## your copy of the notebooks in JupyterLab, without solutions; what y
 
 notebooks: env  ## run notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
 	$(BUILD) build $(ONLY)
+	$(BUILD) text
+
+course-text: env  ## docs/course.txt: text, code and printed outputs of all notebooks in one file
+	$(BUILD) text
 
 student: env  ## copies with stubs in notebooks/student, with solutions in notebooks/solutions
 	$(BUILD) student

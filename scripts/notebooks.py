@@ -7,6 +7,7 @@
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
                                                                        whose files show no solution
+        text       no kernel     -> docs/course.txt                    the built notebooks as one text, without pictures
         table      no kernel     -> the screen                         words, lines and cells of the built notebooks
 
 An exercise is a cell tagged "exercise". Between `### BEGIN SOLUTION` and `### END SOLUTION` is what students write
@@ -17,6 +18,7 @@ is left out of their copies.
 
 import argparse
 import hashlib
+import html
 import io
 import json
 import os
@@ -47,6 +49,11 @@ SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", 
 CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
 HANDED_OUT = ".handed-out.json"
 FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
+RULE = "=" * 100
+COURSE_HEAD = """minit2v: the course as one text
+
+The notebooks 00 to 13 with their code, indented, and what it prints, after a bar; pictures are left out.
+Made by `make course-text` from notebooks/*.ipynb."""
 START = """# minit2v: notebooks for a lab
 
 Once, with a network and Python 3.10 or newer, in this folder:
@@ -233,6 +240,39 @@ def for_students(readme):
     return re.split(r"^## For (?:authors|lecturers)$", readme.read_text(encoding="utf-8"), maxsplit=1, flags=re.M)[0]
 
 
+def course_text(folder):
+    """The built notebooks as one text: prose, code (indented) and printed outputs (after a bar), without pictures."""
+    parts = [COURSE_HEAD]
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        parts.append(f"{RULE}\n{path.name}\n{RULE}")
+        for cell in solution(nbformat.read(path, 4)).cells:
+            if cell.cell_type == "markdown":
+                parts.append(plain(cell.source))
+            else:
+                parts.append(textwrap.indent(cell.source, "    "))
+                parts += filter(None, map(printed, cell.outputs))
+    lines = "\n\n".join(part.strip("\n") for part in parts).splitlines()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)) + "\n"
+
+
+def plain(markdown):
+    """Markdown without HTML."""
+    text = re.sub(r"</?code>", "`", markdown.replace("</summary>", ": "))
+    return html.unescape(re.sub(r"<!--.*?-->|</?[a-z]+\b[^>]*>", "", text, flags=re.S))
+
+
+def printed(output):
+    """What an output of a cell says, without its picture; empty where it says nothing."""
+    if output.output_type == "error":
+        said = f"{output.ename}: {output.evalue}"
+    elif output.output_type == "stream":
+        said = output.text
+    else:
+        said = output.data.get("text/plain", "")
+        said = f"[picture: {said}]" if any(kind.startswith("image/") for kind in output.data) else said
+    return textwrap.indent(said.rstrip("\n"), "    | ", predicate=lambda line: True) if said.strip() else ""
+
+
 def code_lines(code):
     """The lines of a cell that are code or comment, the markers of exercises left out."""
     return [line for line in MARKER.sub("", STUDENT.sub("", code)).splitlines() if line.strip()]
@@ -263,7 +303,7 @@ def table(folder):
 def main(argv=None):
     """Run the command line; the exit status is 2 for a mistake, reported in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "table"))
+    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "text", "table"))
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", help="where src/ is (notebooks)")
     args = parser.parse_args(argv)
@@ -272,6 +312,12 @@ def main(argv=None):
         if args.command == "zip":
             path = archive(folder, ROOT / "dist/minit2v-lab.zip")
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+            return 0
+        if args.command == "text":
+            path = ROOT / "docs/course.txt"
+            with atomic(path) as unfinished:
+                unfinished.write_text(course_text(folder), encoding="utf-8")
+            print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
             return 0
         if args.command == "table":
             print(table(folder))

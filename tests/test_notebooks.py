@@ -251,6 +251,17 @@ def test_what_nbval_does_not_compare():
     assert clean("loss 0.123 after 200 steps: True") == "loss 0.123 after 200 steps: True"
 
 
+def test_the_text_of_the_course_is_that_of_the_notebooks():
+    kept = (ROOT / "docs/course.txt").read_text(encoding="utf-8")
+    assert kept == notebooks.course_text(FOLDER), "make course-text"
+    assert len(kept.encode()) < 1e6 and "data:image" not in kept and "iVBORw0KGgo" not in kept
+    assert re.findall(r"^(\d\d_\w+)\.ipynb$", kept, re.M) == BUILT
+    assert not re.search(r"<(details|summary|code|!--)", kept)
+    for name in BUILT:  # all code and text is there, and what is printed
+        for cell in notebooks.solution(built(name)).cells:
+            assert cell.cell_type == "markdown" or cell.source.splitlines()[-1].strip() in kept
+
+
 # --- the builder itself
 
 TRIAL = '''# %% [markdown]
