@@ -135,8 +135,9 @@ pictures: env  ## pictures of README, docs and model card, from data/mini and th
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png autoencoder text unet
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips
 
-docs: env  ## tables of README, docs and model card, from the kept reports
+docs: env  ## tables of README, docs, lab sheets and model card, and docs/symbols.html to print, from their sources
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/symbols.py
 
 after-training: env  ## everything that depends on new weights in data/mini, hours; then make test
 	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
