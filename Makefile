@@ -14,7 +14,7 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
-.PHONY: help env demo test lowest parity-full lab notebooks course-text student student-zip browser train metrics recordings pictures validity \
+.PHONY: help env demo test lowest parity-full lab notebooks course-text student student-zip slides browser train metrics recordings pictures validity \
     guiders bench gpu quality docs after-training recipes speedrun fuzz
 .DEFAULT_GOAL := help
 
@@ -73,6 +73,10 @@ student: env  ## copies with stubs in notebooks/student, with solutions in noteb
 
 student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, without solutions
 	$(BUILD) zip
+
+slides: env  ## slides of notebooks in slides/, for any browser without a network: make slides ONLY="07"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[slides]"
+	$(BIN)/python scripts/slides.py $(ONLY)
 
 browser: env  ## the widgets in JupyterLab, in a headless Chromium
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train,browser]"
