@@ -63,7 +63,8 @@ ERRORS = {  # exercise -> (a piece of its solution, what stands there instead), 
     "11.B": (("weight.reshape(weight.shape[:2])", "weight.squeeze().T"),
              ("weight.reshape(weight.shape[:2])", "weight.squeeze().T.reshape(weight.shape[:2])"),
              ("weight.reshape(weight.shape[:2])", "weight.squeeze()")),
-    "12.1": (("latents.transpose(1, 2).flatten(0, 1)", "latents.flatten(0, 1)"), ("torch.cat(parts)", "torch.cat(parts[:-1])"),
+    "12.1": (("latents.transpose(1, 2).flatten(0, 1)", "latents.flatten(0, 1)"),
+             ("torch.cat(parts)", "torch.cat(parts[:-1])"),
              ("unflatten(0, (len(latents), -1))", "unflatten(0, (-1, len(latents)))")),
 }  # fmt: skip
 

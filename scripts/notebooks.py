@@ -70,7 +70,8 @@ Start with
 
     .venv/bin/jupyter lab notebooks
 
-and open the notebook that your teacher names. Your work stays in this folder: unpack a newer zip into another one. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
+and open the notebook that your teacher names. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
+Your work stays in this folder: unpack a newer zip into another one.
 notebooks/README.md tells the order.
 """
 

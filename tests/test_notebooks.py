@@ -389,7 +389,7 @@ def significant(code):
 
 
 def test_the_zip_shows_no_solution(unpacked):
-    """No line of a solution, except those that the exercise gives, and those of the model itself, which exercises rebuild."""
+    """No line of a solution, except what the exercise gives, and lines of the model itself, which exercises rebuild."""
     shown, model, secrets = {}, "", 0
     for path in unpacked.rglob("*"):
         if path.is_file() and path.suffix not in {".npz", ".safetensors", ".png", ".webp"}:

@@ -69,8 +69,8 @@ def test_what_is_on_a_slide_follows_from_the_headings(monkeypatch):
     assert kinds(deck) == [
         ("slide", "# 98 · Trial"), ("-", "**One sentence.**"), ("-", "**You will**"), ("notes", "Not for the slide."),
         ("slide", "## 1 · A part"), ("-", "The lead of it."), ("notes", "More words."), ("-", "```"),
-        ("subslide", "### Exercise 98.1 · f"), ("-", "Difficulty 1/5"), ("-", "What f does."), ("notes", "<details><summary>Hint 1</summary>"),
-        ("subslide", "def f(x):"), ("slide", "## Next"), ("-", "End"),
+        ("subslide", "### Exercise 98.1 · f"), ("-", "Difficulty 1/5"), ("-", "What f does."),
+        ("notes", "<details><summary>Hint 1</summary>"), ("subslide", "def f(x):"), ("slide", "## Next"), ("-", "End"),
     ]  # fmt: skip
     text = "\n".join(cell.source for cell in deck.cells)
     assert "with a gap\n```" in text and "](../notebooks/README.md)" in text

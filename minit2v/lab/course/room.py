@@ -25,8 +25,7 @@ class Lab:
 
 
 LABS = {
-    "A": Lab("From noise to motion", (0, 5, 6, 10), ("5.1", "5.2", "6.1", "6.2", "5.B"),
-             ("recordings/left.npz", "guiders.npz")),
+    "A": Lab("From noise to motion", (0, 5, 6, 10), ("5.1", "5.2", "6.1", "6.2", "5.B"), ("guiders.npz",)),
     "B": Lab("Teaching a UNet about time", (1, 8, 11), ("1.1", "8.1", "8.2", "8.B"), ("released_manifest.json",)),
     "C": Lab("Latents", (2, 3, 4), ("2.1", "2.2", "2.3", "3.1", "3.2", "4.2", "2.B"),
              ("runs/nano-vqgan-late.npz", "runs/nano-vqgan-early.npz", "runs/nano-vqgan-never.npz",
