@@ -100,16 +100,25 @@ def test_code_runs_in_a_folder_of_its_own_and_the_rescued_earn_nothing(hand_in, 
 @pytest.mark.parametrize("content, found", [
     ("# no notebook", "found something else"), ("{}", "found something else"), ("[]", "found something else"),
     ('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "lab.setup with its number, found none"),
-    (None, "No such file"),
+    ("setup(97)", "no minit2v.lab.course.checks.nb97"), (None, "No such file"),
 ])  # fmt: skip
 def test_what_is_not_a_notebook_is_one_line(tmp_path, capsys, content, found):
     path = tmp_path / "smith.ipynb"
-    if content is not None:
+    if content == "setup(97)":
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("ctx = lab.setup(97)")]), path)
+    elif content is not None:
         path.write_text(content)
     assert main(["grade", str(path), "--csv", str(tmp_path / "points.csv")]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and "expected a notebook" in captured.err
     assert str(path) in captured.err and found in captured.err
+
+
+def test_a_file_that_is_too_large_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(grading, "LARGEST", 10)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "smith.ipynb")
+    assert main(["grade", str(tmp_path / "smith.ipynb")]) == 2
+    assert "expected a notebook of at most 10 bytes, found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv, message", [

@@ -72,9 +72,12 @@ def grade(path, seconds=SECONDS):
     Raises UserError for a file that is not a notebook of the course.
     """
     nb, number = _read(path)
-    exercises = of(number)
-    steps = steps_of(nb, number, exercises)
-    results = _executed(steps, seconds)
+    try:
+        exercises = of(number)
+        steps = steps_of(nb, number, exercises)
+        results = _executed(steps, seconds)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return [Grade(str(path), one, *_verdict(one, steps, results)) for one in exercises]
 
 
@@ -109,15 +112,16 @@ def _is_rescued(one, found):
 def _read(path):
     nbformat, path = needed("nbformat"), Path(path)
     try:
-        if (size := path.stat().st_size) > LARGEST:
-            raise UserError(f"{path}: expected a notebook of at most {LARGEST:,} bytes, found {size:,}")
-        nb = nbformat.read(path, 4)
+        size = path.stat().st_size
+        nb = nbformat.read(path, 4) if size <= LARGEST else nbformat.v4.new_notebook()
         cells = [(cell.cell_type, cell.source) for cell in nb.cells]
     except OSError as error:
         raise UserError(f"{path}: expected a notebook (.ipynb), found none ({error.strerror or error})") from None
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError, nbformat.ValidationError) as error:
         found = str(error).strip().partition("\n")[0][:80]
         raise UserError(f"{path}: expected a notebook (.ipynb), found something else ({found}); hand it in again") from None
+    if size > LARGEST:
+        raise UserError(f"{path}: expected a notebook of at most {LARGEST:,} bytes, found {size:,}; clear its outputs")
     numbers = [match[1] for kind, source in cells if kind == "code" for match in SETUP.finditer(source)]
     if not numbers:
         raise UserError(f"{path}: expected a notebook of the course, which calls lab.setup with its number, found none")
@@ -159,7 +163,10 @@ def _executed(steps, seconds):
     """
     broken, results = {}, []
     while len(results) < len(steps):
-        results = _attempt(steps, seconds, broken)
+        try:
+            results = _attempt(steps, seconds, broken)
+        except RuntimeError as error:  # of jupyter_client: the process ended before it answered
+            raise UserError(f"expected a kernel that starts, found none ({error}); try minit2v doctor --lab A") from None
         if 0 in broken or _trouble(results[0]):
             why = broken.get(0) or _trouble(results[0])
             raise UserError(f"expected a kernel that imports minit2v.lab, found that the import {why}; try minit2v doctor")
