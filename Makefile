@@ -14,8 +14,9 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
-.PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    guiders bench gpu quality docs after-training recipes speedrun fuzz
+.PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
+    metrics recordings pictures validity course-text slides guiders bench gpu quality docs after-training recipes \
+    speedrun fuzz
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,11 +57,16 @@ lowest: env  ## unit tests with the oldest packages that pyproject.toml allows, 
 parity-full: env  ## the UNet of the released size against diffusers: 12 GB of memory, ten minutes
 	MINIT2V_SLOW=1 $(BIN)/python -m pytest -q tests/test_full_size.py
 
-lab: env  ## the notebooks in JupyterLab
-	$(BIN)/jupyter lab $(firstword $(sort $(NOTEBOOKS)))
+lab: env  ## your copy of the notebooks in JupyterLab, without solutions; what you have worked in is never overwritten
+	$(BUILD) student
+	$(BIN)/jupyter lab $(patsubst notebooks/%,notebooks/student/%,$(firstword $(sort $(NOTEBOOKS))))
 
 notebooks: env  ## run notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
 	$(BUILD) build $(ONLY)
+	$(BUILD) text
+
+course-text: env  ## docs/course.txt: text, code and printed outputs of all notebooks in one file
+	$(BUILD) text
 
 student: env  ## copies with stubs in notebooks/student, with solutions in notebooks/solutions
 	$(BUILD) student
@@ -68,6 +74,10 @@ student: env  ## copies with stubs in notebooks/student, with solutions in noteb
 
 student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, without solutions
 	$(BUILD) zip
+
+slides: env  ## slides of notebooks in slides/, for any browser without a network: make slides ONLY="07"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[slides]"
+	$(BIN)/python scripts/slides.py $(ONLY)
 
 browser: env  ## the widgets in JupyterLab, in a headless Chromium
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train,browser]"
@@ -137,8 +147,9 @@ pictures: env  ## pictures of README, docs and model card, from data/mini and th
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png autoencoder text unet
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips
 
-docs: env  ## tables of README, docs and model card, from the kept reports
+docs: env  ## tables of README, docs, lab sheets and model card, and docs/symbols.html to print, from their sources
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/symbols.py
 
 after-training: env  ## everything that depends on new weights in data/mini, hours; then make test
 	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json

@@ -2,9 +2,12 @@
 
     notebooks/src/05_name.py   what people edit (jupytext's percent format)
         build      runs it       -> notebooks/05_name.ipynb            with outputs, the same bytes each time
-        student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs
+        student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs; a copy
+                                                                       that somebody has worked in stays as it is
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
+                                                                       whose files show no solution
+        text       no kernel     -> docs/course.txt                    the built notebooks as one text, without pictures
         table      no kernel     -> the screen                         words, lines and cells of the built notebooks
 
 An exercise is a cell tagged "exercise". Between `### BEGIN SOLUTION` and `### END SOLUTION` is what students write
@@ -14,7 +17,10 @@ is left out of their copies.
 """
 
 import argparse
+import hashlib
+import html
 import io
+import json
 import os
 import re
 import sys
@@ -27,7 +33,8 @@ import jupytext
 import nbformat
 
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, read_json, sha256
+from minit2v.lab.course.checks import PACKED
 
 ROOT = Path(__file__).parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -39,6 +46,14 @@ TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
 HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
 LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
+HANDED_OUT = ".handed-out.json"
+FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
+RULE = "=" * 100
+COURSE_HEAD = """minit2v: the course as one text
+
+The notebooks 00 to 13 with their code, indented, and what it prints, after a bar; pictures are left out.
+Made by `make course-text` from notebooks/*.ipynb."""
 START = """# minit2v: notebooks for a lab
 
 Once, with a network and Python 3.10 or newer, in this folder:
@@ -56,7 +71,8 @@ Start with
     .venv/bin/jupyter lab notebooks
 
 and open the notebook that your teacher names. On Windows, `.venv\\Scripts` takes the place of `.venv/bin`.
-notebooks/README.md tells the order and what lecturers need.
+Your work stays in this folder: unpack a newer zip into another one.
+notebooks/README.md tells the order.
 """
 
 
@@ -134,6 +150,27 @@ def student(nb):
     return nb
 
 
+def hand_out(nb, path):
+    """Write a student's copy unless somebody has worked in the one that is there. Returns what happened, in a line, or None.
+
+    HANDED_OUT beside the copies knows each as it was written: a copy that has changed since belongs to who changed it.
+    """
+    record = path.with_name(HANDED_OUT)
+    known = read_json(record, "delete it; no copy will be overwritten") if record.exists() else {}
+    new = hashlib.sha256(content := nbformat.writes(nb).encode() + b"\n").hexdigest()
+    there = sha256(path) if path.exists() else None
+    if there == new:
+        return None
+    if there not in (None, known.get(path.name)):
+        newer = known.get(path.name) != new
+        return f"{path}  yours, kept; for the newer one of the course, rename yours and try again" if newer else None
+    with atomic(path) as unfinished:
+        unfinished.write_bytes(content)
+    with atomic(record) as unfinished:
+        unfinished.write_text(json.dumps(known | {path.name: new}, indent=1), encoding="utf-8")
+    return f"{path}  {'new' if there is None else 'renewed'}"
+
+
 def stub(code, number):
     """The code of an exercise as students get it."""
     if not STUDENT.search(code):
@@ -165,8 +202,12 @@ def deeper(nb):
 
 
 def archive(folder, target):
-    """The zip for a room: student copies, the library with its weights, how to start. Returns its path."""
-    files = {"START.md": START.encode(), "notebooks/README.md": (folder / "README.md").read_bytes()}
+    """The zip for a room: student copies, the library with its weights, how to start. Returns its path.
+
+    No file in it shows a solution: the checks, which hold them all, are one packed file (`minit2v.lab.course.checks`), and
+    what is written for lecturers is left out.
+    """
+    files = {"START.md": START.encode(), "notebooks/README.md": for_students(folder / "README.md").encode()}
     for source in sources(folder):
         text = nbformat.writes(student(read(source))) + "\n"
         files[f"notebooks/{source.stem}.ipynb"] = text.encode()
@@ -175,15 +216,62 @@ def archive(folder, target):
             place = path.relative_to(ROOT)
             if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in place.parts):
                 files[place.as_posix()] = path.read_bytes()
+    answers = [name for name in files if CHECKS.fullmatch(name)]
+    packed = zipped({name.rpartition("/")[2]: files[name] for name in answers})
+    files = {name: data for name, data in files.items() if name not in (*answers, *FOR_LECTURERS)}
+    files[f"minit2v/lab/course/checks/{PACKED}"] = packed
+    with atomic(target) as unfinished:
+        unfinished.write_bytes(zipped({f"minit2v-lab/{name}": data for name, data in files.items()}))
+    return target
+
+
+def zipped(files):
+    """Files {name: bytes} as a zip archive, the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in files.items():
-            entry = zipfile.ZipInfo(f"minit2v-lab/{name}")  # dated 1980: reproducible
+            entry = zipfile.ZipInfo(name)  # dated 1980: reproducible
             entry.external_attr = 0o644 << 16  # whoever unpacks it for a room, all may read it
             out.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    with atomic(target) as unfinished:
-        unfinished.write_bytes(buffer.getvalue())
-    return target
+    return buffer.getvalue()
+
+
+def for_students(readme):
+    """The page of the notebooks up to what it says to authors and lecturers."""
+    return re.split(r"^## For (?:authors|lecturers)$", readme.read_text(encoding="utf-8"), maxsplit=1, flags=re.M)[0]
+
+
+def course_text(folder):
+    """The built notebooks as one text: prose, code (indented) and printed outputs (after a bar), without pictures."""
+    parts = [COURSE_HEAD]
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        parts.append(f"{RULE}\n{path.name}\n{RULE}")
+        for cell in solution(nbformat.read(path, 4)).cells:
+            if cell.cell_type == "markdown":
+                parts.append(plain(cell.source))
+            else:
+                parts.append(textwrap.indent(cell.source, "    "))
+                parts += filter(None, map(printed, cell.outputs))
+    lines = "\n\n".join(part.strip("\n") for part in parts).splitlines()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)) + "\n"
+
+
+def plain(markdown):
+    """Markdown without HTML."""
+    text = re.sub(r"</?code>", "`", markdown.replace("</summary>", ": "))
+    return html.unescape(re.sub(r"<!--.*?-->|</?[a-z]+\b[^>]*>", "", text, flags=re.S))
+
+
+def printed(output):
+    """What an output of a cell says, without its picture; empty where it says nothing."""
+    if output.output_type == "error":
+        said = f"{output.ename}: {output.evalue}"
+    elif output.output_type == "stream":
+        said = output.text
+    else:
+        said = output.data.get("text/plain", "")
+        said = f"[picture: {said}]" if any(kind.startswith("image/") for kind in output.data) else said
+    return textwrap.indent(said.rstrip("\n"), "    | ", predicate=lambda line: True) if said.strip() else ""
 
 
 def code_lines(code):
@@ -216,7 +304,7 @@ def table(folder):
 def main(argv=None):
     """Run the command line; the exit status is 2 for a mistake, reported in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "table"))
+    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "text", "table"))
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", help="where src/ is (notebooks)")
     args = parser.parse_args(argv)
@@ -226,6 +314,12 @@ def main(argv=None):
             path = archive(folder, ROOT / "dist/minit2v-lab.zip")
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
             return 0
+        if args.command == "text":
+            path = ROOT / "docs/course.txt"
+            with atomic(path) as unfinished:
+                unfinished.write_text(course_text(folder), encoding="utf-8")
+            print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+            return 0
         if args.command == "table":
             print(table(folder))
             return 0
@@ -234,7 +328,9 @@ def main(argv=None):
             if args.command == "build":
                 path = build(source, folder)
             elif args.command == "student":
-                path = write(deeper(student(read(source))), folder / "student" / built.name)
+                if told := hand_out(deeper(student(read(source))), folder / "student" / built.name):
+                    print(told, flush=True)
+                continue
             elif not built.exists():
                 raise UserError(f"expected {built}, found none; build {source.stem[:2]} first")
             else:

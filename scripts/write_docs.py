@@ -20,11 +20,13 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import lab_sheets  # noqa: E402
 import plan_training  # noqa: E402
 import quality_report  # noqa: E402
 import speedrun  # noqa: E402
@@ -37,10 +39,11 @@ from minit2v.evaluation.table import HEADINGS, judged, markdown, markdown_table,
 from minit2v.files import atomic  # noqa: E402
 from minit2v.lab.course import exercises  # noqa: E402
 from minit2v.lab.course.equation_table import EquationTable, tags  # noqa: E402
+from minit2v.lab.course.room import LABS  # noqa: E402
 from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
-DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
+DOCUMENTS = ("README.md", "data/mini/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
     "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
@@ -151,6 +154,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,
     "the checks of the notebooks, equations": equation_map,
+    **{f"the checks, exercises of lab {name}": partial(lab_sheets.exercises, name) for name in LABS},
+    **{f"the checks, answers of lab {name}": partial(lab_sheets.answers, name) for name in LABS},
     "minit2v weights plan": memory,
     "minit2v weights inspect modelscope-1.7b": lambda: f"```\n{inspect('modelscope-1.7b')}\n```",
 }

@@ -146,7 +146,7 @@ def sentences() -> list[tuple[str, str]]:
         ("docs/results.md", f"({fvd[0]:.2f} and {fvd[1]:.2f})"),
         ("docs/results.md", f"({fvd[2]:.1f} and {fvd[3]:.3f})"),
         ("docs/quality.md", f"{steps} steps of DDIM with guidance {guidance:g}"),
-        ("notebooks/README.md", f"{guidance:g} is the default of `mini`"),
+        ("notebooks/labs/A.md", f"{guidance:g} is the default of `mini`"),
         ("docs/sampling.md", f"at most {LARGEST / 1e6:g} MB"),
         ("docs/sampling.md", f"with its {steps} steps is kept in full"),
         ("docs/sampling.md", f"up to {FRAMES} frames, {CELLS} x {CELLS} latents, {WORDS} words, and as many steps as "

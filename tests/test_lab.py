@@ -212,6 +212,8 @@ def broken(x):
     (lambda x: x * 2 if x.ndim == 0 else torch.where(x == 4, x, 2 * x), False,
      r"✗ 98.1 double: expected double of a ramp\[1, 1\] = 8 \(± 1e-06\), found 4; 1 of 6 numbers differ\."),
     (lambda x: x * float("nan"), False, r"✗ 98.1 double: expected double\(3\) 6 .*, found nan.*"),
+    (lambda x: (-x.item()) ** 0.5, False,
+     r"✗ 98.1 double: expected double\(3\) as real numbers, found complex ones. Likely cause: the root of a neg.*"),
     (lambda x: None, False, r"✗ 98.1 double: expected double\(3\), found None. Likely cause: .* return .*"),
     (lambda x: "six", False, r"✗ 98.1 double: expected double\(3\) as numbers, found str 'six'.*"),
     (lambda x: [torch.ones(2, 2), torch.ones(3, 3)], False, r"✗ 98.1 double: .* as numbers, found list \[tensor.*"),
@@ -531,6 +533,8 @@ def test_equation_table_of_tagged_lines(tmp_path):
     assert [row[0] for row in table.rows] == ["9.1", "9.10"] and "package/a.py:2" in table._repr_html_()
     with pytest.raises(UserError, match=r"equation 9.2, gone: .* tagged '# eq \(9.2\)"):
         equation_table.EquationTable({"9.2": ("gone", "t.py::a")}, found)
+    with pytest.raises(UserError, match=r"expected one line .*, found package/a.py:2 and package/a.py:2"):
+        equation_table.EquationTable({"9.1": ("square", "t.py::a")}, [found[0], found[0]])
     (package / "a.py").write_text("y = 1  # eq 9.1 Paper\n")
     with pytest.raises(UserError, match="package/a.py:1: expected"):
         equation_table.tags(package)
@@ -559,7 +563,7 @@ def test_every_tag_belongs_to_a_chapter():
 # --- the room
 
 def test_doctor_of_a_lab(course, monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(room.LABS, "Z", ("Trial", (98,)))
+    monkeypatch.setitem(room.LABS, "Z", room.Lab("Trial", (98,), ("98.1", "98.B"), ("recordings/left.npz",)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was used"))
     monkeypatch.setattr(room, "notebooks_folder", lambda: None)
@@ -569,7 +573,17 @@ def test_doctor_of_a_lab(course, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(room, "notebooks_folder", lambda: tmp_path)
     assert main(["doctor", "--lab", "z"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("OK  lab Z, Trial: JupyterLab ") and out.count("\n") == 1 and "2 exercises" in out
+    assert out.startswith("OK  lab Z, Trial: JupyterLab ") and out.count("\n") == 1 and "2 exercises, data files: 1" in out
     monkeypatch.setattr(room, "PACKAGES", ("jupyterlab", "no-such-package"))
     assert main(["doctor", "--lab", "Z"]) == 1 and "found no no-such-package" in capsys.readouterr().out
-    assert main(["doctor", "--lab", "Q"]) == 2 and "expected one of A, C" in capsys.readouterr().err
+    monkeypatch.setitem(room.LABS, "Z", room.Lab("Trial", (98,), ("98.1",), ("recordings/none.npz",)))
+    assert main(["doctor", "--lab", "Z"]) == 1 and "expected recordings/none.npz in " in capsys.readouterr().out
+    assert main(["doctor", "--lab", "Q"]) == 2 and "expected one of A, B, C, D" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", room.LABS)
+def test_this_clone_is_ready_for_every_lab(name, capsys):
+    assert main(["doctor", "--lab", name]) == 0
+    lab = room.LABS[name]
+    out = capsys.readouterr().out
+    assert out.startswith(f"OK  lab {name}, {lab.title}: ") and f"{len(lab.exercises)} exercises" in out

@@ -5,8 +5,12 @@ That their outputs are true is nbval's part of `make test`.
 
 import ast
 import importlib.util
+import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -247,6 +251,17 @@ def test_what_nbval_does_not_compare():
     assert clean("loss 0.123 after 200 steps: True") == "loss 0.123 after 200 steps: True"
 
 
+def test_the_text_of_the_course_is_that_of_the_notebooks():
+    kept = (ROOT / "docs/course.txt").read_text(encoding="utf-8")
+    assert kept == notebooks.course_text(FOLDER), "make course-text"
+    assert len(kept.encode()) < 1e6 and "data:image" not in kept and "iVBORw0KGgo" not in kept
+    assert re.findall(r"^(\d\d_\w+)\.ipynb$", kept, re.M) == BUILT
+    assert not re.search(r"<(details|summary|code|!--)", kept)
+    for name in BUILT:  # all code and text is there, and what is printed
+        for cell in notebooks.solution(built(name)).cells:
+            assert cell.cell_type == "markdown" or cell.source.splitlines()[-1].strip() in kept
+
+
 # --- the builder itself
 
 TRIAL = '''# %% [markdown]
@@ -314,6 +329,30 @@ def test_a_notebook_built_twice_is_the_same(trial, capsys):
     assert "outputs compared" in notebooks.table(trial) and "| 01_trial | 11 |" in notebooks.table(trial)
 
 
+def test_a_copy_that_somebody_has_worked_in_is_never_overwritten(trial, capsys):
+    path, source = trial / "student/01_trial.ipynb", trial / "src/01_trial.py"
+
+    def again(text=None):
+        if text is not None:
+            source.write_text(text)
+        assert notebooks.main(["student", "--folder", str(trial)]) == 0
+        return path.read_bytes(), capsys.readouterr().out
+
+    first, told = again()
+    assert told == f"{path}  new\n" and again() == (first, "")
+    renewed, told = again(TRIAL + "\n# %%\n4\n")
+    assert renewed != first and told == f"{path}  renewed\n"  # nobody had touched it
+    path.write_bytes(mine := renewed.replace(b"your code here", b"my code"))
+    assert mine != renewed and again() == (mine, "")
+    kept, told = again(TRIAL)
+    assert kept == mine and told.startswith(f"{path}  yours, kept; for the newer one") and told.count("\n") == 1
+    path.rename(path.with_name("mine.ipynb"))
+    assert again() == (first, f"{path}  new\n")
+    path.write_bytes(mine)
+    (path.parent / notebooks.HANDED_OUT).unlink()
+    assert again()[0] == mine  # nobody knows any more whose it is
+
+
 def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     (trial / "src/01_trial.py").write_text("# %%\nx = 1\n\n# %%\n1 / 0\n")
     assert notebooks.main(["build", "--folder", str(trial)]) == 2
@@ -326,10 +365,17 @@ def test_a_cell_that_raises_is_one_line_and_no_notebook(trial, capsys):
     assert capsys.readouterr().err == "notebooks: expected the numbers of notebooks (01), found '07'\n"
 
 
-def test_links_lead_somewhere_in_the_zip_too(tmp_path):
-    with zipfile.ZipFile(notebooks.archive(FOLDER, tmp_path / "lab.zip")) as archive:
-        archive.extractall(tmp_path)
-    folder = tmp_path / "minit2v-lab/notebooks"
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The zip for a room as it lies on a student's machine."""
+    folder = tmp_path_factory.mktemp("room")
+    with zipfile.ZipFile(notebooks.archive(FOLDER, folder / "lab.zip")) as archive:
+        archive.extractall(folder)
+    return folder / "minit2v-lab"
+
+
+def test_links_lead_somewhere_in_the_zip_too(unpacked):
+    folder = unpacked / "notebooks"
     assert sorted(path.stem for path in folder.glob("*.ipynb")) == [source.stem for source in SOURCES]
     for path in folder.glob("*.ipynb"):
         for _, target in notebooks.LINK.findall(text(nbformat.read(path, 4))):
@@ -337,15 +383,80 @@ def test_links_lead_somewhere_in_the_zip_too(tmp_path):
             assert there or target in [f"{name}.ipynb" for name in COURSE], f"{path.name}: {target}"
 
 
+def significant(code):
+    """The lines of code that are long enough to be somebody's own."""
+    return {line.strip() for line in code.splitlines() if len(line.strip()) >= 16}
+
+
+def test_the_zip_shows_no_solution(unpacked):
+    """No line of a solution, except what the exercise gives, and lines of the model itself, which exercises rebuild."""
+    shown, model, secrets = {}, "", 0
+    for path in unpacked.rglob("*"):
+        if path.is_file() and path.suffix not in {".npz", ".safetensors", ".png", ".webp"}:
+            content = path.read_bytes().decode("utf-8", "ignore")
+            place = path.relative_to(unpacked).as_posix()
+            if path.suffix == ".ipynb":
+                content = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+            if place.startswith("minit2v/") and not place.startswith("minit2v/lab/"):
+                model += content
+            else:
+                shown[place] = content
+    for source in SOURCES:
+        given = shown[f"notebooks/{source.stem}.ipynb"]
+        written = exercise_cells(notebooks.read(source))
+        for one in exercises.of(source.stem[:2]):
+            parts = notebooks.SOLUTION.finditer(written[one.number].source)
+            own = "\n".join(notebooks.MARKER.sub("", part[0]) for part in parts)
+            if callable(one.solution):
+                own += inspect.getsource(one.solution)
+            secret = {line for line in significant(own) if line not in given and line not in model}
+            secrets += len(secret)
+            found = [(line, place) for line in secret for place, content in shown.items() if line in content]
+            assert not found, f"exercise {one.number}"
+        told = notebooks.TOLD.findall(text(notebooks.read(source)))
+        hidden = {line for part in told for line in significant(part) if not line.startswith("<")}
+        hidden = {line for line in hidden if line not in given and line not in model}
+        secrets += len(hidden)
+        found = [(line, place) for line in hidden for place in shown if line in shown[place]]
+        assert not found, source.stem
+    assert secrets > 300, "what the test looks for"
+
+
+def test_checks_work_from_the_zip(unpacked):
+    """Packed into one file, all are found, and those of 05 and a prediction, a quiz and a rescue are tried."""
+    code = """
+import minit2v
+from IPython.core.interactiveshell import InteractiveShell
+from minit2v import lab
+from minit2v.lab.course import exercises
+print(minit2v.__file__, len([one for number in range(14) for one in exercises.of(number)]))
+print(all(exercises.run(one.number, one.solution).passed for one in exercises.of(5)), lab.quiz(5).questions[0][2])
+print(exercises.checks(5).__file__, exercises.run("5.1", lambda x0, noise, a: a.missing).message)
+shell = InteractiveShell.instance()
+lab.rescue("5.1")
+print(callable(shell.user_ns["q_sample"]), lab.predict("7.a").question)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=unpacked, env=os.environ | {"PYTHONPATH": str(unpacked)},
+                          capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, done.stderr
+    course = sum(len(exercises.of(number)) for number in range(len(COURSE)))
+    assert lines[0] == f"{unpacked}/minit2v/__init__.py {course}" and lines[1] == "True 1"
+    assert lines[2].startswith(f"{unpacked}/minit2v/lab/course/checks/{notebooks.PACKED}") and "AttributeError" in lines[2]
+    assert lines[4].startswith("True ") and len(lines[4]) > 20
+
+
 def test_the_zip_for_a_room(trial):
-    (trial / "README.md").write_text("order")
+    (trial / "README.md").write_text("order\n\n## For lecturers\n\nanswers")
     first, again = (notebooks.archive(trial, trial / name) for name in ("a.zip", "b.zip"))
     assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 40e6
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
         assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}  # not only for who unpacks it
         notebook = archive.read("minit2v-lab/notebooks/01_trial.ipynb").decode()
+        assert archive.read("minit2v-lab/notebooks/README.md") == b"order\n\n"
     assert "return 2 * y" not in notebook and "secret" not in notebook and "exercise 9.1: your code here" in notebook
     wanted = ("START.md", "pyproject.toml", "minit2v/lab/course/session.py", "data/mini/unet.safetensors")
     assert {f"minit2v-lab/{name}" for name in wanted} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("minit2v-lab/notebooks/src")]
+    assert not {f"minit2v-lab/{name}" for name in notebooks.FOR_LECTURERS} & set(names)

@@ -77,12 +77,12 @@ class Rotations:
     def jump(self, x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """x_r from x_t (b, c, f, h, w) and v: the DDIM step."""
         angle = self.between(t, r)
-        return angle.cos() * x - angle.sin() * v  # eq (10.1) · TrigFlow section 3
+        return angle.cos() * x - angle.sin() * v  # TrigFlow section 3
 
     def v_between(self, x: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """The v of the jump from x_t that leads to `end` at r < t."""
         angle = self.between(t, r)
-        return (angle.cos() * x - end) / angle.sin()  # eq (10.2) · (10.1) solved for v
+        return (angle.cos() * x - end) / angle.sin()  # the jump above, solved for v
 
 
 def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -
     half = torch.div(t + r, 2, rounding_mode="floor")
     middle = path.jump(x, model(x, t, half), t, half)
     end = path.jump(middle, model(middle, half, r), half, r)
-    return path.v_between(x, end, t, r)  # eq (10.3) · shortcut models (4)
+    return path.v_between(x, end, t, r)  # shortcut models (4)
 
 
 def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor
     near = t - ((t - r) // SHORT_STEP).clamp(min=1)
     moved = path.jump(x, model(x, t, t), t, near)
     end = path.jump(moved, model(moved, near, r), near, r)
-    return path.v_between(x, end, t, r)  # eq (10.4) · consistency models, algorithm 3
+    return path.v_between(x, end, t, r)  # consistency models, algorithm 3
 
 
 def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) 
     moved = path.jump(x, v, t, near)
     derivative = (here - model(moved, near, r)) / path.between(t, near)
     angle = path.between(t, r)
-    return here - angle.cos() * (here - v) - angle.sin() * (x + derivative)  # eq (10.5) · MeanFlow (6), TrigFlow (9)
+    return here - angle.cos() * (here - v) - angle.sin() * (x + derivative)  # MeanFlow (6), TrigFlow (9)
 
 
 TARGETS = {"shortcut": shortcut, "consistency": consistency, "mean-flow": mean_flow}

@@ -53,9 +53,10 @@ class EquationTable:
         for number in sorted(titles, key=lambda number: [int(part) for part in number.split(".")]):
             title, test = titles[number]
             own = [tag for tag in found if tag.number == number]
-            if not own:
-                raise UserError(f"equation {number}, {title}: expected a line of the library tagged "
-                                f"'# eq ({number}) · paper (number)', found none")
+            if len(own) != 1:
+                found_at = " and ".join(f"{tag.path}:{tag.line}" for tag in own) or "none"
+                raise UserError(f"equation {number}, {title}: expected one line of the library tagged "
+                                f"'# eq ({number}) · paper (number)', found {found_at}")
             self.rows += [(number, title, tag.paper, f"{tag.path}:{tag.line}", tag.code, test) for tag in own]
 
     def __repr__(self):

@@ -39,6 +39,11 @@ class Exercise:
     difficulty: int  # 1 to 5
     importance: int  # 1 to 5
 
+    @property
+    def points(self):
+        """What it is worth where work is graded: difficulty x importance, 1 to 25."""
+        return self.difficulty * self.importance
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -178,7 +183,10 @@ def _array(what, value, cause):
     if value is None:
         raise Failed(what, "None", "the function does not return its result")
     try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if np.iscomplexobj(array):
+            raise Failed(f"{what} as real numbers", "complex ones", "the root of a negative number")
+        return array.astype(np.float64)
     except (TypeError, ValueError):
         raise Failed(f"{what} as numbers", f"{_short(value)}", cause) from None
 

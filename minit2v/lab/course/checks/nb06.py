@@ -105,6 +105,8 @@ def check_ddim_step(student):
               ddpm_step(x, x0, a, a_next, noise), 1e-6,
               "the variance is eta**2 (1 - a_next) / (1 - a) (1 - a / a_next); it is taken away from 1 - a_next under "
               "the root of eps, and its root multiplies the noise")
+        close("the step with eta 0.5", student(x0, eps, a, a_next, 0.5, noise),
+              ddim_step(x0, eps, a, a_next, 0.5, noise), 1e-6, "the variance grows with eta**2, not with eta")
     diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing"))
     for step, (x0, eps, a, a_next) in _library_steps(diffusion, steps=8):
         close(f"x after step {step.index} of the library's ddim", student(x0, eps, a, a_next), step.x, 1e-5)
