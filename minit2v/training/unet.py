@@ -71,14 +71,16 @@ class UNetTraining(Checked):
 
 
 class UNetTask(nn.Module):
-    """Denoising as a task for the trainer. `folder` holds the trained autoencoder and text tower.
+    """Denoising as a task for the trainer. `folder` holds the trained autoencoder and text tower, and keeps the latents.
 
-    Raises UserError if one of them is missing or of another preset.
+    `pipe` is a model to go on from; by default a fresh UNet is trained. Raises UserError if a network is missing or of
+    another preset.
     """
 
     may_be_sharded = True
 
-    def __init__(self, preset: Preset, config: UNetTraining, data: Dataset, folder: Path):
+    def __init__(self, preset: Preset, config: UNetTraining, data: Dataset, folder: Path,
+                 pipe: ModelScopeT2V | None = None):  # fmt: skip
         super().__init__()
         halves = [preset.frames >> i for i in range(preset.frames.bit_length()) if preset.frames % 2**i == 0]
         if config.sparse_until and config.sparse_frames not in halves:
@@ -86,19 +88,17 @@ class UNetTask(nn.Module):
             raise UserError(f"sparse_frames: expected one of {listed}, found {config.sparse_frames}")
         warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.data, self.progress, self.sensitivity = preset, config, data, 0.0, {}
-        self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
+        # a pipeline is no nn.Module, so its other networks are neither trained nor saved with the task
+        self.pipe = pipe or untrained(preset, folder)
+        self.unet = self.pipe.unet.to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
-        autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
-        text = load_into(TextEncoder(preset.text), trained(folder, "text"))
-        # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
-        self.pipe = ModelScopeT2V(preset, text.eval(), self.unet, autoencoder.eval())
         with this_process().main_process_first():  # the others find what the first has computed
             cache = Path(folder) / "unet" / "cache.safetensors"
             self.cache = cached(cache, self.pipe, data, config.clips, config.images, config.wordings)
         contexts = self.cache["contexts"].float()
-        if self.unet.text_embedding is not None:
+        if self.unet.text_embedding is not None and pipe is None:
             whiten_input(self.unet.text_embedding, self.unet.heard(contexts))
-        if self.unet.layout is not None:
+        if self.unet.layout is not None and pipe is None:
             whiten_input(self.unet.layout.text, contexts.mean(dim=1))
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
@@ -252,6 +252,14 @@ class UNetTask(nn.Module):
             clips = self.pipe(self.test.captions[:rows], steps=16, seed=0)
         show = evenly(self.preset.frames, columns)
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
+
+
+def untrained(preset: Preset, folder: Path) -> ModelScopeT2V:
+    """A model with a fresh UNet, and the autoencoder and the text tower of a folder. Raises UserError as `UNetTask`."""
+    unet = UNet(preset.unet)
+    autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
+    text = load_into(TextEncoder(preset.text), trained(folder, "text"))
+    return ModelScopeT2V(preset, text.eval(), unet, autoencoder.eval())
 
 
 def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
