@@ -33,9 +33,9 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
     text = read_text(folder / "README.md") if (folder / "README.md").is_file() else body(folder, name)
     if text.startswith("---"):
         try:
-            found = ModelCard(text)
-        except ValueError as error:  # of the YAML
-            reason = str(error).splitlines()[0]
+            found = ModelCard(text, ignore_metadata_errors=True)
+        except Exception as error:  # of the YAML reader, or of a front matter that is no dictionary
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{folder / 'README.md'}: expected a front matter of YAML, found {reason}; mend it") from None
         said, text = found.data.to_dict(), found.text
     given = {"license": license, "datasets": list(datasets) or None}
@@ -46,7 +46,7 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
     if not said.get("license"):
         raise UserError(f"{folder}: expected a licence, found none; name it with --license, as cc-by-4.0, or in the front "
                         "matter of a README.md")  # fmt: skip
-    return f"---\n{ModelCardData(**said).to_yaml()}\n---\n\n{text.lstrip()}"
+    return f"---\n{ModelCardData(**said, ignore_metadata_errors=True).to_yaml()}\n---\n\n{text.lstrip()}"
 
 
 def base(folder: Path) -> str | None:

@@ -82,10 +82,9 @@ def push(folder: str | Path, hub_id: str, private: bool = False, license: str | 
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    folder = Path(folder)
     if not HUB_ID.fullmatch(hub_id):
         raise UserError(f"push: expected a name of the hub like owner/name, found {hub_id!r}")
-    files = published(folder)
+    folder, files = published(Path(folder))
     text = card(folder, hub_id, license, datasets)
     operations = [CommitOperationAdd(name, folder / name) for name in files]
     operations.append(CommitOperationAdd("README.md", text.encode()))
@@ -99,23 +98,21 @@ def push(folder: str | Path, hub_id: str, private: bool = False, license: str | 
                         "and the token (hf auth login)") from None  # fmt: skip
 
 
-def published(folder: Path) -> list[str]:
-    """Names of the files of a model or an adapter that are published, relative to its folder. Raises UserError."""
+def published(folder: Path) -> tuple[Path, list[str]]:
+    """The folder of a model or an adapter, and the names in it of the files that are published. Raises UserError."""
     if (folder / adapters.CONFIG).is_file():
-        files = [folder / adapters.CONFIG, folder / adapters.WEIGHTS]
+        source, files = None, [folder / adapters.CONFIG, folder / adapters.WEIGHTS]
     else:
         source = find_source(folder)
-        files = source.read_files()
+        folder, files = source.path, source.read_files()
         if source.layout == "diffusers":  # other programs read more of it
-            read = {file.parent for file in files} | {folder / "tokenizer"}
-            files = [folder / name for name in source.files if (folder / name).parent in read
-                     and (name.endswith((".json", ".txt")) or folder / name in files)]  # fmt: skip
-        for network in source.networks:
-            source[network]  # damaged files are named here
+            files += [folder / name for name in source.files if "/" in name and name.endswith((".json", ".txt"))]
     for file in files:
         if not inside(folder, file).is_file():
             raise UserError(f"push: expected {file}, found none; get it again")
         if file.suffix in SUFFIXES and file.suffix != ".safetensors":
             raise UserError(f"push: expected safetensors, found {file}, a pickle; write the model anew with minit2v "
                             f"weights convert {folder} DST --to minit2v")  # fmt: skip
-    return sorted(file.relative_to(folder).as_posix() for file in files)
+    for network in source.networks if source else ():
+        source[network]  # a damaged file is named here
+    return folder, sorted({file.relative_to(folder).as_posix() for file in files})
