@@ -4,11 +4,11 @@
     minit2v train unet --from mini --lora 8 --data my-rings --out runs/ring --budget 10m
     python scripts/new_shape.py judge runs/ring                      tables, and runs/ring/judged.json
 
-The name is made of words that mini knows, as its text tower has no others; without the adapter it draws a square or a ring.
-`judge` samples the same prompts and seeds with and without the adapter: 128 of the split test_seen, which the judge of
-`minit2v evaluate` reads, and 128 of square rings. There the judge reads colour, direction and speed; shape and size are
-those of the template that correlates best, among the shapes of Moving Things and the new one, by the judge's threshold.
-Drawn square rings, and the same through the autoencoder, bound it from above.
+`minit2v.lab.course.new_shape` draws it; without the adapter mini draws a square or a ring. `judge` samples the same prompts
+and seeds with and without the adapter: 128 of the split test_seen, which the judge of `minit2v evaluate` reads, and 128 of
+square rings. There the judge reads colour, direction and speed; shape and size are those of the template that correlates
+best, among the shapes of Moving Things and the new one, by the judge's threshold. Drawn square rings, and the same through
+the autoencoder, bound it from above.
 """
 
 import argparse
@@ -21,60 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 import minit2v
-from minit2v.datasets.moving_things import MovingThings, Spec, Thing, caption
-from minit2v.datasets.moving_things.dataset import FOUR, IMAGE_ONLY
-from minit2v.datasets.moving_things.render import COLOURS, SHAPES, outline, signed_distance
-from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
+from minit2v.datasets.moving_things import MovingThings, Spec, Thing
+from minit2v.datasets.moving_things.render import SHAPES
+from minit2v.datasets.moving_things.scenes import RADIUS, render
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.finding import locate, mean_look, median_colour, pooled
 from minit2v.evaluation.judge import CORRELATION, agrees, read
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
-from minit2v.video import Clip
+from minit2v.lab.course.new_shape import LIKE, NEW, drawn, said, specs, write
 
-NEW, LIKE = "square ring", "square"  # what it is called; the shape that stands for it in a Spec
-HOLE = 0.5  # side of the hole over that of the square
-TEXELS = 33  # of its picture, about as many as pixels of a large one
-COLOURS_SHOWN = tuple(colour for colour in COLOURS if colour not in IMAGE_ONLY)
 ATTRIBUTES = ("shape", "colour", "size", "motion", "speed", "all")
-
-
-@lru_cache
-def picture() -> np.ndarray:
-    """The square ring as light (TEXELS, TEXELS), 0..1, in the square from -1 to 1."""
-    axis = np.linspace(-1, 1, TEXELS)
-    points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    (square,) = outline(LIKE)
-    distance = signed_distance(points, [square, HOLE * square])
-    return np.clip(0.5 - distance * (TEXELS - 1) / 2, 0, 1).reshape(TEXELS, TEXELS).astype(np.float32)
-
-
-def specs(n: int, seed: int) -> list[Spec]:
-    """n square rings, each value as likely as the others."""
-    rng = np.random.default_rng(seed)
-    pick = lambda options: tuple(options)[rng.integers(len(options))]
-    return [Spec((Thing(LIKE, pick(COLOURS_SHOWN), pick(RADIUS), pick(FOUR), pick(SPEED)),)) for _ in range(n)]
-
-
-def said(spec: Spec) -> str:
-    return caption(spec).replace(LIKE, NEW)
-
-
-def drawn(specs: list[Spec], seed: int, size: int = 64, frames: int = 16) -> np.ndarray:
-    """Clips (b, f, H, W, 3) uint8 of square rings."""
-    places = np.random.default_rng(seed).uniform(size=(len(specs), 3))
-    return render(specs, places, size, frames, photos=np.repeat(picture()[None], len(specs), axis=0))
-
-
-def write(folder: Path, n: int, seed: int = 0) -> None:
-    """n clips as mp4 with metadata.jsonl; one of them is kept for val when an adapter is trained."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown, lines = specs(n, seed), []
-    for i, (pixels, spec) in enumerate(zip(drawn(shown, seed), shown)):
-        Clip(pixels, 8).save(folder / f"{i:02d}.mp4")
-        lines.append(json.dumps({"file_name": f"{i:02d}.mp4", "text": said(spec), "split": "train"}))
-    with atomic(folder / "metadata.jsonl") as unfinished:
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def look(clip: np.ndarray) -> np.ndarray | None:
@@ -142,6 +99,13 @@ def judge(adapter: Path, model: str, n: int, strength: float, batch: int = 16) -
     return {"n": n, "strength": strength, "rows": {name: counted(right) for name, right in rows.items()}}
 
 
+def table(report: dict) -> str:
+    """The report as Markdown: shares in % with their 95 % intervals."""
+    cell = lambda share, low, high: f"{share:.1f} ({low:.1f} to {high:.1f})"
+    rows = [[name, *(cell(*row[key]) for key in ATTRIBUTES)] for name, row in report["rows"].items()]
+    return markdown_table([f"{report['n']} clips each", *ATTRIBUTES], rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("write", "judge"))
@@ -157,9 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = judge(chosen.folder, chosen.model, chosen.n, chosen.strength)
     with atomic(chosen.folder / "judged.json") as unfinished:
         unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    cell = lambda share, low, high: f"{share:.1f} ({low:.1f}–{high:.1f})"
-    say(markdown_table(["clips", *ATTRIBUTES], [[name, *(cell(*row[key]) for key in ATTRIBUTES)]
-                                               for name, row in report["rows"].items()]))  # fmt: skip
+    say(table(report))
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ HOSTILE = {
     "expected matrices for a weight .*, found .3, 4, 3, 3. and": GOOD | {f"{PLACE}.lora_A.weight": torch.ones(3, 4, 3, 3)},
     "no finite numbers": GOOD | {f"{PLACE}.lora_B.weight": torch.full((16, 2, 1, 1), math.inf)},
     "expected a number as alpha": GOOD | {f"{PLACE}.alpha": torch.ones(2)},
-    "expected layers of this UNet, found nowhere": {name.replace("conv_in", "nowhere"): v.clone() for name, v in GOOD.items()},
+    "expected layers of this UNet, found unet.nowhere": {name.replace("conv_in", "nowhere"): v.clone() for name, v in GOOD.items()},
     "found conv_in twice": GOOD | {name.replace("unet.", ""): v.clone() for name, v in GOOD.items()},
     "found DoRA": GOOD | {f"{PLACE}.lora_magnitude_vector": torch.ones(16)},
     "found LoHa": {"lora_unet_conv_in.hada_w1_a": torch.ones(2, 2)},

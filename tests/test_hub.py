@@ -128,16 +128,15 @@ def test_only_what_is_read_is_asked_for(offline, untrained_nano, monkeypatch):
 def hub(monkeypatch):
     """A client that keeps what it is given; its calls must have the real one's arguments."""
     fake = create_autospec(huggingface_hub.HfApi, instance=True)
-    fake.create_commit.return_value = SimpleNamespace(commit_url="https://hub.example/owner/name/commit/1")
+
+    def commit(hub_id, operations, **_):
+        read = lambda source: source if isinstance(source, bytes) else Path(source).read_bytes()
+        fake.sent = {operation.path_in_repo: read(operation.path_or_fileobj) for operation in operations}
+        return SimpleNamespace(commit_url="https://hub.example/owner/name/commit/1")
+
+    fake.create_commit.side_effect = commit
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
     return fake
-
-
-def sent(hub) -> dict[str, bytes]:
-    """{name: contents} of the only commit."""
-    ((_, operations), _) = hub.create_commit.call_args
-    read = lambda source: source if isinstance(source, bytes) else Path(source).read_bytes()
-    return {operation.path_in_repo: read(operation.path_or_fileobj) for operation in operations}
 
 
 def front_matter(text: bytes | str) -> tuple[dict, str]:
@@ -154,7 +153,7 @@ def test_a_model_is_pushed_with_its_card_and_nothing_else(hub, untrained_nano, t
     args = ["push", str(folder), "owner/name", "--license", "cc-by-4.0", "--dataset", "owner/videos", "--private"]
     assert main(args) == 0 and "https://hub.example" in capsys.readouterr().out
     assert hub.create_repo.call_args.args == ("owner/name",) and hub.create_repo.call_args.kwargs["private"] is True
-    found = sent(hub)
+    found = hub.sent
     text = found.pop("README.md")
     assert found == {path.name: path.read_bytes() for path in untrained_nano.iterdir()}
     said, body = front_matter(text)
@@ -167,7 +166,7 @@ def test_a_model_is_pushed_with_its_card_and_nothing_else(hub, untrained_nano, t
 def test_an_adapter_is_pushed_with_its_base(hub, adapter):
     (adapter / "unet").mkdir()
     push(adapter, "owner/ring", license="cc0-1.0")
-    found = sent(hub)
+    found = hub.sent
     said, body = front_matter(found.pop("README.md"))
     assert found.keys() == {"adapter_config.json", "adapter_model.safetensors"}
     assert said["base_model"] == "owner/nano" and "--lora owner/ring" in body
@@ -210,7 +209,7 @@ def test_what_cannot_be_pushed_is_told_before_anything_is_sent(hub, untrained_na
 
 def test_a_model_of_diffusers_layout_is_pushed_so_that_others_open_it(hub, diffusers_folder):
     push(diffusers_folder, "owner/name", license="mit")
-    found = sent(hub)
+    found = hub.sent
     there = {path.relative_to(diffusers_folder).as_posix() for path in diffusers_folder.rglob("*") if path.is_file()}
     assert found.keys() == there | {"README.md"}
 
@@ -222,6 +221,6 @@ def test_a_pipeline_saves_loads_and_publishes_itself(hub, untrained_nano, tmp_pa
     assert again.preset == pipe.preset and all(same(part, again.networks[name]) for name, part in pipe.networks.items())
     assert front_matter((tmp_path / "mine/README.md").read_text())[0]["license"] == "mit"
     assert pipe.push_to_hub("owner/name", license="mit").startswith("https://hub.example")
-    found = sent(hub)
+    found = hub.sent
     assert json.loads(found["config.json"])["name"] == "nano"
     assert found.keys() == {"config.json", "README.md", *(f"{name}.safetensors" for name in pipe.names)}

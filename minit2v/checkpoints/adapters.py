@@ -258,7 +258,7 @@ def _scale(pair: Pair, rank: int, tensors: Tensors, config: Mapping) -> float:
                 break
     if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha):
         raise UserError(f"{tensors.path}: {pair.place}: expected a number as alpha, found {str(alpha)[:60]!r}; get it again")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)  # eq (20.2) · LoRA, section 4.1
 
 
 def save_adapter(folder: str | Path, adapter: Adapter, network: nn.Module, base: str) -> Path:

@@ -44,7 +44,7 @@ class LowRank(nn.Module):
         wide, shape = torch.promote_types(weight.dtype, self.A.dtype), weight.shape
         product = self.B.to(wide) @ self.A.to(wide)
         change = product.view(shape) if product.numel() == weight.numel() else product.view(*shape, -1).mean(-1)
-        return (weight.to(wide) + strength * self.scale * change).to(weight.dtype)  # LoRA, equation 3
+        return (weight.to(wide) + strength * self.scale * change).to(weight.dtype)  # eq (20.1) · LoRA (3)
 
 
 class Adapter(nn.Module):

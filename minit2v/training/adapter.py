@@ -54,9 +54,10 @@ class AdapterTask(UNetTask):
     may_be_sharded = False  # a weight in pieces cannot be computed from an adapter
 
     def __init__(self, config: AdapterTraining, data: Dataset, folder: Path, pipe: ModelScopeT2V):
+        adapter = fresh(pipe.unet, config.rank, config.alpha or None, config.layers)  # before what takes minutes
         super().__init__(pipe.preset, config, data, folder, pipe)
+        self.adapter = adapter
         self.unet.requires_grad_(False)
-        self.adapter = fresh(self.unet, config.rank, config.alpha or None, config.layers)
         attach(self.unet, self.adapter)
 
     @property
