@@ -4,7 +4,9 @@ import copy
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 
 import minit2v
 from minit2v.checkpoints.adapters import in_order, read_adapter, save_adapter
+from minit2v.checkpoints.folder import read_preset, save_module
 from minit2v.checkpoints.load import load_unet
 from minit2v.checkpoints.names import names_of
 from minit2v.cli import main
@@ -294,24 +297,32 @@ SMALL = {"batch": "2", "clips": "4", "images": "8", "bfloat16": "false"}
 
 
 @pytest.fixture(scope="module")
-def few_steps(untrained_nano, tmp_path_factory):
+def nano(untrained_nano, tmp_path_factory):
+    """A nano model with random weights everywhere: an untrained UNet answers zero, and nothing has a gradient."""
+    folder = Path(shutil.copytree(untrained_nano, tmp_path_factory.mktemp("random") / "nano"))
+    save_module(redrawn(UNet(read_preset(folder).unet)), folder / "unet.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_steps(nano, tmp_path_factory):
     """An adapter of rank 2, trained for four steps."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(UNetTask, "picture", lambda self: None)
-        yield train_adapter(untrained_nano, tmp_path_factory.mktemp("four"), settings=SMALL | {"rank": "2", "train_steps": "4"})
+        yield train_adapter(nano, tmp_path_factory.mktemp("four"), settings=SMALL | {"rank": "2", "train_steps": "4"})
 
 
-def test_a_training_changes_the_adapter_alone(untrained_nano, few_steps):
+def test_a_training_changes_the_adapter_alone(nano, few_steps):
     """Its files are small; with strength 0 the model is the one before, with 1 another."""
     state = load_file(few_steps / "adapter_model.safetensors")
     kept = torch.load(few_steps / "unet/checkpoint.pt", weights_only=True)["task"]
-    unet = minit2v.load(untrained_nano, device="cpu").unet
+    unet = minit2v.load(nano, device="cpu").unet
     layers = lora.chosen(unet)
     assert len(state) == 2 * len(layers) == len(kept) and all(value.any() for name, value in state.items() if "lora_A" in name)
     assert sum(value.any().item() for name, value in state.items() if "lora_B" in name) > 0
     size = lambda *paths: sum(path.stat().st_size for path in paths)
-    assert size(few_steps / "adapter_model.safetensors") < size(untrained_nano / "unet.safetensors") / 5
-    adapted, none = (minit2v.load(untrained_nano, device="cpu", lora={few_steps: strength}).unet for strength in (1, 0))
+    assert size(few_steps / "adapter_model.safetensors") < size(nano / "unet.safetensors") / 5
+    adapted, none = (minit2v.load(nano, device="cpu", lora={few_steps: strength}).unet for strength in (1, 0))
     for name, value in unet.state_dict().items():
         assert torch.equal(none.state_dict()[name], value)
         changed = name.removesuffix(".weight") in layers and state_of(state, name, unet).any()
@@ -323,9 +334,9 @@ def state_of(state, name, unet) -> torch.Tensor:
     return state[f"base_model.model.{theirs}.lora_B.weight"]
 
 
-def test_a_killed_training_of_an_adapter_goes_on_to_the_same_bits(untrained_nano, few_steps, tmp_path, monkeypatch):
+def test_a_killed_training_of_an_adapter_goes_on_to_the_same_bits(nano, few_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(UNetTask, "picture", lambda self: None)
-    train = lambda **more: train_adapter(untrained_nano, tmp_path, **more)
+    train = lambda **more: train_adapter(nano, tmp_path, **more)
     settings = SMALL | {"rank": "2", "train_steps": "4", "save_every": "0"}
     draw = trainer.step_generator
 
@@ -345,13 +356,13 @@ def test_a_killed_training_of_an_adapter_goes_on_to_the_same_bits(untrained_nano
         assert (tmp_path / name).read_bytes() == (few_steps / name).read_bytes()
 
 
-def test_the_command_line_trains_and_uses_an_adapter(untrained_nano, few_steps, tmp_path, capsys):
+def test_the_command_line_trains_and_uses_an_adapter(nano, few_steps, tmp_path, capsys):
     run = lambda *args: main([str(arg) for arg in args])
-    sample = ("sample", "a red circle moves left", "--model", untrained_nano, "--steps", 2, "--device", "cpu")
+    sample = ("sample", "a red circle moves left", "--model", nano, "--steps", 2, "--device", "cpu")
     assert run(*sample, "--out", tmp_path / "a.webp", "--lora", f"{few_steps}:0.5", "--lora", f"{few_steps}:-0.5") == 0
-    assert run("weights", "convert", untrained_nano, tmp_path / "merged", "--to", "minit2v", "--lora", few_steps) == 0
+    assert run("weights", "convert", nano, tmp_path / "merged", "--to", "minit2v", "--lora", few_steps) == 0
     merged, adapted = (minit2v.load(*place, device="cpu", lora=lora).unet.state_dict()
-                       for place, lora in (((tmp_path / "merged",), None), ((untrained_nano,), few_steps)))  # fmt: skip
+                       for place, lora in (((tmp_path / "merged",), None), ((nano,), few_steps)))  # fmt: skip
     assert all(torch.equal(value, merged[name]) for name, value in adapted.items())
     capsys.readouterr()
     for args, message in (
@@ -360,9 +371,9 @@ def test_the_command_line_trains_and_uses_an_adapter(untrained_nano, few_steps, 
         ((*sample, "--revision", "main"), "revision: expected with a model of the hub"),
         (("train", "unet", "--lora", 8), "--lora: expected train unet and --from MODEL, found train unet and no --from"),
         (("train", "text", "--from", "mini", "--lora", 8), "found train text and mini"),
-        (("train", "unet", "--from", untrained_nano, "--lora", 8, "--preset", "nano"), "--preset: expected without --lora"),
-        (("train", "unet", "--from", untrained_nano, "--lora", 8, "--out", untrained_nano), "found a model in"),
-        (("train", "unet", "--from", untrained_nano, "--lora", 8, "--out", tmp_path / "new", "--set", "layers=o_k"),
+        (("train", "unet", "--from", nano, "--lora", 8, "--preset", "nano"), "--preset: expected without --lora"),
+        (("train", "unet", "--from", nano, "--lora", 8, "--out", nano), "found a model in"),
+        (("train", "unet", "--from", nano, "--lora", 8, "--out", tmp_path / "new", "--set", "layers=o_k"),
          "layers: expected linear, temporal, spatial"),
     ):  # fmt: skip
         assert run(*args) == 2

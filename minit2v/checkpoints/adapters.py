@@ -283,7 +283,7 @@ def save_adapter(folder: str | Path, adapter: Adapter, network: nn.Module, base:
         "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True, "inference_mode": True,
         "target_modules": sorted(places),
     }  # fmt: skip
-    save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS)
     with atomic(folder / CONFIG) as path:
         path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder
