@@ -1,6 +1,6 @@
 """A shape that Moving Things does not have, the square ring: clips of it to train an adapter on, and what the adapter knows.
 
-    python scripts/new_shape.py write my-rings                       20 clips and their captions
+    python scripts/new_shape.py write my-rings                       20 clips, 60 of mini's own, and their captions
     minit2v train unet --from mini --lora 8 --data my-rings --out runs/ring --budget 10m
     python scripts/new_shape.py judge runs/ring                      tables, and runs/ring/judged.json
 
@@ -110,13 +110,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("write", "judge"))
     parser.add_argument("folder", type=Path, help="of the clips, or of the adapter")
-    parser.add_argument("--clips", type=int, default=20, help="to write (20)")
+    parser.add_argument("--clips", type=int, default=20, help="of square rings, to write (20)")
+    parser.add_argument("--old", type=int, default=60, help="that the model makes of old shapes, to be kept (60)")
     parser.add_argument("--model", default="mini", help="that the adapter belongs to (mini)")
     parser.add_argument("--n", type=int, default=128, help="prompts of each kind (128)")
     parser.add_argument("--strength", type=float, default=1.0, help="of the adapter (1)")
     chosen = parser.parse_args(arguments)
     if chosen.action == "write":
-        write(chosen.folder, chosen.clips)
+        write(chosen.folder, chosen.clips, chosen.old, minit2v.load(chosen.model, device="cpu") if chosen.old else None)
         return
     report = judge(chosen.folder, chosen.model, chosen.n, chosen.strength)
     with atomic(chosen.folder / "judged.json") as unfinished:

@@ -213,7 +213,8 @@ def test_what_cannot_be_added_is_refused_in_a_line(ours, tmp_path, message):
     ({"peft_type": "LOHA"}, "peft_type: expected 'LORA'"), ({"use_dora": True}, "use_dora"), ({"bias": "all"}, "bias"),
     ({"modules_to_save": ["conv_out"]}, "modules_to_save"), ({"init_lora_weights": "pissa"}, "init_lora_weights"),
     ({"lora_alpha": "many"}, "expected a number as alpha, found 'many'"), ({"lora_alpha": math.nan}, "found 'nan'"),
-    ({"alpha_pattern": {"(a+)+": 1}}, "expected names of layers, found '[(]a"),
+    ({"alpha_pattern": {"(a+)+": 1}}, "expected names of layers, found '[(]a"), ({"lora_alpha": 10**400}, "found '1000"),
+    ({"alpha_pattern": "conv_in"}, "expected numbers by name, found 'conv_in'"), ({"lora_alpha": True}, "found 'True'"),
 ])  # fmt: skip
 def test_settings_that_would_be_ignored_are_refused(ours, tmp_path, change, message):
     save_file(GOOD, tmp_path / "adapter_model.safetensors")

@@ -41,6 +41,8 @@ NAMED = re.compile(  # a layer's name, then which matrix of it
     r"|\.(?P<alpha>alpha))"
 )
 NUMBERED = re.compile(r"unet:(?P<number>[0-9]{1,6}):(?P<matrix>up|down)")  # cloneofsimo
+LISTED = re.compile(r"[0-9]{1,6}")  # its list: up, down, up, down, …
+LARGEST_ALPHA = 1e6  # nobody means more
 MATRICES = {"A": "down", "B": "up", "down": "down", "up": "up"}
 OTHER_KINDS = {  # a part of a name -> what it is
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon of CP form",
@@ -185,7 +187,7 @@ def _by_number(tensors: Tensors, network: nn.Module) -> dict[str, Pair]:
     """The same of a file whose matrices have numbers: one pair for each layer, in diffusers' order. Empty for a file
     with names. Raises UserError for numbers that do not fit the layers."""
     numbered = {name: NUMBERED.fullmatch(name) for name in tensors}
-    if tensors and all(name.isdecimal() for name in tensors):  # a list: up, down, up, down, …
+    if tensors and all(map(LISTED.fullmatch, tensors)):
         numbers = [(name, int(name) // 2, ("up", "down")[int(name) % 2]) for name in tensors]
     elif all(numbered.values()):
         numbers = [(name, int(found["number"]), found["matrix"]) for name, found in numbered.items()]
@@ -249,14 +251,16 @@ def _scale(pair: Pair, rank: int, tensors: Tensors, config: Mapping) -> float:
         alpha = _numbers(pair.alpha, tensors)
         alpha = alpha.item() if alpha.numel() == 1 else None
     else:
-        alpha = config.get("lora_alpha", rank)
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
+        alpha, patterns = config.get("lora_alpha", rank), config.get("alpha_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise UserError(f"{tensors.path}: alpha_pattern: expected numbers by name, found {str(patterns)[:60]!r}")
+        for pattern, value in patterns.items():
             if not re.fullmatch(r"\^?[\w.]+\$?", pattern):  # a pattern of a stranger could take forever
                 raise UserError(f"{tensors.path}: alpha_pattern: expected names of layers, found {pattern[:60]!r}")
             if f".{pair.place}".endswith(f".{pattern.strip('^$')}"):
                 alpha = value
                 break
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not -LARGEST_ALPHA <= alpha <= LARGEST_ALPHA:
         raise UserError(f"{tensors.path}: {pair.place}: expected a number as alpha, found {str(alpha)[:60]!r}; get it again")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)  # eq (20.2) · LoRA, section 4.1
 

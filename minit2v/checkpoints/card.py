@@ -51,7 +51,8 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
 
 def base(folder: Path) -> str | None:
     """The model that an adapter belongs to; None for a whole model, and where it is not said."""
-    return read_json(folder / CONFIG).get("base_model_name_or_path") if (folder / CONFIG).is_file() else None
+    found = read_json(folder / CONFIG).get("base_model_name_or_path") if (folder / CONFIG).is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def body(folder: Path, name: str) -> str:

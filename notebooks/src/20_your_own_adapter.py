@@ -235,10 +235,14 @@ lab.check("20.B", start)
 # On the command line it is
 #
 # ```
+# python scripts/new_shape.py write my-rings
 # minit2v train unet --from mini --lora 8 --data my-rings --out runs/ring --budget 10m
 # ```
 #
-# Ten minutes are too long for a lesson, so we take the first few steps here and look at what has changed.
+# The first line writes 20 drawn clips, and beside them 60 clips of old shapes that `mini` makes itself. These say what is
+# to stay: with the new clips alone nothing would tell the adapter that a circle is *not* a square ring. (The idea is
+# that of DreamBooth's *prior preservation*.) Ten minutes are too long for a lesson, so we take the first few steps here,
+# on the new clips alone, and look at what has changed.
 
 # %%
 import tempfile
