@@ -270,6 +270,21 @@ def test_strength_0_is_the_model_itself():
     assert torch.equal(output(unet), before)
 
 
+def test_computed_weights_are_neither_merged_nor_written(tmp_path):
+    unet = UNet(TINY.unet)
+    adapter = random_adapter(unet, 1)
+    lora.attach(unet, adapter)
+    with pytest.raises(UserError, match="merge: expected a network without attached adapters"):
+        lora.merge(unet, adapter)
+    with pytest.raises(UserError, match="unet.safetensors: expected weights to write, found adapters attached"):
+        save_module(unet, tmp_path / "unet.safetensors")
+    lora.detach(unet)
+    save_module(unet, tmp_path / "unet.safetensors")
+    next(iter(adapter.parts)).scale = 3.0
+    with pytest.raises(UserError, match="expected an adapter of one rank and scale, found 2"):
+        save_adapter(tmp_path, adapter, unet, "tiny")
+
+
 def test_layers_are_chosen_by_kind_and_by_the_end_of_their_names():
     unet = UNet(TINY.unet)
     count = lambda *layers: len(lora.chosen(unet, layers))

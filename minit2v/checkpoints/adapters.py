@@ -268,10 +268,14 @@ def _scale(pair: Pair, rank: int, tensors: Tensors, config: Mapping) -> float:
 def save_adapter(folder: str | Path, adapter: Adapter, network: nn.Module, base: str) -> Path:
     """Write an adapter of one rank and scale as PEFT's two files, under diffusers' names; returns the folder.
 
-    `base` is the name of the model that it belongs to. PEFT reads it onto diffusers' network of the same sizes.
+    `base` is the name of the model that it belongs to. PEFT reads it onto diffusers' network of the same sizes. Raises
+    UserError for several ranks or scales.
     """
     folder, tensors, places = Path(folder), {}, []
-    ((rank, scale),) = {(part.B.shape[1], part.scale) for _, part in adapter.items()}
+    kinds = {(len(part.A), part.scale) for _, part in adapter.items()}
+    if len(kinds) != 1:
+        raise UserError(f"{folder}: expected an adapter of one rank and scale, found {len(kinds)}; save one of `lora.fresh`")
+    ((rank, scale),) = kinds
     layout = "diffusers" if isinstance(network, UNet) else "minit2v"
     for ours, part in adapter.items():
         weight, place = network.get_submodule(ours).weight, _in_layout(ours, network, layout)
