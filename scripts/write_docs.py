@@ -6,7 +6,7 @@
     docs/gpu.json           make gpu, if it has been run
     docs/speedrun.json      make speedrun, if there is an entry
     docs/planning.json      scripts/plan_training.py
-    data/adapters/square-ring/judged.json    scripts/new_shape.py
+    data/adapters/square-ring/judged.json    make adapter, if it has been run
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -45,7 +45,6 @@ from minit2v.recipes import RECIPES  # noqa: E402
 DOCUMENTS = ("README.md", "data/mini/README.md", "notebooks/README.md", *(f"docs/{name}.md" for name in (
     "adapters", "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-LEARNT = "data/adapters/square-ring/judged.json"
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
     "": "no option",
@@ -72,14 +71,14 @@ DEPARTURES = (  # what it is, its settings, the variant of scripts/ablate_traini
 )  # fmt: skip
 
 
-def report(place: str = "data/mini/report.json") -> dict:
-    """A report beside what it is about, by default the evaluation of the shipped model."""
-    return json.loads((ROOT / place).read_text(encoding="utf-8"))
+def report() -> dict:
+    """The evaluation of the shipped model."""
+    return json.loads((ROOT / "data/mini/report.json").read_text(encoding="utf-8"))
 
 
-def kept(name: str, default=None):
-    """A report in docs/, or `default` where there may be none yet."""
-    path = ROOT / "docs" / name
+def kept(name: str, default=None, folder: str = "docs"):
+    """A report in docs/ or another folder, or `default` where there may be none yet."""
+    path = ROOT / folder / name
     return default if default is not None and not path.is_file() else json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -150,7 +149,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/planning.json": lambda: plan_training.in_short(kept("planning.json")),
     "docs/planning.json, cards": lambda: plan_training.of_cards(kept("planning.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
-    LEARNT: lambda: new_shape.table(report(LEARNT)),
+    "data/adapters/square-ring/judged.json": lambda: new_shape.table(kept("judged.json", {}, "data/adapters/square-ring")),
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,
