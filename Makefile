@@ -16,7 +16,7 @@ unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
     metrics recordings pictures validity course-text slides guiders bench gpu quality docs after-training recipes \
-    speedrun fuzz
+    speedrun fuzz adapter
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -107,6 +107,13 @@ recordings: env  ## make data/recordings and data/clip_sets again with the model
 
 guiders: env  ## data/guiders.npz, which notebook 10 shows: twenty minutes of one core; continues after a stop
 	$(BIN)/python scripts/record_guiders.py
+
+adapter: env  ## data/adapters/square-ring: a shape that mini learns from 20 clips, and how well; twenty minutes
+	$(BIN)/python scripts/new_shape.py write runs/rings
+	$(BIN)/minit2v train unet --from mini --lora 8 --data runs/rings --out runs/ring --budget 10m
+	$(BIN)/python scripts/new_shape.py judge runs/ring
+	mkdir -p data/adapters/square-ring
+	cp runs/ring/adapter_config.json runs/ring/adapter_model.safetensors runs/ring/judged.json data/adapters/square-ring
 
 recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours; continues after a stop
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)

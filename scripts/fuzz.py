@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from minit2v import presets
+from minit2v.checkpoints.adapters import in_order, read_adapter, save_adapter
 from minit2v.checkpoints.export import export
 from minit2v.checkpoints.folder import read_preset, save_model
 from minit2v.checkpoints.load import load_network
@@ -43,6 +44,8 @@ from minit2v.datasets.msrvtt import Protocol, read_annotations
 from minit2v.errors import UserError
 from minit2v.evaluation.kept import keep, read_kept
 from minit2v.files import data_dir
+from minit2v.networks.lora import fresh
+from minit2v.networks.unet import UNet
 from minit2v.presets import AutoencoderConfig, ModelScopePreset, TextConfig, UNetConfig
 from minit2v.recording.recording import Recording
 from minit2v.recording.run import TrainingRun
@@ -172,6 +175,25 @@ def numbers(module: torch.nn.Module) -> bytes:
     return b"".join(value.numpy().tobytes() for value in module.state_dict().values())
 
 
+def unet() -> UNet:
+    torch.manual_seed(0)
+    return UNet(TINY.unet)
+
+
+def adapter(folder: Path) -> Path:
+    network = unet()
+    return save_adapter(folder, fresh(network, 2), network, "tiny")
+
+
+def listed_adapter(folder: Path) -> Path:
+    """One without names, as cloneofsimo's."""
+    network = unet()
+    pairs = [(layer.weight.new_ones(len(layer.weight), 1, *[1] * (layer.weight.ndim - 2)), layer.weight.detach()[:1].clone())
+             for layer in map(network.get_submodule, in_order(network))]  # fmt: skip
+    torch.save([matrix for pair in pairs for matrix in pair], folder / "unet.pt")
+    return folder / "unet.pt"
+
+
 def checkpoint(folder: Path) -> Path:
     tensors = {"weight": torch.randn(40, 40, generator=torch.Generator().manual_seed(0))}
     state = {name: dict(tensors) for name in ("task", "averaged", "optimizer")}
@@ -254,6 +276,9 @@ READERS = {
     "modelscope": Reader(of(released("modelscope"), "configuration.json"), lambda path: Source(path.parent).preset),
     "pickle": Reader(of(released("modelscope"), "VQGAN_autoencoder.pth"),
                      lambda path: numbers(load_network("autoencoder", path.parent)) and None),
+    "adapter": Reader(of(adapter, "adapter_model.safetensors"), lambda path: numbers(read_adapter(path.parent, unet())), sealed=True),
+    "adapter config": Reader(of(adapter, "adapter_config.json"), lambda path: len(read_adapter(path.parent, unet()).names)),
+    "adapter list": Reader(listed_adapter, lambda path: len(read_adapter(path, unet()).names)),
     "checkpoint": Reader(checkpoint, lambda path: repr(read_checkpoint(path)), sealed=True),
     "kept": Reader(kept, lambda path: read_kept(path) is None or read_kept(path).tobytes(), sealed=False),
     "recording": Reader(shipped("recordings/left.npz"), lambda path: len(Recording.load(path).steps)),

@@ -6,6 +6,7 @@
     docs/gpu.json           make gpu, if it has been run
     docs/speedrun.json      make speedrun, if there is an entry
     docs/planning.json      scripts/plan_training.py
+    data/adapters/square-ring/judged.json    make adapter, if it has been run
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import lab_sheets  # noqa: E402
+import new_shape  # noqa: E402
 import plan_training  # noqa: E402
 import quality_report  # noqa: E402
 import speedrun  # noqa: E402
@@ -44,7 +46,7 @@ from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
-    "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
+    "adapters", "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 WAYS = {  # options of `sample` -> what they do
@@ -77,9 +79,9 @@ def report() -> dict:
     return json.loads((ROOT / "data/mini/report.json").read_text(encoding="utf-8"))
 
 
-def kept(name: str, default=None):
-    """A report in docs/, or `default` where there may be none yet."""
-    path = ROOT / "docs" / name
+def kept(name: str, default=None, folder: str = "docs"):
+    """A report in docs/ or another folder, or `default` where there may be none yet."""
+    path = ROOT / folder / name
     return default if default is not None and not path.is_file() else json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -150,6 +152,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/planning.json": lambda: plan_training.in_short(kept("planning.json")),
     "docs/planning.json, cards": lambda: plan_training.of_cards(kept("planning.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
+    "data/adapters/square-ring/judged.json": lambda: new_shape.table(kept("judged.json", {}, "data/adapters/square-ring")),
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,

@@ -56,7 +56,7 @@ def commands_of(page: str) -> list[str]:
 
 def test_the_page_can_be_followed(diffusers_folder, modelscope_folder, tmp_path, monkeypatch, capsys):
     """Word for word, with these small weights in the place of those of the hub, and a small clip."""
-    monkeypatch.setattr("minit2v.loading.download", lambda name, half: diffusers_folder)
+    monkeypatch.setattr("minit2v.checkpoints.hub.download", lambda name, half, revision: diffusers_folder)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "path/to/folder").symlink_to(modelscope_folder)
@@ -173,7 +173,7 @@ def test_after_forgetting_a_file_is_opened_again(layouts, monkeypatch):
 ])  # fmt: skip
 def test_what_can_be_a_path_does_not_go_to_the_network(tmp_path, monkeypatch, name, error):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("minit2v.loading.download", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setattr("minit2v.checkpoints.hub.download", lambda *_, **__: pytest.fail("asked the network"))
     Path("runs").mkdir()
     Path("runs/note.txt").touch()
     with pytest.raises(UserError) as caught:

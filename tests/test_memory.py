@@ -220,11 +220,11 @@ def test_a_card_says_what_it_can_do(monkeypatch):
 def test_a_model_of_the_hub_says_what_it_takes_before_it_is_downloaded(monkeypatch, capsys, tmp_path):
     """And nothing is asked of the network before that."""
 
-    def download(name, half):
+    def download(name, half, revision):
         assert "modelscope-1.7b in float32 on cpu, 8 frames of 256x256, takes" in capsys.readouterr().err
         raise UserError(f"no way to {name}")
 
-    monkeypatch.setattr("minit2v.loading.download", download)
+    monkeypatch.setattr("minit2v.checkpoints.hub.download", download)
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "a panda", "--model", "owner/name", "--frames", "8", "--device", "cpu"]) == 2
     assert capsys.readouterr().err == "minit2v: no way to owner/name\n"

@@ -317,7 +317,7 @@ def test_a_fingerprint_is_of_every_file_that_is_read_in_every_layout(tmp_path, l
 def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypatch, tmp_path):
     folder = model_folder(tmp_path / "released", "diffusers")
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
-    monkeypatch.setattr("minit2v.evaluation.clip_sources.download", lambda name, half: folder)
+    monkeypatch.setattr("minit2v.checkpoints.hub.download", lambda name, half, revision: folder)
     monkeypatch.setattr("minit2v.evaluation.report.peak_memory", lambda *_: 0.5)
     for model in (str(folder), "owner/released"):
         report = evaluate(model, splits=("test_seen",), n=4, batch=4)

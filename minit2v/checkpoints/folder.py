@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from minit2v.checkpoints.fill import matched
 from minit2v.checkpoints.reading import DIGEST, digest, read, read_json
@@ -40,7 +41,10 @@ def save_preset(folder: Path, preset: Preset) -> None:
 
 
 def save_module(module, path: Path, dtype=None) -> None:
-    """Write a module's state as safetensors, with floating point tensors cast to `dtype` if it is given."""
+    """Write a module's state as safetensors, with floating point tensors cast to `dtype` if it is given. Raises UserError
+    for a module with adapters attached, whose weights are computed."""
+    if any(map(is_parametrized, module.modules())):
+        raise UserError(f"{path}: expected weights to write, found adapters attached to them; merge or detach them first")
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if dtype is not None:
         state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}

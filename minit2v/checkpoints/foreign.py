@@ -121,7 +121,7 @@ def refuse_adapters(tensors: Tensors) -> None:
     if names:
         bases = [network for network, words in ADAPTED.items() if any(word in name for name in names for word in words)]
         found = f"found adapters for the {' and the '.join(bases) or 'model'} ({len(names)} tensors, as {names[0]})"
-        todo = "merge them into the model that they were made for"
+        todo = "add them to the model that they were made for with --lora"
         raise UserError(f"{tensors.path}: expected a whole network, {found}; {todo}")
 
 

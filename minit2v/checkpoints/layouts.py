@@ -9,7 +9,6 @@ So the same rules serve a folder on disk (`source`) and a model of the hub befor
 
 import re
 from collections.abc import Collection
-from functools import partial
 from pathlib import PurePosixPath
 
 from minit2v.errors import UserError
@@ -77,8 +76,9 @@ def needed(files: Collection[str], half: bool) -> list[str]:
 
 
 def _closest(files: Collection[str]) -> System:
-    """The system of a folder of ours, from names alone: the one of whose networks the largest share is there."""
-    return max(SYSTEMS.values(), key=partial(_share, files))
+    """The system of a folder of ours, from names alone: the one of whose networks the largest share is there, and of
+    several such the one that has most."""
+    return max(SYSTEMS.values(), key=lambda system: (_share(files, system), len(system.networks)))
 
 
 def _share(files: Collection[str], system: System) -> float:

@@ -108,10 +108,7 @@ def names(network: str, module: nn.Module, layout: str) -> dict[str, tuple[str, 
 
     Layouts other than "minit2v" have "unet", "autoencoder" and "text" only. The module may be on the meta device.
     """
-    if layout == "minit2v":
-        return {key: (key,) for key in module.state_dict()}
-    column = LAYOUTS.index(layout)
-    return {key: _names(network, key, module.config, column) for key in module.state_dict()}
+    return {key: names_of(network, key, module.config, layout) for key in module.state_dict()}
 
 
 def axes(network: str, key: str, layout: str, ours: int) -> int:
@@ -122,8 +119,10 @@ def axes(network: str, key: str, layout: str, ours: int) -> int:
     return ours
 
 
-def _names(network: str, key: str, config, column: int) -> tuple[str, ...]:
-    for row in PLACES[network]:
+def names_of(network: str, key: str, config, layout: str) -> tuple[str, ...]:
+    """The names of one tensor in a layout; see `names`."""
+    column = LAYOUTS.index(layout)
+    for row in PLACES[network] if column else ():
         if found := _pattern(row[0]).match(key):
             place, rest = row[column].format(**numbers(found.groupdict(), config)), key[found.end() :].lstrip(".")
             return tuple(".".join(filter(None, (place, part))) for part in _inside(network, rest, column).split("|"))

@@ -134,6 +134,8 @@ def _pickled(path: Path) -> tuple[dict[str, tuple[int, ...]], Get]:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:  # it names a class that PyTorch does not trust
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=InertPickle)
+    if isinstance(content, list):  # of tensors without names, as some adapters are
+        content = {str(i): value for i, value in enumerate(content)}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}; is it a model?")
     tensors, averaged = _unwrapped(content)
@@ -239,12 +241,17 @@ def _check_known(path: Path) -> None:
 
 def declared_digest(path: Path) -> str | None:
     """The digest in the header of a safetensors file; None if it has none, or is another kind of file."""
+    return metadata(path).get(DIGEST)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors; nothing of another kind of file."""
     from safetensors import safe_open
 
     if path.suffix != ".safetensors":
-        return None
+        return {}
     with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get(DIGEST)
+        return file.metadata() or {}
 
 
 def digest(path: Path) -> str:

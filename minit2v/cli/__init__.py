@@ -1,4 +1,4 @@
-"""The command line: `minit2v sample | train | evaluate | fetch | weights | doctor`, the same as `python -m minit2v`.
+"""The command line: `minit2v sample | train | distill | evaluate | fetch | weights | push | doctor`, the same as `python -m minit2v`.
 
 `parser` says what can be asked for; `commands` does it.
 

@@ -50,7 +50,8 @@ def sample(args):
     if args.compile:
         print("minit2v: --compile: the first clip compiles the UNet's blocks and takes longer", file=sys.stderr)
     saving = False if args.sequential else None, args.offload or None  # None: as the memory allows
-    pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs)
+    pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs, args.revision,
+                        dict(args.lora))  # fmt: skip
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
     with warnings.catch_warnings():
@@ -151,16 +152,31 @@ def train(args):
     _require_training()
     settings = _training_settings(args, ("steps", "batch"))
     if args.part == "metrics":
-        _refuse(args, ("preset", "data", "start"), "expected without metrics, whose networks serve every model")
+        _refuse(args, ("preset", "data", "start", "lora"), "expected without metrics, whose networks serve every model")
         from minit2v.evaluation.mini.train import run
 
         _print_once(run(args.out or "runs/metrics", args.budget or HOUR, args.resume, settings))
+        return
+    if args.lora:
+        _adapter(args, settings)
         return
     from minit2v.training.run import run
 
     preset = args.preset or "mini"
     out, data = args.out or f"runs/{preset}", args.data or "moving-things"
     _print_once(run(args.part, preset, out, args.budget, args.resume, settings, args.start, data))
+
+
+def _adapter(args, settings):
+    """An adapter of a trained model."""
+    _refuse(args, ("preset",), "expected without --lora, whose model is that of --from; leave it out")
+    if args.part != "unet" or args.start is None:
+        raise UserError(f"--lora: expected train unet and --from MODEL, found train {args.part} and "
+                        f"{args.start or 'no --from'}; an adapter belongs to a trained UNet")  # fmt: skip
+    from minit2v.training.adapter import train_adapter
+
+    settings = _training_settings(args, ("budget",)) | settings | {"rank": str(args.lora)}
+    _print_once(train_adapter(args.start, args.out or "runs/lora", args.resume, settings, args.data or "moving-things"))
 
 
 def distill(args):
@@ -269,12 +285,19 @@ def convert(args):
     from minit2v.checkpoints.folder import save_model
 
     target = check_target(args.target)
-    pipe = load(args.source, device="cpu", dtype=args.dtype)
+    pipe = load(args.source, device="cpu", dtype=args.dtype, revision=args.revision, lora=dict(args.lora))
     if args.to == "minit2v":
         save_model(target, pipe.preset, **pipe.networks)
     else:
         export(target, args.to, pipe.preset, **pipe.networks)
     print(target)
+
+
+def push(args):
+    """A model or an adapter, published."""
+    from minit2v.checkpoints.hub import push
+
+    print(push(args.folder, args.name, args.private, args.license, tuple(args.dataset)))
 
 
 def doctor(args):

@@ -17,6 +17,7 @@ SAMPLE = """examples:
   minit2v sample "a green square moves right" --steps 20 --record run       run/recording.npz and run/strip.png
   minit2v sample "a blue circle moves left" --init clip.mp4 --strength 0.8  the same motion, another thing
   minit2v sample "a small red star moves up" --n 4 --seed random            clip-1.mp4 … clip-4.mp4, and says the seed
+  minit2v sample "a red square ring moves left" --lora runs/ring --lora runs/other:0.5    with adapters, one at half strength
   accelerate launch -m minit2v sample --prompts prompts.txt --out clip.mp4    shared by the cards of the machine
 """
 TRAIN = """The parts are trained in the order autoencoder, text, unet, into the same folder; `all` follows the preset's recipe.
@@ -28,6 +29,7 @@ examples:
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
   minit2v train unet --out runs/more --from mini --budget 30m --set lr=3e-4 --set image_stage=0
   minit2v train all --preset nano --data my-videos --out runs/own --set fit=pad
+  minit2v train unet --from mini --lora 8 --data my-videos --out runs/ring   an adapter: small, and mini stays as it is
   the same and --resume                                        goes on after a stop of any kind
   minit2v train metrics --out runs/metrics --budget 35m        the networks that the metrics look through
   torchrun --nproc-per-node 2 -m minit2v train autoencoder --preset nano --out runs/second --steps 1000
@@ -62,10 +64,17 @@ WEIGHTS = """examples:
   minit2v weights plan --memory 8GB --device cuda   what a clip of the released model takes, and what fits
   minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
   minit2v weights convert ms17 for-diffusers --to diffusers
+  minit2v weights convert mini with-ring --to minit2v --lora runs/ring     an adapter merged into its model
 """
 PLAN = """examples:
   minit2v weights plan --memory 8GB --device cuda                    the released model on a GPU of 8 GB
   minit2v weights plan --dtype bfloat16 --frames 24 --width 576 --height 320
+"""
+PUSH = """Only files that loading reads are sent, as safetensors, and a model card: the folder's README.md or a short one.
+
+examples:
+  minit2v push runs/mine owner/my-model --license cc-by-4.0 --dataset owner/my-videos
+  minit2v push runs/ring owner/ring --private --license cc0-1.0          an adapter, for sample --lora owner/ring
 """
 DOCTOR = """examples:
   minit2v doctor           versions, cores, memory in GB; what a GPU can do and whether the released model fits;
@@ -153,6 +162,8 @@ def parser():
     add("prompts", nargs="*", metavar="PROMPT", help="what the video shows, in the words of the model")
     add("--prompts", dest="listed", metavar="FILE", help="more prompts, one a line; several processes share them")
     add("--model", default="mini", help="shipped name, folder or hub id (mini)")
+    add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
+    _lora(add)
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
     add("--frames", type=_whole, help="length in frames, 1 to 256 (the model's own: 16)")
     add("--height", type=_whole, help="pixels, a multiple of the autoencoder's factor, 8 (the model's own)")
@@ -198,6 +209,7 @@ def parser():
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--from", dest="start", metavar="MODEL", help="train a part of this model further, in a new --out")
+    add("--lora", type=_positive, metavar="RANK", help="train only an adapter of this rank; MODEL may then be a hub id")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
     add = command("distill", commands.distill, "teach a trained model to make a clip in one step", DISTILL)
@@ -258,12 +270,35 @@ def parser():
     add("target", metavar="DST", help="a folder that is empty or not there yet")
     add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
     add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
+    add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
+    _lora(add)
+
+    add = command("push", commands.push, "publish a model or an adapter on the Hugging Face hub", PUSH)
+    add("folder", metavar="FOLDER", help="of a model (minit2v or diffusers), or of an adapter")
+    add("name", metavar="OWNER/NAME", help="what it is called there; made if it is new")
+    add("--license", metavar="ID", help="as apache-2.0 or cc-by-4.0; needed unless the folder's README.md says it")
+    add("--dataset", action="append", default=[], metavar="NAME", help="of the hub, that it was trained on; may be repeated")
+    add("--private", action="store_true", help="a new one is seen by its owner alone")
 
     add = command("doctor", commands.doctor, "check this installation", DOCTOR)
     add("--lab", metavar="NAME", help="is this machine ready for lab A or C? needs no network")
     return top
 
 
+def _lora(add):
+    add("--lora", type=_strength, action="append", default=[], metavar="FILE[:STRENGTH]",
+        help="an adapter: file, folder or hub id, and how much of it (1); may be repeated")
+
+
+def _strength(text):
+    place, _, number = text.rpartition(":")
+    try:
+        found = (place, float(number)) if place else (text, 1.0)
+    except ValueError:  # a colon of a path
+        found = text, 1.0
+    if not -100 <= found[1] <= 100:
+        raise argparse.ArgumentTypeError(f"expected a strength from -100 to 100, found {text!r}")
+    return found
 
 
 def _seed(text):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minit2v.checkpoints.find import find_model, fingerprint
-from minit2v.checkpoints.hub import download, on_hub
+from minit2v.checkpoints.find import fingerprint
+from minit2v.checkpoints.hub import located
 from minit2v.datasets.metadata import read_captions
 from minit2v.datasets.moving_things import Spec, parse
 from minit2v.errors import UserError
@@ -33,9 +33,7 @@ def fingerprint_of(model: str | Path, dtype: torch.dtype) -> str:
 
     Whatever is kept of a model is kept under it, as another training may have written into the same folder since.
     """
-    if on_hub(model):
-        return fingerprint(download(str(model), half=dtype != torch.float32))  # it is in the cache
-    return fingerprint(find_model(model))
+    return fingerprint(located(model, half=dtype != torch.float32).path)  # one of the hub is in the cache
 
 
 class KeptSampler:

@@ -165,6 +165,25 @@ class TextToVideo(ABC):
                 pixels.append(to_pixels(decoded, rounded=False))
         return torch.cat(pixels).unflatten(0, (len(latents), -1)).cpu().numpy()
 
+    @classmethod
+    def from_pretrained(cls, name: str, **options) -> "TextToVideo":
+        """The model of a shipped name, a folder or the hub, of whatever system it is: `minit2v.load`."""
+        import minit2v  # the front door: what reads and writes files stands above the systems
+
+        return minit2v.load(name, **options)
+
+    def save_pretrained(self, folder, **card):
+        """Write it as a folder; see `minit2v.loading.save_pretrained`."""
+        import minit2v
+
+        return minit2v.save_pretrained(self, folder, **card)
+
+    def push_to_hub(self, hub_id: str, **options) -> str:
+        """Publish it as "owner/name" of the hub; see `minit2v.loading.push_to_hub`."""
+        import minit2v
+
+        return minit2v.push_to_hub(self, hub_id, **options)
+
     @property
     def codec(self) -> nn.Module:
         """What takes frames to latents and back: the autoencoder, or nothing at all."""

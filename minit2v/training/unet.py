@@ -74,14 +74,16 @@ class UNetTraining(Checked):
 
 
 class UNetTask(nn.Module):
-    """Denoising as a task for the trainer. `folder` holds the trained autoencoder and text tower.
+    """Denoising as a task for the trainer. `folder` holds the trained autoencoder and text tower, and keeps the latents.
 
-    Raises UserError if one of them is missing or of another preset.
+    `pipe` is a model to go on from; by default a fresh UNet is trained. Raises UserError if a network is missing or of
+    another preset.
     """
 
     may_be_sharded = True
 
-    def __init__(self, preset: Preset, config: UNetTraining, data: Dataset, folder: Path):
+    def __init__(self, preset: Preset, config: UNetTraining, data: Dataset, folder: Path,
+                 pipe: ModelScopeT2V | None = None):  # fmt: skip
         super().__init__()
         halves = [preset.frames >> i for i in range(preset.frames.bit_length()) if preset.frames % 2**i == 0]
         if config.sparse_until and config.sparse_frames not in halves:
@@ -89,19 +91,17 @@ class UNetTask(nn.Module):
             raise UserError(f"sparse_frames: expected one of {listed}, found {config.sparse_frames}")
         warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.data, self.progress, self.sensitivity = preset, config, data, 0.0, {}
-        self.unet = self.built(preset).to(memory_format=torch.channels_last)
+        # a pipeline is no nn.Module, so its other networks are neither trained nor saved with the task
+        self.pipe = pipe or untrained(preset, self.built(preset), folder)
+        self.unet = self.pipe.unet.to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(preset.diffusion)
-        autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
-        text = load_into(TextEncoder(preset.text), trained(folder, "text"))
-        # a pipeline is no nn.Module, so these two are neither trained nor saved with the task
-        self.pipe = ModelScopeT2V(preset, text.eval(), self.unet, autoencoder.eval())
         with this_process().main_process_first():  # the others find what the first has computed
             cache = Path(folder) / "unet" / "cache.safetensors"
             self.cache = cached(cache, self.pipe, data, config.clips, config.images, config.wordings)
         contexts = self.cache["contexts"].float()
-        if self.unet.text_embedding is not None:
+        if self.unet.text_embedding is not None and pipe is None:
             whiten_input(self.unet.text_embedding, self.unet.heard(contexts))
-        if self.unet.layout is not None:
+        if self.unet.layout is not None and pipe is None:
             whiten_input(self.unet.layout.text, contexts.mean(dim=1))
         if config.from_image:
             begin_as(self.unet, trained(folder, "image"))
@@ -279,6 +279,13 @@ def begin_as(unet: UNet, path: Path) -> None:
     """
     image = ImageUNet(unet.config)
     unet.load_state_dict(load_into(image, path).state_dict(), strict=False)
+
+
+def untrained(preset: Preset, unet: UNet, folder: Path) -> ModelScopeT2V:
+    """A model with this UNet, and the autoencoder and the text tower of a folder. Raises UserError as `UNetTask`."""
+    autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
+    text = load_into(TextEncoder(preset.text), trained(folder, "text"))
+    return ModelScopeT2V(preset, text.eval(), unet, autoencoder.eval())
 
 
 def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tensor, **options) -> Tensor:
