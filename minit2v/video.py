@@ -16,8 +16,9 @@ https://www.w3.org/TR/png-3/; rotation of a video: `av_display_rotation_get` of 
 
 import io
 import re
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +37,7 @@ READABLE = VIDEOS + ANIMATED + PICTURES
 FASTEST = {".gif": 50, ".webp": 90, ".mp4": 1000}  # fps; browsers show a picture of 10 ms or less for 100 ms
 LARGEST_FRAME = 2**26  # pixels of a frame, 8192 x 8192: more is an attack on the memory, or a mistake
 LARGEST_CLIP = 2**30  # pixels of all frames of a clip, 3 GB
+SLOWEST = 30  # seconds that opening a file or reading from it may take: a few bytes can ask for hours of work
 SHOWN_WIDTH = 256  # pixels on the screen of a notebook; small clips are shown enlarged to it
 PICTURE_FPS = 8.0  # of a clip of one picture
 
@@ -156,8 +158,8 @@ class Footage:
                ├──0──┼────1────┼──2─┤
 
     edges: seconds (f + 1,), from 0. size: width and height in pixels, as stored. nominal: frames a second as the file
-    states them, or None. Raises UserError for a missing, foreign or damaged file and for frames of more than
-    LARGEST_FRAME pixels.
+    states them, or None. Raises UserError for a missing, foreign or damaged file, for frames of more than
+    LARGEST_FRAME pixels, and once reading takes more than SLOWEST seconds.
     """
 
     def __init__(self, path: str | Path):
@@ -196,7 +198,7 @@ class Footage:
         """The frames shown at increasing `times`, in seconds: uint8 (H, W, 3), or what `change` makes of each."""
         with _readable(self.path):
             found, shown = [], None
-            for start, pixels in self._frames.decoded(times[0]):
+            for start, pixels in _timely(self._frames.decoded(times[0]), self.path):
                 while shown and len(found) < len(times) and times[len(found)] < start:
                     found.append(change(shown[1]()))
                 if len(found) == len(times):
@@ -215,7 +217,7 @@ class _Video:
     def __init__(self, path: Path):
         self.path = path
         with _video(path) as (container, stream):
-            seen = [p for p in container.demux(stream) if p.dts is not None or p.pts is not None]
+            seen = [p for p in _timely(container.demux(stream), path) if p.dts is not None or p.pts is not None]
             stamps = {p.dts if p.pts is None else p.pts: p.duration for p in seen if not p.is_discard}
             promised, self.base = stream.frames, stream.time_base
             self.nominal = stream.average_rate and float(stream.average_rate)
@@ -302,7 +304,7 @@ class _Pictures:
             count = getattr(image, "n_frames", 1) if moves else 1
             if count * image.width * image.height > LARGEST_CLIP:
                 raise ValueError(f"it has {count} frames of {image.width}x{image.height}")
-            stored = np.concatenate([[0.0], np.cumsum([_seconds(image, i) for i in range(count)])])
+            stored = np.concatenate([[0.0], np.cumsum([_seconds(image, i) for i in _timely(range(count), path)])])
             self.edges = stored if moves else np.array([0, 1 / PICTURE_FPS])
             if moves and (note := _noted(image)):
                 frames, fps = note
@@ -365,6 +367,17 @@ def _checked(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= LARGEST_FRAME:
         raise ValueError(f"its frames are {width}x{height}")
     return width, height
+
+
+def _timely(frames: Iterable, path: Path) -> Iterator:
+    """The same frames. Raises UserError once they have taken more than SLOWEST seconds, of the clock and of the processor:
+    a machine that is busy, or other threads, do not make a file slow."""
+    clock, processor = time.monotonic(), time.process_time()
+    for frame in frames:
+        if min(time.monotonic() - clock, time.process_time() - processor) > SLOWEST:
+            raise UserError(f"{path}: expected a file that is read in {SLOWEST} s, found one that takes longer; cut it, or "
+                            "make it smaller")  # fmt: skip
+        yield frame
 
 
 @contextmanager
