@@ -162,7 +162,7 @@ def test_constraints_are_what_is_installed(monkeypatch, tmp_path):
         newer = Requirement(line).marker
         assert bool(newer) == (constraints.oldest(each) > Version("3.10")), name
         assert not newer or not newer.evaluate({"python_full_version": "3.10.0"})
-    (tmp_path / "tested.txt").write_text("# tested\n" + "\n".join(lines).replace("torch==", "torch==0."))
+    (tmp_path / "tested.txt").write_text("# tested\n" + "\n".join(lines).replace("\ntorch==", "\ntorch==0."))
     assert [line.partition(":")[0] for line in constraints.differences(lines, tmp_path / "tested.txt")] == ["torch"]
     sys.modules.pop("constraints")
 
