@@ -3,8 +3,6 @@
     shipped name | folder of ours, diffusers' or ModelScope's | "owner/name" of the hub  ──►  TextToVideo
 """
 
-from pathlib import Path
-
 import torch
 
 from minit2v.checkpoints.find import find_source
@@ -14,11 +12,13 @@ from minit2v.checkpoints.source import Source
 from minit2v.devices import find_device, find_dtype
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.memory.card import options_that_fit
+from minit2v.ranges import Place, public
 from minit2v.systems import TextToVideo, system_of
 from minit2v.systems.acceleration import check_graphs, compile_blocks, to_channels_last
 
 
-def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool | None = None,
+@public
+def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool | None = None,
          offload: bool | None = None, compile: bool = False, graphs: bool = False) -> TextToVideo:  # fmt: skip
     """Load the model of a shipped name, of a folder (ours, diffusers' or ModelScope's), or of the hub ("owner/name").
 

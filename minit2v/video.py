@@ -23,11 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, check_writable
+from minit2v.ranges import Length, Number, Place, Range, Size, public, shown
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # what a clip is saved as
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -62,8 +64,8 @@ class Clip:
         shape, dtype = getattr(self.pixels, "shape", None), getattr(self.pixels, "dtype", None)
         if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or dtype != np.uint8:
             raise UserError(f"a clip needs pixels uint8 (f, H, W, 3), none of them 0; found {dtype} {shape}")
-        if not 0 < self.fps <= 1000:
-            raise UserError(f"a clip needs 0 < fps <= 1000 frames a second, found {self.fps}")
+        if not Range(0, 1000, above=True).holds(self.fps, whole=False):
+            raise UserError(f"a clip needs 0 < fps <= 1000 frames a second, found {shown(self.fps)}")
 
     def __repr__(self):
         f, H, W, _ = self.pixels.shape
@@ -88,7 +90,8 @@ class Clip:
         _save_frames(file, "PNG", self.pixels, [1000 / self.fps] * f)
         return file.getvalue(), {"width": W * scale, "height": H * scale}
 
-    def strip(self, n=8):
+    @public
+    def strip(self, n: Size = 8):
         """n frames, evenly spaced from the first to the last, side by side: uint8 (H, n*W, 3)."""
         if not 1 <= n <= len(self):
             raise UserError(f"a strip of this clip has 1 to {len(self)} frames, found n={n}")
@@ -96,7 +99,8 @@ class Clip:
 
         return np.concatenate(list(self.pixels[evenly(len(self), n)]), axis=1)  # n x (H W 3) -> (H, n*W, 3)
 
-    def save(self, path):
+    @public
+    def save(self, path: Place):
         """Write the clip to `path` (.mp4, .gif or .webp by its suffix) and return the path.
 
         Raises UserError for a path that cannot be written, for a full disk, for an mp4 of odd width or height, and for
@@ -114,7 +118,8 @@ class Clip:
         return path
 
     @classmethod
-    def load(cls, path):
+    @public
+    def load(cls, path: Place):
         """The clip in a file of VIDEOS or ANIMATED, or a picture as a clip of one frame, in any format of READABLE.
 
         Frames of uneven length become a clip of even frame rate, in which a longer one is repeated.
@@ -135,7 +140,8 @@ def check_shown(path, height, width, fps):
                         "leave frames out")  # fmt: skip
 
 
-def check_output(path, suffixes=SUFFIXES):
+@public
+def check_output(path: Place, suffixes=SUFFIXES):
     """The path as a Path if a file of one of these suffixes can be written there; to be called before the work.
 
     Raises UserError for an unknown suffix, a folder, a missing folder around it, and a place that cannot be written.
@@ -162,7 +168,8 @@ class Footage:
     LARGEST_FRAME pixels, and once reading takes more than SLOWEST seconds.
     """
 
-    def __init__(self, path: str | Path):
+    @public
+    def __init__(self, path: Place):
         self.path = Path(path)
         if self.path.suffix.lower() not in READABLE or not self.path.is_file():
             raise UserError(f"expected an existing file ending in {', '.join(READABLE)}, found {path}")
@@ -194,7 +201,8 @@ class Footage:
                             f"{width}x{height}; cut it, or make it smaller")  # fmt: skip
         return (edges[:-1] + edges[1:]) / 2 if even else (np.arange(count) + 0.5) / fps, fps
 
-    def at(self, times: Sequence[float], change: Callable = lambda pixels: pixels) -> list[np.ndarray]:
+    @public
+    def at(self, times: Annotated[Sequence[Number], Length(1, 2**31)], change: Callable = lambda pixels: pixels) -> list[np.ndarray]:
         """The frames shown at increasing `times`, in seconds: uint8 (H, W, 3), or what `change` makes of each."""
         with _readable(self.path):
             found, shown = [], None
@@ -243,7 +251,8 @@ class _Video:
                 yield start, lambda frame=frame, aspect=stream.sample_aspect_ratio: _upright(frame, aspect)
 
 
-def stated(path: str | Path) -> tuple[int, float]:
+@public
+def stated(path: Place) -> tuple[int, float]:
     """Frames and frames a second as the header of a video states them, for when thousands are asked.
 
     Raises UserError for a damaged file, and for a header that states neither frames nor a duration.

@@ -6,6 +6,7 @@ from pathlib import Path
 from minit2v.checkpoints.layouts import needed
 from minit2v.checkpoints.reading import SUFFIXES
 from minit2v.errors import UserError
+from minit2v.ranges import public
 
 TIMEOUT = 20  # seconds until the hub answers
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -21,6 +22,7 @@ def on_hub(name: str | Path) -> bool:
     return HUB_ID.fullmatch(name) is not None and not is_file and not Path(name).parent.is_dir()
 
 
+@public
 def download(hub_id: str, half: bool) -> Path:
     """The folder of a model of the Hugging Face hub, downloaded into its cache if it is not there: only the files that
     are read. Raises UserError if there is no such model, or no way to it."""
