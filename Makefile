@@ -17,7 +17,7 @@ BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env demo test lowest newest constraints audit parity-full lab notebooks student student-zip browser train metrics recordings pictures validity \
-    guiders bench gpu quality docs after-training recipes speedrun fuzz
+    guiders bench gpu quality docs after-training recipes speedrun fuzz soak
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -127,6 +127,9 @@ speedrun: env  ## does a training enter docs/speedrun.md: make speedrun ENTRY=ru
 
 fuzz: env  ## damaged and hostile inputs for everything that reads: make fuzz MINUTES=10 SEED=7
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),10) --seed "$(SEED)"
+
+soak: env  ## kills, many samples, company, a full disk: half an hour of one core: make soak ONLY="kills disk"
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 
 validity: env  ## which metric notices which damage, docs/validity.md and .png: six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)
