@@ -1,13 +1,12 @@
 """What a long life brings: kills, many samples, company and a full disk: make soak, or make soak ONLY="kills disk"
 
-    kills     a process that trains a small model, part after part, is killed again and again, within drawing, encoding, steps and
-              writing; what it ends with is to the bit what a process makes that nobody killed
+    kills     a process that trains a small model, part after part, is killed again and again, while it draws, encodes,
+              trains and writes; it ends to the bit as a process that nobody killed
     samples   many clips in one process, written, read again and recorded: its memory stays
     together  processes that write one file, train in one folder and read one model at the same time
     disk      a disk with room for a part of the output: one line, nothing half-written, and with more room it goes on
 
-Each part prints a figure and stops after `--minutes`. Exit status 1 if anything is not as it should be. A kill is a number: with
-the same `--seed` the same moments are chosen, as far as the clock of a machine can be chosen.
+Each part prints a figure and stops after `--minutes`. Exit status 1 if anything is not as it should be.
 """
 
 import argparse
@@ -48,11 +47,14 @@ from minit2v.training.unet import UNetTask
 from minit2v.video import Clip
 
 TRAINING = {
-    "train_steps": 8, "batch": 8, "clips": 64, "images": 32, "tests": 8, "bfloat16": False, "save_every": 0.0, "sample_every": 1e9
+    "train_steps": 8, "batch": 8, "clips": 64, "images": 32, "tests": 8, "bfloat16": False, "save_every": 0.0,
+    "sample_every": 1e9,
 }  # fmt: skip
-FILES = ("autoencoder.safetensors", "text.safetensors", "unet.safetensors", "config.json", "recipe.json", "unet/cache.safetensors")
+FILES = ("autoencoder.safetensors", "text.safetensors", "unet.safetensors", "config.json", "recipe.json",
+         "unet/cache.safetensors")  # fmt: skip
 PHASES = ("starting", "drawing", "encoding", "training", "writing")
 GROWTH = 60_000_000  # bytes that a process may grow by after its first tenth of the samples
+SHORT = ["--set", "train_steps=2", "--set", "batch=4"]
 PROMPT = "a large red circle moves left slowly"
 TASKS = ("autoencoder", "text", "unet")
 
@@ -110,8 +112,8 @@ class Watched:
         return True
 
     def kill_in(self, phase: str, visits: int, delay: float, patience: float) -> str | None:
-        """Kill it `delay` seconds after it has come to a phase so many times; None if it ended before. A phase that does
-        not come within `patience` seconds is not waited for."""
+        """Kill it `delay` seconds after it has come to a phase so many times, or after `patience` seconds; returns the
+        phase that it was in, None if it ended before."""
         wanted, inside, end = PHASES.index(phase), False, time.monotonic() + patience
         while visits and time.monotonic() < end and not self.ended():
             if (now := self.now[0] == wanted) and not inside:
@@ -146,14 +148,15 @@ def kills(asked: argparse.Namespace, folder: Path) -> str:
                 while not child.ended():
                     time.sleep(0.05)
                 break
-            where = child.kill_in(rng.choice(PHASES), rng.randint(1, 3), rng.choice([0, 0.001, 0.01, 0.1]) * rng.random(), 20)
+            delay = rng.choice([0, 0.001, 0.01, 0.1]) * rng.random()
+            where = child.kill_in(rng.choice(PHASES), rng.randint(1, 3), delay, patience=20)
             ended = where is None
             found.update([] if ended else [where])
         compare(whole, out)
         shutil.rmtree(out.parent)
         rounds += 1
-    return (f"{found.total()} kills ({', '.join(f'{found[phase]} {phase}' for phase in PHASES)}) of {rounds} trainings of "
-            f"{len(TASKS)} networks: each ended to the bit as one that nobody killed")  # fmt: skip
+    where = ", ".join(f"{found[phase]} {phase}" for phase in PHASES)
+    return f"{found.total()} kills ({where}) of {rounds} trainings, which ended to the bit as one that nobody killed"
 
 
 def compare(whole: Path, other: Path) -> None:
@@ -199,7 +202,8 @@ def samples(asked: argparse.Namespace, folder: Path) -> str:
     grown = max(sizes[-max(1, len(sizes) // 10) :]) - warm
     if grown > GROWTH:
         raise Wrong(f"after {done} samples the process is {grown / 1e6:.0f} MB larger than after a tenth of them")
-    return f"{done} samples in one process: {warm / 1e6:.0f} MB after a tenth, {grown / 1e6:+.0f} MB at the end, peak {peak() / 1e6:.0f} MB"
+    sizes = f"{warm / 1e6:.0f} MB after a tenth, {grown / 1e6:+.0f} MB at the end, peak {peak() / 1e6:.0f} MB"
+    return f"{done} samples in one process: {sizes}"
 
 
 def resident() -> int:
@@ -228,8 +232,9 @@ def together(asked: argparse.Namespace, folder: Path) -> str:
         expect_success(process)
     if (folder / "one.webp").read_bytes() != alone.read_bytes():
         raise Wrong("of several processes that wrote one file, none wrote it as one alone does")
-    train = ["train", "autoencoder", "--preset", "nano", "--out", str(folder / "run"), "--set", "train_steps=40", "--set", "batch=4"]
-    refused = sum(refusal(process, "trains there|already holds a run") for process in [started(*train) for _ in range(asked.processes)])
+    train = ["train", "autoencoder", "--preset", "nano", "--out", str(folder / "run"), *SHORT, "--set", "train_steps=40"]
+    many = [started(*train) for _ in range(asked.processes)]
+    refused = sum(refusal(process, "trains there|already holds a run") for process in many)
     if refused != asked.processes - 1:
         raise Wrong(f"of {asked.processes} processes that train in one folder, {refused} were refused")
     leftovers([path for path in folder.iterdir() if path.name.startswith(".")])
@@ -237,10 +242,10 @@ def together(asked: argparse.Namespace, folder: Path) -> str:
             f"{refused} were told so")  # fmt: skip
 
 
-def started(*arguments: str, **options) -> subprocess.Popen:
+def started(*arguments: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "minit2v", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=environment, **options)  # fmt: skip
+    command, pipes = [sys.executable, "-m", "minit2v", *arguments], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
 
 
 def expect_success(process: subprocess.Popen) -> None:
@@ -269,11 +274,11 @@ def leftovers(paths: list[Path]) -> None:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int):
-    """A folder that holds so many bytes: a file system of its own, or where that is not allowed a folder in which no file
-    may be larger."""
+    """(a folder that holds so many bytes, True), or where a file system cannot be mounted (a folder, False)."""
     place = folder / "disk"
     place.mkdir()
-    mounted = not subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+    mounted = bool(shutil.which("mount")) and not subprocess.run(mount, capture_output=True).returncode
     try:
         yield place, mounted
     finally:
@@ -283,15 +288,14 @@ def small_disk(folder: Path, size: int):
 
 def disk(asked: argparse.Namespace, folder: Path) -> str:
     model, rng, end = small(folder), random.Random(asked.seed), time.monotonic() + 60 * asked.minutes
+    sample = ["sample", PROMPT, "--model", str(model), "--steps", "2"]
     works = {
-        "sample .mp4": lambda place: ["sample", PROMPT, "--model", str(model), "--steps", "1", "--out", f"{place}/clip.mp4"],
-        "sample .gif": lambda place: ["sample", PROMPT, "--model", str(model), "--steps", "1", "--out", f"{place}/clip.gif"],
-        "record": lambda place: ["sample", PROMPT, "--model", str(model), "--steps", "2", "--out", f"{place}/clip.webp", "--record",
-                                 f"{place}/record"],
+        "sample .mp4": lambda place: [*sample, "--out", f"{place}/clip.mp4"],
+        "sample .gif": lambda place: [*sample, "--out", f"{place}/clip.gif"],
+        "record": lambda place: [*sample, "--out", f"{place}/clip.webp", "--record", f"{place}/record"],
         "convert": lambda place: ["weights", "convert", str(model), f"{place}/converted", "--to", "minit2v"],
-        "train": lambda place: ["train", "autoencoder", "--preset", "nano", "--out", f"{place}/run", "--set", "train_steps=2", "--set",
-                                "batch=4"],
-    }  # fmt: skip
+        "train": lambda place: ["train", "autoencoder", "--preset", "nano", "--out", f"{place}/run", *SHORT],
+    }
     refused = taken = 0
     kind = ""
     for name, work in works.items():
@@ -303,7 +307,8 @@ def disk(asked: argparse.Namespace, folder: Path) -> str:
                 kind = "a disk of its own" if mounted else "a limit on files"
                 said, status = limited(place, work(place), int(need * share), mounted)
                 if status not in (0, 2) or status == 2 and not said.splitlines()[-1].startswith("minit2v: "):
-                    raise Wrong(f"{name} with room for {share:.0%} of its output ended with status {status}: {said[-700:]}")
+                    found = f"ended with status {status}: {said[-700:]}"
+                    raise Wrong(f"{name} with room for {share:.0%} of its output {found}")
                 if status == 2:
                     leftovers([path for path in place.rglob(".*") if path.name not in (".lock", ".owner")])
                     refused += 1
@@ -316,7 +321,7 @@ def disk(asked: argparse.Namespace, folder: Path) -> str:
                 if status:
                     raise Wrong(f"{name} with enough room again ended with status {status}: {said[-700:]}")
             shutil.rmtree(place)
-    return f"{refused} refusals and {taken} that fitted on {kind}: each refusal one line with nothing left, and with room it goes on"
+    return f"{refused} refusals on {kind}, each one line with nothing left; {taken} fitted; with room, all went on"
 
 
 def needed(folder: Path, work: Callable) -> int:

@@ -52,7 +52,8 @@ WRONG = {
     "flag": ["yes", 2, 1.0, NAN, [], CLIP],
     "path": [3, True, NAN, [], b"x", "", "/nowhere/a.mp4", Path("/nowhere"), "\0", "a" * 5000, CLIP],
     "place": [3, True, NAN, [], b"x", CLIP],
-    "frames": ["x", 3, True, [], [[0]], CLIP[0], CLIP[:0], CLIP[..., :2], CLIP.astype(float), torch.zeros(2, 3, 8, 8)],
+    "frames": ["x", 3, True, [], [[0]], CLIP[0], CLIP[:0], CLIP[..., :2], CLIP.astype(float), torch.zeros(2, 3, 8,
+    8)],
     "clips": ["x", 3, True, [], CLIP, CLIP[None, :0], CLIP[None].astype(float), torch.zeros(1, 2, 8, 8, 3)],
     "features": ["x", 3, True, [], [[0]], FEATURES[0], FEATURES[:0], FEATURES * NAN, FEATURES.astype(str), {}],
     "values": ["x", True, [], {}, np.zeros(0), FEATURES, np.array(["a", "b"])],
@@ -90,16 +91,19 @@ def saved(tmp_path_factory):
 
 # name: function, arguments that work ("@name" stands for a fixture's, made below), kind of each that is tried
 CALLS = {
-    "load": (minit2v.load, {"name": "@nano"}, {"name": "path", "device": "text", "dtype": "text", "batched": "flag?", "offload": "flag?",
-                                               "compile": "flag", "graphs": "flag"}),
+    "load": (minit2v.load, {"name": "@nano"}, {"name": "path", "device": "text", "dtype": "text", "batched": "flag?",
+             "offload": "flag?", "compile": "flag", "graphs": "flag"}),
     "call": (TextToVideo.__call__, {"self": "@pipe", "prompt": "a red circle moves left", "steps": 1, "frames": 1},
-             {"prompt": "names", "callback": "thing?", "progress": "flag", "frames": "count?", "height": "count?", "width": "count?",
-              "steps": "count?", "guidance": "number?", "negative": "text?", "seed": "count", "sampler": "text", "eta": "number",
-              "fps": "number?", "noise": "tensor?", "init": "frames?", "window": "count", "strength": "number"}),
+             {"prompt": "names", "callback": "thing?", "progress": "flag", "frames": "count?", "height": "count?",
+             "width": "count?", "steps": "count?", "guidance": "number?", "negative": "text?", "seed": "count",
+             "sampler": "text", "eta": "number", "fps": "number?", "noise": "tensor?", "init": "frames?",
+             "window": "count", "strength": "number"}),
     "stream": (TextToVideo.stream, {"self": "@pipe", "prompt": "a red circle moves left", "steps": 1, "frames": 1},
                {"prompt": "names", "frames": "count?", "noise": "tensor?", "sampler": "text"}),
-    "encode": (TextToVideo.encode, {"self": "@pipe", "pixels": CLIP[None, :1, :32, :32]}, {"pixels": "clips", "chunk": "count"}),
-    "decode": (TextToVideo.decode, {"self": "@pipe", "latents": torch.zeros(1, 4, 1, 8, 8)}, {"latents": "tensor", "chunk": "count?"}),
+    "encode": (TextToVideo.encode, {"self": "@pipe", "pixels": CLIP[None, :1, :32, :32]},
+               {"pixels": "clips", "chunk": "count"}),
+    "decode": (TextToVideo.decode, {"self": "@pipe", "latents": torch.zeros(1, 4, 1, 8, 8)},
+               {"latents": "tensor", "chunk": "count?"}),
     "Clip": (Clip, {"pixels": CLIP}, {"pixels": "frames", "fps": "number"}),
     "Clip.strip": (Clip.strip, {"self": Clip(CLIP)}, {"n": "count"}),
     "Clip.save": (Clip.save, {"self": Clip(CLIP), "path": "@/out.gif"}, {"path": "path"}),
@@ -116,16 +120,19 @@ CALLS = {
     "ClipSet.load": (ClipSet.load, {"path": "@clip_set"}, {"path": "path"}),
     "recorded": (recorder.recorded, {"pipe": "@pipe", "prompt": "a red circle moves left", "steps": 1, "frames": 1},
                  {"pipe": "thing", "prompt": "text"}),
-    "record": (recorder.record, {"pipe": "@pipe", "prompts": ["a red circle moves left"], "folder": "@/rec", "steps": 1, "frames": 1},
-               {"pipe": "thing", "prompts": "names", "folder": "place", "progress": "flag"}),
-    "strip": (recorder.strip, {"recording": "@recording"}, {"recording": "thing", "rows": "count", "columns": "count"}),
+    "record": (recorder.record, {"pipe": "@pipe", "prompts": ["a red circle moves left"], "folder": "@/rec",
+               "steps": 1, "frames": 1}, {"pipe": "thing", "prompts": "names", "folder": "place",
+               "progress": "flag"}),
+    "strip": (recorder.strip, {"recording": "@recording"},
+              {"recording": "thing", "rows": "count", "columns": "count"}),
     "read": (judge.read, {"frames": CLIP}, {"frames": "frames"}),
     "unsteady": (judge.unsteady, {"frames": CLIP}, {"frames": "frames"}),
     "agrees": (judge.agrees, {"reading": judge.Reading(), "spec": SPEC}, {"reading": "thing", "spec": "thing"}),
     "measure": (motion.measure, {"clips": CLIP[None]}, {"clips": "clips"}),
     "consistency": (motion.consistency, {"features": FEATURES[None]}, {"features": "features"}),
     "diversity": (motion.diversity, {"features": FEATURES[None]}, {"features": "features"}),
-    "frechet_distance": (frechet.frechet_distance, {"x": FEATURES, "y": FEATURES}, {"x": "features", "y": "features"}),
+    "frechet_distance": (frechet.frechet_distance, {"x": FEATURES, "y": FEATURES},
+                         {"x": "features", "y": "features"}),
     "kernel_distance": (frechet.kernel_distance, {"x": FEATURES, "y": FEATURES}, {"x": "features", "y": "features"}),
     "frechet_estimate": (frechet.frechet_estimate, {"x": FEATURES, "reference": FEATURES},
                          {"x": "features", "reference": "features", "other_reference": "features?", "seed": "count"}),
@@ -134,42 +141,52 @@ CALLS = {
     "wilson": (estimates.wilson, {"right": 3, "n": 4}, {"right": "count", "n": "count", "z": "number"}),
     "mean_estimate": (estimates.mean_estimate, {"values": FEATURES[0]}, {"values": "values"}),
     "share_estimate": (estimates.share_estimate, {"right": np.array([True, False])}, {"right": "values"}),
-    "ratio_estimate": (estimates.ratio_estimate, {"x": np.arange(1.0, 4), "real": np.arange(1.0, 4)}, {"x": "values", "real": "values"}),
+    "ratio_estimate": (estimates.ratio_estimate, {"x": np.arange(1.0, 4), "real": np.arange(1.0, 4)},
+                       {"x": "values", "real": "values"}),
     "evaluate": (report.evaluate, {"pipe": "@pipe"},
-                 {"model": "place", "data": "path", "splits": "names?", "n": "count", "out": "path?", "seed": "count", "steps": "count?",
-                  "guidance": "number?", "sampler": "text", "batch": "count", "dtype": "text", "pipe": "thing?"}),
+                 {"model": "place", "data": "path", "splits": "names?", "n": "count", "out": "path?", "seed": "count",
+                 "steps": "count?", "guidance": "number?", "sampler": "text", "batch": "count", "dtype": "text",
+                 "pipe": "thing?"}),
     "evaluate_autoencoder": (latent_space.evaluate_autoencoder, None,
-                             {"model": "path", "data": "path", "splits": "names?", "n": "count", "out": "path?", "dtype": "text", "pipe": "thing?"}),
-    "evaluate_folder": (report.evaluate_folder, None, {"folder": "path", "captions": "path", "out": "path?", "seed": "count", "size": "count",
-                                                       "frames": "count"}),
+                             {"model": "path", "data": "path", "splits": "names?", "n": "count", "out": "path?",
+                             "dtype": "text", "pipe": "thing?"}),
+    "evaluate_folder": (report.evaluate_folder, None,
+                        {"folder": "path", "captions": "path", "out": "path?", "seed": "count", "size": "count",
+                        "frames": "count"}),
     "read_folder": (read_folder, {"folder": "@/", "captions": "@/captions.tsv", "size": 64, "frames": 4},
                     {"folder": "path", "captions": "path", "size": "count", "frames": "count"}),
     "timesteps": (samplers.timesteps, {"diffusion": Diffusion(DiffusionConfig()), "steps": 3},
                   {"diffusion": "thing", "steps": "count", "intervals": "count?"}),
-    "sampler": (samplers.Sampler.__call__, {"self": samplers.SAMPLERS["ddim"], "model": MODEL, "x": torch.zeros(1, 4, 2, 8, 8),
-                                            "diffusion": Diffusion(DiffusionConfig()), "steps": 2},
-                {"model": "thing", "x": "tensor", "diffusion": "thing", "steps": "count", "eta": "number", "generator": "generator?",
-                 "init": "tensor?", "skip": "whole"}),
+    "sampler": (samplers.Sampler.__call__, {"self": samplers.SAMPLERS["ddim"], "model": MODEL, "x": torch.zeros(1, 4,
+                2, 8, 8), "diffusion": Diffusion(DiffusionConfig()), "steps": 2},
+                {"model": "thing", "x": "tensor", "diffusion": "thing", "steps": "count", "eta": "number",
+                "generator": "generator?", "init": "tensor?", "skip": "whole"}),
     "guided": (samplers.guided, {"unet": MODEL, "context": torch.zeros(1, 2, 8)},
-               {"unet": "thing", "context": "tensor", "unconditional": "tensor?", "scale": "number", "batched": "flag"}),
+               {"unet": "thing", "context": "tensor", "unconditional": "tensor?", "scale": "number",
+               "batched": "flag"}),
     "extrapolated": (guiders.extrapolated, {"better": MODEL, "worse": MODEL, "scale": 2.0},
                      {"better": "thing", "worse": "thing", "scale": "number"}),
-    "within": (guiders.within, {"inside": MODEL, "outside": MODEL, "alpha_bar": torch.ones(5), "low": 0.1, "high": 0.9},
-               {"inside": "thing", "outside": "thing", "alpha_bar": "any tensor", "low": "number", "high": "number"}),
+    "within": (guiders.within, {"inside": MODEL, "outside": MODEL, "alpha_bar": torch.ones(5), "low": 0.1,
+               "high": 0.9}, {"inside": "thing", "outside": "thing", "alpha_bar": "any tensor", "low": "number",
+               "high": "number"}),
     "rescaled": (guiders.rescaled, {"better": MODEL, "worse": MODEL, "scale": 2.0, "share": 0.5},
                  {"better": "thing", "worse": "thing", "scale": "number", "share": "number"}),
-    "windowed": (windows.windowed, {"unet": MODEL, "window": 8}, {"unet": "thing", "window": "count", "learnt": "count?"}),
+    "windowed": (windows.windowed, {"unet": MODEL, "window": 8},
+                 {"unet": "thing", "window": "count", "learnt": "count?"}),
     "Diffusion": (Diffusion, {"config": DiffusionConfig()}, {"config": "thing"}),
     "find_data": (find_data, {"name_or_folder": "moving-things"}, {"name_or_folder": "path", "level": "level?"}),
     "options_of": (options_of, {"name_or_folder": "moving-things"}, {"name_or_folder": "path"}),
     "FolderData": (FolderData, {"folder": "@/"}, {"folder": "path", "fps": "number", "fit": "text"}),
     "FolderData.open": (FolderData.open, {"self": "@data", "split": "train", "frames": 4, "height": 16, "width": 16},
                         {"split": "text", "frames": "count", "height": "count", "width": "count", "images": "flag"}),
-    "MovingThings": (MovingThings, {"split": "val"}, {"split": "text", "level": "level", "size": "count", "frames": "count?", "images": "flag",
-                                                      "language": "text"}),
+    "MovingThings": (MovingThings, {"split": "val"},
+                     {"split": "text", "level": "level", "size": "count", "frames": "count?", "images": "flag",
+                     "language": "text"}),
     "MovingThingsData": (MovingThingsData, {}, {"level": "level"}),
-    "MovingThingsData.open": (MovingThingsData.open, {"self": MovingThingsData(), "split": "val", "frames": 4, "height": 16, "width": 16},
-                              {"split": "text", "frames": "count", "height": "count", "width": "count", "images": "flag"}),
+    "MovingThingsData.open": (MovingThingsData.open,
+                              {"self": MovingThingsData(), "split": "val", "frames": 4, "height": 16, "width": 16},
+                              {"split": "text", "frames": "count", "height": "count", "width": "count",
+                              "images": "flag"}),
     "batch": (MovingThings.batch, {"self": MovingThings("val", size=16), "indices": [0]}, {"indices": "numbers"}),
     "caption": (caption, {"spec": SPEC}, {"spec": "thing", "language": "text", "style": "count", "motion": "flag"}),
     "parse": (parse, {"text": "a red circle"}, {"text": "text"}),
@@ -178,7 +195,8 @@ CALLS = {
     "find_preset": (find_preset, {"name": "mini"}, {"name": "text"}),
     "presets.get": (presets.get, {"name": "mini"}, {"name": "text"}),
     "from_dict": (Preset.from_dict, {"values": presets.get("nano").to_dict()}, {"values": "settings"}),
-    "UNetConfig": (UNetConfig, {}, {"channels": "names", "head_dim": "count", "dropout": "number", "scene_prior": "flag"}),
+    "UNetConfig": (UNetConfig, {}, {"channels": "names", "head_dim": "count", "dropout": "number",
+                   "scene_prior": "flag"}),
     "find_source": (find.find_source, {"name": "@nano"}, {"name": "path", "half": "flag"}),
     "fingerprint": (find.fingerprint, {"folder": "@nano"}, {"folder": "path"}),
     "preset_of": (find.preset_of, {"model": "@nano"}, {"model": "path"}),
@@ -195,7 +213,8 @@ CALLS = {
     "find_device": (find_device, {"name": "cpu"}, {"name": "text"}),
     "find_dtype": (find_dtype, {"name": "auto", "device": torch.device("cpu")}, {"name": "text", "device": "thing"}),
     "square": (square, {"pixels": CLIP, "size": 16}, {"pixels": "frames", "size": "count", "crop": "flag"}),
-    "fitted": (fitted, {"frames": CLIP, "height": 16, "width": 16}, {"frames": "frames", "height": "count", "width": "count", "fit": "text"}),
+    "fitted": (fitted, {"frames": CLIP, "height": 16, "width": 16},
+               {"frames": "frames", "height": "count", "width": "count", "fit": "text"}),
 }  # fmt: skip
 
 
@@ -206,7 +225,8 @@ def given(pipe, saved, untrained_nano, monkeypatch):
     monkeypatch.setattr(report, "_costs", lambda *_: {})
     monkeypatch.setattr(report, "publish", lambda made, *_: made)
     clip_set = ClipSet("a", {}, ["b"], np.zeros(1), CLIP[None]).save(saved / "set.npz")
-    made = {"@pipe": pipe, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"), "@recording": Recording.load("left"),
+    made = {"@pipe": pipe, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"),
+    "@recording": Recording.load("left"),
             "@data": FolderData(saved), "@clip_set": clip_set}  # fmt: skip
 
     def give(value):
@@ -237,7 +257,8 @@ def test_a_wrong_argument_is_one_line(given, name, monkeypatch, tmp_path):
         finished(function, arguments)
     for parameter, kind in kinds.items():
         for value in [*WRONG[kind.removesuffix("?")], *([] if kind.endswith("?") else [None])]:
-            others = arguments or {other: {"count": 4, "path": "x"}.get(each, "x") for other, each in kinds.items() if "?" not in each}
+            others = arguments or {other: {"count": 4, "path": "x"}.get(each, "x") for other,
+            each in kinds.items() if "?" not in each}
             with pytest.raises(UserError) as caught:  # pytest shows which value was taken
                 finished(function, others | {parameter: value})
             assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
@@ -247,7 +268,8 @@ def test_a_wrong_argument_is_one_line(given, name, monkeypatch, tmp_path):
 def test_every_public_function_is_tried():
     """A function that is marked public stands in the table above, or is the same as one that does."""
     marked = {name for path in (Path(minit2v.__file__).parent).rglob("*.py")
-              for name in re.findall(r"@public\n(?: *@.*\n)* *def (\w+)", path.read_text(encoding="utf-8"))}  # fmt: skip
+              for name in re.findall(r"@public\n(?: *@.*\n)* *def (\w+)",
+              path.read_text(encoding="utf-8"))}  # fmt: skip
     tried = {function.__name__ for function, _, _ in CALLS.values()} | {"__init__", "open", "load", "save"}
     assert marked - tried == {"load_autoencoder"}
 

@@ -66,7 +66,9 @@ def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", spl
         out: a .json file for the report; the tables go beside it as .md, and each batch of clips into a folder
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
-        steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
+        steps, guidance: None means the model's own.
+        batch: clips at a time. Another number rounds sums otherwise, by a grey level here and there, and draws other
+            noise for the caption sensitivity: compare reports of one batch.
         dtype: of the networks, as `minit2v.load` has it.
 
     Several processes share the sampling, and the first makes the report; `out` is then needed, as the clips meet there.

@@ -157,7 +157,7 @@ class TextToVideo(ABC):
         """Latents as the system leaves them (b, c, f, h, w) -> pixels uint8 (b, f, H, W, 3).
 
         `chunk` frames (4, or 1 if not `batched`) at a time go through the autoencoder: frames are independent, so
-        this bounds the memory and changes nothing else. Raises UserError for numbers that are not finite.
+        this bounds the memory; sums may be rounded otherwise. Raises UserError for numbers that are not finite.
         """
         require_finite(latents, "latents")
         latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
