@@ -176,12 +176,12 @@ def _is(kind: Any, value: Any) -> bool:
     if kind is Path:
         return isinstance(value, os.PathLike)
     if kind is bool:
-        return isinstance(value, bool) or type(value).__name__ == "bool"  # numpy's is another
+        return type(value).__name__ in ("bool", "bool_")  # numpy's too
     if kind in (abc.Sequence, abc.Iterable) and isinstance(value, (str, bytes, abc.Mapping)):
         return False  # its letters are not what was meant, nor its keys
     if kind is abc.Sequence:
         return hasattr(value, "__getitem__") and hasattr(value, "__len__")  # an array, or a class of its own, is one
-    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+    if kind is Any or getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True  # nothing can tell
     return not isinstance(kind, type) or isinstance(value, kind)
 
