@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/core
 INSTALLED := $(VENV)/installed
 VENV_LOWEST ?= .venv-lowest
+VENV_NEWEST ?= .venv-newest
+VENV_AUDIT ?= .venv-audit
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
@@ -16,7 +18,7 @@ unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
     metrics recordings pictures validity course-text slides guiders bench gpu quality docs after-training recipes \
-    speedrun fuzz adapter
+    speedrun fuzz adapter newest constraints audit soak
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -53,6 +55,24 @@ lowest: env  ## unit tests with the oldest packages that pyproject.toml allows, 
 	$(VENV_LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(VENV_LOWEST)/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
 	    --ignore tests/browser
+
+newest:  ## unit tests with the newest packages there are, in .venv-newest; says what differs; downloads gigabytes
+	$(PYTHON) -m venv --clear $(VENV_NEWEST)
+	$(VENV_NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV_NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train]"
+	@$(VENV_NEWEST)/bin/python scripts/constraints.py --against constraints.txt || true
+	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(VENV_NEWEST)/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
+	    --ignore tests/browser
+
+constraints: test  ## constraints.txt: the releases in .venv, after its tests have passed
+	$(BIN)/python scripts/constraints.py > $(VENV)/constraints.txt
+	cp $(VENV)/constraints.txt constraints.txt
+
+# strict: a release that could not be looked up is not a release without a fault
+audit:  ## known faults of the releases in constraints.txt, by pip-audit in .venv-audit; asks the package index
+	$(PYTHON) -m venv --clear $(VENV_AUDIT)
+	$(VENV_AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV_AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 parity-full: env  ## the UNet of the released size against diffusers: 12 GB of memory, ten minutes
 	MINIT2V_SLOW=1 $(BIN)/python -m pytest -q tests/test_full_size.py
@@ -131,6 +151,9 @@ speedrun: env  ## does a training enter docs/speedrun.md: make speedrun ENTRY=ru
 
 fuzz: env  ## damaged and hostile inputs for everything that reads: make fuzz MINUTES=10 SEED=7
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --minutes $(or $(MINUTES),10) --seed "$(SEED)"
+
+soak: env  ## kills, many samples, company, a full disk: half an hour of one core: make soak ONLY="kills disk"
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 
 validity: env  ## which metric notices which damage, docs/validity.md and .png: six minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/validity.py docs/validity --jobs $(JOBS)

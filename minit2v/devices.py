@@ -3,12 +3,14 @@
 import torch
 
 from minit2v.errors import UserError
+from minit2v.ranges import public
 from minit2v.ranks import own_card
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+@public
 def find_device(name: str) -> torch.device:
     """What torch calls the device; "cuda" is this process' own card. Raises UserError for one that is not there."""
     if name == "auto":
@@ -24,6 +26,7 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"device: expected one that is here, found {name!r}: {str(error).splitlines()[0]}") from None
 
 
+@public
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype of that name; "auto" is half precision where it is fast. Raises UserError for an unknown one."""
     if name == "auto":

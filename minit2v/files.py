@@ -7,8 +7,10 @@ import codecs
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
+import time
 import unicodedata
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from pathlib import Path
 from minit2v.errors import UserError
 
 LARGEST_TEXT = 1 << 27  # bytes: MSR-VTT's annotations are a fifth of it; JSON takes ten times as much memory
+ABANDONED = 3600  # seconds after which an unfinished file belongs to nobody who is still writing
 
 
 @contextmanager
@@ -34,14 +37,15 @@ def atomic(path: str | Path):
     """A name beside `path` to write to: moved to `path` when the block ends, removed when it fails.
 
     There is the old file or the new one, never half of one. Makes the folder if it is missing. The name is new for each
-    call, and an empty file of this process waits there, so that nobody can put a link in its place. Raises UserError
-    where the system could not write it.
+    call, and an empty file of this process waits there, so that nobody can put a link in its place. What killed processes
+    have left of the same file is removed. Raises UserError where the system could not write it.
     """
     path = Path(path)
     unfinished = beside(path)
     try:
         with written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(path)
             open(unfinished, "xb").close()
             yield unfinished
             os.replace(unfinished, path)
@@ -64,6 +68,15 @@ def check_writable(path: str | Path, shown: str = "") -> None:
 def beside(path: Path) -> Path:
     """A new name in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the names of `beside` that nobody has written to for a while."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}-[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with suppress(OSError):  # another process may be quicker, and a folder need not be readable
+        for other in path.parent.iterdir():
+            if ours.fullmatch(other.name) and time.time() - other.stat().st_mtime > ABANDONED:
+                other.unlink()
 
 
 def sha256(*paths: str | Path) -> str:

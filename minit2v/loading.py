@@ -20,13 +20,15 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.memory.card import options_that_fit
+from minit2v.ranges import Place, public
 from minit2v.systems import TextToVideo, system_of
 from minit2v.systems.acceleration import check_graphs, compile_blocks, to_channels_last
 
 
-def load(name: str | Path, device: str = "auto", dtype: str = "auto", batched: bool | None = None,
+@public
+def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool | None = None,
          offload: bool | None = None, compile: bool = False, graphs: bool = False, revision: str | None = None,
-         lora: str | Path | Mapping[str | Path, float] | None = None) -> TextToVideo:  # fmt: skip
+         lora: Place | Mapping[str | Path, float] | None = None) -> TextToVideo:  # fmt: skip
     """Load the model of a shipped name, of a folder (ours, diffusers' or ModelScope's), or of the hub ("owner/name").
 
     `device` is "auto" (the first of cuda, mps, cpu that is there) or a name of torch's; `dtype` is "auto" (float16 on

@@ -4,12 +4,18 @@
                                ◄── to_pixels ──
 """
 
+from typing import Annotated
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from minit2v.errors import UserError
+from minit2v.ranges import Array, Size, public
+
+Frames = Annotated[np.ndarray, Array("f H W 3", "uint8")]
+Clips = Annotated[np.ndarray, Array("b f H W 3", "uint8")]
 
 
 def to_signed(pixels: Tensor | np.ndarray) -> Tensor:
@@ -44,7 +50,8 @@ def evenly(length: int, n: int) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(n, length)).round().astype(int)).tolist()
 
 
-def square(pixels: np.ndarray, size: int, crop: bool = True) -> np.ndarray:
+@public
+def square(pixels: Frames, size: Size, crop: bool = True) -> np.ndarray:
     """Frames uint8 (f, H, W, 3) -> (f, size, size, 3): the centre square, or all of the frame with crop=False, resized.
 
     Bicubic with antialias, as Pillow and clean-fid do it, and rounded to uint8: full-scale metrics are defined on it.
@@ -68,7 +75,8 @@ def bicubic(frames: Tensor, size: int) -> Tensor:
     return resize(frames, [size, size], InterpolationMode.BICUBIC, antialias=True)
 
 
-def fitted(frames: np.ndarray, height: int, width: int, fit: str = "crop") -> np.ndarray:
+@public
+def fitted(frames: Frames, height: Size, width: Size, fit: str = "crop") -> np.ndarray:
     """Frames uint8 (f, H, W, 3) at another size (f, height, width, 3), without distortion.
 
     "crop" fills the new size and cuts off what is beyond it, in equal parts on both sides; "pad" shows all of the frame

@@ -15,7 +15,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from minit2v.datasets.moving_things.phrases import words
 from minit2v.errors import UserError
-from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Width
+from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Width, public
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ class Preset(Checked):
         return asdict(self)
 
     @staticmethod
+    @public
     def from_dict(values: dict) -> "Preset":
         """Inverse of `to_dict`. Raises UserError for a dictionary that is not a preset of a known system."""
         try:
@@ -310,6 +311,7 @@ PRESETS = {  # name -> builder
 }
 
 
+@public
 def get(name: str) -> Preset:
     """ModelScope's preset of that name; `systems.find_preset` knows those of every system. Raises UserError.
 

@@ -16,17 +16,20 @@ https://www.w3.org/TR/png-3/; rotation of a video: `av_display_rotation_get` of 
 
 import io
 import re
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, check_writable
+from minit2v.ranges import Length, Number, Place, Range, Size, public, shown
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # what a clip is saved as
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -36,6 +39,7 @@ READABLE = VIDEOS + ANIMATED + PICTURES
 FASTEST = {".gif": 50, ".webp": 90, ".mp4": 1000}  # fps; browsers show a picture of 10 ms or less for 100 ms
 LARGEST_FRAME = 2**26  # pixels of a frame, 8192 x 8192: more is an attack on the memory, or a mistake
 LARGEST_CLIP = 2**30  # pixels of all frames of a clip, 3 GB
+SLOWEST = 30  # seconds that opening a file or reading from it may take: a few bytes can ask for hours of work
 SHOWN_WIDTH = 256  # pixels on the screen of a notebook; small clips are shown enlarged to it
 PICTURE_FPS = 8.0  # of a clip of one picture
 
@@ -60,8 +64,8 @@ class Clip:
         shape, dtype = getattr(self.pixels, "shape", None), getattr(self.pixels, "dtype", None)
         if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or dtype != np.uint8:
             raise UserError(f"a clip needs pixels uint8 (f, H, W, 3), none of them 0; found {dtype} {shape}")
-        if not 0 < self.fps <= 1000:
-            raise UserError(f"a clip needs 0 < fps <= 1000 frames a second, found {self.fps}")
+        if not Range(0, 1000, above=True).holds(self.fps, whole=False):
+            raise UserError(f"a clip needs 0 < fps <= 1000 frames a second, found {shown(self.fps)}")
 
     def __repr__(self):
         f, H, W, _ = self.pixels.shape
@@ -86,7 +90,8 @@ class Clip:
         _save_frames(file, "PNG", self.pixels, [1000 / self.fps] * f)
         return file.getvalue(), {"width": W * scale, "height": H * scale}
 
-    def strip(self, n=8):
+    @public
+    def strip(self, n: Size = 8):
         """n frames, evenly spaced from the first to the last, side by side: uint8 (H, n*W, 3)."""
         if not 1 <= n <= len(self):
             raise UserError(f"a strip of this clip has 1 to {len(self)} frames, found n={n}")
@@ -94,7 +99,8 @@ class Clip:
 
         return np.concatenate(list(self.pixels[evenly(len(self), n)]), axis=1)  # n x (H W 3) -> (H, n*W, 3)
 
-    def save(self, path):
+    @public
+    def save(self, path: Place):
         """Write the clip to `path` (.mp4, .gif or .webp by its suffix) and return the path.
 
         Raises UserError for a path that cannot be written, for a full disk, for an mp4 of odd width or height, and for
@@ -112,7 +118,8 @@ class Clip:
         return path
 
     @classmethod
-    def load(cls, path):
+    @public
+    def load(cls, path: Place):
         """The clip in a file of VIDEOS or ANIMATED, or a picture as a clip of one frame, in any format of READABLE.
 
         Frames of uneven length become a clip of even frame rate, in which a longer one is repeated.
@@ -133,7 +140,8 @@ def check_shown(path, height, width, fps):
                         "leave frames out")  # fmt: skip
 
 
-def check_output(path, suffixes=SUFFIXES):
+@public
+def check_output(path: Place, suffixes=SUFFIXES):
     """The path as a Path if a file of one of these suffixes can be written there; to be called before the work.
 
     Raises UserError for an unknown suffix, a folder, a missing folder around it, and a place that cannot be written.
@@ -156,11 +164,12 @@ class Footage:
                ├──0──┼────1────┼──2─┤
 
     edges: seconds (f + 1,), from 0. size: width and height in pixels, as stored. nominal: frames a second as the file
-    states them, or None. Raises UserError for a missing, foreign or damaged file and for frames of more than
-    LARGEST_FRAME pixels.
+    states them, or None. Raises UserError for a missing, foreign or damaged file, for frames of more than
+    LARGEST_FRAME pixels, and once reading takes more than SLOWEST seconds.
     """
 
-    def __init__(self, path: str | Path):
+    @public
+    def __init__(self, path: Place):
         self.path = Path(path)
         if self.path.suffix.lower() not in READABLE or not self.path.is_file():
             raise UserError(f"expected an existing file ending in {', '.join(READABLE)}, found {path}")
@@ -192,11 +201,12 @@ class Footage:
                             f"{width}x{height}; cut it, or make it smaller")  # fmt: skip
         return (edges[:-1] + edges[1:]) / 2 if even else (np.arange(count) + 0.5) / fps, fps
 
-    def at(self, times: Sequence[float], change: Callable = lambda pixels: pixels) -> list[np.ndarray]:
+    @public
+    def at(self, times: Annotated[Sequence[Number], Length(1, 2**31)], change: Callable = lambda pixels: pixels) -> list[np.ndarray]:
         """The frames shown at increasing `times`, in seconds: uint8 (H, W, 3), or what `change` makes of each."""
         with _readable(self.path):
             found, shown = [], None
-            for start, pixels in self._frames.decoded(times[0]):
+            for start, pixels in _timely(self._frames.decoded(times[0]), self.path):
                 while shown and len(found) < len(times) and times[len(found)] < start:
                     found.append(change(shown[1]()))
                 if len(found) == len(times):
@@ -215,7 +225,7 @@ class _Video:
     def __init__(self, path: Path):
         self.path = path
         with _video(path) as (container, stream):
-            seen = [p for p in container.demux(stream) if p.dts is not None or p.pts is not None]
+            seen = [p for p in _timely(container.demux(stream), path) if p.dts is not None or p.pts is not None]
             stamps = {p.dts if p.pts is None else p.pts: p.duration for p in seen if not p.is_discard}
             promised, self.base = stream.frames, stream.time_base
             self.nominal = stream.average_rate and float(stream.average_rate)
@@ -241,7 +251,8 @@ class _Video:
                 yield start, lambda frame=frame, aspect=stream.sample_aspect_ratio: _upright(frame, aspect)
 
 
-def stated(path: str | Path) -> tuple[int, float]:
+@public
+def stated(path: Place) -> tuple[int, float]:
     """Frames and frames a second as the header of a video states them, for when thousands are asked.
 
     Raises UserError for a damaged file, and for a header that states neither frames nor a duration.
@@ -302,7 +313,7 @@ class _Pictures:
             count = getattr(image, "n_frames", 1) if moves else 1
             if count * image.width * image.height > LARGEST_CLIP:
                 raise ValueError(f"it has {count} frames of {image.width}x{image.height}")
-            stored = np.concatenate([[0.0], np.cumsum([_seconds(image, i) for i in range(count)])])
+            stored = np.concatenate([[0.0], np.cumsum([_seconds(image, i) for i in _timely(range(count), path)])])
             self.edges = stored if moves else np.array([0, 1 / PICTURE_FPS])
             if moves and (note := _noted(image)):
                 frames, fps = note
@@ -365,6 +376,17 @@ def _checked(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= LARGEST_FRAME:
         raise ValueError(f"its frames are {width}x{height}")
     return width, height
+
+
+def _timely(frames: Iterable, path: Path) -> Iterator:
+    """The same frames. Raises UserError once they have taken more than SLOWEST seconds, of the clock and of the processor:
+    a machine that is busy, or other threads, do not make a file slow."""
+    clock, processor = time.monotonic(), time.process_time()
+    for frame in frames:
+        if min(time.monotonic() - clock, time.process_time() - processor) > SLOWEST:
+            raise UserError(f"{path}: expected a file that is read in {SLOWEST} s, found one that takes longer; cut it, or "
+                            "make it smaller")  # fmt: skip
+        yield frame
 
 
 @contextmanager

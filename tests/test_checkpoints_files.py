@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
@@ -241,6 +242,25 @@ def test_float8_is_cast_with_a_line(diffusers_folder, tmp_path):
         unet = load_unet(tmp_path / "unet.safetensors")
     assert len(lines) == 1 and unet.conv_in.weight.dtype == torch.float32
     assert torch.equal(unet.conv_in.weight, small["conv_in.weight"].float())
+
+
+@pytest.mark.parametrize("dtype, message", [
+    (torch.int64, "conv_in.weight: expected torch.float32, found torch.int64"),
+    (torch.bool, "conv_in.weight: expected torch.float32, found torch.bool"),
+    (torch.complex64, "conv_in.weight: expected torch.float32, found torch.complex64"),
+    (torch.float8_e5m2, "conv_in.weight holds numbers that are not finite"),
+    (torch.float8_e4m3fn, "conv_in.weight holds numbers that are not finite"),
+], ids=str)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*float8")
+def test_numbers_of_another_kind_are_called_so(diffusers_folder, tmp_path, dtype, message):
+    """And those of 8 bits are looked through as others are: infinite in e5m2, NaN in e4m3fn, which has no infinity."""
+    state = load_file(diffusers_folder / "unet/diffusion_pytorch_model.safetensors")
+    bad = torch.full_like(state["conv_in.weight"], math.nan if dtype == torch.float8_e4m3fn else math.inf)
+    bad = (bad if dtype.is_floating_point else bad.zero_()).to(dtype)
+    save_file(state | {"conv_in.weight": bad}, tmp_path / "unet.safetensors")
+    shutil.copy(diffusers_folder / "unet/config.json", tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_unet(tmp_path / "unet.safetensors")
 
 
 @pytest.mark.parametrize("name", ["unet.safetensors", "unet.pth", "unet.bin"])

@@ -10,15 +10,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import minit2v
-from minit2v import presets
+from minit2v import presets, video
 from minit2v.checkpoints.folder import save_model
 from minit2v.cli.parser import parser
 from minit2v.errors import UserError
+from minit2v.files import LARGEST_TEXT
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
+from minit2v.recording import clip_set, run
 
 try:
     import tomllib
@@ -75,7 +82,7 @@ def test_import_and_help_are_light():
 def pages() -> dict[str, str]:
     """The documents that people read, by name."""
     found = (path.relative_to(ROOT).as_posix() for folder in ("docs", "notebooks/labs") for path in (ROOT / folder).glob("*.md"))
-    names = ["README.md", "CHANGELOG.md", "notebooks/README.md", "data/DATA_CARD.md", "data/mini/README.md",
+    names = ["README.md", "CHANGELOG.md", "SECURITY.md", "notebooks/README.md", "data/DATA_CARD.md", "data/mini/README.md",
              "data/metrics/README.md", *found]
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}  # fmt: skip
 
@@ -133,6 +140,73 @@ def test_every_bound_is_one_that_can_be_tried(monkeypatch):
     with pytest.raises(ValueError, match="expected NAME>=BOUND"):
         lowest.lowest({"dependencies": ["torch"], "optional-dependencies": {}}, [])
     sys.modules.pop("lowest")
+
+
+def test_constraints_are_releases_that_the_bounds_allow():
+    lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {canonicalize_name(line.name): line for line in lines}
+    assert all(re.fullmatch(r"==[\w.]+", str(line.specifier)) for line in lines) and len(lines) == len(pinned)
+    for requirement in map(Requirement, sum(project()["optional-dependencies"].values(), project()["dependencies"])):
+        if requirement.name != "playwright":  # of the tests in a browser alone
+            release = str(pinned[canonicalize_name(requirement.name)].specifier).removeprefix("==")
+            assert requirement.specifier.contains(release), requirement
+
+
+def test_constraints_are_what_is_installed(monkeypatch, tmp_path):
+    """And a release that needs a newer Python than the library does binds no older one."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import constraints
+
+    found = constraints.installed("minit2v", constraints.EXTRAS)
+    assert {"torch", "jupyterlab", "markupsafe"} <= set(found) and "minit2v" not in found
+    lines = [constraints.line(name, each) for name, each in found.items()]
+    assert f"torch=={torch.__version__.partition('+')[0]}" in [line.partition(" ")[0] for line in lines]
+    for (name, each), line in zip(found.items(), lines):
+        newer = Requirement(line).marker
+        assert bool(newer) == (constraints.oldest(each) > Version("3.10")), name
+        assert not newer or not newer.evaluate({"python_full_version": "3.10.0"})
+    (tmp_path / "tested.txt").write_text("# tested\n" + "\n".join(lines).replace("\ntorch==", "\ntorch==0."))
+    assert [line.partition(":")[0] for line in constraints.differences(lines, tmp_path / "tested.txt")] == ["torch"]
+    sys.modules.pop("constraints")
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_what_it_needs(path):
+    """No permission but those that a job names, actions by digest, no secret, and no words of others in a shell."""
+    text = path.read_text()
+    content = yaml.safe_load(text)
+    assert content["permissions"] == {}
+    assert "secrets." not in text and "pull_request_target" not in text
+    used = re.findall(r"uses: (\S+)(.*)", text)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) and re.fullmatch(r" # v\d+\.\d+\.\d+", version)
+                        for name, version in used if not name.startswith("./"))  # fmt: skip
+    for name, job in content["jobs"].items():
+        writes = {scope for scope, level in job["permissions"].items() if level == "write"}
+        assert writes == {"attest": {"id-token", "attestations"}, "publish": {"id-token"}}.get(name, set())
+        for step in job.get("steps", []):
+            assert "${{" not in step.get("run", "")
+            if step.get("uses", "").startswith("actions/checkout"):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_workflows_install_and_start_what_there_is():
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    assert set(re.findall(r"run: make ([\w-]+)", text)) <= phony()
+    assert all((ROOT / name).is_file() for name in re.findall(r"(?:python|constraint) ([\w/]+\.(?:py|txt))", text))
+    extras = re.findall(r'-e "\.\[([\w,]+)\]"', text)
+    assert extras and all(extra in project()["optional-dependencies"] for each in extras for extra in each.split(","))
+    digests = dict(re.findall(r"uses: (\S+)@([0-9a-f]{40})", text))
+    assert all(f"{name}@{digest}" in text and text.count(f"{name}@") == text.count(digest) for name, digest in digests.items())
+
+
+def test_limits_of_security_are_those_of_the_code():
+    limits = dict(re.findall(r"^\| ([a-z][^|]*) \| ([\d,]+) \|$", (ROOT / "SECURITY.md").read_text(), re.M))
+    assert [int(number.replace(",", "")) for number in limits.values()] == [
+        video.LARGEST_FRAME, video.LARGEST_CLIP, video.SLOWEST, LARGEST_TEXT, clip_set.MOST_BYTES, run.MOST_BYTES
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

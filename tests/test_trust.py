@@ -276,6 +276,18 @@ def test_threads_write_one_file_and_no_link_is_followed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"], "nothing is left"
 
 
+def test_what_a_killed_process_has_left_of_a_file_is_removed_with_the_next(tmp_path):
+    """Not what somebody may be writing now, and nothing of another file."""
+    left, now, other = (tmp_path / name for name in (".file-0123abcd.txt", ".file-4567abcd.txt", ".files-0123abcd.txt"))
+    for path in (left, now, other):
+        path.write_text("half")
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    with atomic(tmp_path / "file.txt") as path:
+        path.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", now.name, other.name}
+
+
 def test_clean_up_hides_no_failure(tmp_path):
     """Where the unfinished file cannot be removed, because something made a folder of it."""
     with pytest.raises(ZeroDivisionError), atomic(tmp_path / "file.txt") as path:

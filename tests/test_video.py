@@ -349,3 +349,31 @@ def test_more_pixels_than_fit_in_memory_are_refused(tmp_path, monkeypatch):
     for path in paths:
         with pytest.raises(UserError, match="its frames are 64x48"):
             Clip.load(path)
+
+
+class Clock:
+    """Stands for `time`: each look finds it so many seconds later."""
+
+    def __init__(self, clock, processor):
+        self.now, self.ticks = {"monotonic": 0.0, "process_time": 0.0}, {"monotonic": clock, "process_time": processor}
+
+    def __getattr__(self, name):
+        self.now[name] += self.ticks[name]
+        return lambda: self.now[name]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+def test_a_file_that_takes_too_long_is_left(tmp_path, monkeypatch, suffix):
+    """Opened or decoded, it is left between two frames; a slow machine, on which only the clock goes on, takes its time."""
+    path = Clip(grey(range(0, 240, 4)), 10).save(tmp_path / f"clip{suffix}")
+    monkeypatch.setattr(video, "time", Clock(60, 0.01))
+    footage = Footage(path)
+    times, _ = footage.even()
+    assert len(footage.at(times)) == 60
+    monkeypatch.setattr(video, "time", Clock(1, 1))
+    seen = []
+    with pytest.raises(UserError, match=rf"clip{suffix}: expected a file that is read in 30 s, found one that takes longer; cut"):
+        footage.at(times, seen.append)
+    assert 25 < len(seen) < 35
+    with pytest.raises(UserError, match="found one that takes longer"):
+        Footage(path)

@@ -23,6 +23,7 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
+from minit2v.ranges import Place, public
 
 DEPARTURES = ("frame_positions", "text_in_embedding", "looks_first", "step_embedding", "scene_prior", "scale_shift")
 
@@ -41,7 +42,8 @@ def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tenso
     return result
 
 
-def export(folder: str | Path, layout: str, preset: Preset, **networks: nn.Module) -> Path:
+@public
+def export(folder: Place, layout: str, preset: Preset, **networks: nn.Module) -> Path:
     """Write a model as a folder of "diffusers" or "modelscope"; returns the folder.
 
     Raises UserError for another layout, a folder that is not empty, and a model that the layout has no place for.

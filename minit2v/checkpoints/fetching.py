@@ -17,6 +17,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, sha256
+from minit2v.ranges import Place, public
 
 SCHEMES = ("https", "http", "file")
 PIECE = 1 << 20  # bytes
@@ -35,7 +36,8 @@ def verified(path: str | Path | None, expected: str | None, what: str) -> Path:
     return Path(path)
 
 
-def fetch(url: str, path: str | Path, digest: str) -> Path:
+@public
+def fetch(url: str, path: Place, digest: str) -> Path:
     """Download `url` to `path` if its sha256 is `digest`, with a progress bar; returns the path.
 
     An existing file with that digest is left as it is. Raises UserError for another file of that name, an address that

@@ -7,10 +7,12 @@ from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.files import data_dir, sha256
 from minit2v.presets import Preset
+from minit2v.ranges import Place, public
 from minit2v.systems import SYSTEMS, find_preset
 
 
-def find_source(name: str | Path, half: bool = False) -> Source:
+@public
+def find_source(name: Place, half: bool = False) -> Source:
     """The source of a shipped name ("mini") or a path. Raises UserError that says what was found there, or which names
     are known."""
     folders = [folder for folder in dict.fromkeys((data_dir() / name, Path(name))) if os.path.isdir(folder)]
@@ -33,7 +35,8 @@ def find_model(name: str | Path) -> Path:
     return find_source(name).path
 
 
-def fingerprint(folder: str | Path) -> str:
+@public
+def fingerprint(folder: Place) -> str:
     """sha256 over the files that are read of a model folder of any layout, in every precision that is there, shortened
     to 12 digits: two equal fingerprints are one model. Raises UserError for a folder that lacks a network."""
     return sha256(*Source(folder).read_files())[:12]
@@ -44,7 +47,8 @@ def is_preset(model: str | Path) -> bool:
     return any(model in row.presets for row in SYSTEMS.values()) and not (data_dir() / model).exists()
 
 
-def preset_of(model: str | Path) -> Preset:
+@public
+def preset_of(model: Place) -> Preset:
     """The settings of a preset, a shipped name, or a folder of any layout. Raises UserError."""
     if is_preset(model):
         return find_preset(model)

@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -20,9 +21,11 @@ from minit2v.checkpoints.reading import DIGEST, digest, read, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.presets import Preset
+from minit2v.ranges import Place, public
 
 
-def read_preset(folder: Path) -> Preset:
+@public
+def read_preset(folder: Place) -> Preset:
     """The settings of a model folder. Raises UserError if its config.json is missing, damaged, or of another kind."""
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -80,7 +83,8 @@ def load_into(module, path: Path):
     return module
 
 
-def save_model(folder: Path, preset: Preset, dtype=None, **networks) -> None:
+@public
+def save_model(folder: Place, preset: Preset, dtype: torch.dtype | None = None, **networks) -> None:
     """Write config.json and the given networks."""
     save_preset(folder, preset)
     for name, module in networks.items():

@@ -15,6 +15,7 @@ from minit2v.checkpoints.layouts import needed
 from minit2v.checkpoints.reading import SUFFIXES, inside
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
+from minit2v.ranges import public
 
 TIMEOUT = 20  # seconds until the hub answers
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -49,6 +50,7 @@ def located_adapter(name: str | Path) -> Path:
     return snapshot(str(name), None, lambda files: [file for file in files if file in (adapters.CONFIG, *adapters.FILES)])
 
 
+@public
 def download(hub_id: str, half: bool, revision: str | None = None) -> Path:
     """The folder of a model of the hub; see `snapshot`."""
     return snapshot(hub_id, revision, lambda files: needed(files, half))

@@ -11,13 +11,15 @@ from minit2v.checkpoints.load import built
 from minit2v.checkpoints.reading import declared_digest
 from minit2v.checkpoints.source import Source
 from minit2v.networks.unet import UNet
+from minit2v.ranges import Place, public
 from minit2v.systems import system_of
 
 TITLES = {"unet": "UNet", "text": "text tower, as run"}  # others have their own name
 KINDS = {"TemporalConv": "convolutions", "TemporalTransformer": "attention"}  # of temporal layers
 
 
-def inspect(model: str) -> str:
+@public
+def inspect(model: Place) -> str:
     """A table of parameters: each network, a UNet by kind and level. `model` is a preset, a shipped name, a folder or
     one file of any layout. Raises UserError."""
     source = None if is_preset(model) else Source(model) if Path(model).is_file() else find_source(model)

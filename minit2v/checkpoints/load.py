@@ -20,20 +20,24 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset
+from minit2v.ranges import Place, public
 
 
-def load_unet(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
+@public
+def load_unet(path: Place, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
     """The UNet of a folder of any layout, or in a file. A Stable Diffusion 2 UNet, which has no temporal layers,
     becomes a video model whose temporal layers are the identity. Raises UserError in one line."""
     return load_network("unet", path, dtype, device)
 
 
-def load_autoencoder(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> VQGAN:
+@public
+def load_autoencoder(path: Place, dtype: torch.dtype = torch.float32, device: str = "cpu") -> VQGAN:
     """The autoencoder, also out of a whole Stable Diffusion checkpoint; see `load_unet`."""
     return load_network("autoencoder", path, dtype, device)
 
 
-def load_text(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> TextEncoder:
+@public
+def load_text(path: Place, dtype: torch.dtype = torch.float32, device: str = "cpu") -> TextEncoder:
     """The text tower, also out of a whole CLIP; see `load_unet`."""
     return load_network("text", path, dtype, device)
 

@@ -24,6 +24,7 @@ from minit2v.checkpoints.inert import InertPickle
 from minit2v.errors import UserError
 from minit2v.files import read_json as read_dictionary
 from minit2v.files import sha256
+from minit2v.ranges import Place, public
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has been published
@@ -79,7 +80,8 @@ class Tensors(Mapping):
         return Tensors(shapes, get, self.path, self.forget)
 
 
-def read(path: str | Path) -> Tensors:
+@public
+def read(path: Place) -> Tensors:
     """The tensors of a file, or of all the files that an index (`….index.json`, `….index.fp16.json`) names.
 
     Raises UserError in one line for a file that is missing, damaged, cut short, larger inside than outside, a pointer

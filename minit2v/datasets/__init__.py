@@ -14,6 +14,7 @@ from pathlib import Path
 from minit2v.datasets.base import Batch, Dataset, Probe, VideoText
 from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.errors import UserError
+from minit2v.ranges import Place, Positive, public
 
 __all__ = ["DATASETS", "Batch", "Dataset", "Probe", "VideoText", "find_data", "options_of"]
 
@@ -24,7 +25,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def find_data(name_or_folder: str | Path, fps: float = 8, **options) -> Dataset:
+@public
+def find_data(name_or_folder: Place, fps: Positive = 8, **options) -> Dataset:
     """The data set of a name of DATASETS, else of a folder (see `folder.FolderData`).
 
     fps is the frame rate to which the videos of a folder are resampled. `options` are arguments of the data set, such
@@ -42,7 +44,8 @@ def find_data(name_or_folder: str | Path, fps: float = 8, **options) -> Dataset:
     return make(**options) if make else _folder(name_or_folder)(name_or_folder, fps, **options)
 
 
-def options_of(name_or_folder: str | Path) -> list[str]:
+@public
+def options_of(name_or_folder: Place) -> list[str]:
     """The names of the options of a data set. Raises UserError for neither a name nor a folder.
 
     >>> options_of("moving-things")

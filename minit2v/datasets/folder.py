@@ -27,6 +27,7 @@ from minit2v.datasets.base import Batch
 from minit2v.datasets.metadata import Item, listed, read_items
 from minit2v.errors import UserError
 from minit2v.pixels import fitted
+from minit2v.ranges import Place, Positive, Size, public
 from minit2v.video import ANIMATED, READABLE, VIDEOS, Footage
 
 SHARE = 0.05  # of the files for "val", and as many for "test"
@@ -42,7 +43,8 @@ class FolderData:
     of another layout, missing files, and files of other kinds.
     """
 
-    def __init__(self, folder: str | Path, fps: float = 8, fit: str = "crop"):
+    @public
+    def __init__(self, folder: Place, fps: Positive = 8, fit: str = "crop"):
         if fit not in ("crop", "pad"):
             raise UserError(f"fit: expected crop or pad, found {fit!r}")
         if not 0 < fps <= 1000:
@@ -56,7 +58,8 @@ class FolderData:
     def test_splits(self) -> tuple[str, ...]:
         return ("test",) if "test" in divide(filter(self._moves, self.items)).values() else ()
 
-    def open(self, split: str, frames: int, height: int, width: int, images: bool = False) -> "FolderSplit":
+    @public
+    def open(self, split: str, frames: Size, height: Size, width: Size, images: bool = False) -> "FolderSplit":
         """The middle `frames` frames of each video of a split, or with images=True its pictures.
 
         A video that is too short is left out, and a warning names it. If the folder has no pictures, the middle frames

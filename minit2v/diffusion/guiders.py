@@ -18,6 +18,7 @@ autoguidance (2406.02507) section 4; rescaled guidance, Lin et al. (2305.08891) 
 from torch import Tensor
 
 from minit2v.diffusion.samplers import Model
+from minit2v.ranges import public
 
 
 def extrapolated(better: Model, worse: Model, scale: float) -> Model:
@@ -57,3 +58,7 @@ def rescaled(better: Model, worse: Model, scale: float, share: float) -> Model:
 
 def _spread(x: Tensor) -> Tensor:
     return x.std(tuple(range(1, x.ndim)), keepdim=True)  # of a clip: (b, c, f, h, w) -> (b, 1, 1, 1, 1)
+
+
+# here, so that a notebook which shows a guider shows its equation alone
+extrapolated, within, rescaled = public(extrapolated), public(within), public(rescaled)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minit2v.errors import UserError
 from minit2v.presets import DiffusionConfig
+from minit2v.ranges import public
 
 CHOICES = {
     "schedule": ("scaled_linear", "linear", "cosine"),
@@ -104,6 +105,7 @@ class Diffusion:
     0.00578
     """
 
+    @public
     def __init__(self, config: DiffusionConfig):
         self.config = config
         for name, known in CHOICES.items():

@@ -20,6 +20,7 @@ References: DDPM (arXiv 2006.11239) section 3.2; DDIM (2010.02502) sections 4.1 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -27,9 +28,12 @@ from torch import Generator, Tensor
 
 from minit2v.diffusion.process import Diffusion, split
 from minit2v.errors import UserError
+from minit2v.ranges import Array, Count, Number, Share, Size, public
 
 SMALLEST = 2**-24  # stands for alpha_bar 0 in DPM-Solver++, as in diffusers: its lambda would be infinite
 
+Tensors = Annotated[Tensor, Array("b …")]
+Tokens = Annotated[Tensor, Array("b n d")]
 Model = Callable[[Tensor, int], Tensor]  # (x, t) -> output
 Generators = Generator | Sequence[Generator]  # one for all clips, or one for each
 
@@ -59,7 +63,8 @@ class Level:
 Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]  # (x, level) -> (x0, eps)
 
 
-def timesteps(diffusion: Diffusion, steps: int, intervals: int | None = None) -> list[int]:
+@public
+def timesteps(diffusion: Diffusion, steps: Size, intervals: Size | None = None) -> list[int]:
     """The timesteps that a sampler visits: exactly `steps` falling ints in 0..T-1, by diffusers' rule.
 
     leading    1, 1 + T//n, 1 + 2 T//n, ...: the release; below T-1, and lower still if n does not divide T
@@ -172,10 +177,11 @@ class Sampler:
     draws_noise: bool = False  # has a parameter generator
     extra_intervals: int = 0  # T is cut into so many intervals more than there are steps
 
+    @public
     @torch.no_grad()
-    def __call__(self, model: Model, x: Tensor, diffusion: Diffusion, steps: int, eta: float = 0.0,
-                 generator: Generators | None = None, init: Tensor | None = None,
-                 skip: int = 0) -> Iterator[Step]:  # fmt: skip
+    def __call__(self, model: Model, x: Tensors, diffusion: Diffusion, steps: Size, eta: Share = 0.0,
+                 generator: Generators | None = None, init: Tensors | None = None,
+                 skip: Count = 0) -> Iterator[Step]:  # fmt: skip
         """The steps of a run from normal noise x (b, c, f, h, w). With `init`, latents (b or 1, c, f, h, w), it begins
         at level number `skip` with them, as noisy as that level is. eta and generator are for rules that take them.
         """
@@ -199,8 +205,9 @@ SAMPLERS = {
 }
 
 
-def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor,
-           unconditional: Tensor | None = None, scale: float = 1.0, batched: bool = True) -> Model:
+@public
+def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tokens,
+           unconditional: Tokens | None = None, scale: Number = 1.0, batched: bool = True) -> Model:
     """A model for the samplers: the UNet with its text, under classifier-free guidance u + scale (c - u).
 
     c and u are the UNet's outputs (eps, x0 or v alike) for `context` and `unconditional`, both (b, n, d),

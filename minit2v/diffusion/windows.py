@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from minit2v.ranges import Size, public
+
 
 def starts(frames: int, window: int) -> list[int]:
     """Where the windows begin: half a window apart, the last one ending with the clip.
@@ -27,7 +29,8 @@ def starts(frames: int, window: int) -> list[int]:
     return [*range(0, last, max(1, window // 2)), last]
 
 
-def windowed(unet: Callable, window: int, learnt: int | None = None, apart: float = 1.0) -> Callable:
+@public
+def windowed(unet: Callable, window: Size, learnt: Size | None = None, apart: float = 1.0) -> Callable:
     """The network for clips of any length: ``(x (b, c, f, h, w), t, context) -> (b, c, f, h, w)``, `window` frames at a
     time.
 

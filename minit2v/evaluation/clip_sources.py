@@ -19,6 +19,7 @@ from minit2v.errors import UserError
 from minit2v.evaluation.judge import readable
 from minit2v.evaluation.kept import keep, read_kept
 from minit2v.evaluation.mini.networks import resize
+from minit2v.ranges import Place, Size, public
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
 
@@ -65,7 +66,8 @@ class KeptSampler:
         return self.pipe.clips(last, settings)
 
 
-def read_folder(folder: str | Path, captions: str | Path, size: int, frames: int):
+@public
+def read_folder(folder: Place, captions: Place, size: Size, frames: Size):
     """Videos that another program made: clips (n, frames, size, size, 3) uint8, n captions, n specs.
 
     `captions` is a file that `metadata.read_captions` reads, in the words of level 1 of Moving Things. The first

@@ -6,9 +6,14 @@ Techniques (1977), section 6.3.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from minit2v.errors import UserError
+from minit2v.ranges import Array, Count, Positive, Size, public
+
+Values = Annotated[np.ndarray, Array("n", finite=True)]
 NORMAL = 1.959964  # standard errors of a 95 % interval
 
 
@@ -24,14 +29,16 @@ class Estimate:
     limit: float | None = None  # for n -> infinity
 
 
-def mean_estimate(values: np.ndarray) -> Estimate:
+@public
+def mean_estimate(values: Values) -> Estimate:
     """Mean of the values of each clip, (n,), with ± 1.96 standard errors."""
     values = np.asarray(values, np.float64)
     half = NORMAL * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else math.inf
     return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
 
 
-def share_estimate(right: np.ndarray) -> Estimate:
+@public
+def share_estimate(right: Values) -> Estimate:
     """Share of the clips (n,) bool that are True, in %, with Wilson's interval.
 
     >>> share = share_estimate(np.array([True, True, True, False]))
@@ -43,7 +50,8 @@ def share_estimate(right: np.ndarray) -> Estimate:
     return Estimate(100 * float(right.mean()), 100 * low, 100 * high, len(right))
 
 
-def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
+@public
+def ratio_estimate(x: Values, real: Values) -> Estimate:
     """mean(x) / mean(real) with ± 1.96 standard errors: r = x̄/ȳ, var r = var(x - r y) / (n ȳ²) if both have n values,
     which then belong to the same prompts.
 
@@ -59,7 +67,8 @@ def ratio_estimate(x: np.ndarray, real: np.ndarray) -> Estimate:
     return Estimate(float(ratio), float(ratio - half), float(ratio + half), len(x))
 
 
-def wilson(right: int, n: int, z: float = NORMAL) -> tuple[float, float]:
+@public
+def wilson(right: Count, n: Size, z: Positive = NORMAL) -> tuple[float, float]:
     """Wilson's interval for a share, with `right` of n observed; z = 1.96 gives 95 %.
 
     (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p (1 - p)/n) it also holds at 0 and 1.
@@ -67,6 +76,8 @@ def wilson(right: int, n: int, z: float = NORMAL) -> tuple[float, float]:
     >>> [round(bound, 4) for bound in wilson(512, 512)]
     [0.9926, 1.0]
     """
+    if right > n:
+        raise UserError(f"right: expected at most n, which is {n}, found {right}")
     p, spread = right / n, z * z / n
     middle, half = p + spread / 2, z * math.sqrt(p * (1 - p) / n + spread / (4 * n))  # eq (12.3) · Wilson 1927
     low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)  # eq (13.1) · Wilson, Probable inference

@@ -14,17 +14,22 @@ arXiv 1911.07023, sections 3 and 4; polynomial MMD (KID), arXiv 1801.01401, sect
 and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
+from typing import Annotated
+
 import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import NORMAL, Estimate
+from minit2v.ranges import Array, Seed, public
 
+Features = Annotated[np.ndarray, Array("n d …", finite=True)]
 ROUNDS = 100  # resamplings of the bootstrap
 SHARES = (0.5, 0.6, 0.7, 0.8, 1.0)  # of the clips, used for the extrapolation
 BLOCK = 1024  # rows whose kernels with all others are in memory at the same time
 
 
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+@public
+def frechet_distance(x: Features, y: Features) -> float:
     """Fréchet distance (squared, like FID and FVD) between features (n, d), or (n, f, d) with all frames as one set.
 
     Computed in float64. Raises UserError for other shapes, fewer than two rows, and NaN.
@@ -38,7 +43,8 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(round(_distance(*_moments(x), *_moments(y)), 10))
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+@public
+def kernel_distance(x: Features, y: Features) -> float:
     """Squared maximum mean discrepancy with the kernel (x·y/d + 1)³, unbiased (KID): 0 on average for equal sets, so a
     value may be negative.
 
@@ -51,8 +57,9 @@ def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
     return _discrepancy(_rows(x), _rows(y))[0]
 
 
+@public
 def frechet_estimate(
-    x: np.ndarray, reference: np.ndarray, other_reference: np.ndarray | None = None, seed: int = 0
+    x: Features, reference: Features, other_reference: Features | None = None, seed: Seed = 0
 ) -> Estimate:
     """Distance of features x (n, d) or (n, f, d) from those of real clips, with interval, floor and limit.
 
@@ -72,7 +79,8 @@ def frechet_estimate(
     return Estimate(value, max(0.0, float(low)), float(high), n, floor, _limit(x, real, generator))
 
 
-def kernel_estimate(x: np.ndarray, reference: np.ndarray, other_reference: np.ndarray | None = None) -> Estimate:
+@public
+def kernel_estimate(x: Features, reference: Features, other_reference: Features | None = None) -> Estimate:
     """`kernel_distance` of features x (n, d) from those of real clips, with interval and floor like `frechet_estimate`;
     it needs no limit, as it has no bias. The variance of the interval is 4 var(h) / n, where h is the contribution of
     each clip to the distance."""

@@ -30,6 +30,8 @@ from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED, render
 from minit2v.errors import UserError
 from minit2v.evaluation.finding import locate, mean_look, median_colour, pooled
+from minit2v.pixels import Frames
+from minit2v.ranges import public
 
 PRESENT = 7 / 8  # least share of frames that show one thing: 14 of 16
 COLOUR_COSINE = 0.95  # least cosine to the nearest colour of the palette
@@ -55,7 +57,8 @@ class Reading:
 ATTRIBUTES = tuple(field.name for field in fields(Reading))
 
 
-def read(frames: np.ndarray) -> Reading:
+@public
+def read(frames: Frames) -> Reading:
     """Reads the attributes of the one thing in a clip, frames (f, H, W, 3) uint8.
 
     Raises UserError for an array of another shape or type.
@@ -71,7 +74,8 @@ def read(frames: np.ndarray) -> Reading:
     return Reading(_agreed(shapes), _agreed(colours), _agreed(sizes), motion, speed)
 
 
-def unsteady(frames: np.ndarray) -> dict[str, bool]:
+@public
+def unsteady(frames: Frames) -> dict[str, bool]:
     """Whether the thing of a clip (f, H, W, 3) uint8 looks otherwise in some frame than in another: {"colour changes",
     "shape breaks"}, the latter also where a frame shows no known shape. A clip in which nothing is found is steady."""
     scene = _Scene(frames)
@@ -81,11 +85,9 @@ def unsteady(frames: np.ndarray) -> dict[str, bool]:
 
 
 class _Scene:
-    """Where the one thing of a clip (f, H, W, 3) uint8 is, and how it looks. Raises UserError for another array."""
+    """Where the one thing of a clip (f, H, W, 3) uint8 is, and how it looks."""
 
-    def __init__(self, frames: np.ndarray):
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-            raise UserError(f"expected a clip (f, H, W, 3) of uint8, found {frames.shape} of {frames.dtype}; convert it")
+    def __init__(self, frames: Frames):
         clip = pooled(frames)
         self.background = median_colour(clip)
         self.difference, self.width = clip - self.background, clip.shape[2]
@@ -99,6 +101,7 @@ class _Scene:
         return shape, _colour_name(direction, self.background) if purity >= COLOUR_PURITY else None, size
 
 
+@public
 def agrees(reading: Reading, spec: Spec) -> dict[str, bool]:
     """Compares a reading with a spec: {attribute: whether it is right, "all": whether every one is}.
 

@@ -14,8 +14,8 @@ Reference: what makes latents easy to model, Skorokhodov et al., Improving the D
 2502.14831.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from einops import rearrange
@@ -30,6 +30,7 @@ from minit2v.evaluation.mini.scores import psnr
 from minit2v.evaluation.report import ENOUGH, checked_place, judge_of, opened_splits, publish, whole_numbers
 from minit2v.evaluation.table import cell, markdown_table
 from minit2v.pixels import evenly
+from minit2v.ranges import Place, Size, public
 from minit2v.systems.pipeline import TextToVideo
 
 FACTORS = (0.8, 1.25)  # by which latents are scaled
@@ -103,8 +104,10 @@ def nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.linalg.norm(colours[..., None, :] - palette, axis=-1).argmin(-1)
 
 
-def evaluate_autoencoder(model: str = "mini", data: str | Path | Dataset = "moving-things", splits=None, n: int = 512,
-                         out=None, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
+@public
+def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-things",
+                         splits: Sequence[str] | None = None, n: Size = 512, out: Place | None = None,
+                         dtype: str = "auto", pipe: TextToVideo | None = None) -> dict:  # fmt: skip
     """Measures the autoencoder of a model on the first n clips of each split, and prints the tables.
 
     The arguments are those of `report.evaluate`. Returns the report: figures of colours, and for each split the PSNR in

@@ -16,18 +16,23 @@ section 3.1), which needs a flow network and two feature networks; consistency o
 section 4; diversity as in arXiv 1711.11586, section 5.
 """
 
+from typing import Annotated
+
 import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation import finding
 from minit2v.evaluation.mini.networks import check_clips
+from minit2v.pixels import Clips
+from minit2v.ranges import Array, public
 
 FPS = 8  # frames a second of Moving Things
 LEAST_FRAMES = 3  # of a clip: one for each third
 PAIRS = ((0, 1), (0, 2), (1, 2))  # of thirds of a clip
 
 
-def measure(clips: np.ndarray) -> dict[str, np.ndarray]:
+@public
+def measure(clips: Clips) -> dict[str, np.ndarray]:
     """Measures the three figures of each of the clips (n, f, H, W, 3) uint8: {name: (n,) float64}.
 
     "motion amplitude"  length of the thing's path, picture widths a second at 8 frames a second, from 0; in real clips
@@ -89,7 +94,8 @@ def flicker(clip: np.ndarray) -> float:
     return float(np.abs(np.diff(ranked.astype(np.float64), axis=0)).mean())
 
 
-def consistency(features: np.ndarray) -> np.ndarray:
+@public
+def consistency(features: Annotated[np.ndarray, Array("n f d", finite=True)]) -> np.ndarray:
     """Mean cosine between neighbouring frames: features of frames (n, f, d) -> (n,), at most 1.
 
     Cannot see whether the clip moves at all: a still image is perfect. Raises UserError for fewer than two frames.
@@ -104,7 +110,8 @@ def consistency(features: np.ndarray) -> np.ndarray:
     return (unit[:, 1:] * unit[:, :-1]).sum(-1).mean(1)  # eq (13.2) · Gen-1, "frame consistency"
 
 
-def diversity(features: np.ndarray) -> np.ndarray:
+@public
+def diversity(features: Annotated[np.ndarray, Array("p n d", finite=True)]) -> np.ndarray:
     """Mean distance between two clips of one prompt: features (prompts, seeds, d) -> (prompts,), from 0.
 
     The unit is that of the features, so compare only with real clips of equal captions in the same network. Cannot see

@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +40,9 @@ from minit2v.evaluation.sensitivity import CaptionedLoss, caption_sensitivity
 from minit2v.evaluation.table import markdown
 from minit2v.files import atomic, data_dir, say
 from minit2v.pixels import evenly
+from minit2v.ranges import Number, Place, Seed, Size, public
 from minit2v.ranks import alone, processes, rank, require_one, several, this_process
+from minit2v.systems import TextToVideo
 
 KINDS = ("real clips", "autoencoder", "frozen first frame", "empty prompt")  # rows beside the model's
 DIVERSE = 16, 4  # prompts, and clips of each, for the diversity
@@ -49,9 +51,11 @@ ENOUGH = 2  # clips of a split at least: fewer have no distribution
 PART = 64  # real clips of train in memory at once; clips whose caption sensitivity is measured
 
 
-def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", splits=None, n: int = 512, out=None,
-             seed: int = 0, steps: int | None = None, guidance: float | None = None, sampler: str = "ddim",
-             batch: int = 16, dtype: str = "auto", pipe=None) -> dict:  # fmt: skip
+@public
+def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", splits: Sequence[str] | None = None,
+             n: Size = 512, out: Place | None = None, seed: Seed = 0, steps: Size | None = None,
+             guidance: Number | None = None, sampler: str = "ddim", batch: Size = 16, dtype: str = "auto",
+             pipe: TextToVideo | None = None) -> dict:  # fmt: skip
     """Samples a clip for each of the first n prompts of each split, measures them and prints the tables.
 
     Args:
@@ -62,7 +66,9 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
         out: a .json file for the report; the tables go beside it as .md, and each batch of clips into a folder
             beside it, so that an interrupted evaluation goes on (not with `pipe`: its weights have no name).
         seed: prompt number i starts from noise number seed + i, in every split.
-        steps, guidance: None means the model's own. batch: clips at a time; it does not change the result.
+        steps, guidance: None means the model's own.
+        batch: clips at a time. Another number rounds sums otherwise, by a grey level here and there, and draws other
+            noise for the caption sensitivity: compare reports of one batch.
         dtype: of the networks, as `minit2v.load` has it.
 
     Several processes share the sampling, and the first makes the report; `out` is then needed, as the clips meet there.
@@ -100,7 +106,9 @@ def evaluate(model: str = "mini", data: str | Path | Dataset = "moving-things", 
     }, out)  # fmt: skip
 
 
-def evaluate_folder(folder, captions, out=None, seed: int = 0, size: int = 64, frames: int = 16) -> dict:
+@public
+def evaluate_folder(folder: Place, captions: Place, out: Place | None = None, seed: Seed = 0, size: Size = 64,
+                    frames: Size = 16) -> dict:
     """The same report for videos that another program made; see `clip_sources.read_folder` for what it reads.
 
     size: pixels to which they are reduced. Returns the report. Raises UserError.

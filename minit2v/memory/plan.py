@@ -29,6 +29,7 @@ from minit2v.devices import find_dtype
 from minit2v.errors import UserError
 from minit2v.memory.measured import RUNTIME, runtime
 from minit2v.presets import Preset
+from minit2v.ranges import Count, Place, Positive, Size, public
 from minit2v.systems import build, system_of
 from minit2v.systems.settings import SamplingSettings, checked
 
@@ -134,9 +135,10 @@ class MemoryPlan:
         return "\n".join([*(f"{name:<48}{gigabytes(size):>10}" for name, size in rows), "", self.line()])
 
 
-def plan(model: str | Preset = "modelscope-1.7b", memory: float | str | None = None, dtype: str = "auto",
+@public
+def plan(model: Place | Preset = "modelscope-1.7b", memory: Positive | str | None = None, dtype: str = "auto",
          frames: int | None = None, height: int | None = None, width: int | None = None,
-         device: str = "cpu", clips: int = 1, window: int = 0) -> MemoryPlan:  # fmt: skip
+         device: str = "cpu", clips: Size = 1, window: Count = 0) -> MemoryPlan:  # fmt: skip
     """Peak memory of sampling `clips` clips at once.
 
     `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu" or "cuda",

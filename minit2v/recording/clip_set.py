@@ -14,6 +14,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, find_recording
+from minit2v.ranges import Place, public
 from minit2v.recording.archive import arrays_of
 from minit2v.recording.sheets import atlas, cut
 from minit2v.video import check_output
@@ -39,7 +40,8 @@ class ClipSet:
             raise UserError(f"clip set: expected clips uint8 (n, f, H, W, 3), a caption and a seed for each, found "
                             f"{np.shape(self.pixels)}, {n} captions and seeds {self.seeds.shape}")  # fmt: skip
 
-    def save(self, path: str | Path) -> Path:
+    @public
+    def save(self, path: Place) -> Path:
         """Write an .npz file and return its path. Raises UserError for a place that cannot be written."""
         path = check_output(path, (".npz",))
         tiles, layout = atlas(self.pixels.reshape(-1, *self.pixels.shape[2:]))  # (n f H W 3) -> ((n f) H W 3)
@@ -50,7 +52,8 @@ class ClipSet:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "ClipSet":
+    @public
+    def load(cls, path: Place) -> "ClipSet":
         """The set in an .npz file, or a shipped one by its name. Raises UserError for a missing or damaged file."""
         found = find_recording(path, "clip_set")
         try:

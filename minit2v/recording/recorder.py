@@ -9,7 +9,7 @@ then fit, evenly from first to last. Previews are at most 64 pixels a side; norm
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.pixels import evenly
+from minit2v.ranges import Place, Size, public
 from minit2v.recording.attention_maps import AttentionMaps, apart
 from minit2v.recording.recording import LATENTS, Recording, packed
 from minit2v.systems import TextToVideo
@@ -33,6 +34,7 @@ FRAMES, CELLS, WORDS = 8, 32, 12  # of a run that does not fit as a whole
 LONGEST_TEXT = 2000  # characters of a prompt; a network reads a few hundred
 
 
+@public
 def recorded(pipe: TextToVideo, prompt: str, **settings) -> Recording:
     """Sample a clip of a prompt and return its recording. `settings` are those of the pipeline's call.
 
@@ -46,7 +48,8 @@ def recorded(pipe: TextToVideo, prompt: str, **settings) -> Recording:
     return recorder.recordings()[0]
 
 
-def record(pipe: TextToVideo, prompts: list[str], folder: str | Path, progress: bool = False, **settings) -> list[Clip]:
+@public
+def record(pipe: TextToVideo, prompts: Sequence[str], folder: Place, progress: bool = False, **settings) -> list[Clip]:
     """Sample clips of prompts, and write their recordings and strips into `folder`.
 
     Several clips make `recording-1.npz`, `strip-1.png`, `recording-2.npz`, … `settings` are those of the pipeline's
@@ -84,7 +87,8 @@ def _write(recordings: list[Recording], folder: Path) -> None:
             Image.fromarray(strip(recording)).save(path)
 
 
-def strip(recording: Recording, rows: int = 6, columns: int = 8) -> np.ndarray:
+@public
+def strip(recording: Recording, rows: Size = 6, columns: Size = 8) -> np.ndarray:
     """Previews as one picture, uint8 (rows H, columns W, 3): steps from top to bottom, frames from left to right."""
     s, f = recording.preview.shape[:2]
     chosen = recording.preview[evenly(s, rows)][:, evenly(f, columns)]

@@ -22,6 +22,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, find_recording
+from minit2v.ranges import Place, public
 from minit2v.recording.archive import arrays_of
 from minit2v.recording.sheets import atlas, cut
 from minit2v.video import check_output
@@ -102,6 +103,7 @@ class Recording:
         """(s,): the timesteps of the kept steps."""
         return self.timesteps[self.steps]
 
+    @public
     def latents(self, name: str) -> np.ndarray:
         """"x", "eps" or "x0" as float32 (s, f, c, h, w); an error is at most half of a 255th of the step's range.
 
@@ -109,6 +111,7 @@ class Recording:
         """
         return self._numbers(name, LATENTS)
 
+    @public
     def attention(self, name: str) -> np.ndarray:
         """Shares 0..1 of attention, mean over heads: "cross" float32 (s, k, f, h, w), "temporal" float32 (s, f, f).
 
@@ -124,7 +127,8 @@ class Recording:
             raise UserError(f"this recording has no {name}: its system or its settings do without; it has {there}")
         return unpacked(getattr(self, name), self.ranges[name])
 
-    def save(self, path: str | Path) -> Path:
+    @public
+    def save(self, path: Place) -> Path:
         """Write the recording to an .npz file and return its path. Raises UserError where it cannot be written."""
         path = check_output(path, (".npz",))
         pictures, layout = atlas(self.preview.reshape(-1, *self.preview.shape[2:]), QUALITY)
@@ -141,7 +145,8 @@ class Recording:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "Recording":
+    @public
+    def load(cls, path: Place) -> "Recording":
         """The recording in an .npz file, or a shipped one by its name. Executes nothing that is in the file.
 
         Raises UserError for a missing, foreign or damaged file.

@@ -15,6 +15,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.files import atomic, find_recording
+from minit2v.ranges import Place, public
 from minit2v.recording.archive import arrays_of
 from minit2v.recording.sheets import atlas, cut
 from minit2v.video import check_output
@@ -41,7 +42,8 @@ class TrainingRun:
         if uneven := [key for key, (x, y) in self.curves.items() if x.shape != y.shape or x.ndim != 1 or not len(x)]:
             raise UserError(f"run: expected as many steps as values in each curve, found others in {uneven[0]!r}")
 
-    def save(self, path: str | Path) -> Path:
+    @public
+    def save(self, path: Place) -> Path:
         """Write an .npz file and return its path. Raises UserError for a place that cannot be written."""
         path = check_output(path, (".npz",))
         curves = {f"curves.{key}": np.stack(pair) for key, pair in self.curves.items()}
@@ -53,7 +55,8 @@ class TrainingRun:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "TrainingRun":
+    @public
+    def load(cls, path: Place) -> "TrainingRun":
         """The run in an .npz file, or a shipped one by its name. Raises UserError for a missing or damaged file."""
         found = find_recording(path, "run")
         try:

@@ -15,6 +15,7 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import PRESETS, Preset
+from minit2v.ranges import public
 from minit2v.systems.cogvideo import COGVIDEO_PRESETS, CogVideo, PictureTransformer, TemporalChannel
 from minit2v.systems.magicvideo import MAGICVIDEO_PRESETS, MagicVideo, MagicVideoUNet
 from minit2v.systems.makeavideo import MAKEAVIDEO_PRESETS, JointText, MakeAVideo, MakeAVideoUNet, Prior
@@ -116,6 +117,7 @@ def build(preset: Preset) -> dict[str, nn.Module]:
     return {name: network(getattr(preset, name)) for name, network in system_of(preset).networks.items()}
 
 
+@public
 def find_preset(name: str) -> Preset:
     """The preset of that name, of any system. Raises UserError that lists the known names.
 

@@ -8,8 +8,9 @@ What a system adds is `steps`: from context and settings to one `Step` after the
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.pixels import to_pixels, to_signed
+from minit2v.pixels import Clips, to_pixels, to_signed
 from minit2v.presets import Preset
+from minit2v.ranges import Array, Size, public
 from minit2v.systems.settings import SamplingSettings, checked
 from minit2v.video import Clip
+
+Latents = Annotated[Tensor, Array("b c f h w")]
 
 
 class TextToVideo(ABC):
@@ -73,7 +77,8 @@ class TextToVideo(ABC):
         finally:
             network.to(home)
 
-    def __call__(self, prompt: str | list[str], callback: Callable[[Step], None] | None = None,
+    @public
+    def __call__(self, prompt: str | Sequence[str], callback: Callable[[Step], None] | None = None,
                  progress: bool = False, **settings) -> Clip | list[Clip]:  # fmt: skip
         """A clip of a prompt; or a list of clips, none of which depends on the others of the list.
 
@@ -96,7 +101,8 @@ class TextToVideo(ABC):
         """How many steps a run takes."""
         return settings.steps - settings.skip
 
-    def stream(self, prompt: str | list[str], **settings) -> Iterator[Step]:
+    @public
+    def stream(self, prompt: str | Sequence[str], **settings) -> Iterator[Step]:
         """One `Step` per denoising step, each computed when it is asked for; its tensors are (b, c, f, h, w).
 
         `settings` are the fields of `SamplingSettings`. Raises UserError at once for a setting out of range.
@@ -137,8 +143,9 @@ class TextToVideo(ABC):
         """The clips that the latents of a step are, decoded."""
         return [Clip(pixels, settings.fps) for pixels in self.decode(step.x)]
 
+    @public
     @torch.inference_mode()
-    def encode(self, pixels: np.ndarray, chunk: int = 4) -> Tensor:
+    def encode(self, pixels: Clips, chunk: Size = 4) -> Tensor:
         """Pixels uint8 (b, f, H, W, 3) -> latents as the system leaves them (b, c, f, h, w), float32; see `decode`."""
         frames = torch.from_numpy(pixels).flatten(0, 1)  # (b f H W 3) -> ((b f) H W 3)
         with self.working(self.codec):
@@ -148,12 +155,13 @@ class TextToVideo(ABC):
         latents = latents.unflatten(0, pixels.shape[:2]).transpose(1, 2).contiguous()  # ((b f) c h w) -> (b c f h w)
         return latents * self.preset.scale_factor
 
+    @public
     @torch.inference_mode()
-    def decode(self, latents: Tensor, chunk: int | None = None) -> np.ndarray:
+    def decode(self, latents: Latents, chunk: Size | None = None) -> np.ndarray:
         """Latents as the system leaves them (b, c, f, h, w) -> pixels uint8 (b, f, H, W, 3).
 
         `chunk` frames (4, or 1 if not `batched`) at a time go through the autoencoder: frames are independent, so
-        this bounds the memory and changes nothing else. Raises UserError for numbers that are not finite.
+        this bounds the memory; sums may be rounded otherwise. Raises UserError for numbers that are not finite.
         """
         require_finite(latents, "latents")
         latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)

@@ -4,8 +4,6 @@ Everything that nobody chose is the preset's. A setting out of range is refused 
 """
 
 import math
-import numbers
-import operator
 import string
 import warnings
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.errors import UserError
 from minit2v.pixels import fitted
 from minit2v.presets import Preset
+from minit2v.ranges import Range, shown
 from minit2v.video import Clip
 
 MOST_FRAMES = 256  # of a clip
@@ -53,7 +52,7 @@ def checked(prompts: list[str], settings: SamplingSettings, preset: Preset) -> S
     setting that has no effect."""
     for text in prompts or [None]:
         if not isinstance(text, str) or not text.strip(string.whitespace + string.punctuation):
-            raise UserError(f'prompt: expected words, found {text!r}; try "a red circle moves left"')
+            raise UserError(f'prompt: expected words, found {shown(text)}; try "a red circle moves left"')
     settings = _checked_sampler(_checked_numbers(settings))
     settings = replace(settings, **_checked_sizes(settings, preset))
     if settings.init is not None:
@@ -82,8 +81,8 @@ def _checked_numbers(settings: SamplingSettings) -> SamplingSettings:
 
 
 def _checked_sampler(settings: SamplingSettings) -> SamplingSettings:
-    if settings.sampler not in SAMPLERS:
-        raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {settings.sampler!r}")
+    if not isinstance(settings.sampler, str) or settings.sampler not in SAMPLERS:
+        raise UserError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {shown(settings.sampler)}")
     if settings.eta and not SAMPLERS[settings.sampler].takes_eta:
         takers = ", ".join(name for name, row in SAMPLERS.items() if row.takes_eta)
         raise UserError(f"eta: expected 0 with {settings.sampler}, found {settings.eta}; it is for {takers}")
@@ -107,7 +106,7 @@ def _checked_sizes(settings: SamplingSettings, preset: Preset) -> dict:
     found["steps"] = _integer("steps", found["steps"], 1, preset.timesteps)
     found["guidance"] = _number("guidance", found["guidance"], -math.inf, math.inf)
     if not isinstance(found["negative"], str):
-        raise UserError(f"negative: expected a text, found {found['negative']!r}")
+        raise UserError(f"negative: expected a text, found {shown(found['negative'])}")
     return found
 
 
@@ -116,7 +115,7 @@ def _with_init(settings: SamplingSettings, preset: Preset) -> SamplingSettings:
     pixels, factor = getattr(settings.init, "pixels", settings.init), preset.factor
     shape = getattr(pixels, "shape", ())
     if len(shape) != 4 or shape[3] != 3 or 0 in shape or pixels.dtype != np.uint8:
-        raise UserError(f"init: expected a clip, uint8 (f, H, W, 3), found {shape or pixels!r}")
+        raise UserError(f"init: expected a clip, uint8 (f, H, W, 3), found {shown(pixels)}")
     if min(shape[1:3]) < factor:
         raise UserError(f"init: expected {factor} pixels a side or more, found {shape[2]}x{shape[1]}; enlarge it")
     picture = shape[0] == 1
@@ -134,19 +133,15 @@ def _with_init(settings: SamplingSettings, preset: Preset) -> SamplingSettings:
 
 
 def _integer(name: str, value, low: int, high: int) -> int:
-    try:
-        found = operator.index(value)
-    except TypeError:
-        found = None
-    if found is None or not low <= found <= high:
-        raise UserError(f"{name}: expected a whole number from {low} to {high}, found {value!r}")
-    return found
+    if not Range(low, high).holds(value, whole=True):
+        raise UserError(f"{name}: expected a whole number from {low} to {high}, found {shown(value)}")
+    return int(value)
 
 
 def _number(name: str, value, low: float, high: float) -> float:
-    if not (isinstance(value, numbers.Real) and math.isfinite(value) and low <= value <= high):
+    if not (Range(low, high).holds(value, whole=False) and math.isfinite(value)):
         limits = "a finite number" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-        raise UserError(f"{name}: expected {limits}, found {value!r}")
+        raise UserError(f"{name}: expected {limits}, found {shown(value)}")
     return value.item() if isinstance(value, np.generic) else value
 
 

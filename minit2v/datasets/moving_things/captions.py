@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from minit2v.datasets.moving_things.phrases import LANGUAGES, STRAIGHT, lexicon, phrases, plural
 from minit2v.errors import UserError
+from minit2v.ranges import Count, public
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Spec:
             raise UserError(f"expected things that move and change together, found {self.things}")
 
 
-def caption(spec: Spec, language: str = "en", style: int = 0, motion: bool = True) -> str:
+@public
+def caption(spec: Spec, language: str = "en", style: Count = 0, motion: bool = True) -> str:
     """A sentence that says every value of the spec that is not None.
 
     style: number of a paraphrase; its digits, in the mixed radix of the numbers of choices, pick the phrases.
@@ -73,6 +75,7 @@ def caption(spec: Spec, language: str = "en", style: int = 0, motion: bool = Tru
     return _english(spec, say) if language == "en" else _chinese(spec, say)
 
 
+@public
 def parse(text: str) -> Spec:
     """The spec that a caption says, in either language; what it leaves out is None.
 

@@ -10,6 +10,7 @@ from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import RADIUS, SPEED
 from minit2v.datasets.moving_things.wrong_words import with_value, with_wrong
 from minit2v.errors import UserError
+from minit2v.ranges import Size, public
 
 DRAWING = 1  # raise it when an item changes, so that kept latents of the old items are computed again
 LOOKS = ("shape", "colour", "size")  # what a still picture shows
@@ -29,6 +30,7 @@ class MovingThingsData:
     name = "moving-things"
     test_splits = ("test_seen", "test_heldout", "test_imageonly")
 
+    @public
     def __init__(self, level: int | str = 1, language: str = "en"):
         known = {str(level): level for level in LEVELS}
         if str(level) not in known:
@@ -40,7 +42,8 @@ class MovingThingsData:
         looks = ("shape",) if self.level == "R" else ("shape", "colour")  # photographs have no colour
         self.attributes = (*looks, "size", "motion", "speed")
 
-    def open(self, split: str, frames: int, height: int, width: int, images: bool = False) -> MovingThings:
+    @public
+    def open(self, split: str, frames: Size, height: Size, width: Size, images: bool = False) -> MovingThings:
         """A split; with images=True `frames` is not used. Raises UserError for pictures that are not square."""
         if height != width:
             raise UserError(f"{self.name}: expected square pictures, found {width}x{height}; choose equal sides")

@@ -36,6 +36,7 @@ from minit2v.datasets.moving_things.phrases import LANGUAGES, LEVELS
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import DIRECTIONS, RADIUS, SIDES, SPEED, render
 from minit2v.errors import UserError
+from minit2v.ranges import Size, public
 
 SPLITS = {
     "train": 1_000_000, "val": 512,
@@ -101,7 +102,8 @@ class MovingThings:
     (512, (16, 32, 32, 3))
     """
 
-    def __init__(self, split: str, level: int | str = 1, size: int = 64, frames: int | None = None,
+    @public
+    def __init__(self, split: str, level: int | str = 1, size: Size = 64, frames: Size | None = None,
                  images: bool = False, language: str = "en"):  # fmt: skip
         longest = LONGEST_SLOW if split == "test_long" else LONGEST
         frames = 1 if images else longest if frames is None else frames
@@ -129,6 +131,7 @@ class MovingThings:
         frames, captions, specs = self.batch([index])
         return Sample(frames[0], captions[0], specs[0])
 
+    @public
     def batch(self, indices: Iterable[int]) -> Batch:
         """The clips with these numbers: frames (b, f, H, H, 3) uint8, b captions, b specs."""
         items = [self._item(int(index)) for index in indices]

@@ -10,12 +10,14 @@ Lengths are picture widths, times are frames (8 a second); x runs right and y ru
 """
 
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 
 from minit2v.datasets.moving_things.captions import Spec
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES, paint
 from minit2v.errors import UserError
+from minit2v.ranges import Array, Size, public
 
 RADIUS = {"small": 0.13, "large": 0.20}  # picture widths; of a thing that grows or shrinks, the largest
 SPEED = {"slowly": 0.019, "quickly": 0.038}  # picture widths a frame
@@ -37,8 +39,10 @@ SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 
 CHUNK = 32  # frames drawn at once: more do not fit into the processor's cache and take twice the time each
 
 
+@public
 def render(
-    specs: list[Spec], places: np.ndarray, size: int, frames: int, photos: np.ndarray | None = None
+    specs: list[Spec], places: Annotated[np.ndarray, Array("b 3", finite=True)], size: Size, frames: Size,
+    photos: np.ndarray | None = None,
 ) -> np.ndarray:
     """The clips (b, frames, size, size, 3) uint8 of complete specs.
 
