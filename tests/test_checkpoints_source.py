@@ -378,3 +378,22 @@ def test_torch_s_defaults_change_nothing(layouts, layout):
         for key, value in network.state_dict().items():
             assert (state[key].dtype, state[key].device) == (value.dtype, value.device)
             assert torch.equal(state[key], value)
+
+
+def test_a_shipped_model_may_share_files_with_another_one(untrained_nano, tmp_path, monkeypatch):
+    """Only shipped ones, and only with shipped ones: a stranger's shared.json leads nowhere."""
+    shipped, strange = tmp_path / "data", tmp_path / "strange"
+    for folder in (shipped / "whole", shipped / "part", strange):
+        shutil.copytree(untrained_nano, folder)
+    for folder in (shipped / "part", strange):
+        (folder / "text.safetensors").unlink()
+        (folder / "shared.json").write_text(json.dumps({"text": "whole", "unet": "../../strange"}))
+    monkeypatch.setattr("minit2v.checkpoints.source.data_dir", lambda: shipped)
+    whole, part = (Source(shipped / name) for name in ("whole", "part"))
+    assert whole.file("text") == part.file("text") and part.file("unet").parent == shipped / "part"
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(whole["text"].tensors.items(), part["text"].tensors.items()))
+    with pytest.raises(UserError, match="expected text.safetensors in .*strange, found none"):
+        Source(strange).file("text")
+    (shipped / "part" / "unet.safetensors").unlink()
+    with pytest.raises(UserError, match="expected unet.safetensors in .*part, found none"):
+        Source(shipped / "part").file("unet")
