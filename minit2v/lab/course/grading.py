@@ -25,10 +25,11 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
-from minit2v.lab.course.exercises import Exercise, get, of, run
+from minit2v.lab.course.exercises import Exercise, checks, get, of, run
 from minit2v.lab.packages import needed
 
 SECONDS = 60  # that a cell may take
+START = 300  # seconds for the process to start and to import PyTorch, which is nobody's fault
 LARGEST = 1 << 26  # bytes of a notebook
 COLUMNS = ("file", "notebook", "exercise", "name", "points", "possible", "message")
 SETUP = re.compile(r"^[^#\n]*\blab\.setup\(\s*(\d+)\s*\)", re.M)
@@ -130,7 +131,7 @@ def _read(path):
 
 def steps_of(nb, number, exercises):
     """What is run: the setup, then each cell as far as it matters, and the checks of what it defines."""
-    steps = [Step(f"from minit2v import lab\nctx = lab.setup({number})")]
+    steps = [Step(f"from minit2v import lab\nctx = lab.setup({number})\nimport {checks(number).__name__}")]
     for cell in nb.cells:
         if cell.cell_type != "code":
             continue
@@ -182,7 +183,9 @@ def _attempt(steps, seconds, broken):
     quiet.propagate = False  # what goes wrong is told by the result
     with tempfile.TemporaryDirectory(prefix="minit2v-grade-", ignore_cleanup_errors=True) as folder:
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(step.code) for step in steps])
-        client = nbclient.NotebookClient(nb, timeout=seconds, kernel_name="python3", allow_errors=True, log=quiet,
+        limits = {cell.id: seconds for cell in nb.cells} | {nb.cells[0].id: START}
+        client = nbclient.NotebookClient(nb, timeout_func=lambda cell: limits[cell.id], kernel_name="python3",
+                                         allow_errors=True, log=quiet, startup_timeout=START,
                                          shutdown_kernel="immediate", store_widget_state=False,
                                          resources={"metadata": {"path": folder}})
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -192,7 +195,7 @@ def _attempt(steps, seconds, broken):
                     if i not in broken:
                         client.execute_cell(cell, i)
                 except exceptions.CellTimeoutError:
-                    broken[i] = f"took longer than {seconds} s"
+                    broken[i] = f"took longer than {limits[cell.id]} s"
                     break
                 except exceptions.DeadKernelError:
                     broken[i] = "ended its process"
