@@ -163,7 +163,7 @@ def test_what_the_spec_leaves_out_is_not_asked():
     ((16, 64, 64), np.uint8), ((16, 64, 64, 3), float), ((0, 64, 64, 3), np.uint8),
 ])  # fmt: skip
 def test_not_a_clip(shape, dtype):
-    with pytest.raises(UserError, match="expected a clip"):
+    with pytest.raises(UserError, match=r"frames: expected uint8 \(f, H, W, 3\)"):
         read(np.zeros(shape, dtype))
 
 

@@ -434,8 +434,14 @@ def test_a_recording_is_files_in_a_folder(pipe, tmp_path):
     assert second.prompt == "a ring" and second.settings["seed"] == 1 and strip(second).shape == (6 * 16, 8 * 24, 3)
 
 
-class Unsampled:
+class Unsampled(TextToVideo):
     """A pipeline that must not be asked to sample."""
+
+    def __init__(self):
+        pass
+
+    def steps(self, *_):
+        raise AssertionError
 
     def checked(self, prompts, settings):
         return prompts, checked(prompts, SamplingSettings(**settings), TINY)

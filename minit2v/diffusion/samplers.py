@@ -64,7 +64,7 @@ Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]  # (x, level) -> (x0,
 
 
 @public
-def timesteps(diffusion: Diffusion, steps: Size, intervals: Size | None = None) -> list[int]:
+def timesteps(diffusion: Diffusion, steps: int, intervals: Size | None = None) -> list[int]:
     """The timesteps that a sampler visits: exactly `steps` falling ints in 0..T-1, by diffusers' rule.
 
     leading    1, 1 + T//n, 1 + 2 T//n, ...: the release; below T-1, and lower still if n does not divide T

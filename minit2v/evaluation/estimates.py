@@ -11,9 +11,9 @@ from typing import Annotated
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.ranges import Array, Count, Positive, Size, public
+from minit2v.ranges import Array, Count, Length, Positive, Size, public
 
-Values = Annotated[np.ndarray, Array("n", finite=True)]
+Values = Annotated[np.ndarray, Array("n")] | Annotated[list[float | bool], Length(1, 2**31)]
 NORMAL = 1.959964  # standard errors of a 95 % interval
 
 
