@@ -139,7 +139,7 @@ recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/recipes.py $(ARGUMENTS)
 
 questions: env  ## the paper's three questions, docs/questions.json: some seven hours; continues after a stop
-	$(BIN)/python scripts/recipes.py --set questions --minutes 8 --n 512 $(ARGUMENTS)
+	$(BIN)/python scripts/recipes.py --experiment questions --minutes 8 --n 512 $(ARGUMENTS)
 
 systems: env  ## the seven systems under one protocol, docs/systems.json and .png: hours; continues after a stop
 	$(BIN)/python scripts/systems.py $(ARGUMENTS)

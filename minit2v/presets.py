@@ -29,7 +29,7 @@ class UNetConfig(Checked):
     head_dim: Width = 64  # width of one attention head; released 64
     first_temporal_heads: Count = 8  # heads of the temporal transformer after conv_in; 0: none; released 8 (inner width 512)
     context_dim: Width = 1024  # width d of a text token; released 1024
-    temporal_convs: Count = 4  # convolutions along time of a block; 0: none; released 4
+    temporal_convs: Annotated[int, Range(0, 4)] = 4  # convolutions along time of a block; 0: none; released 4
     temporal_attention: bool = True  # have levels with attention temporal transformers; released True
     norm_groups: Width = 32  # groups of every GroupNorm; released 32
     dropout: Decay = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
@@ -166,7 +166,8 @@ class Preset(Checked):
         try:
             system = values.get("system", ModelScopePreset.system)  # files before 2026-11 name none
             if system not in OF_SYSTEM:
-                raise UserError(f"expected a system of {', '.join(OF_SYSTEM)}, found {system!r}; is it of a newer minit2v?")
+                found = repr(system) if len(repr(system)) < 80 else f"{repr(system)[:60]}…"
+                raise UserError(f"expected a system of {', '.join(OF_SYSTEM)}, found {found}; is it of a newer minit2v?")
             return built(OF_SYSTEM[system], values)
         except (TypeError, AttributeError) as error:
             raise UserError(

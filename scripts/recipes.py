@@ -1,7 +1,7 @@
 """Trainings that differ in one thing, judged on the same prompts with the same noise: make recipes, make questions
 
     python scripts/recipes.py                    what settings add to nano's recipe, at equal steps: hours
-    python scripts/recipes.py --set questions --minutes 8 --n 512     the paper's three questions, at equal minutes
+    python scripts/recipes.py --experiment questions --minutes 8 --n 512     the paper's three questions, at equal minutes
     python scripts/recipes.py --preset mini --steps 4000 --seeds 0 --only "the recipe" "looks heard apart"
 
 All go on after a stop. Each variant trains the parts that it changes, and the UNet, with each seed; parts that are the
@@ -161,7 +161,7 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=SETS, default="recipes", help="of variants")
+    parser.add_argument("--experiment", choices=SETS, default="recipes")
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--steps", type=int, default=2000, help="of the UNet")
     parser.add_argument("--minutes", type=float, help="of the UNet's training steps, instead of --steps")
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=256, help="prompts a split")
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *QUESTIONS])
     asked = parser.parse_args()
-    variants, needed = SETS[asked.set]
+    variants, needed = SETS[asked.experiment]
     chosen = {name: changed for name, changed in variants.items() if not asked.only or name in asked.only}
     long = {"budget": 60 * asked.minutes} if asked.minutes else {"train_steps": asked.steps}
     rules = {part: {"train_steps": steps} for part, steps in zip(("autoencoder", "text", "image"), asked.steps_before)}
@@ -189,7 +189,7 @@ def main() -> None:
         rows.setdefault(name, []).append(judged(folder, asked.n))
         report = {"preset": asked.preset, "rules": rules, "n": asked.n, "rows": summary(rows)}
         say(f"\n{table(report)}\n\n{i} of {len(todo)} after {(time.monotonic() - began) / 60:.0f} minutes\n")
-    with atomic(ROOT / f"docs/{asked.set}.json") as path:
+    with atomic(ROOT / f"docs/{asked.experiment}.json") as path:
         path.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -282,7 +282,7 @@ def test_captions_in_no_known_encoding_or_twice_are_refused(tmp_path):
 
 
 def test_neither_a_name_nor_a_folder_is_named_with_what_there_is(tmp_path):
-    with pytest.raises(UserError, match="data set of moving-things or a folder .*, found 'no-such'"):
+    with pytest.raises(UserError, match="data set of moving-things, moving-things-zh or a folder .*, found 'no-such'"):
         find_data("no-such")
     make(tmp_path, ["a.mp4"])
     with pytest.raises(UserError, match="expected options of fit, found level"):

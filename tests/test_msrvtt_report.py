@@ -60,7 +60,7 @@ def test_a_model_is_asked_for_each_prompt_once(options, folder, tmp_path, monkey
 
     pipe.preset, pipe.dtype = SimpleNamespace(steps=5, guidance=9.0), torch.float32
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
-    monkeypatch.setattr("minit2v.evaluation.clip_sources.find_model", lambda model: model)
+    monkeypatch.setattr("minit2v.evaluation.clip_sources.located", lambda model, half: SimpleNamespace(path=model))
     monkeypatch.setattr("minit2v.evaluation.clip_sources.fingerprint", lambda model: trained[-1])
     for _ in range(2):  # the second time every feature is there
         assert main([*options, "--model", "some", "--seed", "3"]) == 0

@@ -181,7 +181,7 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     """Clips are sampled once for the same weights and settings, and again for others."""
     pipe, print_of = Drawer(), {"model": "aaa"}
     monkeypatch.setattr(minit2v, "load", lambda model, dtype: pipe)
-    monkeypatch.setattr("minit2v.evaluation.clip_sources.find_model", lambda model: model)
+    monkeypatch.setattr("minit2v.evaluation.clip_sources.located", lambda model, half: SimpleNamespace(path=model))
     monkeypatch.setattr("minit2v.evaluation.clip_sources.fingerprint", print_of.get)
     monkeypatch.setattr("minit2v.evaluation.report.peak_memory", lambda *_: 0.5)
 

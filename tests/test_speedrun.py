@@ -59,7 +59,7 @@ def test_a_variant_is_compared_with_the_recipe_prompt_by_prompt():
     rows = recipes.summary({"the recipe": [{"val": base}], "other": [{"val": variant}]})
     cell = rows[1]["splits"]["val"]
     assert "p" not in rows[0]["splits"]["val"] and (cell["percent"], cell["unsteady"]) == (80.0, 10.0)
-    assert (cell["only recipe"], cell["only variant"]) == (1, 3) and cell["p"] == pytest.approx(0.625)
+    assert (cell["only first"], cell["only variant"]) == (1, 3) and cell["p"] == pytest.approx(0.625)
 
 
 @pytest.mark.parametrize("name", recipes.VARIANTS)

@@ -442,7 +442,7 @@ def test_long_captions_are_cut_with_one_line(monkeypatch):
     with pytest.warns(UserWarning) as caught:
         TextTask(presets.get("nano"), TextTraining(clips=3, images=3, tests=3), Letters())
     assert len(caught) == 1 and "reads 18" in str(caught[0].message) and "(and 11 more)" in str(caught[0].message)
-    with pytest.raises(UserError, match="words: expected one of preset, from-data, all, found 'some'"):
+    with pytest.raises(UserError, match="words: expected one of preset, from-data, images, all, found 'some'"):
         TextTraining(words="some")
 
 

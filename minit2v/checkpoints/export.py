@@ -25,12 +25,16 @@ from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 from minit2v.ranges import Place, public
 
-DEPARTURES = ("frame_positions", "text_in_embedding", "looks_first", "step_embedding", "scene_prior", "scale_shift")
+DEPARTURES = ("frame_positions", "text_in_embedding", "looks_first", "rate_embedding", "step_embedding", "scene_prior",
+              "scale_shift")
+RELEASED_VALUES = {"temporal_convs": 4, "temporal_attention": True, "condition_channels": 0}
 
 
 def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tensor]:
     """The tensors of a module under the names and with the axes of a layout. Raises UserError for departures."""
-    if used := [name for name in DEPARTURES if getattr(module.config, name, False)]:
+    used = [name for name in DEPARTURES if getattr(module.config, name, False)]
+    used += [name for name, released in RELEASED_VALUES.items() if getattr(module.config, name, released) != released]
+    if used:
         raise UserError(f"expected a network as in the paper, found departures ({', '.join(used)}): {layout} has none")
     table, result = names(network, module, layout), OrderedDict()
     for key, value in module.state_dict().items():

@@ -108,6 +108,8 @@ def names(network: str, module: nn.Module, layout: str) -> dict[str, tuple[str, 
 
     Layouts other than "minit2v" have "unet", "autoencoder" and "text" only. The module may be on the meta device.
     """
+    if layout == "minit2v":  # of any system, also of a network that has no settings
+        return {key: (key,) for key in module.state_dict()}
     return {key: names_of(network, key, module.config, layout) for key in module.state_dict()}
 
 

@@ -30,7 +30,7 @@ from minit2v.evaluation.mini.scores import psnr
 from minit2v.evaluation.report import ENOUGH, checked_place, judge_of, opened_splits, publish, whole_numbers
 from minit2v.evaluation.table import cell, markdown_table
 from minit2v.pixels import evenly
-from minit2v.ranges import Place, Size, public
+from minit2v.ranges import Place, public
 from minit2v.systems.pipeline import TextToVideo
 
 FACTORS = (0.8, 1.25)  # by which latents are scaled
@@ -106,7 +106,7 @@ def nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 @public
 def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-things",
-                         splits: Sequence[str] | None = None, n: Size = 512, out: Place | None = None,
+                         splits: Sequence[str] | None = None, n: int = 512, out: Place | None = None,
                          dtype: str = "auto", pipe: TextToVideo | None = None) -> dict:  # fmt: skip
     """Measures the autoencoder of a model on the first n clips of each split, and prints the tables.
 

@@ -29,7 +29,7 @@ from minit2v.devices import find_dtype
 from minit2v.errors import UserError
 from minit2v.memory.measured import RUNTIME, runtime
 from minit2v.presets import Preset
-from minit2v.ranges import Count, Place, Positive, Size, public
+from minit2v.ranges import Count, Place, Size, Weight, public
 from minit2v.systems import build, system_of
 from minit2v.systems.settings import SamplingSettings, checked
 
@@ -136,7 +136,7 @@ class MemoryPlan:
 
 
 @public
-def plan(model: Place | Preset = "modelscope-1.7b", memory: Positive | str | None = None, dtype: str = "auto",
+def plan(model: Place | Preset = "modelscope-1.7b", memory: Weight | str | None = None, dtype: str = "auto",
          frames: int | None = None, height: int | None = None, width: int | None = None,
          device: str = "cpu", clips: Size = 1, window: Count = 0) -> MemoryPlan:  # fmt: skip
     """Peak memory of sampling `clips` clips at once.

@@ -64,17 +64,17 @@ class ResBlock(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """Four 3-tap convolutions along time (or another number), as a residual branch that starts at zero.
+    """Four 3-tap convolutions along time, as a residual branch that starts at zero.
 
     ``x (b f, c, h, w), f -> same``. GroupNorm statistics are those of the whole clip (f, h and w), which is what ports
     of this model most often get wrong. Frame order enters the paper's network only here, by the zero padding in time.
     """
 
-    def __init__(self, c: int, groups: int, dropout: float, convs: int = 4):
+    def __init__(self, c: int, groups: int, dropout: float):
         super().__init__()
-        self.norms = nn.ModuleList(GroupNorm(groups, c) for _ in range(convs))
+        self.norms = nn.ModuleList(GroupNorm(groups, c) for _ in range(4))
         # kernel (3, 1) over (f, h w) is the paper's Conv3d of kernel (3, 1, 1) on b c f h w
-        self.convs = nn.ModuleList(nn.Conv2d(c, c, (3, 1), padding=(1, 0)) for _ in range(convs))
+        self.convs = nn.ModuleList(nn.Conv2d(c, c, (3, 1), padding=(1, 0)) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
         zeroed(self.convs[-1])
 
@@ -231,7 +231,10 @@ class SpatioTemporalBlock(nn.Module):
         groups, head_dim = config.norm_groups, config.head_dim
         self.res = ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
         convs, along = config.temporal_convs, attention and config.temporal_attention
-        self.temporal_conv = TemporalConv(c_out, groups, config.dropout, convs) if convs else None
+        self.temporal_conv = TemporalConv(c_out, groups, config.dropout) if convs else None
+        if 0 < convs < 4:  # an experiment: the last ones, of which the very last begins as zero
+            layer = self.temporal_conv
+            layer.norms, layer.convs = layer.norms[-convs:], layer.convs[-convs:]
         self.spatial = SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
         self.temporal = TemporalTransformer(c_out, head_dim, groups) if along else None
 

@@ -84,7 +84,11 @@ class UNet(nn.Module):
         emb = self.embed(t, context, positions, until)  # (b f) e
         x = x if condition is None else torch.cat([x, condition], dim=1)
         x = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.enter(self.conv_in(x), context, positions, temporal)
+        x = self.conv_in(x)
+        if self.layout is not None:
+            x = x + self.prior(context, positions, *x.shape[-2:])
+        if temporal:
+            x = self.first(x, context, positions)
         skips = [x]
         for level in self.down:
             for block in level.blocks:
@@ -102,13 +106,13 @@ class UNet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 
-    def enter(self, x: Tensor, context: Tensor, positions: Tensor, temporal: bool) -> Tensor:
-        """What comes between conv_in and the first level: ((b f), c, h, w) -> same."""
-        if self.layout is not None:
-            x = x + self.layout(context, positions, *x.shape[-2:])
-        if temporal and self.first_temporal is not None:
-            x = self.first_temporal(x, positions.shape[1])
-        return x
+    def prior(self, context: Tensor, positions: Tensor, h: int, w: int) -> Tensor:
+        """What the scene prior adds after conv_in, ((b f), c, h, w)."""
+        return self.layout(context, positions, h, w)
+
+    def first(self, x: Tensor, context: Tensor, positions: Tensor) -> Tensor:
+        """What looks along time before the first level: ((b f), c, h, w) -> same."""
+        return x if self.first_temporal is None else self.first_temporal(x, positions.shape[1])
 
     def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
         """The embedding that every residual block receives: (b f, e) from timesteps (b,) and from the departures."""
@@ -149,11 +153,8 @@ class ImageUNet(UNet):
     def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] = FrameBlock):
         super().__init__(replace(config, first_temporal_heads=0, frame_positions=False, rate_embedding=False), block)
 
-    def enter(self, x: Tensor, context: Tensor, positions: Tensor, temporal: bool) -> Tensor:
-        if self.layout is None:
-            return x
-        prior = self.layout(context, positions[:, :1], *x.shape[-2:])
-        return x + prior.repeat_interleave(len(x) // len(prior), dim=0)
+    def prior(self, context: Tensor, positions: Tensor, h: int, w: int) -> Tensor:
+        return self.layout(context, positions[:, :1], h, w).repeat_interleave(positions.shape[1], dim=0)
 
 
 class Level(nn.Module):

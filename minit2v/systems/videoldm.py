@@ -139,9 +139,8 @@ class VideoLDMUNet(ImageUNet):
         super().__init__(config, VideoLDMBlock)
         self.motion = Mixed(MotionPrior(config.context_dim, config.channels[0])) if config.scene_prior else None
 
-    def enter(self, x: Tensor, context: Tensor, positions: Tensor, temporal: bool) -> Tensor:
-        x = super().enter(x, context, positions, temporal)
-        return self.motion(x, context, positions) if temporal and self.motion is not None else x
+    def first(self, x: Tensor, context: Tensor, positions: Tensor) -> Tensor:
+        return x if self.motion is None else self.motion(x, context, positions)
 
     def temporal_layers(self) -> list[nn.Module]:
         return [*super().temporal_layers(), *([self.motion] if self.motion is not None else [])]
