@@ -175,20 +175,8 @@ class Preset(Checked):
             ) from None
 
 
-@dataclass(frozen=True)
-class ModelScopePreset(Preset):
-    """ModelScopeT2V: a UNet, an autoencoder, a text tower and a diffusion."""
-
-    system: str = "modelscope"
-    unet: UNetConfig = UNetConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    text: TextConfig = TextConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.unet.looks_first and not self.text.looks_first:
-            raise UserError("unet.looks_first: expected text.looks_first too, found it off; the text tower puts the looks there")
+class OfLatents:
+    """Mixed into a preset with a field `autoencoder`, whose sizes are then those of the latents; see `Preset`."""
 
     @property
     def factor(self) -> int:
@@ -201,6 +189,22 @@ class ModelScopePreset(Preset):
     @property
     def scale_factor(self) -> float:
         return self.autoencoder.scale_factor
+
+
+@dataclass(frozen=True)
+class ModelScopePreset(OfLatents, Preset):
+    """ModelScopeT2V: a UNet, an autoencoder, a text tower and a diffusion."""
+
+    system: str = "modelscope"
+    unet: UNetConfig = UNetConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    text: TextConfig = TextConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.unet.looks_first and not self.text.looks_first:
+            raise UserError("unet.looks_first: expected text.looks_first too, found it off; the text tower puts the looks there")
 
     @property
     def timesteps(self) -> int:

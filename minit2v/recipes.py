@@ -46,7 +46,6 @@ FROZEN_CLIPS = {
     "lr": 5e-4, "image_stage": 0.0, "sparse_until": 0.0, "image_share": 0.3, "frozen_clips": 0.8, "clips": 12288,
 }  # fmt: skip
 
-CODEBOOK = {**AUTOENCODER, "commitment": 1.0}
 IMAGE = {**UNET, "image_stage": 1.0, "clips": 64}
 PIXELS = {**LOOP, "batch": 8, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999, "muon_rate": 2.0}
 TOKENS = {**LOOP, "lr": 1e-3, "weight_decay": 0.05, "ema": 0.998, "wordings": 4}
@@ -78,12 +77,12 @@ RECIPES: dict[str, list[Step]] = {
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0, "adversarial": 0.0}, steps=400),
     ],
     "nuwa": [
-        Step("autoencoder", 30, CODEBOOK, steps=2000),
+        Step("autoencoder", 30, AUTOENCODER, steps=2000),
         Step("text", 13, TEXT),
         Step("transformer", 60, {**TOKENS, "batch": 8}, steps=2500),
     ],
     **{name: [
-        Step("autoencoder", 30, CODEBOOK, steps=2000),
+        Step("autoencoder", 30, AUTOENCODER, steps=2000),
         Step("image", 20, {**TOKENS, "batch": 8}, steps=2500),
         Step("keyframes", 20, {**TOKENS, "batch": 16}, steps=2500),
         Step("between", 20, {**TOKENS, "batch": 16}, steps=2000),

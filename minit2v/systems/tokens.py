@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v.errors import UserError
-from minit2v.presets import AutoencoderConfig, Preset
+from minit2v.presets import AutoencoderConfig, OfLatents, Preset
 from minit2v.ranges import Count, Positive
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings
@@ -24,24 +24,12 @@ UNUSED = ("noise", "init", "window", "eta")  # settings of diffusion
 
 
 @dataclass(frozen=True)
-class TokenPreset(Preset):
+class TokenPreset(OfLatents, Preset):
     """A preset whose autoencoder has a codebook."""
 
     autoencoder: AutoencoderConfig = AutoencoderConfig(bottleneck="codebook")
     top_k: Count = 32  # tokens that one is drawn from: so many with the largest logits
     temperature: Positive = 1.0  # of that draw
-
-    @property
-    def factor(self) -> int:
-        return self.autoencoder.factor
-
-    @property
-    def latent_channels(self) -> int:
-        return self.autoencoder.latent_channels
-
-    @property
-    def scale_factor(self) -> float:
-        return self.autoencoder.scale_factor
 
     @property
     def timesteps(self) -> int:

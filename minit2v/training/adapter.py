@@ -64,12 +64,6 @@ class AdapterTask(UNetTask):
     def ema_modules(self) -> dict[str, nn.Module]:
         return {"adapter": self.adapter}
 
-    def parameter_groups(self, lr: float) -> list[dict]:
-        """The groups of the UNet's training, without what is frozen."""
-        groups = super().parameter_groups(lr)
-        trained = [group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-        return [group for group in trained if group["params"]]
-
     def state_dict(self, *args, **options) -> dict[str, torch.Tensor]:
         """The parameters that are trained."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
