@@ -1,6 +1,6 @@
 """Presets: every size of the model is one dataclass of settings; nothing else distinguishes nano from 1.7 billion.
 
-    nano  ──  minutes in a notebook     mini  ──  three hours on two cores, shipped   modelscope-1.7b  ──  the release
+    nano  ──  minutes in a notebook     mini  ──  hours on two cores, shipped   modelscope-1.7b  ──  the release
 
 Each field says what it is, its unit, and the value of the release. *Departures* are settings that the paper does not
 have: they are off in ``modelscope-1.7b``; docs/training.md says what each buys.
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, get_args, get_origin, get_type_hints
 
-from minit2v.datasets.moving_things.phrases import words
+from minit2v.datasets.moving_things.phrases import motion_words, words
 from minit2v.errors import UserError
 from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Width, public
 
@@ -255,6 +255,7 @@ def _mini() -> ModelScopePreset:
             dropout=0.0,
             frame_positions=True,
             text_in_embedding=True,
+            looks_first=True,
             scene_prior=True,
             scale_shift=True,
         ),
@@ -273,6 +274,8 @@ def _mini() -> ModelScopePreset:
             layers=4,
             embed_dim=128,
             words=tuple(words(1)),
+            looks_first=True,
+            motion_words=tuple(motion_words(1)),
             vision=VisionConfig(size=64, patch=16, width=128, layers=4, heads=4),
         ),
         diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True, snr_shift=2.0, spacing="trailing"),
@@ -296,10 +299,12 @@ def _nano() -> ModelScopePreset:
         name="nano",
         height=32,
         width=32,
-        unet=replace(mini.unet, channels=(32, 64), head_dim=16, norm_groups=8, context_dim=64),
+        unet=replace(mini.unet, channels=(32, 64), head_dim=16, norm_groups=8, context_dim=64, looks_first=False),
         autoencoder=replace(mini.autoencoder, multipliers=(1, 2, 4)),
         text=replace(
             mini.text,
+            looks_first=False,
+            motion_words=(),
             width=64,
             layers=2,
             embed_dim=64,

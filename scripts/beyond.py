@@ -30,7 +30,7 @@ minit2v sample "a small yellow square moves right" --init square.webp --strength
 minit2v sample "a large red circle moves left" --frames 32 --out long.webp
 minit2v sample "a large red circle moves left" --frames 32 --window 16 --out windows.webp
 minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --out any.webp
-minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --negative "a large cyan circle moves left" --out other.webp
+minit2v sample "a large circle moves left" --guidance 2.5 --seed 3 --negative "a large white circle" --out other.webp
 """.strip().splitlines()
 FRAMES = 8
 

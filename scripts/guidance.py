@@ -14,7 +14,7 @@ from minit2v.evaluation.judge import read
 from minit2v.files import atomic, say
 
 PROMPT, CLIPS, SEED = "a small blue ring moves up", 6, 7
-SCALES = (0, 1, 1.5, 3, 6, 12)
+SCALES = (0, 1, 1.5, 3, 12, 30)
 
 
 def right(pixels) -> bool:

@@ -1,6 +1,6 @@
 """The loss curves of a run as one picture: python scripts/plot_training.py runs/mini docs/training.png
 
-    python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips       of one step
+    python scripts/plot_training.py runs/mini docs/training.png unet       of one step
 
 Shows the steps that are there; a run on data without specs has one cost, that of a wrong caption.
 """
@@ -15,13 +15,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 COSTS = [f"{name} t=0.999" for name in ("shape", "colour", "size", "motion", "speed", "caption")]
-UNET = [("UNet: loss of clips and of images", ["clip loss", "image loss"]),
-        ("UNet: cost of wrong words at t = 999, %", COSTS)]  # fmt: skip
 CURVES = {  # folder of a step -> titles and curves of its pictures
     "autoencoder": [("autoencoder: reconstruction, dB", ["psnr"])],
     "text": [("text: contrastive loss", ["loss"])],
-    "unet": UNET,
-    "unet-frozen-clips": UNET,
+    "unet": [("UNet: loss of clips and of images", ["clip loss", "image loss"]),
+             ("UNet: cost of wrong words at t = 999, %", COSTS)],
 }
 
 
@@ -37,13 +35,13 @@ def main(run: str, out: str, *steps: str) -> None:
     for axis, (step, title, names) in zip(axes[0], shown):
         rows = [json.loads(line) for line in logs[step].read_text().splitlines()]
         for name in names:
-            points = [(row["seconds"] / 60, row[name]) for row in rows if name in row]
+            points = [(row["step"], row[name]) for row in rows if name in row]
             if not points:
                 continue
             scale = 100 if "t=" in name else 1
             axis.plot([x for x, _ in points], smooth([scale * y for _, y in points]), label=name.split(" t=")[0])
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("minutes")
+        axis.set_xlabel("optimizer steps")
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend(fontsize=8)

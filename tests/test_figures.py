@@ -50,9 +50,9 @@ def shares(clips: str, split: str) -> dict[str, float]:
     return {name: value["percent"] for name, value in row.items() if isinstance(value, dict) and "percent" in value}
 
 
-def distance(clips: str, metric: str) -> float:
+def metric(clips: str, name: str, split: str = "test_seen") -> float:
     rows = kept("data/mini/report.json")["rows"]
-    return next(r["metrics"][metric]["value"] for r in rows if (r["clips"], r["split"]) == (clips, "test_seen"))
+    return next(r["metrics"][name]["value"] for r in rows if (r["clips"], r["split"]) == (clips, split))
 
 
 @pytest.fixture(scope="module")
@@ -122,24 +122,25 @@ def test_the_front_picture_moves_and_loads_quickly():
 def sentences() -> list[tuple[str, str]]:
     """(document, sentence with its figures from where they are kept)."""
     seen, held, still = (shares("mini", f"test_{split}") for split in ("seen", "heldout", "imageonly"))
-    before, recipe, steps = kept("docs/mini.json")["before_the_last_step"], RECIPES["mini"], presets.get("mini").steps
+    recipe, steps, taken = RECIPES["mini"], presets.get("mini").steps, kept("docs/mini.json")["steps"]
     minutes = sum(step.minutes for step in recipe)
-    more = recipe[-1].settings["clips"]
+    pictured = recipe[-1].settings
     release, guidance = presets.get("modelscope-1.7b"), presets.get("mini").guidance
-    fvd = [distance(clips, "FVD-content") for clips in ("frozen first frame", "mini")]
-    fvd += [distance(clips, "FVD-mini") for clips in ("frozen first frame", "mini")]
+    fvd = [metric(clips, name) for name in ("FVD-content", "FVD-mini") for clips in ("frozen first frame", "mini")]
+    changing = {split: metric("mini", "colour changes", f"test_{split}") for split in ("heldout", "imageonly")}
     recorded = recording_plan(50, (4, 16, 32, 32), (256, 256), words=6).steps
     card, unet, text = "data/mini/README.md", UNetTraining(), TextTraining()
     return [
         ("README.md", f"{minutes:g} minutes of training"),
         ("README.md", f"Percent of {kept('data/mini/report.json')['n']} clips"),
         (card, f"{minutes:g} minutes of training"),
-        (card, f"{unet.clips:,} clips ({more:,} in the last step) and {unet.images:,} pictures for the UNet, "
-               f"{text.clips:,} clips and {text.images:,} pictures for the text tower"),
-        (card, f"before this step {before['test_imageonly']['all']} % of the image-only prompts were right "
-               f"(N = {before['n']}), and the direction in {before['test_seen']['motion']} % of the seen ones"),
+        (card, f"in {sum(taken.values()):,} steps"),
+        (card, f"{pictured['clips']:,} clips and {unet.images:,} pictures for the UNet, each with "
+               f"{pictured['wordings']} captions, {text.clips:,} clips and {text.images:,} pictures for the text tower"),
         (card, f"together ({seen['all']:.0f} %), and with combinations that it has not ({held['all']:.0f} %)"),
         (card, f"({still['motion']:.0f} % of the directions are right)"),
+        (card, f"Of the held-out clips {changing['heldout']:.1f} % change their colour in some frame, of the image-only ones "
+               f"{changing['imageonly']:.1f} %"),
         (card, f"{still['all']:.0f} % are right in all five attributes"),
         (card, f"a probability of {100 / (6 * 6 * 2 * 4 * 2):.2f} %"),  # shapes, colours, sizes, directions, speeds
         ("docs/results.md", f"a probability of {100 / (6 * 6 * 2 * 4 * 2):.2f} %"),

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import minit2v
 from minit2v.cli import main
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.datasets.moving_things.render import COLOURS
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import Estimate
 from minit2v.evaluation.latent_space import colour_figures, found_colours, markdown, passes_gate
+from minit2v.files import data_dir
 
 PALETTE = torch.tensor([*COLOURS.values(), (24, 24, 24)], dtype=torch.float32)
 
@@ -41,11 +43,15 @@ def frames():
     return MovingThings("test_seen").batch(range(64)).frames[:, ::5].reshape(-1, 64, 64, 3)
 
 
+def as_kept(figures):
+    """As a report keeps them."""
+    return {name: asdict(figure) if name.startswith("kept") else figure for name, figure in figures.items()}
+
+
 def test_three_axes_pass_and_one_axis_does_not(frames):
     good = colour_figures(Codec(PALETTE / 127.5 - 1), frames)
     brightness = PALETTE @ torch.tensor([[0.3], [0.59], [0.11]]) / 64
     bad = colour_figures(Codec(brightness), frames)
-    as_kept = lambda figures: {k: asdict(v) if k.startswith("kept") else v for k, v in figures.items()}
     assert passes_gate(as_kept(good)) and not passes_gate(as_kept(bad))
     assert bad["first axis"] == pytest.approx(100) and good["first axis"] < 70
     assert bad["kept × 0.8"].value < 60 and bad["separation"] < 0.1
@@ -53,6 +59,22 @@ def test_three_axes_pass_and_one_axis_does_not(frames):
     report = {"model": "mini", "data": "moving-things", "commit": "0", "rows": [row]}
     assert "Gate failed" in markdown(report | {"colours": as_kept(bad)})
     assert "Gate passed" in markdown(report | {"colours": as_kept(good)})
+
+
+def test_the_shipped_latents_pass_and_those_of_the_first_autoencoder_would_not(frames):
+    shipped = colour_figures(minit2v.load("mini", device="cpu", dtype="float32"), frames)
+    assert passes_gate(as_kept(shipped))
+    with np.load(data_dir() / "runs/first-autoencoder.npz") as first:
+        variances = np.linalg.eigvalsh(np.cov(first["latents"][:, :, 4, 4].T))
+        names = {factor: [nearest(square[32, 32]) for square in first[f"decoded, times {factor}"]] for factor in (0.8, 1.0, 1.25)}
+    assert variances[-1] / variances.sum() > 0.99
+    assert names[1.0] == list(range(8)), "unscaled it names every colour"
+    assert all(sum(a != b for a, b in zip(names[factor], names[1.0])) >= 4 for factor in (0.8, 1.25))
+
+
+def nearest(colour):
+    """Number of the palette's colour that is nearest."""
+    return int(torch.cdist(torch.as_tensor(colour).float()[None], PALETTE[:8]).argmin())
 
 
 def test_the_palette_is_found_in_the_colours_themselves():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import minit2v
-from minit2v import presets, recipes
+from minit2v import presets
 from minit2v.checkpoints.folder import read_preset
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset
@@ -109,7 +109,8 @@ class PowerCut(Exception):
 def test_a_recipe_takes_over_what_another_system_has_in_common(whole, tmp_path):
     found = read_preset(whole)
     common = {name: getattr(found, name) for name in ("frames", "height", "width", "autoencoder", "text")}
-    preset = replace(find_preset("videoldm"), **common)
+    preset = find_preset("videoldm")
+    preset = replace(preset, unet=replace(preset.unet, looks_first=False), **common)
     taken = lambda name, preset, out: training.taken_over(name, part_of(preset, name), preset, whole, tmp_path / out)
     assert taken("autoencoder", preset, "a") and taken("text", preset, "a")
     for name in ("autoencoder", "text"):
@@ -167,13 +168,13 @@ def test_a_budget_is_shared_out_as_the_recipe_says(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "run_step", taken)
     run("all", "mini", tmp_path / "whole")
-    assert {name: settings["budget"] / 60 for name, settings in given.items()} == {
-        "autoencoder": 9, "text": 13, "unet": 88, "unet-frozen-clips": 55,
+    assert {name: settings["train_steps"] for name, settings in given.items()} == {
+        "autoencoder": 2000, "text": 2332, "unet": 9000,
     }  # fmt: skip
-    run("all", "mini", tmp_path / "short", budget=165.0, settings={"clips": "64", "words": "all"})
-    assert [settings["budget"] for settings in given.values()] == pytest.approx([9, 13, 88, 55])
-    knowing = [name for name, settings in given.items() if "clips" in settings]
-    assert knowing == ["text", "unet", "unet-frozen-clips"] and "words" not in given["unet"]
+    run("all", "mini", tmp_path / "short", budget=224.0, settings={"clips": "64", "words": "all"})
+    assert [settings["budget"] for settings in given.values()] == pytest.approx([31, 13, 180])
+    assert [name for name, settings in given.items() if "words" in settings] == ["text"]
+    assert given["unet"]["clips"] == "64", "what the caller says comes before the recipe"
 
 
 @pytest.mark.parametrize("preset, settings, message", [
@@ -250,6 +251,7 @@ def test_old_names_of_parts_and_settings_are_read(tmp_path):
     assert used["grad_clip"] == 0.5 and used["train_steps"] == 1
 
 
-def test_a_step_that_comes_after_another_takes_its_settings():
-    first, last = (settings_of("mini", name) for name in ("unet", "unet-frozen-clips"))
-    assert {**first, **last} == last and recipes.recipe_of("mini")[-1].settings.items() <= last.items()
+def test_a_step_that_comes_after_another_takes_its_settings(monkeypatch):
+    steps = [Step("unet", 1, {"lr": 1e-3, "batch": 8}), Step("unet", 1, {"lr": 5e-4}, after="unet", name="unet-again")]
+    monkeypatch.setitem(RECIPES, "nano", steps)
+    assert settings_of("nano", "unet-again") == {"lr": 5e-4, "batch": 8}

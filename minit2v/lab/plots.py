@@ -106,9 +106,20 @@ def curves(lines, xlabel, ylabel, *, alt, logx=False, logy=False, marks=()):
         for x in marks:
             axes.axvline(x, color="#666666", linewidth=1)
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+        for axis in [axes.xaxis] * logx + [axes.yaxis] * logy:
+            _plain_numbers(axis)
         axes.legend(frameon=False)
         axes.grid(color="#dddddd")
         return _saved(figure, alt)
+
+
+def _plain_numbers(axis):
+    """Write the numbers of a logarithmic axis as 0.1, 1, 10: the usual 10^-1 is a formula, and texts here are no formulas."""
+    ticker = needed("matplotlib.ticker")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def points(clouds, *, alt, apart=False, groups=None, paths=None):

@@ -280,9 +280,9 @@ lab.sheet(
 
 # %% [markdown]
 # What to see: the red is there at once, in what was nothing but noise, and it is already in different places in the
-# early frame and in the late one: the model knows *something red moves* from the words alone. It takes much longer to
-# settle on *where exactly*, and the round outline comes last. Coarse things first, fine things later: this is typical
-# of diffusion models, and notebook 06 comes back to it.
+# early frame and in the late one: the model knows *something red moves left* from the words alone. But it is a tall bar.
+# By step 3 it has the height of a disc, and the round outline comes last. Coarse things first, fine things later: this
+# is typical of diffusion models, and notebook 06 comes back to it.
 #
 # Now in numbers. How far is the belief of each step from the last one? We take the mean difference of their latents,
 # and for comparison that of the noisy `x`.
@@ -303,9 +303,9 @@ lab.curves(
 )
 
 # %% [markdown]
-# What to see: the upper curve hardly falls until the last third. To the eye, `x` is snow almost to the end. The lower
-# curve starts far below it: the model has a rough idea of its video at a time when you see nothing at all. It need
-# not fall evenly; a belief may be revised.
+# What to see: the upper curve falls slowly at first, and steeply in the last third. To the eye, `x` is snow almost to
+# the end. The lower curve starts far below it: the model has a rough idea of its video at a time when you see nothing
+# at all. It need not fall evenly; a belief may be revised.
 #
 # ### Exercise 0.2 · when does the subject appear?
 #
@@ -468,8 +468,7 @@ lab.sheet(
 )
 
 # %% [markdown]
-# What to see: one prompt, one seed, and two different videos; compare place, path and colours. "Seed 7" has lost its
-# meaning.
+# What to see: one prompt, one seed, and two different videos; compare place and path. "Seed 7" has lost its meaning.
 #
 # ### Exercise 0.B · one seed, one video
 #

@@ -152,15 +152,17 @@ first, last = ctx.pipe.decode(steps[0].x0), ctx.pipe.decode(steps[-1].x0)
 spread = [step.x0.std(0).mean().item() for step in (steps[0], steps[-1])]
 print("different noises, first step: less than half as different as in the last step:", spread[0] < spread[1] / 2)
 rows = {f"noise {i}, first step": first[i] for i in range(3)} | {f"noise {i}, last step": last[i] for i in range(3)}
-lab.strip(rows, alt="In the first step the model believes in the same coloured smear whatever the noise; in the last "
-          "step in three different clips of a disc.")
+lab.strip(rows, alt="In the first step the model believes in much the same green smear whatever the noise; in the last "
+          "step in three different clips of a round thing that moves up.")
 
 # %% [markdown]
-# What to see: three noises, one and the same smear: an average of the circles that the model expects. In the last step
-# they are three clips, which differ in place, path and size. (All three move up, mostly in cyan, which nobody asked
-# for: a small model has habits.) In between it made up its mind, three times differently. That is the whole secret:
-# **do not jump to the average; take a small step towards it, and ask again.** The next question contains a little less noise, so the
-# next answer is a little less of an average.
+# What to see: three noises, and much the same smear: an average of the circles that the model expects. (It is an
+# average of latents. The decoder shows it as green, although none of the three clips below is a green one.) In the last
+# step they are three clips, which differ in place, path and colour. All three move up, which nobody asked for, and the
+# third changes its colour on the way: where a prompt leaves open what every caption of the training says, a small model
+# has habits. In between it made up its mind, three times differently. That is the whole secret: **do not jump to the
+# average; take a small step towards it, and ask again.** The next question contains a little less noise, so the next
+# answer is a little less of an average.
 #
 # How large a step, and in what manner? There are two classical answers.
 #
@@ -565,7 +567,7 @@ lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by sid
 # What to see: the same clip twice. The left one was made by a loop that you can explain line by line. It was written
 # for points in a plane, and has just denoised 4,096 numbers.
 #
-# *What if?* Try $s$ = 0, 3 and 12: `ctx.pipe(prompt, guidance=3, seed=7)`. With 0 the prompt has no say. What does too
+# *What if?* Try $s$ = 0, 3 and 30: `ctx.pipe(prompt, guidance=3, seed=7)`. With 0 the prompt has no say. What does too
 # much do?
 #
 # ## 9 · Watching it make up its mind
@@ -579,7 +581,8 @@ lab.LatentScrubber(recording, name="scrubber-06", view="decoded")
 # %% [markdown]
 # What to see: the order in which things are settled. Write down the step from which on place, direction, size, colour
 # and outline no longer change. As a rule it is coarse before fine, for strong noise hides what is small first. It was
-# so in the plane: first the middle, then which blob, then where in the blob.
+# so in the plane: first the middle, then which blob, then where in the blob. What the prompt leaves open may take
+# longer: in this run the thing is partly cyan and partly white to the end.
 #
 # Compare the views "latent channels" and "clip x0". The latents look like noise until late, while the belief has no
 # grain from the first step on. A *clean* picture is not a *sure* one.
@@ -587,7 +590,7 @@ lab.LatentScrubber(recording, name="scrubber-06", view="decoded")
 # ## 10 · Bug hunt: crumbs
 #
 # A colleague's DDPM keeps the size of each step's noise in a table, as logarithms, because those do not underflow. She
-# ran it on the mini model.
+# ran it on the mini model, in four steps.
 
 # %%
 def broken_table(a):
@@ -615,15 +618,15 @@ def ddpm_by_table(table, steps):
 
 # %%
 with torch.inference_mode():
-    x, x0 = ddpm_by_table(broken_table, 24)
+    x, x0 = ddpm_by_table(broken_table, 4)
 result, belief = (Clip(pipe.decode(z)[0], pipe.preset.fps) for z in (x, x0))
 lab.strip({"what comes out": result, "x0 of the last step": belief}, alt="The result is strewn with coloured crumbs, "
           "different ones in every frame; the network's last belief is clean.")
 
 # %% [markdown]
 # What to see: the upper row is her result, a shape strewn with crumbs, different ones in each frame. The lower row is
-# what the network believed in the last step: clean. More steps make the crumbs fewer, but slowly, and her points in the
-# plane looked fine.
+# what the network believed in the last step: clean. More steps make the crumbs fewer, but slowly: with 24 there are
+# none, but the outline still has dents, other ones in each frame. And her points in the plane looked fine.
 #
 # ### Exercise 6.B · noise_table
 #
@@ -676,7 +679,7 @@ cosine = torch.cat([alpha_bar[samplers.timesteps(diffusion, 100)], torch.ones(1,
 print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[-1]:.2f}, beside blobs of {SPREAD}")
 
 # %% [markdown]
-# *What if?* Decode what `ddpm_by_table(noise_table, 24)` returns, as above.
+# *What if?* Decode what `ddpm_by_table(noise_table, 4)` returns, as above.
 #
 # The last number is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one
 # single point nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in

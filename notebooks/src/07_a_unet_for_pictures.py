@@ -160,16 +160,19 @@ lab.show_source(UNet.embed)
 # %% [markdown]
 # Where do they enter, and what do they buy?
 #
-# - `text_in_embedding` adds the mean of all words to the embedding. In the paper, words enter by cross-attention
+# - `text_in_embedding` adds a vector of the text to the embedding. In the paper, words enter by cross-attention
 #   alone (section 4). So in `mini` a word has more than one way in: mind that when you read its attention maps.
+# - `looks_first` says which vector that is. Without it, it is the mean of all tokens. With it, it is the mean of the
+#   prompt's beginning, "a small blue ring" of "a small blue ring moves up": how a thing looks, apart from how it moves.
+#   This vector also replaces the start token of the text, which says the same for every prompt.
 # - `frame_positions` adds the number of the frame. In the paper nothing tells a frame its number (notebook 08).
 # - `scene_prior` is a small network of words, frame number, row and column; its output is added after the first
 #   convolution. "Moves left" means *right half* early and *left half* late: a product of word, time and place, which
 #   is hard to learn otherwise.
 # - `scale_shift` belongs to the residual block, and comes next.
 #
-# [docs/training.md](../docs/training.md) has a table of what each buys: how much less the model cares about a
-# direction word if it is trained without.
+# [docs/training.md](../docs/training.md) has a table of what each but `looks_first` buys: how much less the model cares
+# about a direction word if it is trained without.
 #
 # ## 3 · The residual block
 #
@@ -468,8 +471,8 @@ lab.show_source(blocks.Attention.forward)
 # queries do not see one another: each is compared with the keys alone.
 #
 # Now look at it at work: a recorded run, and for each word the cells that look at it. Choose a word below the
-# picture, and move the step. (Remember the departures: in `mini` a word can also act through the embedding and the
-# scene prior, without any cell looking at it.)
+# picture, and move the step. (Remember the departures: in `mini` a word can also act through the embedding, the scene
+# prior and the start token, which has no map here, without any cell looking at the word itself.)
 
 # %%
 from minit2v.recording.recording import Recording

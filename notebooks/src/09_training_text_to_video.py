@@ -463,7 +463,7 @@ for i in range(steps):
 each = max(1, len(losses) // 12)
 means = [sum(losses[i : i + each]) / each for i in range(0, len(losses) - each + 1, each)]
 lab.curves({"mean of some steps": (range(each, each * len(means) + 1, each), means)}, "step", "loss",
-           alt="The loss over the steps of training on one clip, falling from 1 towards 0.")
+           alt="The loss over the steps of training on one clip: it falls from above 1 to about 0.2, with small rises.")
 
 # %%
 own = ModelScopeT2V(pipe.preset, pipe.text, unet.eval(), pipe.autoencoder)
@@ -474,7 +474,7 @@ lab.strip({"the clip": clips.frames[0, ::5], "from noise, after training": repea
 
 # %% [markdown]
 # What to see: the second row was made from a noise that the network has never met. In default mode the thing is there,
-# in every frame at its place. Its colour may still slip, and there are crumbs around it; both go with more steps. So
+# in its colour, and in every frame at its place. Its arms are still crooked, and there are faint crumbs around it. So
 # the pieces fit together: data, autoencoder, captions, UNet, loss, step and sampler. What is missing from here on is
 # training.
 #
@@ -561,9 +561,10 @@ for i in range(steps):
         bar.show(lab.strip({title: sample}, alt="What the model makes of one caption now."))
 
 # %% [markdown]
-# What to see: not much. Forty steps are not enough to learn that a background is dark and still. The loss has fallen
-# all the same, and fast, for what is easy is learnt first. Let the first minute of a training neither discourage nor
-# reassure you.
+# What to see: not much. In default mode forty steps have taught the network that most of a frame is dark and that
+# something coloured lies on it. The spots have many colours and no shape, and they change from frame to frame. What is
+# easy is learnt first. The loss beside the bar does not tell that: it is the loss of two clips at two noise levels, and
+# it jumps. Let the first minute of a training neither discourage nor reassure you.
 #
 # ## 7 · What each minute buys: a recorded training
 #
@@ -584,8 +585,11 @@ lab.RunReplay(with_pictures, name="replay-09", curve="clip loss")
 # What to see: the loss jitters, for each batch asks other questions. In the middle of the run it falls by a whole step.
 # Has the model learnt so much there? No: the *questions* became easier. In the first half, the recipe shows few frames
 # of a clip, far apart, and more of the noisiest timesteps; in the second half it shows whole clips, and all timesteps
-# alike. So a loss can be compared with itself only while the questions stay the same. Then look at the samples: fog,
-# then spots, then spots of the right colour. We need a figure that says so.
+# alike. So a loss can be compared with itself only while the questions stay the same.
+#
+# Then look at the samples: first faint specks, then blobs. The two large things appear before the two small ones. The
+# cyan heart gets cyan blobs; the yellow square gets white ones. Their shapes still change from frame to frame. Some
+# words are heard, then, and others are not. We need a figure that says so.
 #
 # **Caption sensitivity** asks the question that matters: does the model use the caption? Take clips that it does not
 # know, and compute the loss twice with the same noise. Give it the right caption first, then one with a wrong word,
@@ -609,10 +613,10 @@ for attribute in data.attributes:
     print(f"  a wrong {attribute:7} costs {100 * cost:5.1f} %     {wrong[0]}")
 
 # %% [markdown]
-# What to see: each word has its price. A wrong colour is wrong in every cell of the thing, in every frame. A wrong
-# speed moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little
-# hangs on it, or because the model does not hear it. Only the *growth* of the figure during a training can tell you
-# which.
+# What to see: each word has its price. Colour is the dearest, for a wrong colour is wrong in every cell of the thing,
+# in every frame. Shape and speed are the cheapest. A wrong shape changes only the outline of the thing. A wrong speed
+# moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little hangs
+# on it, or because the model does not hear it. Only the *growth* of the figure during a training can tell you which.
 #
 # The recording has this figure for each kind of word and three noise levels, measured every hundred steps. At t = 0.999
 # of T there is nothing but noise to be seen, and all that the model knows comes from the caption. But the loss has a
@@ -628,10 +632,11 @@ lab.curves({f"a wrong {name}": (at, 100 * values) for name, (at, values) in hear
            "each of shape, colour, size, motion and speed.")
 
 # %% [markdown]
-# What to see: a line at zero is a kind of word that the model does not hear. Colour and size leave zero first. They
-# change many cells, and every single frame shows them. Which way a thing moves, and how fast, no single frame shows;
-# these lines leave zero later, or not at all in a run as short as this one. Go back to the samples and look for the
-# same order. A model that cannot hear "left" cannot be made to go left by any guidance.
+# What to see: a line at zero is a kind of word that the model does not hear. (Two or three percent below zero mean the
+# same.) Only colour and size leave zero in this run. They change many cells, and every single frame shows them. Shape
+# changes few cells, and the blobs have none. Which way a thing moves, and how fast, no single frame shows; in a run as
+# short as this one these words are not heard at all. Go back to the samples and look for the same order. A model that
+# cannot hear "left" cannot be made to go left by any guidance.
 #
 # ## 8 · What do pictures add?
 #
@@ -692,9 +697,11 @@ for row in json.loads((data_dir() / "mini/report.json").read_text())["rows"]:
               f"(95 %: {share['low']:4.1f} to {share['high']:4.1f}), N = {row['n']}")
 
 # %% [markdown]
-# Read the row of `test_imageonly` beside that of `test_seen`. The first tells what pictures alone have taught, the
-# second what clips have taught. That is the use of pictures for video: there are far more of them, and they bring words
-# that no clip explains.
+# Read the row of `test_imageonly` beside that of `test_seen`. The second tells what clips have taught: nearly every
+# clip is right. In the first, shape or colour is known from pictures only, and still nine in ten are right in
+# everything, the motion included. So `mini` sets in motion what it knows from pictures. A small gap is left, and the
+# intervals say that it is no chance. That is the use of pictures for video: there are far more of them, and they bring
+# words that no clip explains.
 #
 # ## 9 · Killed and resumed
 #

@@ -94,9 +94,10 @@ print(f"made by {run.model}: “{run.prompt}”, {len(run.timesteps)} steps, see
 lab.LatentScrubber(run, name="run-12", view="decoded")
 
 # %% [markdown]
-# What to see: go through the steps with the arrow keys, in the view *clip x0* and in *decoded*. Early the model
-# believes in an average, without edges; late in one clip. In *cross-attention* click a word and see where the model
-# looks for it; in *temporal attention* see which frames look at which.
+# What to see: go through the steps with the arrow keys, in the view *clip x0* and in *decoded*. At the first step
+# `mini` believes in an average of many clips: an upright smear, in the right colour and already on its way, without an
+# outline. After three steps it is nearly round, and the others work on the outline. In *cross-attention* click a word
+# and see where the model looks for it; in *temporal attention* see which frames look at which.
 #
 # The same widget shows a run of `mini` and one of the released model, because both are written in the same format. So
 # you can look at the run of a colleague who has a GPU. They type
@@ -116,15 +117,18 @@ for path in sorted((data_dir() / "recordings").glob("*.npz")):
 
 # %% [markdown]
 # Two runs side by side, from the same noise. They move together: which step is the first in which you can tell them
-# apart?
+# apart, by the latents *x* and by the decoded clip?
 
 # %%
 lab.linked(lab.LatentScrubber(Recording.load("left"), name="left-12", view="decoded"),
            lab.LatentScrubber(Recording.load("right"), name="right-12", view="decoded"), name="pair-12")
 
 # %% [markdown]
-# What to see: at first both believe in the same smear, and the prompt has hardly had a say. Then the paths part, and
-# what they share to the end, such as the place where the thing begins, came from the noise.
+# What to see: the decoded clips differ from the first step on. The smear of the one run begins at the right edge, that
+# of the other at the left one: the prompt decides the direction at once. The height is settled later. Both smears begin
+# at half the height; in the end one circle runs above the middle, the other one below it. The latents *x* part slowly,
+# because for a long time nearly all of *x* is the noise that both runs share. After the first step they differ by 2 %
+# of their size, in the middle of the run by a third.
 #
 # ## 3 · A run in three megabytes
 #
@@ -478,13 +482,19 @@ lab.matrix(table, [f"{name} changed" for name in study], list(CHANGED), xlabel="
            alt="A table of shares: rows are what was changed in the prompt, columns what the judge read differently.")
 
 # %% [markdown]
-# How to read it. A model that obeyed each word and nothing else would have 1 on the diagonal of the first four rows,
-# and 0 beside it. What stands beside it is *leakage*: a word that changes what it does not speak of. The last row is
+# How to read it. A model that obeys each word and nothing else has 1 on the diagonal of the first four rows, and 0
+# beside it. Whatever else stands beside it is *leakage*: a word that changes what it does not speak of. The last row is
 # the measure for that: it tells what a new seed changes, with the prompt as it was. What a word changes *less* than a
 # seed does, you have not shown to be the work of the word. And None counts: a reading that failed is not "the same".
 #
-# Now *name* what you found, in a sentence that could be wrong. "The size word is weak" is one: it says what would
-# refute it. Then choose another base prompt, and try to refute it.
+# In default mode the table has 1 on the diagonal and 0 elsewhere. Does that prove that nothing leaks? First look at the
+# intervals: 0 of 6 goes with 0 to 39 %, so a leak in one clip of three may have been missed. Then look at the picture
+# again. In the row *colour changed* the circle is blue, and it also runs along a lower line. The table has no column
+# for the place, so it cannot tell. And the last row warns you: another seed moves the circle, too.
+#
+# Now *name* what you found, in a sentence that could be wrong. "The colour word moves the place" is one: it says what
+# would refute it. Count the height over seeds, and compare with what the seed does. Then choose another base prompt,
+# with a purple heart, say, which `mini` knows from pictures only, and try to refute your sentence there.
 #
 # *What if?* Let each pair have two *different* seeds. Then every row holds the change of the seed as well, and no word
 # can be told from it: the same seed in both clips of a pair is what makes the comparison fair.

@@ -38,7 +38,7 @@ UNWANTED = {  # prompt -> what the negative prompt says; they differ in one thin
 }
 PROMPTS = tuple(UNWANTED)
 TOLD = ("shape", "colour", "size", "motion")  # what each of the prompts says
-SCALES = (1.0, 1.5, 3.0, 6.0)
+SCALES = (1.0, 1.5, 3.0, 12.0)
 SEEDS = 52  # of each guider with each scale: 13 of each prompt
 SHOWN = len(PROMPTS)  # clips of each that are kept: one of each prompt
 STEPS = 6  # of DDIM

@@ -16,10 +16,10 @@ EQUATIONS = {
 
 QUIZ = [
     (
-        "A prompt of six words gives mini a context of 20 rows. How many of them can depend on the last word?",
+        "\"a large red circle moves left\" gives mini a context of 20 rows. How many of them can depend on \"left\"?",
         ["1", "2", "14"],
         2,
-        "The word itself, the end token, and all padding behind it: start and five words are six rows, 20 - 6 = 14.",
+        "The word itself, the end token, and all padding behind it: the looks and five words are six rows, 20 - 6 = 14.",
     ),
     (
         "Why is the last block of CLIP's text tower skipped?",
