@@ -11,14 +11,15 @@ INSTALLED := $(VENV)/installed
 VENV_LOWEST ?= .venv-lowest
 VENV_NEWEST ?= .venv-newest
 VENV_AUDIT ?= .venv-audit
+VENV_NBGRADER ?= .venv-nbgrader
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval.cfg
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
-    metrics recordings pictures validity course-text slides guiders bench gpu quality docs after-training recipes \
-    speedrun fuzz adapter newest constraints audit soak
+    metrics recordings pictures validity course-text slides site times nbgrader nbgrader-trial four-kernels guiders bench \
+    gpu quality docs after-training recipes speedrun fuzz adapter newest constraints audit soak try
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,9 +41,7 @@ $(CORE): pyproject.toml
 
 demo: export DEMO_PROMPT := $(value PROMPT)
 demo: $(CORE)  ## a video from a prompt with the shipped model: make demo PROMPT="a small blue ring moves up"
-	@mkdir -p demo
-	$(BIN)/minit2v sample --model mini --out demo/clip.mp4 --out demo/clip.gif --record demo/denoising -- "$$DEMO_PROMPT"
-	@echo 'how it emerges from noise: demo/denoising/strip.png'
+	$(BIN)/minit2v demo -- "$$DEMO_PROMPT"
 
 test: env  ## unit and parity tests, and the notebooks
 	OMP_NUM_THREADS=1 MINIT2V_FAST=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests minit2v \
@@ -84,6 +83,7 @@ lab: env  ## your copy of the notebooks in JupyterLab, without solutions; what y
 notebooks: env  ## run notebooks/src and write the notebooks with their outputs: make notebooks ONLY="05 06"
 	$(BUILD) build $(ONLY)
 	$(BUILD) text
+	$(BUILD) hosted
 
 course-text: env  ## docs/course.txt: text, code and printed outputs of all notebooks in one file
 	$(BUILD) text
@@ -95,12 +95,33 @@ student: env  ## copies with stubs in notebooks/student, with solutions in noteb
 student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, without solutions
 	$(BUILD) zip
 
+site: env  ## the site in dist/site, for any browser without a network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[site]"
+	$(BIN)/python scripts/website.py
+
+times: env  ## docs/times.json: how long each notebook runs, on a quiet machine; half an hour
+	$(BUILD) times
+
+nbgrader: env  ## assignments for nbgrader in nbgrader/source, and its settings: make nbgrader ONLY="01 02 05"
+	$(BUILD) nbgrader $(ONLY)
+
+nbgrader-trial:  ## assignments through nbgrader, in .venv-nbgrader: nothing written is 0 points, solutions are all
+	$(PYTHON) -m venv --clear $(VENV_NBGRADER)
+	$(VENV_NBGRADER)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[lab]" "nbgrader>=0.9"
+	$(VENV_NBGRADER)/bin/python scripts/nbgrader_trial.py $(ONLY)
+
+four-kernels: env  ## lab B by four people on this machine at once: memory and seconds of each kernel
+	$(BIN)/python scripts/four_kernels.py B
+
 slides: env  ## slides of notebooks in slides/, for any browser without a network: make slides ONLY="07"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[slides]"
 	$(BIN)/python scripts/slides.py $(ONLY)
 
-browser: env  ## the widgets in JupyterLab, in a headless Chromium
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train,browser]"
+try: env  ## dist/try: a static page on which mini makes videos in the browser; fetches ONNX Runtime Web by npm
+	$(BIN)/python scripts/try_page.py $(ARGUMENTS)
+
+browser: env  ## the widgets in JupyterLab and the pages of make try and minit2v serve, in a headless Chromium
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lab,test,train,browser,serve]"
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { [ "$$(id -u)" = 0 ] && \
 	    apt-get update -qq && apt-get install -y -qq chromium; } || { echo 'make browser: expected the program chromium,' \
 	    'found none; install it (Debian, Ubuntu: sudo apt-get install chromium) and try again' >&2; exit 2; }
@@ -109,7 +130,7 @@ browser: env  ## the widgets in JupyterLab, in a headless Chromium
 # threads that wait actively, each on a core of its own, lose less time between the many small operations
 train: export OMP_WAIT_POLICY = active
 train: export OMP_PROC_BIND = true
-train: env  ## train the shipped mini model from scratch, under three hours on two cores; continues after a stop
+train: env  ## train the shipped mini model from scratch, under four hours on two cores; continues after a stop
 	$(BIN)/minit2v train all --preset mini --out runs/mini --resume $(if $(BUDGET),--budget $(BUDGET))
 	mkdir -p data/mini
 	cp runs/mini/config.json runs/mini/*.safetensors data/mini/
@@ -175,14 +196,13 @@ pictures: env  ## pictures of README, docs and model card, from data/mini and th
 	$(BIN)/python scripts/sample_sheet.py mini docs/samples.png
 	$(BIN)/python scripts/beyond.py docs/beyond.png
 	$(BIN)/python scripts/plot_training.py runs/mini docs/training.png autoencoder text unet
-	$(BIN)/python scripts/plot_training.py runs/mini docs/training-frozen-clips.png unet-frozen-clips
 
 docs: env  ## tables of README, docs, lab sheets and model card, and docs/symbols.html to print, from their sources
 	$(BIN)/python scripts/write_docs.py
 	$(BIN)/python scripts/symbols.py
 
 after-training: env  ## everything that depends on new weights in data/mini, hours; then make test
-	$(BIN)/minit2v evaluate --model mini --dtype bfloat16 --out data/mini/report.json
+	$(BIN)/minit2v evaluate --model mini --out data/mini/report.json
 	$(BIN)/python scripts/guidance.py docs/guidance.json
 	$(MAKE) recordings
 	$(MAKE) guiders

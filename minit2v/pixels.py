@@ -38,7 +38,8 @@ def to_pixels(frames: Tensor, rounded: bool = True) -> Tensor:
     tensor([  0,  51, 255], dtype=torch.uint8)
     """
     shares = (frames.float() * 0.5 + 0.5).clamp(0, 1) * 255  # eq (1.2) · DDPM, section 3.3
-    return (shares.round() if rounded else shares).to(torch.uint8).movedim(-3, -1)
+    numbers = (shares.round() if rounded else shares).to(torch.uint8)
+    return numbers.movedim(frames.ndim - 3, -1)  # counted from the front, as torch's exporter to ONNX needs it
 
 
 def evenly(length: int, n: int) -> list[int]:

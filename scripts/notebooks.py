@@ -2,9 +2,15 @@
 
     notebooks/src/05_name.py   what people edit (jupytext's percent format)
         build      runs it       -> notebooks/05_name.ipynb            with outputs, the same bytes each time
+                                 -> site/live/05_name.json             what its widgets show, for pages without a kernel
         student    no kernel     -> notebooks/student/05_name.ipynb    stubs instead of solutions, no outputs; a copy
                                                                        that somebody has worked in stays as it is
         solutions  no kernel     -> notebooks/solutions/05_name.ipynb  the built notebook without the markers
+        nbgrader   no kernel     -> nbgrader/source/05/05_name.ipynb   an assignment for nbgrader, which makes the
+                                                                       students' copies; likewise never overwritten
+        hosted     no kernel     -> notebooks/hosted/05_name.ipynb     student copies for Colab, Kaggle and wheels, and
+                                                                       the page that opens them
+        times      runs them     -> docs/times.json                    seconds, on a quiet machine
         zip        no kernel     -> dist/minit2v-lab.zip               student copies and the library, for a room
                                                                        whose files show no solution
         text       no kernel     -> docs/course.txt                    the built notebooks as one text, without pictures
@@ -22,6 +28,7 @@ import html
 import io
 import json
 import os
+import platform
 import re
 import sys
 import textwrap
@@ -33,11 +40,15 @@ import jupytext
 import nbformat
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, read_json, sha256
+from minit2v.files import atomic
 from minit2v.lab.course.checks import PACKED
+from minit2v.lab.course.exercises import get
+from minit2v.lab.course.handout import HANDED_OUT, INSTALL_CELL, hand_out
 
 ROOT = Path(__file__).parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+NOT_SHOWN = re.compile(r"_|layout$|tabbable$|tooltip$")  # traits that every widget has, and its code
 MINUTES = 20  # that a cell may take
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$\n?", re.M | re.S)
 STUDENT = re.compile(r"^([ \t]*)### BEGIN STUDENT\n(.*?)^[ \t]*### END STUDENT$\n?", re.M | re.S)
@@ -45,9 +56,12 @@ MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION$\n?", re.M)
 TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
 HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
 LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
-SHIPPED = ("minit2v", "data", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+CHECK = re.compile(r'\s*lab\.check\("(\d+\.\w+)", \w+\)\s*')
+SETUP = re.compile(r"^ctx = lab\.setup\(\d+\)$", re.M)
+SHIPPED = ("minit2v", "data", "docs", "notebooks/hosted", "scripts/wheel_readme.py", "pyproject.toml", "README.md", "LICENSE",
+           "CHANGELOG.md", "CITATION.cff")  # pip needs what pyproject.toml names
 CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
-HANDED_OUT = ".handed-out.json"
+NBGRADER_CONFIG = "nbgrader_config.py"
 FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
 RULE = "=" * 100
 COURSE_HEAD = """minit2v: the course as one text
@@ -76,12 +90,26 @@ notebooks/README.md tells the order.
 """
 
 
+HOSTED_HEAD = """# The notebooks on machines of others
+
+Nothing to install on yours. On Colab and Kaggle the first cell of a notebook installs the library; a
+[Codespace]({codespaces}) is ready when it opens. Solutions and outputs are left out. Made by `make notebooks`.
+
+| notebook | | |
+| --- | --- | --- |"""
+
+
 def sources(folder, numbers=()):
     """The sources below a folder of notebooks, in order; those of some numbers. UserError for a number without one."""
     found = {path.name[:2]: path for path in sorted((folder / "src").glob("[0-9][0-9]_*.py"))}
     if unknown := [number for number in numbers if number not in found]:
         raise UserError(f"expected the numbers of notebooks ({' '.join(found)}), found {unknown[0]!r}")
     return [found[number] for number in numbers or found]
+
+
+def finished(folder):
+    """The sources whose notebook has been built: those of the course."""
+    return [source for source in sources(folder) if (folder / f"{source.stem}.ipynb").exists()]
 
 
 def read(source):
@@ -100,19 +128,31 @@ def read(source):
 def write(nb, path):
     """The notebook as a file, whole or not at all."""
     with atomic(path) as unfinished:
-        unfinished.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+        unfinished.write_bytes(as_file(nb))
     return path
+
+
+def as_file(nb):
+    """The notebook as the bytes of a file."""
+    return nbformat.writes(nb).encode() + b"\n"
 
 
 def build(source, folder):
     """Run a source in default mode and write the notebook with its outputs. UserError for a cell that raises."""
+    nb = run(source, folder)
+    keep_live(live(nb), folder.parent / f"site/live/{source.stem}.json")
+    return write(stripped(nb), folder / f"{source.stem}.ipynb")
+
+
+def run(source, folder):
+    """The notebook of a source, with outputs and the state of its widgets. UserError for a cell that raises."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     for name in ("MINIT2V_FAST", "MINIT2V_FULL"):
         os.environ.pop(name, None)
     os.environ["TQDM_DISABLE"] = "1"  # a progress bar is never the same twice
-    nb, path = read(source), folder / f"{source.stem}.ipynb"
+    nb = read(source)
     client = NotebookClient(nb, timeout=60 * MINUTES, kernel_name="python3", record_timing=False, coalesce_streams=True,
                             resources={"metadata": {"path": str(folder)}})
     try:
@@ -124,7 +164,57 @@ def build(source, folder):
         raise UserError(f"{source.name}: {found}; nothing was written") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise UserError(f"{source.name}: {str(error).splitlines()[0]}; nothing was written") from None
-    return write(stripped(nb), path)
+    return nb
+
+
+def measure(folder, numbers):
+    """Run notebooks and keep how many seconds each took, in docs/times.json; nothing else is written."""
+    path = ROOT / "docs/times.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"seconds": {}}
+    for source in sources(folder, numbers):
+        start = time.monotonic()
+        run(source, folder)
+        kept["seconds"][source.stem[:2]] = round(time.monotonic() - start)
+        print(source.stem, kept["seconds"][source.stem[:2]], "s", flush=True)
+        kept |= {"cores": os.cpu_count(), "machine": platform.machine()}
+        with atomic(path) as unfinished:
+            unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def live(nb):
+    """What the lab's widgets of a notebook that has just been run show: {"views": …, "widgets": …, "bytes": …}.
+
+    `views` has, for each cell that shows widgets, [name, digest of its picture] of each; `widgets` has for each name its
+    class, its traits, and the digests of those that are bytes; `bytes` has these once, in base64.
+    """
+    views, widgets, shared = {}, {}, {}
+    for cell in nb.cells:
+        for output in cell.get("outputs", ()):
+            if VIEW in (data := output.get("data", {})) and "image/png" in data:
+                views.setdefault(cell.id, []).append([data[VIEW]["model_id"], digest(data["image/png"])])
+    for name, model in nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {}).items():
+        if kind := model["state"].get("_anywidget_id"):
+            traits = {key: value for key, value in sorted(model["state"].items()) if not NOT_SHOWN.match(key)}
+            buffers = {buffer["path"][0]: buffer["data"].strip() for buffer in model.get("buffers", ())}
+            widgets[name] = {"class": kind, "traits": {key: traits[key] for key in traits if key not in buffers},
+                             "bytes": {key: digest(buffers[key]) for key in sorted(buffers)}}
+            shared |= {digest(data): data for data in buffers.values()}
+    return {"views": views, "widgets": dict(sorted(widgets.items())), "bytes": dict(sorted(shared.items()))}
+
+
+def digest(data):
+    """A short name of data in base64, such as a picture of a notebook: other data have another."""
+    return hashlib.sha256("".join(data.split()).encode()).hexdigest()[:16]
+
+
+def keep_live(shown, path):
+    """Write what widgets show, or nothing, and no file, where there are none."""
+    if not shown["views"]:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(shown, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def stripped(nb):
@@ -150,25 +240,74 @@ def student(nb):
     return nb
 
 
-def hand_out(nb, path):
-    """Write a student's copy unless somebody has worked in the one that is there. Returns what happened, in a line, or None.
+def assignment(nb):
+    """A notebook as a source of nbgrader: each exercise a solution cell, each check a locked test cell with its points.
 
-    HANDED_OUT beside the copies knows each as it was written: a copy that has changed since belongs to who changed it.
+    A test is visible, and tagged so that an exercise that is not solved yet does not stop "Run All". The setup is locked
+    too. nbgrader cuts out what is between its markers; of a bug hunt, whose stub is code, it takes `stub` of the cell's
+    metadata (notebooks/nbgrader_config.py).
     """
-    record = path.with_name(HANDED_OUT)
-    known = read_json(record, "delete it; no copy will be overwritten") if record.exists() else {}
-    new = hashlib.sha256(content := nbformat.writes(nb).encode() + b"\n").hexdigest()
-    there = sha256(path) if path.exists() else None
-    if there == new:
-        return None
-    if there not in (None, known.get(path.name)):
-        newer = known.get(path.name) != new
-        return f"{path}  yours, kept; for the newer one of the course, rename yours and try again" if newer else None
-    with atomic(path) as unfinished:
-        unfinished.write_bytes(content)
-    with atomic(record) as unfinished:
-        unfinished.write_text(json.dumps(known | {path.name: new}, indent=1), encoding="utf-8")
-    return f"{path}  {'new' if there is None else 'renewed'}"
+    nb, number = nbformat.from_dict(nb), "?"
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            number = (HEADING.findall(cell.source) or [number])[-1]
+            cell.source = alone(TOLD.sub("", cell.source))
+        elif "exercise" in cell.metadata.get("tags", ()):
+            if STUDENT.search(cell.source):
+                cell.metadata["stub"] = stub(cell.source, number)
+            cell.source = STUDENT.sub("", cell.source).rstrip("\n")
+            cell.metadata["nbgrader"] = graded("exercise", number, solution=True)
+        elif match := CHECK.fullmatch(cell.source):
+            cell.source = f'assert {cell.source.strip()}.points, "not solved yet, or solved by lab.rescue"'
+            cell.metadata["tags"] = ["raises-exception"]
+            points = get(match[1]).points
+            cell.metadata["nbgrader"] = graded("check", match[1], grade=True, locked=True, points=points)
+        elif SETUP.search(cell.source):
+            cell.metadata["nbgrader"] = graded("setup", number, locked=True)
+    return nb
+
+
+def graded(kind, number, **marks):
+    """nbgrader's metadata of a cell; its id is the same in every version of the course."""
+    plain = {"schema_version": 3, "solution": False, "grade": False, "locked": False, "task": False}
+    return plain | marks | {"grade_id": f"{kind}-{number}".replace(".", "-").removesuffix("-?")}
+
+
+def alone(text):
+    """Text whose links work in a folder of one notebook: others are in folders beside it, the repository is not there."""
+    def mended(match):
+        label, place = match.groups()
+        return f"[{label}](../{place[:2]}/{place})" if re.match(r"\d\d_\w+\.ipynb", place) else label
+
+    return re.sub(r"""(?<![!\w\])])\[([^\]]+)(?<!["'])\]\((?!https?:|mailto:|#)([^)\s]+)\)""", mended, text)
+
+
+def hosted(nb):
+    """A student's copy for a machine of somebody else, on which nothing is installed: its first cell does that."""
+    nb = student(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda m: f"{m[1]}{address()}/blob/main/{m[2][3:]}" if m[2].startswith("../") else m[0],
+                                   cell.source)
+    nb.cells.insert(0, nbformat.v4.new_code_cell('%pip install -q "minit2v[lab]"', id=INSTALL_CELL))
+    return nb
+
+
+def address():
+    """Where the repository is published, which pyproject.toml alone says."""
+    return re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+
+
+def hosted_page(folder):
+    """The page of the notebooks that open elsewhere."""
+    place = address().removeprefix("https://github.com/")
+    lines = [HOSTED_HEAD.format(codespaces=f"https://codespaces.new/{place}")]
+    for source in finished(folder):
+        title = re.search(r"^# (.+)$", read(source).cells[0].source, re.M)[1]
+        at = f"{place}/blob/main/notebooks/hosted/{source.stem}.ipynb"
+        lines.append(f"| {title} | [Colab](https://colab.research.google.com/github/{at}) | "
+                     f"[Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/{at}) |")  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def stub(code, number):
@@ -304,7 +443,7 @@ def table(folder):
 def main(argv=None):
     """Run the command line; the exit status is 2 for a mistake, reported in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "student", "solutions", "zip", "text", "table"))
+    parser.add_argument("command", choices=("build", "student", "solutions", "nbgrader", "hosted", "times", "zip", "text", "table"))
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of the notebooks (all)")
     parser.add_argument("--folder", type=Path, default=ROOT / "notebooks", help="where src/ is (notebooks)")
     args = parser.parse_args(argv)
@@ -320,6 +459,15 @@ def main(argv=None):
                 unfinished.write_text(course_text(folder), encoding="utf-8")
             print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
             return 0
+        if args.command == "times":
+            measure(folder, args.numbers)
+            return 0
+        if args.command == "hosted":
+            for source in finished(folder):
+                write(hosted(read(source)), folder / "hosted" / f"{source.stem}.ipynb")
+            with atomic(folder / "hosted/README.md") as unfinished:
+                unfinished.write_text(hosted_page(folder), encoding="utf-8")
+            return 0
         if args.command == "table":
             print(table(folder))
             return 0
@@ -328,8 +476,16 @@ def main(argv=None):
             if args.command == "build":
                 path = build(source, folder)
             elif args.command == "student":
-                if told := hand_out(deeper(student(read(source))), folder / "student" / built.name):
+                if told := hand_out(as_file(deeper(student(read(source)))), folder / "student" / built.name):
                     print(told, flush=True)
+                continue
+            elif args.command == "nbgrader":
+                course = folder.parent / "nbgrader"
+                path = course / "source" / source.stem[:2] / built.name
+                if told := hand_out(as_file(assignment(read(source))), path, course / "source" / HANDED_OUT):
+                    print(told, flush=True)
+                if not (config := course / NBGRADER_CONFIG).exists():
+                    config.write_bytes((ROOT / "notebooks" / NBGRADER_CONFIG).read_bytes())
                 continue
             elif not built.exists():
                 raise UserError(f"expected {built}, found none; build {source.stem[:2]} first")

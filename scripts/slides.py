@@ -122,16 +122,21 @@ def linked(text):
 
 def with_mathml(text):
     """The text with its formulas as MathML."""
-    from latex2mathml.converter import convert
 
     def drawn(match):
         kind = match.lastgroup
         if kind is None:  # code
             return match[0]
-        display = "block" if kind == "display" else "inline"
-        return convert(" ".join(match[kind].split()), display=display)
+        return mathml(match[kind], "block" if kind == "display" else "inline")
 
     return CODE_OR_FORMULA.sub(drawn, text)
+
+
+def mathml(formula, display):
+    """A formula in LaTeX as MathML; display is block or inline."""
+    from latex2mathml.converter import convert
+
+    return convert(" ".join(formula.split()), display=display)
 
 
 def export(path, folder):
@@ -152,7 +157,7 @@ def copy_reveal(folder):
     """reveal.js, with its licence, beside the slides."""
     found = find_spec("sphinx_revealjs")
     if found is None or find_spec("latex2mathml") is None:
-        raise UserError('expected the packages sphinx-revealjs and latex2mathml, found not both; pip install -e ".[slides]"')
+        raise UserError('expected the packages sphinx-revealjs and latex2mathml, found not both; pip install "minit2v[slides]"')
     source = Path(found.origin).parent / "_static/revealjs"
     for part in ("dist", "plugin/notes"):
         shutil.copytree(source / part, folder / "reveal.js" / part, dirs_exist_ok=True)

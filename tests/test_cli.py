@@ -315,7 +315,7 @@ def test_help_prints_the_tables(monkeypatch, capsys):
 
 def test_training_without_accelerate_says_what_to_install(refused, monkeypatch):
     monkeypatch.setattr("minit2v.cli.commands.find_spec", lambda name: None)
-    assert "pip install accelerate" in refused("train", "unet", "--preset", "nano")
+    assert 'pip install "minit2v[train]"' in refused("train", "unet", "--preset", "nano")
 
 
 def test_module_is_the_command(here):

@@ -456,7 +456,7 @@ def test_the_zip_for_a_room(trial):
         notebook = archive.read("minit2v-lab/notebooks/01_trial.ipynb").decode()
         assert archive.read("minit2v-lab/notebooks/README.md") == b"order\n\n"
     assert "return 2 * y" not in notebook and "secret" not in notebook and "exercise 9.1: your code here" in notebook
-    wanted = ("START.md", "pyproject.toml", "minit2v/lab/course/session.py", "data/mini/unet.safetensors")
+    wanted = ("START.md", "pyproject.toml", "scripts/wheel_readme.py", "minit2v/lab/course/session.py", "data/mini/unet.safetensors")
     assert {f"minit2v-lab/{name}" for name in wanted} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("minit2v-lab/notebooks/src")]
     assert not {f"minit2v-lab/{name}" for name in notebooks.FOR_LECTURERS} & set(names)

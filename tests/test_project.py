@@ -44,7 +44,8 @@ def project():
 def test_environment_yml_names_the_same_packages():
     wanted = {"python" + project()["requires-python"], "pip"}
     extras = project()["optional-dependencies"]
-    del extras["slides"]  # which `make slides` installs with pip
+    for name in ("slides", "serve", "site"):  # which are installed with pip, by who wants them
+        del extras[name]
     for requirement in sum(extras.values(), project()["dependencies"]):
         name, bound = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
         wanted.add(CONDA_NAMES.get(name, name) + bound)
@@ -82,7 +83,7 @@ def test_import_and_help_are_light():
 def pages() -> dict[str, str]:
     """The documents that people read, by name."""
     found = (path.relative_to(ROOT).as_posix() for folder in ("docs", "notebooks/labs") for path in (ROOT / folder).glob("*.md"))
-    names = ["README.md", "CHANGELOG.md", "SECURITY.md", "notebooks/README.md", "data/DATA_CARD.md", "data/mini/README.md",
+    names = ["README.md", "CHANGELOG.md", "SECURITY.md", "notebooks/README.md", "notebooks/hosted/README.md", "data/DATA_CARD.md", "data/mini/README.md",
              "data/metrics/README.md", *found]
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}  # fmt: skip
 
@@ -146,7 +147,7 @@ def test_constraints_are_releases_that_the_bounds_allow():
     lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {canonicalize_name(line.name): line for line in lines}
     assert all(re.fullmatch(r"==[\w.]+", str(line.specifier)) for line in lines) and len(lines) == len(pinned)
-    extras = {name: needed for name, needed in project()["optional-dependencies"].items() if name not in ("browser", "slides")}
+    extras = {name: needed for name, needed in project()["optional-dependencies"].items() if name not in ("browser", "serve", "slides", "site")}
     for requirement in map(Requirement, sum(extras.values(), project()["dependencies"])):  # what `make test` installs
         release = str(pinned[canonicalize_name(requirement.name)].specifier).removeprefix("==")
         assert requirement.specifier.contains(release), requirement
@@ -213,7 +214,7 @@ def test_limits_of_security_are_those_of_the_code():
 def wheel(tmp_path_factory):
     """The path of a wheel built from this tree, with an untrained stand-in where no mini model has been trained yet."""
     tree, folder = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    for name in ("minit2v", "data", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("minit2v", "data", "notebooks/hosted", "scripts", "pyproject.toml", "README.md", "LICENSE"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tree / name)
     if not (tree / "data/mini").exists():
         preset = presets.get("nano")
@@ -236,6 +237,31 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     shipped |= {"minit2v/_data/recordings/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
     assert source | shipped <= names
     assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
+
+
+def test_the_wheel_is_ready_for_a_registry(wheel):
+    """Small enough, no link that would lead nowhere there, one address of the repository, and the course inside."""
+    assert wheel.stat().st_size < 25e6
+    address = project()["urls"]["Repository"]
+    assert all(url.startswith(address) for url in project()["urls"].values())
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        about = archive.read(next(name for name in names if name.endswith("dist-info/METADATA"))).decode()
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", about)
+    assert len(links) > 30 and all(target.startswith(("https://", "#")) for _, target in links)
+    assert all(f"{address}/raw/main/" in target for picture, target in links if picture)
+    inside = re.findall(rf"\]\({re.escape(address)}/(?:blob|raw)/main/([^)#]+)", about)
+    assert inside and all((ROOT / name).exists() for name in inside)
+    notebooks = {path.name for path in (ROOT / "notebooks/src").glob("[0-9]*.py")}
+    assert {f"minit2v/_notebooks/{name.removesuffix('.py')}.ipynb" for name in notebooks} <= set(names)
+
+
+def test_install_hints_name_extras_that_there_are():
+    """A hint holds wherever minit2v is installed from: pip takes what an extra needs from the installed distribution."""
+    found = [hint for path in (ROOT / "minit2v").rglob("*.py") for hint in re.findall(r"pip install (.+?)['\n]", path.read_text())]
+    assert len(found) > 3
+    for hint in found:
+        assert re.fullmatch(r'"minit2v\[(\w+)\]"', hint) and hint[9:-2] in project()["optional-dependencies"], hint
 
 
 def test_the_wheel_works_without_the_clone(wheel, tmp_path):

@@ -106,4 +106,4 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(slides, "find_spec", lambda name: None)
     assert slides.main(["05", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and 'pip install -e ".[slides]"' in error
+    assert error.count("\n") == 1 and 'pip install "minit2v[slides]"' in error

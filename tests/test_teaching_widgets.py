@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import einops
 import numpy as np
@@ -27,6 +28,7 @@ from minit2v.lab.widgets.blind_test import BlindABTest
 from minit2v.lab.widgets.folds import FoldViz
 from minit2v.lab.widgets.frame_attention import FrameAttention, frame_maps, title
 from minit2v.lab.widgets.guidance_lab import GuidanceLab
+from minit2v.lab.widgets.live_prompt import STEPS, LivePrompt, known_words
 from minit2v.lab.widgets.memory_planner import CARDS, MemoryPlanner, ways
 from minit2v.lab.widgets.peek import LatentPeek
 from minit2v.lab.widgets.pipeline_map import PipelineMap
@@ -66,6 +68,7 @@ def book(pipe, frames):
     return book.eval(), latents
 
 
+TYPED = ["a large", "a large red ring moves left"]
 PROMPTS = ["a small red circle moves left", "a small red circle moves right slowly", ""]
 
 
@@ -85,6 +88,7 @@ def widgets(pipe, frames, book):
         "WeightTree": lambda name=None: WeightTree("mini", name=name),
         "MemoryPlanner": lambda name=None: MemoryPlanner(name=name),
         "BlindABTest": lambda name=None: BlindABTest(contestants(frames), list("abcdefghijkl"), name=name),
+        "LivePrompt": lambda name=None: LivePrompt(pipe, TYPED, name=name, frames=4),
     }  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def some_grid(frames):
 
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
                                   "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner",
-                                  "BlindABTest"])
+                                  "BlindABTest", "LivePrompt"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -576,3 +580,41 @@ def test_a_blind_test_refuses_what_cannot_be_compared(frames):
     for least in (0, 13):
         with pytest.raises(UserError, match="least: expected 1 to 12 votes"):
             BlindABTest(clips, captions, least=least)
+
+
+def test_a_live_prompt_answers_with_the_clip_of_the_words_that_the_model_knows(pipe):
+    widget = LivePrompt(pipe, TYPED, frames=4)
+    assert widget.wish == {"prompt": "a large", "seed": 0, "steps": 1} and widget.answered == {}
+    for prompt, shown in zip(TYPED, widget.clips):
+        assert (shown == pipe(prompt, seed=0, steps=1, frames=4).pixels).all()
+    assert (cut(widget.recordings, widget.info["tiles"]).reshape(widget.clips.shape) == widget.clips).all()
+    widget.wish = {"prompt": " a large red ring moves left ", "seed": 0, "steps": 1}
+    assert widget.answered == {}, "sampled beforehand"
+    widget.wish = wish = {"prompt": "a green cir", "seed": 3, "steps": 2}  # as the browser does, in the middle of a word
+    answer = widget.answered
+    assert (answer["wish"], answer["said"], answer["strange"]) == (wish, "a green", ["cir"]) and answer["seconds"] > 0
+    assert (cut(widget.answer, answer["tiles"]) == pipe("a green", seed=3, steps=2, frames=4).pixels).all()
+    before = widget.answer
+    for prompt, strange in (("", []), ("??? <b>", ["<b>"]), ("hello", ["hello"])):
+        widget.wish = {"prompt": prompt, "seed": 0, "steps": 4}
+        assert widget.answered == {"wish": widget.wish, "said": "", "strange": strange} and widget.answer == before
+
+
+def test_words_are_known_one_by_one_and_all_of_them_to_a_whole_vocabulary(pipe, full):
+    assert known_words(pipe, "A large purpel ring") == ("A large ring", ["purpel"])
+    assert known_words(SimpleNamespace(text=full), "a panda surfs") == ("a panda surfs", [])
+
+
+def test_a_live_prompt_refuses(pipe):
+    for prompts in ("a ring", [], ["a ring"] * 13):
+        with pytest.raises(UserError, match="prompts: expected a list of 1 to 12 texts"):
+            LivePrompt(pipe, prompts)
+    with pytest.raises(UserError, match="does not know 'panda'"):
+        LivePrompt(pipe, ["a panda"])
+    widget = LivePrompt(pipe, ["a ring"], frames=4)
+    before = widget.wish
+    for change in ({"prompt": None}, {"prompt": "a" * 201}, {"seed": 32}, {"seed": "1"}, {"steps": 3}, {"steps": True}):
+        with pytest.raises(UserError, match="wish: expected"):
+            widget.wish = before | change
+        assert widget.wish == before
+    assert STEPS == tuple(widget.info["steps"])

@@ -1,4 +1,6 @@
-"""The command line: `minit2v sample | train | distill | evaluate | fetch | weights | push | doctor`, the same as `python -m minit2v`.
+"""The command line, the same as `python -m minit2v`:
+
+    minit2v sample | demo | train | distill | evaluate | fetch | weights | push | lab | serve | doctor | …
 
 `parser` says what can be asked for; `commands` does it.
 

@@ -4,6 +4,7 @@ Heavy packages are imported inside the functions, so that `--help` is quick.
 """
 
 import secrets
+import subprocess
 import sys
 import warnings
 from importlib.util import find_spec
@@ -22,7 +23,8 @@ PROMPT_OPTIONS = ("data", "split", "n", "batch")  # what it is asked
 FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
 AT_ONCE = 16  # clips that are sampled together
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
-INSTALL_TRAINING = "pip install accelerate matplotlib"
+INSTALL_SERVING = 'pip install "minit2v[serve]"'
+INSTALL_TRAINING = 'pip install "minit2v[train]"'
 
 
 def sample(args):
@@ -62,6 +64,18 @@ def sample(args):
     for clip, paths in zip(_clips(args, pipe, prompts, settings, own), outs):
         for path in paths:
             print(clip.save(path))
+
+
+def demo(args):
+    """A video of the shipped model, and how it emerges from noise, in a folder."""
+    folder = Path(args.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: expected a folder, found {folder} ({error.strerror}); name another") from None
+    outs = [f"--out={folder / name}" for name in ("clip.mp4", "clip.gif")]
+    sample(args.parse(["sample", *outs, f"--record={folder / 'denoising'}", f"--seed={args.seed}", "--", args.prompt]))
+    print(f"how it emerges from noise: {folder / 'denoising/strip.png'}")
 
 
 def extend(args):
@@ -283,14 +297,29 @@ def convert(args):
     from minit2v import load
     from minit2v.checkpoints.export import check_target, export
     from minit2v.checkpoints.folder import save_model
+    from minit2v.checkpoints.onnx_export import export_onnx
 
     target = check_target(args.target)
-    pipe = load(args.source, device="cpu", dtype=args.dtype, revision=args.revision, lora=dict(args.lora))
+    dtype = args.dtype or ("float16" if args.to == "onnx" else "float32")
+    pipe = load(args.source, device="cpu", dtype=dtype, revision=args.revision, lora=dict(args.lora))
     if args.to == "minit2v":
         save_model(target, pipe.preset, **pipe.networks)
+    elif args.to == "onnx":
+        export_onnx(target, pipe.preset, **pipe.networks)
     else:
         export(target, args.to, pipe.preset, **pipe.networks)
     print(target)
+
+
+def serve(args):
+    """A page that makes clips, for a browser on this machine."""
+    if missing := [name for name in ("panel", "traitlets") if not find_spec(name)]:
+        raise UserError(f"serve needs the package {missing[0]}, found none; {INSTALL_SERVING}")
+    from minit2v import load
+    from minit2v.lab import page
+
+    port = page.free_port(args.host, args.port)
+    page.serve(load(args.model, args.device, args.dtype, revision=args.revision, lora=dict(args.lora)), args.host, port)
 
 
 def push(args):
@@ -298,6 +327,18 @@ def push(args):
     from minit2v.checkpoints.hub import push
 
     print(push(args.folder, args.name, args.private, args.license, tuple(args.dataset)))
+
+
+def lab(args):
+    """The learner's own copy of the notebooks, and JupyterLab on the first."""
+    from minit2v.lab.course import handout
+
+    handout.require_jupyter()
+    for line in handout.hand_out_all(args.folder):
+        print(line, flush=True)
+    if not args.copy_only:
+        start = [sys.executable, "-m", "jupyterlab", str(next(Path(args.folder).glob("00_*.ipynb")))]
+        return subprocess.run(start).returncode
 
 
 def doctor(args):

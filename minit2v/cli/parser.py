@@ -20,6 +20,16 @@ SAMPLE = """examples:
   minit2v sample "a red square ring moves left" --lora runs/ring --lora runs/other:0.5    with adapters, one at half strength
   accelerate launch -m minit2v sample --prompts prompts.txt --out clip.mp4    shared by the cards of the machine
 """
+DEMO = """examples:
+  minit2v demo                                     demo/clip.mp4, demo/clip.gif, demo/denoising/strip.png
+  minit2v demo "a small blue ring moves up" --seed 3
+"""
+LAB = """A notebook that you have worked in is never overwritten.
+
+examples:
+  minit2v lab                  copies the notebooks to minit2v-lab, without solutions, and opens the first
+  minit2v lab ~/course         the same elsewhere
+"""
 TRAIN = """The parts are trained in the order autoencoder, text, unet, into the same folder; `all` follows the preset's recipe.
 
 examples:
@@ -65,6 +75,7 @@ WEIGHTS = """examples:
   minit2v weights convert ali-vilab/text-to-video-ms-1.7b ms17 --to minit2v --dtype float16
   minit2v weights convert ms17 for-diffusers --to diffusers
   minit2v weights convert mini with-ring --to minit2v --lora runs/ring     an adapter merged into its model
+  minit2v weights convert mini for-browsers --to onnx      networks for ONNX Runtime, as the page of make try has them
 """
 PLAN = """examples:
   minit2v weights plan --memory 8GB --device cuda                    the released model on a GPU of 8 GB
@@ -75,6 +86,13 @@ PUSH = """Only files that loading reads are sent, as safetensors, and a model ca
 examples:
   minit2v push runs/mine owner/my-model --license cc-by-4.0 --dataset owner/my-videos
   minit2v push runs/ring owner/ring --private --license cc0-1.0          an adapter, for sample --lora owner/ring
+"""
+SERVE = """The page needs no network and asks no other host for anything; clips are made one after the other.
+
+examples:
+  minit2v serve                                     http://127.0.0.1:5006, for this machine only
+  minit2v serve --model runs/mine --port 8000
+  minit2v serve --host 0.0.0.0                      for the whole network: whoever reaches it can make clips
 """
 DOCTOR = """examples:
   minit2v doctor           versions, cores, memory in GB; what a GPU can do and whether the released model fits;
@@ -189,6 +207,12 @@ def parser():
     add("--record", metavar="DIR",
         help="keep the run here: recording.npz, at most 3 MB, to be scrubbed on any laptop, and strip.png")
 
+    add = command("demo", commands.demo, "a video of the shipped model, and how it emerges from noise", DEMO)
+    add("prompt", nargs="?", default="a large red circle moves left slowly", metavar="PROMPT", help="what the video shows")
+    add("--out", default="demo", metavar="DIR", help="folder to write to (demo)")
+    add("--seed", type=_seed, default=0, help="one seed gives one video; or random (0)")
+    known.choices["demo"].set_defaults(parse=top.parse_args)
+
     add = command("extend", commands.extend, "make a video longer, or smoother", EXTEND)
     add("clip", metavar="CLIP", help="a video")
     add("--between", type=_whole, metavar="N", help="put N new frames between each two: 1, 3 or 4")
@@ -268,10 +292,19 @@ def parser():
     add = command("convert", commands.convert, "write a model in another layout", WEIGHTS, within)
     add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
     add("target", metavar="DST", help="a folder that is empty or not there yet")
-    add("--to", required=True, choices=("minit2v", "diffusers", "modelscope"), help="the layout to write")
-    add("--dtype", default="float32", help="of the written numbers: float32, bfloat16 or float16 (float32)")
+    add("--to", required=True, choices=("minit2v", "diffusers", "modelscope", "onnx"), help="the layout to write")
+    add("--dtype", help="of the written numbers: float32, bfloat16 or float16 (float32; onnx: float16)")
     add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
     _lora(add)
+
+    add = command("serve", commands.serve, "a page that makes videos, in a browser on this machine", SERVE)
+    add("--model", default="mini", help="shipped name, folder or hub id (mini)")
+    add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
+    _lora(add)
+    add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine only)")
+    add("--port", type=_port, default=5006, help="0 to 65535; 0 takes a free one (5006)")
+    add("--device", default="auto", help="cpu, cuda, mps or auto")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
 
     add = command("push", commands.push, "publish a model or an adapter on the Hugging Face hub", PUSH)
     add("folder", metavar="FOLDER", help="of a model (minit2v or diffusers), or of an adapter")
@@ -279,6 +312,10 @@ def parser():
     add("--license", metavar="ID", help="as apache-2.0 or cc-by-4.0; needed unless the folder's README.md says it")
     add("--dataset", action="append", default=[], metavar="NAME", help="of the hub, that it was trained on; may be repeated")
     add("--private", action="store_true", help="a new one is seen by its owner alone")
+
+    add = command("lab", commands.lab, "your own copy of the course's notebooks, in JupyterLab", LAB)
+    add("folder", nargs="?", default="minit2v-lab", metavar="DIR", help="where your copy is (minit2v-lab)")
+    add("--copy-only", action="store_true", help="do not start JupyterLab")
 
     add = command("doctor", commands.doctor, "check this installation", DOCTOR)
     add("--lab", metavar="NAME", help="is this machine ready for lab A or C? needs no network")
@@ -342,6 +379,12 @@ def _clips(text):
     if (n := _positive(text)) > MOST_CLIPS:
         raise argparse.ArgumentTypeError(f"expected at most {MOST_CLIPS:,} clips of a prompt, found {text}")
     return n
+
+
+def _port(text):
+    if not (text.isdecimal() and len(text) < 6 and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found {text!r}")
+    return int(text)
 
 
 def _whole(text):

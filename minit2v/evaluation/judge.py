@@ -164,13 +164,13 @@ def _aligned(cover: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 def _form(look: np.ndarray) -> tuple[str | None, str | None]:
     """Shape and size of the template that correlates best with an aligned thing."""
-    names, templates = _templates()
-    correlation = templates @ look
+    names, known = templates()
+    correlation = known @ look
     return names[correlation.argmax()] if correlation.max() >= CORRELATION else (None, None)
 
 
 @lru_cache
-def _templates() -> tuple[list[tuple[str, str]], np.ndarray]:
+def templates() -> tuple[list[tuple[str, str]], np.ndarray]:
     """All shapes and sizes, blurred by each of BLURS and aligned: [(shape, size)], (n, GRID²) float32.
 
     The data set's own renderer draws them at 32 pixels and the judge's own functions align them, so a template is

@@ -51,6 +51,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "MemoryPlanner": "widgets.memory_planner",
     "frame_maps": "widgets.frame_attention",
     "BlindABTest": "widgets.blind_test",
+    "LivePrompt": "widgets.live_prompt",
 }
 _MODULES = {"course", "plots", "widgets"}
 

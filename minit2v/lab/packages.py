@@ -5,7 +5,7 @@ from types import ModuleType
 
 from minit2v.errors import UserError
 
-INSTALL = "pip install jupyterlab ipywidgets anywidget matplotlib"  # no registry has a distribution minit2v[lab]
+INSTALL = 'pip install "minit2v[lab]"'  # pip asks the installed minit2v, from a wheel or a clone, what its lab needs
 
 
 def needed(module: str) -> ModuleType:
@@ -16,5 +16,4 @@ def needed(module: str) -> ModuleType:
         package = (error.name or module).partition(".")[0]
         if package == "minit2v":
             raise
-        raise UserError(f"the lab needs the package {package}, found none; {INSTALL}, "
-                        'or, in a clone of minit2v, pip install -e ".[lab]"') from None  # fmt: skip
+        raise UserError(f"the lab needs the package {package}, found none; {INSTALL}") from None

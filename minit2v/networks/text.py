@@ -165,13 +165,20 @@ class TextEncoder(nn.Module):
         of a prompt that is too long and says what was cut.
         """
         device = self.positional_embedding.device
-        features = self(self.tokens(prompts).to(device))
+        tokens, looks = self.tokens(prompts), None
         if self.config.looks_first:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a prompt was cut has been said above
-                looks = self.tokens([self.looks(prompt) for prompt in prompts])
-            features[:, 0] = self(looks.to(device)).mean(dim=1)  # padding too has heard every word
-        return features
+                looks = self.tokens([self.looks(prompt) for prompt in prompts]).to(device)
+        return self.features(tokens.to(device), looks)
+
+    def features(self, tokens: Tensor, looks: Tensor | None = None) -> Tensor:
+        """Features (b, n, d) of ids (b, n); the first of the n says the looks where their ids (b, n) are given."""
+        features = self(tokens)
+        if looks is None:
+            return features
+        first = self(looks).mean(dim=1, keepdim=True)  # padding too has heard every word
+        return torch.cat([first, features[:, 1:]], dim=1)
 
     def looks(self, prompt: str) -> str:
         """The prompt before its first motion word, or the whole one if it has none, or begins with one.

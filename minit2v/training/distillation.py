@@ -77,12 +77,12 @@ class Rotations:
     def jump(self, x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """x_r from x_t (b, c, f, h, w) and v: the DDIM step."""
         angle = self.between(t, r)
-        return angle.cos() * x - angle.sin() * v  # TrigFlow section 3
+        return angle.cos() * x - angle.sin() * v  # eq (21.2) · TrigFlow, section 3
 
     def v_between(self, x: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """The v of the jump from x_t that leads to `end` at r < t."""
         angle = self.between(t, r)
-        return (angle.cos() * x - end) / angle.sin()  # the jump above, solved for v
+        return (angle.cos() * x - end) / angle.sin()  # eq (21.3) · TrigFlow, section 3
 
 
 def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -
     half = torch.div(t + r, 2, rounding_mode="floor")
     middle = path.jump(x, model(x, t, half), t, half)
     end = path.jump(middle, model(middle, half, r), half, r)
-    return path.v_between(x, end, t, r)  # shortcut models (4)
+    return path.v_between(x, end, t, r)  # eq (21.4) · shortcut models (4)
 
 
 def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor
     near = t - ((t - r) // SHORT_STEP).clamp(min=1)
     moved = path.jump(x, model(x, t, t), t, near)
     end = path.jump(moved, model(moved, near, r), near, r)
-    return path.v_between(x, end, t, r)  # consistency models, algorithm 3
+    return path.v_between(x, end, t, r)  # eq (21.5) · consistency models, algorithm 3
 
 
 def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) 
     moved = path.jump(x, v, t, near)
     derivative = (here - model(moved, near, r)) / path.between(t, near)
     angle = path.between(t, r)
-    return here - angle.cos() * (here - v) - angle.sin() * (x + derivative)  # MeanFlow (6), TrigFlow (9)
+    return here - angle.cos() * (here - v) - angle.sin() * (x + derivative)  # eq (21.6) · MeanFlow (6), TrigFlow (9)
 
 
 TARGETS = {"shortcut": shortcut, "consistency": consistency, "mean-flow": mean_flow}
@@ -211,7 +211,7 @@ class DistillationTask(nn.Module):
         both = in_precision(self.teacher.unet.to(x.device), self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
                             torch.cat([empty, context]))  # fmt: skip
         u, c = both.chunk(2)
-        return u + self.guidance * (c - u)  # classifier-free guidance (6), as the sampler has it
+        return u + self.guidance * (c - u)  # eq (21.1) · Guided distillation, section 3
 
     def picture(self, columns: int = 8) -> np.ndarray:
         """Clips of a few validation captions in one step: uint8 (rows H, columns W, 3)."""

@@ -124,8 +124,13 @@ runs = [TrainingRun.load(f"nano-video-{name}-pictures") for name in ("with", "wi
 replay = RunReplay(runs, name="replay", curve="clip loss")
 replay
 """,
+    """
+from minit2v.lab.widgets.live_prompt import LivePrompt
+live = LivePrompt(pipe, ["a large red ring", "a large red ring moves left"], name="live", guidance=1)
+live
+""",
 ]
-WIDGETS = 15
+WIDGETS = 16
 
 # The times from a key to the first picture of the screen on which a canvas of the widget has changed, in milliseconds.
 STOPWATCH = """(root) => {
@@ -433,6 +438,32 @@ def test_votes_by_key_stay_blind_until_there_are_enough_and_need_no_kernel(noteb
              "(['', '', '', '', '', ''], 0, False)")  # fmt: skip
 
 
+def test_the_clip_follows_what_is_typed_and_a_slow_kernel_answers_the_last_wish(notebook):
+    shown = widget(notebook, "live prompt")
+    field, state = shown.get_by_role("textbox", name="prompt"), shown.locator("[aria-live]")
+    shown.get_by_role("button", name="pause").click()
+    before = look(shown)
+    with notebook.silent_kernel():
+        shown.get_by_role("combobox").select_option("a large red ring moves left")
+        wait_for("the clip sampled beforehand", lambda: state.inner_text() == "sampled beforehand" and look(shown) != before)
+        field.fill("")
+        field.press_sequentially("a small green circle moves up now", delay=20)
+        assert field.input_value() == "a small green circle moves up now" and "waiting" in state.inner_text()
+        assert shown.get_by_role("button", name="play the clip").count() == 1, "a space is a letter here"
+    wait_for("the last wish", lambda: state.inner_text().startswith("“a small green circle moves up” in "))
+    assert state.inner_text().endswith("not known: now")
+    assert notebook.evaluate("live.wish['prompt']") == "'a small green circle moves up now'"
+    before = look(shown)
+    shown.get_by_role("slider", name="seed").focus()
+    press(notebook, "ArrowRight", 3)
+    wait_for("another seed", lambda: notebook.evaluate("live.answered['wish']['seed']") == "3" and look(shown) != before)
+    shown.get_by_role("radio", name="4", exact=True).check()
+    wait_for("four steps", lambda: notebook.evaluate("live.answered['wish']['steps']") == "4")
+    keep_picture(notebook, shown, "live-prompt")
+    notebook.evaluate("setattr(live, 'wish', {'prompt': 'a large red ring', 'seed': 0, 'steps': 1})")
+    wait_for("the page to hear", lambda: field.input_value() == "a large red ring")
+
+
 def test_guidance_lab_compares_two_clips_without_the_kernel(notebook):
     shown = widget(notebook, "guidance lab")
     before, menu = look(shown), shown.get_by_role("combobox", name="guider of the left clip")
@@ -486,7 +517,7 @@ def test_wide_widgets_fit_into_a_narrow_window(notebook):
     notebook.page.wait_for_timeout(1000)
     try:
         for label in ("time switch", "frame attention", "guidance lab", "weight tree", "memory planner", "blind test",
-                      "replay of a training"):  # fmt: skip
+                      "replay of a training", "live prompt"):  # fmt: skip
             room = widget(notebook, label).evaluate("(root) => [root.clientWidth, root.scrollWidth]")
             assert room[1] <= room[0] + 1, f"{label}: {room}"
     finally:

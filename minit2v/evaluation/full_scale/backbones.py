@@ -92,13 +92,13 @@ class Inception:
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
-            raise UserError("FID-vid needs torchmetrics and torch-fidelity; pip install torchmetrics torch-fidelity") from error
+            raise UserError('FID-vid needs torchmetrics and torch-fidelity; pip install "minit2v[metrics]"') from error
         path = verified(path, sha256, "inception")
         try:
             torch.load(path, map_location="meta", weights_only=True)  # torchmetrics reads it as a pickle: check first
             made = FrechetInceptionDistance(layer, feature_extractor_weights_path=str(path))
         except ModuleNotFoundError as error:
-            raise UserError(f"FID-vid needs torch-fidelity ({error}); pip install torchmetrics torch-fidelity") from error
+            raise UserError(f'FID-vid needs torch-fidelity ({error}); pip install "minit2v[metrics]"') from error
         except UNREADABLE as error:
             raise UserError(f"inception: expected torch-fidelity's weights in {path}: {_short(error)}") from error
         return cls(made.inception.to(device).eval(), device, f"{sha256} {layer}")

@@ -119,7 +119,7 @@ def fid_estimate(x: np.ndarray, real: np.ndarray, other: np.ndarray | None = Non
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError as error:
-        raise UserError("FID-vid needs the package torchmetrics; pip install torchmetrics torch-fidelity") from error
+        raise UserError('FID-vid needs the package torchmetrics; pip install "minit2v[metrics]"') from error
     import torch
 
     given = torch.nn.Identity()  # the features are there already

@@ -51,6 +51,10 @@ class Outcome:
 
     passed: bool
     message: str  # one line
+    points: int = 0  # where work is graded: the exercise's, if it passed and is not the library's from `rescue`
+
+    def _ipython_display_(self):
+        """Show nothing: a cell that ends in `lab.check(…)` has printed the message."""
 
 
 class Failed(Exception):
@@ -105,7 +109,8 @@ def run(number, student):
     label = f"{number} {one.name}"
     try:
         praise = one.check(student)
-        return Outcome(True, f"✓ {label}: {praise or 'right'}")
+        points = 0 if is_the_librarys(one, student) else one.points
+        return Outcome(True, f"✓ {label}: {praise or 'right'}", points)
     except Failed as failed:
         return Outcome(False, f"✗ {label}: {' '.join(str(failed).split())}")  # a tensor's repr has many lines
     except Exception as error:  # the student's code may raise anything, and so may a check that is given nonsense
@@ -114,9 +119,17 @@ def run(number, student):
         return Outcome(False, f"✗ {label}: {_raised(error)}")
 
 
+def is_the_librarys(one, found):
+    """Whether what a notebook defines for an exercise came from `rescue` or `yours`: it passes and earns no points."""
+    home = getattr(one.solution, "__module__", None) or ""
+    return callable(one.solution) and home.startswith("minit2v.") and found is one.solution
+
+
 def check(number, student):
-    """Print what the check of an exercise finds in `student`; never stops the notebook."""
-    say(run(number, student).message)
+    """Print what the check of an exercise finds in `student`, and return the `Outcome`; never stops the notebook."""
+    outcome = run(number, student)
+    say(outcome.message)
+    return outcome
 
 
 def rescue(number):

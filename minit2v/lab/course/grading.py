@@ -25,7 +25,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 from minit2v.files import atomic
-from minit2v.lab.course.exercises import Exercise, checks, get, of, run
+from minit2v.lab.course.exercises import Exercise, checks, get, is_the_librarys, of, run
 from minit2v.lab.packages import needed
 
 SECONDS = 60  # that a cell may take
@@ -96,18 +96,13 @@ def judge(number, namespace):
     label = f"✗ {number} {one.name}: "
     if one.name not in namespace:
         return False, f"{label}expected a definition of {one.name}, found none"
-    if _is_rescued(one, namespace[one.name]):
+    if is_the_librarys(one, namespace[one.name]):
         return False, f"{label}this is the library's, from lab.rescue or lab.yours"
     try:
         outcome = run(number, namespace[one.name])
     except BaseException as error:  # SystemExit, for one: the student's code may raise anything
         return False, f"{label}expected a result, found {type(error).__name__}"
     return outcome.passed, outcome.message
-
-
-def _is_rescued(one, found):
-    home = getattr(one.solution, "__module__", None) or ""
-    return callable(one.solution) and home.startswith("minit2v.") and found is one.solution
 
 
 def _read(path):

@@ -60,9 +60,9 @@ def examine(name):
 
 
 def notebooks_folder():
-    """The folder of the notebooks: the working folder, `notebooks` in it, or the clone's. None if there is none."""
+    """The folder of the notebooks: the working folder, `notebooks` or `minit2v-lab` in it, or the clone's. None if there is none."""
     here = Path.cwd()
-    for folder in (here, here / "notebooks", Path(__file__).parents[3] / "notebooks"):
+    for folder in (here, here / "notebooks", here / "minit2v-lab", Path(__file__).parents[3] / "notebooks"):
         if list(folder.glob("[0-9][0-9]_*.ipynb")):
             return folder
     return None

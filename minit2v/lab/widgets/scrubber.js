@@ -161,7 +161,11 @@ function title({ prompt, model, settings }) {
 }
 
 async function render({ model, el }) {
-  const run = await openRecording(model);
+  return showRecording(await openRecording(model), model, el);
+}
+
+// The widget of a recording as `openRecording` gives it; the page in site/try makes one of its own, which grows.
+function showRecording(run, model, el) {
   const compact = model.get("compact");
   const set = (name) => (value) => put(model, name, value);
   const next = (name, count) => () => put(model, name, (model.get(name) + 1) % count);

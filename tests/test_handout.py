@@ -1,0 +1,65 @@
+"""`minit2v lab` and `minit2v demo`: a copy of the course of one's own, and a first video, without the repository."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from minit2v.cli import main
+from minit2v.lab.course import handout
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "scripts")]
+
+import notebooks  # noqa: E402
+
+SOURCES = notebooks.finished(ROOT / "notebooks")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_notebooks_for_other_machines_are_those_of_the_course(source):
+    """Made again after a change, without solutions; the first cell is one line that installs; no link into the void."""
+    nb = notebooks.hosted(notebooks.read(source))
+    kept = (ROOT / f"notebooks/hosted/{source.stem}.ipynb").read_bytes()
+    assert kept == notebooks.as_file(nb), "make notebooks writes it again"
+    assert nb.cells[0].source == '%pip install -q "minit2v[lab]"'
+    assert b"BEGIN SOLUTION" not in kept and b"](../" not in kept
+
+
+def test_the_page_that_opens_them_is_made_of_the_sources():
+    assert (ROOT / "notebooks/hosted/README.md").read_text(encoding="utf-8") == notebooks.hosted_page(ROOT / "notebooks")
+
+
+def test_a_copy_that_somebody_has_worked_in_is_kept(tmp_path, capsys):
+    course = tmp_path / "course"
+    assert main(["lab", str(course), "--copy-only"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(SOURCES)
+    first = course / f"{SOURCES[0].stem}.ipynb"
+    cells = json.loads(first.read_text())["cells"]
+    assert cells and not any(cell["id"] == handout.INSTALL_CELL for cell in cells)
+    first.write_text(first.read_text().replace("Take-off", "Mine"))
+    mine = first.read_text()
+    assert main(["lab", str(course), "--copy-only"]) == 0
+    assert capsys.readouterr().out == "" and first.read_text() == mine
+
+
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert main(["lab", str(tmp_path / "file"), "--copy-only"]) == 2
+    assert main(["demo", "--out", str(tmp_path / "file/deeper")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 2 and error.count("expected a folder") == 2
+    monkeypatch.setattr(handout, "find_spec", lambda name: None)
+    assert main(["lab", str(tmp_path / "course")]) == 2 and not (tmp_path / "course").exists()
+    assert 'pip install "minit2v[lab]"' in capsys.readouterr().err
+
+
+def test_a_first_video_takes_one_word(tmp_path, monkeypatch):
+    """The demo samples the shipped model with its own settings; here the sampling itself is left out."""
+    asked = []
+    monkeypatch.setattr("minit2v.cli.commands.sample", asked.append)
+    assert main(["demo", "a small blue ring moves up", "--seed", "3", "--out", str(tmp_path / "new")]) == 0
+    (args,) = asked
+    assert (args.prompts, args.seed, args.model) == (["a small blue ring moves up"], 3, "mini")
+    assert [Path(out).name for out in args.out] == ["clip.mp4", "clip.gif"] and (tmp_path / "new").is_dir()
