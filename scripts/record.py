@@ -7,10 +7,9 @@ import minit2v
 from minit2v.files import data_dir
 from minit2v.recording.recorder import recorded
 
-RECORDINGS = {  # name -> prompt and settings; the three start from the same noise
+RECORDINGS = {  # name -> prompt and settings; both start from the same noise
     "left": ("a large red circle moves left", {}),
     "right": ("a large red circle moves right", {}),
-    "left-guidance-4": ("a large red circle moves left", {"guidance": 4.0}),
 }
 
 

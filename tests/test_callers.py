@@ -15,6 +15,7 @@ from minit2v import presets
 from minit2v.checkpoints import export, find, folder, inspect, load, reading
 from minit2v.checkpoints.fetching import fetch
 from minit2v.checkpoints.hub import download
+from minit2v.checkpoints.onnx_export import export_onnx
 from minit2v.datasets import find_data, options_of
 from minit2v.datasets.folder import FolderData
 from minit2v.datasets.moving_things import MovingThings, MovingThingsData, caption, parse
@@ -205,6 +206,7 @@ CALLS = {
     "load_text": (load.load_text, {"path": "@nano"}, {"path": "path", "dtype": "thing", "device": "text"}),
     "weights.read": (reading.read, {"path": "@nano/text.safetensors"}, {"path": "path"}),
     "read_preset": (folder.read_preset, {"folder": "@nano"}, {"folder": "path"}),
+    "export_onnx": (export_onnx, None, {"folder": "place", "preset": "thing"}),
     "save_model": (folder.save_model, None, {"folder": "place", "preset": "thing", "dtype": "thing?"}),
     "export": (export.export, None, {"folder": "place", "layout": "text", "preset": "thing"}),
     "download": (download, None, {"hub_id": "text", "half": "flag"}),

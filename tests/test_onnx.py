@@ -79,7 +79,7 @@ def test_what_has_no_place_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match="expected a model of modelscope, found one of nuwa: .*choose minit2v"):
         export_onnx(tmp_path / "one", find_preset("nuwa"))
     with pytest.raises(UserError, match="expected a model with a vocabulary of its own, found CLIP's whole one"):
-        export_onnx(tmp_path / "two", presets.get("modelscope"))
+        export_onnx(tmp_path / "two", presets.get("modelscope-1.7b"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(UserError, match="expected a folder that is empty"):

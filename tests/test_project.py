@@ -252,8 +252,8 @@ def test_the_wheel_is_ready_for_a_registry(wheel):
     assert all(f"{address}/raw/main/" in target for picture, target in links if picture)
     inside = re.findall(rf"\]\({re.escape(address)}/(?:blob|raw)/main/([^)#]+)", about)
     assert inside and all((ROOT / name).exists() for name in inside)
-    notebooks = {path.name for path in (ROOT / "notebooks/src").glob("[0-9]*.py")}
-    assert {f"minit2v/_notebooks/{name.removesuffix('.py')}.ipynb" for name in notebooks} <= set(names)
+    notebooks = {path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert {f"minit2v/_notebooks/{name}" for name in notebooks} <= set(names)
 
 
 def test_install_hints_name_extras_that_there_are():

@@ -625,7 +625,7 @@ def test_nothing_is_kept_of_a_run_that_fails(pipe, tmp_path):
 # shipped
 
 
-@pytest.mark.parametrize("name", ["left", "right", "left-guidance-4"])
+@pytest.mark.parametrize("name", ["left", "right"])
 def test_shipped_flights_are_of_the_shipped_model(mini, name):
     """After a new data/mini: `make recordings`."""
     recording = Recording.load(name)

@@ -101,7 +101,7 @@ def test_a_clip_as_html_plays_only_for_who_wants_motion():
 def test_mistakes_are_one_line_before_the_model_is_loaded(monkeypatch, capsys):
     monkeypatch.setattr(commands, "find_spec", lambda name: name != "panel" and find_spec(name))
     assert main(["serve", "--model", "nowhere"]) == 2
-    assert 'serve needs the package panel, found none; pip install "panel>=1.9"' in capsys.readouterr().err
+    assert 'serve needs the package panel, found none; pip install "minit2v[serve]"' in capsys.readouterr().err
     monkeypatch.setattr(commands, "find_spec", lambda name: True)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

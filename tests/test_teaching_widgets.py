@@ -266,7 +266,7 @@ def test_the_mask_is_what_the_encoder_does(pipe, full, which):
 
 def test_lens_encodes_as_the_encoder(pipe):
     features, attention = lens.features_and_attention(pipe.text, PROMPTS)
-    torch.testing.assert_close(features, pipe.text.encode(PROMPTS))
+    torch.testing.assert_close(features, pipe.text.features(pipe.text.tokens(PROMPTS)))
     assert len(attention) == len(pipe.text.blocks)
 
 
@@ -284,7 +284,7 @@ def test_pieces_are_the_prompt_again(pipe, full):
 
 
 def test_whitened_similarity_is_the_cosine_in_the_metric_of_the_reference(pipe):
-    features, reference = pipe.text.encode(PROMPTS), pipe.text.encode(lens.familiar_captions(pipe.text, 200))
+    features, reference = (pipe.text.features(pipe.text.tokens(texts)) for texts in (PROMPTS, lens.familiar_captions(pipe.text, 200)))
     x, known = (y.double().mean(dim=1).numpy() for y in (features, reference))
     covariance = np.cov(known.T)
     metric = np.linalg.inv(covariance + lens.FLOOR * np.linalg.eigvalsh(covariance)[-1] * np.eye(len(covariance)))
@@ -500,7 +500,8 @@ def test_squarified_rectangles_fill_the_place_and_are_nearly_square():
 
 def test_weight_tree_holds_every_tensor_once_under_its_names():
     widget = WeightTree(presets.ModelScopePreset("small", unet=replace(
-        presets.get("mini").unet, frame_positions=False, text_in_embedding=False, scene_prior=False, scale_shift=False)))
+        presets.get("nano").unet, channels=(64, 96), frame_positions=False, text_in_embedding=False, scene_prior=False,
+        scale_shift=False)))
     assert widget.layouts == ("minit2v", "diffusers", "modelscope")
     assert widget.total == sum(layer.parameters for layer in widget.layers)
     for layout in widget.layouts:

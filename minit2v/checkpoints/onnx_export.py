@@ -30,7 +30,7 @@ from minit2v.presets import ModelScopePreset, Preset
 from minit2v.ranges import Place, public
 
 OPSET = 17  # the first with LayerNormalization
-INSTALL = 'pip install onnx onnxruntime, or, in a clone of minit2v, pip install -e ".[onnx]"'
+INSTALL = 'pip install "minit2v[onnx]"'
 
 
 @public

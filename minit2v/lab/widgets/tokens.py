@@ -55,7 +55,8 @@ def causal_mask(n: int) -> np.ndarray:
 
 @torch.no_grad()
 def features_and_attention(encoder: TextEncoder, prompts: list[str]) -> tuple[Tensor, Tensor]:
-    """Features (b, n, d) as `encoder.encode` gives them, and attention (layers, b, n, n), the mean of the heads."""
+    """Features (b, n, d) of the whole prompts, as `encoder.features` gives them, and attention (layers, b, n, n), the mean of
+    the heads."""
     ids = encoder.tokens(prompts).to(encoder.positional_embedding.device)
     x = encoder.token_embedding(ids) + encoder.positional_embedding
     n, maps = ids.shape[1], []
@@ -123,7 +124,7 @@ class TokenLens(LabWidget):
         self.prompts, self.tokens = list(prompts), [pieces(encoder, prompt) for prompt in prompts]
         features, attention = features_and_attention(encoder, self.prompts)
         self.plain = similarity(features)
-        self.whitened = centred(features) if reference is None else similarity(features, encoder.encode(reference))
+        self.whitened = centred(features) if reference is None else similarity(features, features_and_attention(encoder, reference)[0])
         self.measure = "own mean taken off" if reference is None else f"whitened by {len(reference)} captions"
         longest = max(sum(token["kind"] != "padding" for token in tokens) for tokens in self.tokens)
         self.shown = shown = min(len(self.tokens[0]), max(longest + 3, 12), MOST_SHOWN)
