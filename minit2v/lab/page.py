@@ -27,6 +27,7 @@ from minit2v.video import Clip
 LOOPBACK = ("127.0.0.1", "localhost")
 EXAMPLE = "a red circle moves left"
 LOOK = 0.2  # seconds between two looks at how far a clip is
+WRAPPED = "pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; }"  # lines of text in their column
 SHOWN = 256  # pixels on the screen of a clip's longer side, if it is smaller
 
 
@@ -73,17 +74,17 @@ def page(demo: Demo):
     if (document := pn.state.curdoc) is not None:  # else styles of a session that was renewed come from a foreign host
         document.template_variables["dist_url"] = LOCAL_DIST
     preset = demo.preset
-    prompt = pn.widgets.TextInput(name="Prompt", value=EXAMPLE, max_length=LONGEST_PROMPT, sizing_mode="stretch_width")
+    wide = {"sizing_mode": "stretch_width"}
+    prompt = pn.widgets.TextInput(name="Prompt", value=EXAMPLE, max_length=LONGEST_PROMPT, **wide)
     settings = {
-        "seed": pn.widgets.IntInput(name="Seed", value=0, start=0, end=2**31 - 1),
-        "steps": pn.widgets.IntSlider(name="Steps", value=preset.steps, start=1, end=demo.most_steps),
-        "frames": pn.widgets.IntSlider(name="Frames", value=preset.frames, start=1, end=demo.most_frames),
-        "guidance": pn.widgets.FloatInput(name="Guidance", value=float(preset.guidance), start=0, step=0.5),
-        "sampler": pn.widgets.Select(name="Sampler", options=list(SAMPLERS)),
+        "seed": pn.widgets.IntInput(name="Seed", value=0, start=0, end=2**31 - 1, **wide),
+        "steps": pn.widgets.IntSlider(name="Steps", value=preset.steps, start=1, end=demo.most_steps, **wide),
+        "frames": pn.widgets.IntSlider(name="Frames", value=preset.frames, start=1, end=demo.most_frames, **wide),
+        "guidance": pn.widgets.FloatInput(name="Guidance", value=float(preset.guidance), start=0, step=0.5, **wide),
+        "sampler": pn.widgets.Select(name="Sampler", options=list(SAMPLERS), **wide),
     }
-    button = pn.widgets.Button(name="Make a clip", button_type="primary", sizing_mode="stretch_width")
-    status = pn.pane.Str("", css_classes=["status"], sizing_mode="stretch_width", styles={"white-space": "normal"})
-    result = pn.Column(sizing_mode="stretch_width")
+    button = pn.widgets.Button(name="Make a clip", button_type="primary", **wide)
+    status, result = pn.pane.Str("", css_classes=["status"], stylesheets=[WRAPPED], **wide), pn.Column(**wide)
 
     async def make(_):
         if button.disabled:  # Enter, while a clip is being made
@@ -96,6 +97,8 @@ def page(demo: Demo):
                 ahead = demo.ahead(job)
                 status.object = f"in the line, {ahead} before you" if ahead else f"step {job.step} of {job.steps}"
                 await asyncio.sleep(LOOK)
+            if job.future.cancelled():  # nobody looks any more
+                return
             result[:] = shown(job.future.result())
             status.object = ""
         except Exception as error:  # a visitor sees a line; whoever serves sees the rest
@@ -107,8 +110,8 @@ def page(demo: Demo):
 
     button.on_click(make)
     prompt.param.watch(make, "enter_pressed")
-    left = pn.Column("## minit2v", f"Model: {preset.name}", prompt, *settings.values(), button, status, width=300)
-    right = pn.Column(result, min_width=320, sizing_mode="stretch_width", styles={"flex": "1"})
+    left = pn.Column("## minit2v", f"Model: {preset.name}", prompt, *settings.values(), button, status, width=320)
+    right = pn.Column(result, styles={"flex": "1 1 320px", "min-width": "0"})
     return pn.FlexBox(left, right, flex_wrap="wrap")
 
 
@@ -118,7 +121,8 @@ def shown(made: Made) -> list:
 
     judged = []
     if made.reading is not None:
-        judged = [pn.pane.Str(f"judge: {verdict(made.reading)}", css_classes=["judged"], styles={"white-space": "normal"})]
+        judged = [pn.pane.Str(f"judge: {verdict(made.reading)}", css_classes=["judged"], stylesheets=[WRAPPED],
+                              sizing_mode="stretch_width")]  # fmt: skip
     return [pn.pane.HTML(video(made.clip)), *judged, scrubber(made)]
 
 
