@@ -48,14 +48,11 @@ def _answers(address: str) -> bool:
 
 
 @contextmanager
-def chromium(*flags: str):
-    """A headless Chromium of playwright's."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*CHROMIUM_FLAGS, *flags])
-        yield browser
-        browser.close()
+def chromium(playwright, *flags: str):
+    """A headless Chromium."""
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*CHROMIUM_FLAGS, *flags])
+    yield browser
+    browser.close()
 
 
 def opened(browser, address: str, **options):
@@ -83,8 +80,10 @@ def make(page, prompt: str, seed: int = 0) -> float:
 
 
 def measure(folder: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # and of all programs that it starts
-    with served(folder) as address, chromium() as browser:
+    with served(folder) as address, sync_playwright() as playwright, chromium(playwright) as browser:
         began = time.perf_counter()
         page = opened(browser, address + "?device=wasm", reduced_motion="reduce")
         print(f"load: {time.perf_counter() - began:.1f} s")
