@@ -72,7 +72,8 @@ class Site:
             shutil.copytree(TRY, self.extra / "try")
         front = (ROOT / "site/index.md").read_text(encoding="utf-8").replace("<!-- chapters -->", self.cards())
         front = front.replace("<!-- try -->", LINK_TO_TRY if TRY.exists() else "")
-        self.page("index.md", front.replace("<!-- scrubber -->", self.scrubber()))
+        front = self.linked(front, Path(".")).replace("<!-- scrubber -->", self.scrubber())
+        self.write(self.source / "index.md", front)
         self.library()
         for name in sorted(self.shown):
             self.write(self.source / f"files/{name}.md", source_page(name))

@@ -69,3 +69,4 @@ def visit_math(translator, node):
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("autodoc-process-docstring", docstrings.to_rst)
+viewcode_follow_imported_members = False  # a page of source links back to the module that it is of
