@@ -6,7 +6,9 @@ import pytest
 from lab_page import CHROMIUM, CHROMIUM_FLAGS, wait_for
 
 pytest.importorskip("playwright")
-SITE = Path(__file__).parents[2] / "dist/site"
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "dist/site"
+LIVE = ROOT / "site/live/00_take_off.json"
 pytestmark = pytest.mark.skipif(CHROMIUM is None or not (SITE / "index.html").exists(), reason="needs chromium, and make site")
 
 
@@ -37,7 +39,21 @@ def test_a_page_fits_and_asks_no_other_host(chromium, name, width, scheme):
     page.close()
 
 
-def test_widgets_turn_without_a_kernel_and_a_pair_moves_together(chromium):
+def test_the_scrubber_of_the_front_page_turns_without_a_kernel(chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"file://{SITE}/index.html")
+    scrubber = page.locator(".live")
+    wait_for("the widget", lambda: scrubber.locator(".minit2v").count() == 1)
+    step = lambda: scrubber.locator("output").first.inner_text().partition(" ·")[0]
+    assert step() == "1 of 12"
+    scrubber.locator("input[type=range]").first.focus()
+    page.keyboard.press("ArrowRight")
+    wait_for("the next step", lambda: step() == "2 of 12")
+    page.close()
+
+
+@pytest.mark.skipif(not LIVE.exists(), reason="needs what the widgets show: make notebooks ONLY=00, then make site")
+def test_a_pair_of_widgets_moves_together(chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"file://{SITE}/notebooks/00_take_off.html")
     pair = page.locator('.live[data-widget$="left-and-right.js"]')
