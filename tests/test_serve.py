@@ -11,7 +11,7 @@ import minit2v
 from minit2v.cli import commands, main
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
-from minit2v.lab import demo, page
+from minit2v.lab import clip_queue, page
 from minit2v.video import Clip
 
 PROMPT = "a red circle moves left"
@@ -19,7 +19,7 @@ PROMPT = "a red circle moves left"
 
 @pytest.fixture(scope="module")
 def one(untrained_nano):
-    return demo.Demo(minit2v.load(untrained_nano, device="cpu"))
+    return clip_queue.ClipQueue(minit2v.load(untrained_nano, device="cpu"))
 
 
 def test_a_visitor_gets_the_clip_that_sampling_gives_with_every_step(one):
@@ -78,18 +78,18 @@ def test_what_is_out_of_range_is_refused_before_it_waits(one, prompt, settings, 
 
 
 def test_the_line_has_an_end(one, monkeypatch):
-    monkeypatch.setattr(demo, "MOST_WAITING", 0)
+    monkeypatch.setattr(clip_queue, "MOST_WAITING", 0)
     with pytest.raises(UserError, match="at most 0 clips in the line"):
         one.ask(PROMPT, steps=1, frames=2)
 
 
 def test_the_judge_reads_clips_of_moving_things_only():
     sample = MovingThings("test_seen")[25]
-    rows = demo.reading_of(sample.caption, sample.frames)
-    assert all(asked in (None, read) for _, asked, read in rows) and "✗" not in demo.verdict(rows)
-    assert "up asked" in demo.verdict(demo.reading_of("a large yellow square moves up", sample.frames))
-    assert demo.reading_of("a panda eats bamboo", sample.frames) is None
-    assert demo.reading_of("a red circle moves left and a blue circle moves right", sample.frames) is None
+    rows = clip_queue.reading_of(sample.caption, sample.frames)
+    assert all(asked in (None, read) for _, asked, read in rows) and "✗" not in clip_queue.verdict(rows)
+    assert "up asked" in clip_queue.verdict(clip_queue.reading_of("a large yellow square moves up", sample.frames))
+    assert clip_queue.reading_of("a panda eats bamboo", sample.frames) is None
+    assert clip_queue.reading_of("a red circle moves left and a blue circle moves right", sample.frames) is None
 
 
 def test_a_clip_as_html_plays_only_for_who_wants_motion():

@@ -3,7 +3,7 @@
     minit2v serve --model mini            http://127.0.0.1:5006
 
 Panel serves it, with every script and style from its own package, so the page asks no other host for anything. The
-widget that shows the steps is the course's LatentScrubber, as it is. `demo.Demo` makes the clips.
+widget that shows the steps is the course's LatentScrubber, as it is. `clip_queue.ClipQueue` makes the clips.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import traitlets
 from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.errors import UserError
 from minit2v.files import say
-from minit2v.lab.demo import LONGEST_PROMPT, Demo, Made, verdict
+from minit2v.lab.clip_queue import LONGEST_PROMPT, ClipQueue, Made, verdict
 from minit2v.lab.widgets.scrubber import LatentScrubber
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
@@ -53,19 +53,19 @@ def serve(pipe: TextToVideo, host: str = "127.0.0.1", port: int = 5006) -> None:
     """
     import panel as pn
 
-    demo, here = Demo(pipe), host in LOOPBACK
-    say(f"http://{'127.0.0.1' if here else host}:{port}  {demo.preset.name}, until Ctrl+C")
+    queue, here = ClipQueue(pipe), host in LOOPBACK
+    say(f"http://{'127.0.0.1' if here else host}:{port}  {queue.preset.name}, until Ctrl+C")
     if not here:
         say("whoever reaches this machine can make clips on it")
     origins = [f"{name}:{port}" for name in LOOPBACK] if here else "*"
     try:
-        pn.serve(lambda: page(demo), port=port, address=host, websocket_origin=origins, title="minit2v", show=False,
+        pn.serve(lambda: page(queue), port=port, address=host, websocket_origin=origins, title="minit2v", show=False,
                  verbose=False)  # fmt: skip
     finally:
-        demo.close()
+        queue.close()
 
 
-def page(demo: Demo):
+def page(queue: ClipQueue):
     """What a visitor gets: a Panel layout with widgets of its own."""
     import panel as pn
     from panel.io.resources import LOCAL_DIST
@@ -73,13 +73,13 @@ def page(demo: Demo):
     _component()  # a browser knows the classes that are there when its page is made, and no later ones
     if (document := pn.state.curdoc) is not None:  # else styles of a session that was renewed come from a foreign host
         document.template_variables["dist_url"] = LOCAL_DIST
-    preset = demo.preset
+    preset = queue.preset
     wide = {"sizing_mode": "stretch_width"}
     prompt = pn.widgets.TextInput(name="Prompt", value=EXAMPLE, max_length=LONGEST_PROMPT, **wide)
     settings = {
         "seed": pn.widgets.IntInput(name="Seed", value=0, start=0, end=2**31 - 1, **wide),
-        "steps": pn.widgets.IntSlider(name="Steps", value=preset.steps, start=1, end=demo.most_steps, **wide),
-        "frames": pn.widgets.IntSlider(name="Frames", value=preset.frames, start=1, end=demo.most_frames, **wide),
+        "steps": pn.widgets.IntSlider(name="Steps", value=preset.steps, start=1, end=queue.most_steps, **wide),
+        "frames": pn.widgets.IntSlider(name="Frames", value=preset.frames, start=1, end=queue.most_frames, **wide),
         "guidance": pn.widgets.FloatInput(name="Guidance", value=float(preset.guidance), start=0, step=0.5, **wide),
         "sampler": pn.widgets.Select(name="Sampler", options=list(SAMPLERS), **wide),
     }
@@ -91,10 +91,10 @@ def page(demo: Demo):
             return
         button.disabled, status.object = True, ""
         try:
-            job = demo.ask(prompt.value, **{name: each.value for name, each in settings.items()})
+            job = queue.ask(prompt.value, **{name: each.value for name, each in settings.items()})
             pn.state.on_session_destroyed(lambda _: job.future.cancel())
             while not job.future.done():
-                ahead = demo.ahead(job)
+                ahead = queue.ahead(job)
                 status.object = f"in the line, {ahead} before you" if ahead else f"step {job.step} of {job.steps}"
                 await asyncio.sleep(LOOK)
             if job.future.cancelled():  # nobody looks any more

@@ -254,16 +254,21 @@ CONSISTENCY_MISTAKES = {
 }  # fmt: skip
 
 
+def _as_the_librarys(student, target, solution, mistakes, its_own, another):
+    """Compare a target with the library's, whose short step is the part `its_own` of a jump, and with `another` part."""
+    x, t, r = starts()
+    for part in (its_own, another):
+        h = part * (angle(t) - angle(r))
+        found = called(lambda *given: student(wild, *given), x, angle(t), angle(r), h, what="the target")
+        expected = library(target, wild, x, t, r) if part == its_own else solution(wild, x, angle(t), angle(r), h)
+        wrong = {cause: (lambda one=one: one(wild, x, angle(t), angle(r), h)) for cause, one in mistakes.items()}
+        recognised("the target", found, expected, wrong)
+
+
 @exercise("21.3", name="consistency", solution=consistency, minutes=10, difficulty=3, importance=4)
 def check_consistency(student):
     """The library's for any network; of a true flow map nearly itself, and four times as nearly with half the step."""
-    x, t, r = starts()
-    for part in (1 / 8, 0.3):
-        h = part * (angle(t) - angle(r))
-        found = called(lambda *given: student(wild, *given), x, angle(t), angle(r), h, what="the target")
-        expected = library("consistency", wild, x, t, r) if part == 1 / 8 else consistency(wild, x, angle(t), angle(r), h)
-        wrong = {cause: (lambda one=one: one(wild, x, angle(t), angle(r), h)) for cause, one in CONSISTENCY_MISTAKES.items()}
-        recognised("the target", found, expected, wrong)
+    _as_the_librarys(student, "consistency", consistency, CONSISTENCY_MISTAKES, its_own=1 / 8, another=0.3)
     near, nearer = _miss(student, 1e-3), _miss(student, 5e-4)
     if not (near < 1e-3 and 3.5 < near / nearer < 4.5):
         raise Failed("a true flow map nearly its own target, four times as nearly with half the step",
@@ -328,13 +333,7 @@ MEAN_FLOW_MISTAKES = {
 @exercise("21.4", name="mean_flow", solution=mean_flow, minutes=20, difficulty=4, importance=4)
 def check_mean_flow(student):
     """The library's for any network; of a true flow map nearly itself, and twice as nearly with half the step."""
-    x, t, r = starts()
-    for part in (1 / 32, 0.2):
-        h = part * (angle(t) - angle(r))
-        found = called(lambda *given: student(wild, *given), x, angle(t), angle(r), h, what="the target")
-        expected = library("mean-flow", wild, x, t, r) if part == 1 / 32 else mean_flow(wild, x, angle(t), angle(r), h)
-        wrong = {cause: (lambda one=one: one(wild, x, angle(t), angle(r), h)) for cause, one in MEAN_FLOW_MISTAKES.items()}
-        recognised("the target", found, expected, wrong)
+    _as_the_librarys(student, "mean-flow", mean_flow, MEAN_FLOW_MISTAKES, its_own=1 / 32, another=0.2)
     near, nearer = _miss(student, 1e-3), _miss(student, 5e-4)
     if not (near < 1e-2 and 1.8 < near / nearer < 2.2):
         raise Failed("a true flow map nearly its own target, twice as nearly with half the step",

@@ -45,7 +45,7 @@ class Job:
         self.step, self.steps, self.future = 0, steps, Future()
 
 
-class Demo:
+class ClipQueue:
     """A model that makes a clip at a time for whoever asks.
 
     Args:
