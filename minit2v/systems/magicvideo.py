@@ -16,7 +16,6 @@ Reference: MagicVideo, arXiv 2211.11018, sections 3.2 to 3.4.
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v import presets
@@ -98,8 +97,7 @@ class MagicVideoBlock(FrameBlock):
         within = self.spatial(x, context)  # with its shortcut
         if not temporal:
             return within
-        along = self.directed.branch(rearrange(x, "(b f) c h w -> b c f h w", f=f))
-        return within + rearrange(along, "b c f h w -> (b f) c h w")  # MagicVideo (5)
+        return within + self.directed.branch(x, f)  # MagicVideo (5)
 
 
 class MagicVideoUNet(UNet):

@@ -17,9 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v.errors import UserError
-from minit2v.networks.autoencoder import Decoder, group_norm
-from minit2v.networks.blocks import zeroed
-from minit2v.networks.layers import Linear
+from minit2v.networks.autoencoder import Decoder
+from minit2v.networks.blocks import clip_view, frame_view, zeroed
+from minit2v.networks.layers import GroupNorm, Linear
 from minit2v.pixels import to_pixels
 from minit2v.presets import AutoencoderConfig
 from minit2v.systems.pipeline import require_finite
@@ -37,22 +37,22 @@ def sized_as(autoencoder: AutoencoderConfig, temporal: str) -> VideoDecoderConfi
     return VideoDecoderConfig(**{one.name: getattr(autoencoder, one.name) for one in fields(autoencoder)}, temporal=temporal)
 
 
-class TemporalResBlock(nn.Module):
-    """Two convolutions along time beside a shortcut, at first the identity: ``x (b, c, f, h, w) -> same``."""
+class TemporalConvolutions(nn.Module):
+    """Two 3-tap convolutions along time beside a shortcut, at first the identity: ``x (b f, c, h, w), f -> same``."""
 
     def __init__(self, c: int, groups: int):
         super().__init__()
-        self.norm1, self.norm2 = group_norm(c, groups), group_norm(c, groups)
-        self.conv1, conv2 = (nn.Conv3d(c, c, (3, 1, 1), padding=(1, 0, 0)) for _ in range(2))
-        self.conv2 = zeroed(conv2)
+        self.norm1, self.norm2 = GroupNorm(groups, c), GroupNorm(groups, c)
+        # kernel (3, 1) over (f, h w), as in `networks.blocks.TemporalConv`
+        self.conv1, self.conv2 = nn.Conv2d(c, c, (3, 1), padding=(1, 0)), zeroed(nn.Conv2d(c, c, (3, 1), padding=(1, 0)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+    def forward(self, x: Tensor, f: int) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(clip_view(x, f))))
+        return x + frame_view(self.conv2(F.silu(self.norm2(h))), x)
 
 
 class DirectedAttention(nn.Module):
-    """Each pixel attends to itself in this frame and in earlier ones, at first the identity: ``x (b, c, f, h, w) -> same``.
+    """Each pixel attends to itself in this frame and in earlier ones, at first the identity: ``x (b f, c, h, w), f -> same``.
 
     ``branch`` is what is added to x. As in most ports the mask comes before the softmax; the paper's equation 6
     multiplies by it afterwards, so that the rows would not sum to 1.
@@ -61,24 +61,23 @@ class DirectedAttention(nn.Module):
     def __init__(self, c: int, groups: int, head_dim: int | None = None):
         super().__init__()
         self.heads = c // (head_dim or c)
-        self.norm = group_norm(c, 1)  # of a frame: statistics of the whole clip would tell of later frames
+        self.norm = GroupNorm(1, c, eps=1e-6)  # of a frame: statistics of the whole clip would tell of later frames
         self.to_q, self.to_k, self.to_v = (Linear(c, c, bias=False) for _ in range(3))
         self.to_out = zeroed(Linear(c, c))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
+    def forward(self, x: Tensor, f: int) -> Tensor:
+        return x + self.branch(x, f)
 
-    def branch(self, x: Tensor) -> Tensor:
-        b, _, f, h, _ = x.shape
-        tokens = rearrange(self.norm(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> (b h w) f c", b=b)
+    def branch(self, x: Tensor, f: int) -> Tensor:
+        tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=f)
         q, k, v = (rearrange(layer(tokens), "n f (k c) -> n k f c", k=self.heads) for layer in (self.to_q, self.to_k, self.to_v))
         later = torch.full((f, f), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + later).softmax(dim=-1)  # MagicVideo (6)
         out = self.to_out(rearrange(weights @ v, "n k f c -> n f (k c)"))
-        return rearrange(out, "(b h w) f c -> b c f h w", b=b, h=h)
+        return rearrange(out, "(b h w) f c -> (b f) c h w", h=x.shape[2], w=x.shape[3])
 
 
-LAYERS = {"convolution": TemporalResBlock, "attention": DirectedAttention}
+LAYERS = {"convolution": TemporalConvolutions, "attention": DirectedAttention}
 
 
 class VideoDecoder(nn.Module):
@@ -99,7 +98,7 @@ class VideoDecoder(nn.Module):
         frames = rearrange(latents, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         x = decoder.middle(decoder.conv_in(self.post_quant_conv(frames)))
         for layer, level in zip(self.temporal, [*decoder.levels]):
-            x = level(rearrange(layer(rearrange(x, "(b f) c h w -> b c f h w", f=f)), "b c f h w -> (b f) c h w"))
+            x = level(layer(x, f))
         x = decoder.conv_out(F.silu(decoder.norm_out(x)))
         return rearrange(x, "(b f) c h w -> b c f h w", f=f)
 

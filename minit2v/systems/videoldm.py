@@ -15,7 +15,6 @@ Reference: Video LDM (Align your Latents), arXiv 2304.08818, sections 3.1 and 3.
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from minit2v.networks.layers import GroupNorm, Linear
 from minit2v.networks.unet import ImageUNet, ScenePrior, sinusoid
 from minit2v.presets import ModelScopePreset, UNetConfig
 from minit2v.systems.modelscope import ModelScopeT2V
-from minit2v.systems.video_decoder import DecodesClips, VideoDecoderConfig, sized_as
+from minit2v.systems.video_decoder import DecodesClips, TemporalConvolutions, VideoDecoderConfig, sized_as
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,6 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor, *others) -> Tensor:
         alpha = self.alpha.clamp(0, 1)
         return alpha * x + (1 - alpha) * self.layer(x, *others)
-
-
-class TemporalConvolutions(nn.Module):
-    """Two 3-tap convolutions along time beside a shortcut, at first the identity: ``x (b f, c, h, w), f -> same``."""
-
-    def __init__(self, c: int, groups: int):
-        super().__init__()
-        self.norm1, self.norm2 = GroupNorm(groups, c), GroupNorm(groups, c)
-        # kernel (3, 1) over (f, h w), as in `networks.blocks.TemporalConv`
-        self.conv1, self.conv2 = nn.Conv2d(c, c, (3, 1), padding=(1, 0)), zeroed(nn.Conv2d(c, c, (3, 1), padding=(1, 0)))
-
-    def forward(self, x: Tensor, f: int) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(clip_view(x, f))))
-        return x + frame_view(self.conv2(F.silu(self.norm2(h))), x)
 
 
 class TemporalAttention(nn.Module):
