@@ -121,7 +121,8 @@ def test_evaluation_opens_a_folder_as_training_did(tmp_path, capsys):
         Clip(np.full((16, 16, 32, 3), 200, np.uint8), 8).save(tmp_path / name)
     (tmp_path / "captions.tsv").write_text("a.webp\ta wall\nb.webp\ta wall\n")
     for fit, edge in (("crop", 200), ("pad", 0)):
-        assert (everything(chosen_data(tmp_path, 8, {"fit": fit}), 8, 16, 16)["a wall"][:, 0] == edge).all()
+        wall = chosen_data(tmp_path, 8, {"fit": fit}).open("train", 8, 16, 16).batch([0]).frames[0]
+        assert (wall[:, 0] == edge).all() and (wall[:, 8] == 200).all()
     assert described(FolderData(tmp_path), {"fit": "pad"}) == f"{tmp_path.name}, fit=pad"
     for part in ([], ["--part", "autoencoder"]):
         evaluate = ["evaluate", "--data", str(tmp_path), *part]
