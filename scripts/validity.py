@@ -31,14 +31,20 @@ from minit2v.evaluation.validity.matrix import (
     floor,
     matched_pair,
 )
-from minit2v.files import atomic, say
+from minit2v.files import atomic, data_dir, say, sha256
 
 
 def measured(n: int, jobs: int) -> dict:
     """Everything that the report needs, as it is kept in the .json."""
     found, other = curves(n, jobs)
     values = {metric: {name: rounded(found[metric, name]) for name in CORRUPTIONS} for metric in METRICS}
-    return {"n": n, "curves": values, "other": other, "pair": matched_pair(n), "floor": floor()}
+    about = {"n": n, "networks": networks()}
+    return about | {"curves": values, "other": other, "pair": matched_pair(n), "floor": floor()}
+
+
+def networks() -> str:
+    """sha256 over the weights that the metrics look through, shortened: the figures are those of these."""
+    return sha256(*sorted((data_dir() / "metrics").glob("*.safetensors")))[:12]
 
 
 def rounded(values: np.ndarray) -> list[list[float]]:
@@ -110,6 +116,9 @@ literature prefers the second set of such a pair in
 
 FVD-mini of real clips against other real clips, {FLOOR} each: {real:.4f}. Of uniform noise: {noise:.1f}. The ratio is
 {real / noise:.3%}; the requirement is less than 2 %.
+
+All figures are of real clips, seen through the networks `{kept["networks"]}` of [data/metrics](../data/metrics/README.md);
+no model that makes clips has a part in them.
 """
 
 

@@ -57,6 +57,10 @@ def imports(name: str) -> set[str]:
     return found - {"minit2v"}  # the front door: `import minit2v; minit2v.load(…)`
 
 
+def code(path: Path) -> str:
+    return re.sub(r'"""(.|\n)*?"""', "", path.read_text(encoding="utf-8"))
+
+
 IMPORTS = {name: imports(name) for name in FILES}
 room = lambda name: (name.split(".") + [""])[1]
 
@@ -66,6 +70,23 @@ def test_a_room_imports_what_it_may(name):
     used = {(module, other) for module in IMPORTS if room(module) == name for other in IMPORTS[module]}
     forbidden = sorted((module, other) for module, other in used if room(other) not in MAY_IMPORT[name] | {name})
     assert not forbidden
+
+
+def test_one_file_below_it_uses_the_front_door():
+    """`import minit2v` is an import of `loading`: from below it a step upwards, which a pipeline's `from_pretrained`
+    and `save_pretrained` take."""
+    above = {"", "__main__", *(name for name in MAY_IMPORT if "loading" in MAY_IMPORT[name])}
+    uses = re.compile(r"^ *import minit2v$|minit2v import (load|loading|save_pretrained|push_to_hub)\b", re.MULTILINE)
+    found = {name for name, path in FILES.items() if room(name) not in above and uses.search(code(path))}
+    assert found == {"minit2v.systems.pipeline"}
+
+
+RETIRED = {"OWN", "MADE", "ASKED", "FREE", "ANEW", "APART", "HOW", "OLD", "KEPT"}  # constants that said nothing
+
+
+def test_a_constant_says_what_it_is():
+    named = re.compile(rf"^({'|'.join(sorted(RETIRED))})\b.* = ", re.MULTILINE)
+    assert {name: found for name, path in FILES.items() if (found := named.findall(code(path)))} == {}
 
 
 def test_every_module_is_in_a_room():

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from minit2v import presets
 from minit2v.checkpoints import reading
 from minit2v.checkpoints.folder import read_preset, save_preset
-from minit2v.checkpoints.foreign import OLD, bare
+from minit2v.checkpoints.foreign import LEGACY_NAMES, bare
 from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, load_unet
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
@@ -77,7 +77,7 @@ def variant_no_prefix(folder):
 
 
 def variant_old_names(folder):
-    path, old = folder / "vae" / "diffusion_pytorch_model.safetensors", {new: old for old, new in OLD.items()}
+    path, old = folder / "vae" / "diffusion_pytorch_model.safetensors", {new: old for old, new in LEGACY_NAMES.items()}
     rename = lambda name: re.sub(r"to_q|to_k|to_v|to_out\.0", lambda m: old[m[0]], name)
     save_file({rename(name): value for name, value in load_file(path).items()}, path)
 
@@ -231,6 +231,9 @@ def test_rows_of_the_vocabulary_that_nothing_uses_are_named_and_dropped(diffuser
     (folder / "tokenizer/added_tokens.json").write_text('{"<my-cat>": 49500}')
     with pytest.raises(UserError, match="added tokens with the ids from 49408 on, found \\[49500\\]"):
         load_text(folder)
+    (folder / "tokenizer/added_tokens.json").write_text('{"<my-cat>": "first"}')
+    with pytest.raises(UserError, match="added tokens with whole numbers as ids, found 'first'"):
+        load_text(folder)
 
 
 def test_float8_is_cast_with_a_line(diffusers_folder, tmp_path):
@@ -305,6 +308,24 @@ def test_adapters_are_called_so(tmp_path, names, networks, capsys):
         load_unet(tmp_path / "lora.safetensors")
     assert main(["weights", "inspect", str(tmp_path / "lora.safetensors")]) == 2
     assert "adapters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["lora.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.safetensors"])
+def test_an_adapter_is_no_model(tmp_path, name, capsys):
+    """Where a model is asked for, by its file or by its folder."""
+    save_file({"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": torch.zeros(4, 4)}, tmp_path / name)
+    for place in (tmp_path / name, *([] if name == "lora.safetensors" else [tmp_path])):
+        assert main(["sample", "a red circle", "--model", str(place), "--out", str(tmp_path / "c.gif")]) == 2
+        assert f"found the adapter {place}; name its model, and add it with --lora {place}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scaled_fp8", "conv_in.scale_weight", "conv_in.weight_scale", "conv_in.weight.absmax",
+                                  "mid_block.attentions.0.proj_in.SCB", "module.conv_in.qweight"])  # fmt: skip
+def test_quantized_weights_are_called_so(diffusers_folder, tmp_path, name):
+    state = load_file(diffusers_folder / "unet/diffusion_pytorch_model.safetensors")
+    save_file(state | {name: torch.ones(1)}, tmp_path / "unet.safetensors")
+    with pytest.raises(UserError, match=f"found quantized ones \\({bare(name)} says how\\); get the file in float16"):
+        load_unet(tmp_path / "unet.safetensors")
 
 
 def test_one_network_of_a_folder_or_file(diffusers_folder, modelscope_folder):

@@ -132,6 +132,7 @@ def sentences() -> list[tuple[str, str]]:
     card, unet, text = "data/mini/README.md", UNetTraining(), TextTraining()
     return [
         ("README.md", f"{minutes:g} minutes of training"),
+        ("minit2v/cli/parser.py", f"the recipe of the shipped model, {minutes:g} minutes"),
         ("README.md", f"Percent of {kept('data/mini/report.json')['n']} clips"),
         (card, f"{minutes:g} minutes of training"),
         (card, f"in {sum(taken.values()):,} steps"),

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 from test_video import CODECS, COLOURS, QUARTERS, grey, turn, write_animation, write_video
 
+from minit2v.cli import main
 from minit2v.datasets import Dataset, VideoText, find_data
 from minit2v.datasets import folder as folders
 from minit2v.datasets.folder import FolderData, divide
 from minit2v.datasets.metadata import Item, read_captions
 from minit2v.errors import UserError
+from minit2v.evaluation.report import chosen_data, described
 from minit2v.pixels import fitted
 from minit2v.video import Clip
 
@@ -113,6 +115,24 @@ def test_frames_are_cropped_or_padded_and_turned_upright(tmp_path):
     assert black.max() < 3
 
 
+def test_evaluation_opens_a_folder_as_training_did(tmp_path, capsys):
+    """`--set fit=pad` is an option of `evaluate` as of `train`, else the model's clips are held against other ones."""
+    for name in ("a.webp", "b.webp"):
+        Clip(np.full((16, 16, 32, 3), 200, np.uint8), 8).save(tmp_path / name)
+    (tmp_path / "captions.tsv").write_text("a.webp\ta wall\nb.webp\ta wall\n")
+    for fit, edge in (("crop", 200), ("pad", 0)):
+        wall = chosen_data(tmp_path, 8, {"fit": fit}).open("train", 8, 16, 16).batch([0]).frames[0]
+        assert (wall[:, 0] == edge).all() and (wall[:, 8] == 200).all()
+    assert described(FolderData(tmp_path), {"fit": "pad"}) == f"{tmp_path.name}, fit=pad"
+    for part in ([], ["--part", "autoencoder"]):
+        evaluate = ["evaluate", "--data", str(tmp_path), *part]
+        assert main([*evaluate, "--set", "fit=stretch"]) == 2 and "expected crop or pad" in capsys.readouterr().err
+        assert main([*evaluate, "--set", "level=R"]) == 2 and "expected options of fit" in capsys.readouterr().err
+        assert main(evaluate) == 2 and "expected videos in a split test" in capsys.readouterr().err  # two are too few
+    assert main(["evaluate", "--clips", str(tmp_path), "--captions", "c.tsv", "--set", "fit=pad"]) == 2
+    assert "--set: expected without --clips" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("height, width", [(90, 60), (40, 120), (31, 47), (60, 60), (1, 4000)])
 def test_fitting_keeps_proportions_and_the_centre(height, width):
     y, x = np.mgrid[:height, :width]
@@ -191,8 +211,12 @@ def test_splits_are_those_of_the_column_or_of_the_folders(tmp_path):
     assert sizes == {"train": 7, "val": 1, "test": 8} and own.test_splits == ("test",)
     without = FolderData(make(tmp_path / "without", ["train/0.mp4", "val/1.mp4"]))
     assert without.test_splits == ()
-    with pytest.raises(UserError, match="in the split test, found none; splits with some: train, val"):
+    with pytest.raises(UserError, match="in the split test, found some in train, val alone; add files"):
         without.open("test", 16, 16, 16)
+    with pytest.raises(UserError, match="expected videos of 99 frames in the split train, found none; add files"):
+        without.open("train", 99, 16, 16)
+    with pytest.raises(UserError, match="expected a folder of videos with captions, found no folder .*nowhere"):
+        FolderData(tmp_path / "nowhere")
 
 
 LAYOUTS = {

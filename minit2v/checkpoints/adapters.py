@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.fill import finite
 from minit2v.checkpoints.folder import save_tensors
-from minit2v.checkpoints.foreign import ADAPTED, bare
+from minit2v.checkpoints.foreign import ADAPTED, ADAPTER, bare
 from minit2v.checkpoints.names import LAYOUTS, axes, names_of
-from minit2v.checkpoints.reading import Tensors, inside, metadata, read, read_json
+from minit2v.checkpoints.reading import SUFFIXES, Tensors, inside, metadata, read, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.networks.lora import Adapter, LowRank, layers_of, merge
@@ -101,6 +101,13 @@ def file_of(place: Path) -> Path:
         what = "no folder or file" if not place.exists() else "a folder without one"
         raise UserError(f"{place}: expected an adapter, a file or a folder with {WEIGHTS}, found {what}; check the path")
     return inside(place, found)
+
+
+def is_adapter(place: Path) -> bool:
+    """Whether a folder has the files of an adapter, or a file of weights the names of one."""
+    if place.is_dir():
+        return any((place / name).is_file() for name in FILES)
+    return place.is_file() and place.suffix in SUFFIXES and any(ADAPTER.search(name) for name in read(place))
 
 
 def settings(path: Path) -> dict:

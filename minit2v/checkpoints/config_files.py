@@ -18,12 +18,14 @@ from pathlib import Path
 from minit2v.errors import UserError
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig
+from minit2v.ranges import shown
 
 ENTRY = "_minit2v"  # in model_index.json or configuration.json: what `export` found no other place for
 
 ONLY = {  # of each network: key -> the values that it computes with; a missing key stands for the first
     "unet": {
         "act_fn": ("silu", "swish"), "norm_eps": (1e-5,), "mid_block_scale_factor": (1,), "downsample_padding": (1,),
+        "num_attention_heads": (None,), "time_cond_proj_dim": (None,),
     },
     "autoencoder": {
         "act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
@@ -89,7 +91,7 @@ def text_settings(found: dict, path: Path) -> dict:
     transformers = "model_type" in found or "architectures" in found
     activation = found.get("hidden_act", "quick_gelu" if transformers else "gelu")
     if activation not in ("gelu", "quick_gelu"):
-        raise UserError(f"{path}: hidden_act: expected gelu or quick_gelu, found {activation!r}; no other is here")
+        raise UserError(f"{path}: hidden_act: expected gelu or quick_gelu, found {shown(activation)}; no other is here")
     settings = {"activation": activation}
     if "num_attention_heads" in found or transformers:
         settings["heads"] = _whole(found.get("num_attention_heads", 8), "num_attention_heads", path)
@@ -116,7 +118,7 @@ def tokenizer_settings(read, rows: int, length: int, path: Path) -> dict:
     ids = {"!": 0, "<|startoftext|>": CLIP_TOKENS - 2, "<|endoftext|>": CLIP_TOKENS - 1}
     ids |= {text: CLIP_TOKENS + i for i, text in enumerate(added)}
     if pad not in ids:
-        raise UserError(f"{path}: pad_token: expected one of {', '.join(ids)}, found {pad!r}")
+        raise UserError(f"{path}: pad_token: expected one of {', '.join(ids)}, found {shown(pad)}")
     return {"pad_token": ids[pad], "added_tokens": added}
 
 
@@ -125,6 +127,8 @@ def _added_tokens(read, config: dict, path: Path) -> tuple[str, ...]:
     listed = [*read("added_tokens.json").items()]
     listed += [(_content(token), i) for i, token in config.get("added_tokens_decoder", {}).items()]
     listed += [(_content(token), token["id"]) for token in read("tokenizer.json").get("added_tokens", ())]
+    if wrong := [i for _, i in listed if not str(i).isdecimal()]:
+        raise UserError(f"{path}: expected added tokens with whole numbers as ids, found {shown(wrong[0])}")
     texts = {int(i): text for text, i in listed if int(i) >= CLIP_TOKENS}
     if sorted(texts) != list(range(CLIP_TOKENS, CLIP_TOKENS + len(texts))):
         raise UserError(f"{path}: expected added tokens with the ids from {CLIP_TOKENS} on, found {sorted(texts)[:5]}")
@@ -143,7 +147,7 @@ def diffusion_settings(found: dict, path: Path) -> DiffusionConfig:
     no class is named. Raises UserError for a value that changes the result in a way that is not here."""
     name = found.get("_class_name", "DDIMScheduler")
     if not isinstance(name, str) or name not in OF_CLASS:
-        raise UserError(f"{path}: expected a scheduler of {', '.join(OF_CLASS)}, found {name!r}")
+        raise UserError(f"{path}: expected a scheduler of {', '.join(OF_CLASS)}, found {shown(name)}")
     sampler, own = OF_CLASS[name]
     own = FORWARD | own
     values = {key: found.get(key, default) for key, default in own.items() if key in found or "_class_name" in found}
@@ -182,14 +186,14 @@ def _refuse_others(found: dict, allowed: dict[str, tuple], path: Path) -> None:
         value = found.get(key, values[0])
         if value not in values:
             expected = " or ".join(json.dumps(value) for value in values)
-            raise UserError(f"{path}: {key}: expected {expected}, found {value!r}, which is not here")
+            raise UserError(f"{path}: {key}: expected {expected}, found {shown(value)}, which is not here")
 
 
 def _translated(values: dict, key: str, names: dict[str, str], default: str, path: Path) -> str:
     if values.get(key) is None:
         return default
     if not isinstance(values[key], str) or values[key] not in names:
-        raise UserError(f"{path}: {key}: expected one of {', '.join(names)}, found {values[key]!r}")
+        raise UserError(f"{path}: {key}: expected one of {', '.join(names)}, found {shown(values[key])}")
     return names[values[key]]
 
 
@@ -199,11 +203,11 @@ def _groups(found: dict, path: Path) -> int:
 
 def _whole(value, key: str, path: Path, least: int = 1, most: int = 1 << 16) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UserError(f"{path}: {key}: expected a whole number from {least} to {most:,}, found {value!r}")
+        raise UserError(f"{path}: {key}: expected a whole number from {least} to {most:,}, found {shown(value)}")
     return value
 
 
 def _number(value, key: str, path: Path, most: float = 1e6) -> float:
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value <= most:
-        raise UserError(f"{path}: {key}: expected a number above 0, at most {most:g}, found {value!r}")
+        raise UserError(f"{path}: {key}: expected a number above 0, at most {most:g}, found {shown(value)}")
     return float(value)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from minit2v.checkpoints.adapters import is_adapter
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.files import data_dir, sha256
@@ -19,6 +20,8 @@ def find_source(name: Place, half: bool = False) -> Source:
     for source in (Source(folder, half) for folder in folders):
         if source.layout:
             return source
+    if any(is_adapter(place) for place in (*folders, Path(name))):
+        raise UserError(f"expected a whole model, found the adapter {name}; name its model, and add it with --lora {name}")
     expected = "expected a model's folder, with a config.json and its networks, or of diffusers or ModelScope"
     if folders:
         raise UserError(f"{expected}, found none of these in {folders[-1]}; choose another folder")

@@ -32,11 +32,14 @@ PREFIXES = (
     "module.", "_orig_mod.", "model.", "online_model.", *AVERAGED, "diffusion_model.", "text_model.", "text_encoder.",
     "unet.", "vae.", "autoencoder.",
 )  # fmt: skip
-OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # autoencoder folders of 2023
+LEGACY_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # autoencoder folders of 2023
 DROPPED = re.compile(  # nothing here runs it
     r"visual\.|attn_mask$|logit_(scale|bias)$|text_projection|.*position_ids$|loss\.|(decay|num_updates|initted|step)$"
 )
 ADAPTER = re.compile(r"(^|[._])(lora|hada|lokr|ia3)[._]", re.IGNORECASE)
+QUANTIZED = re.compile(  # numbers beside the weights, without which these mean nothing: float8 with scales, 8 and 4 bits
+    r"(^|\.)(scaled_fp8|scale_weight|weight_scale|scale_input|input_scale|SCB|qweight|weight\.(absmax|quant_map))$"
+)
 ADAPTED = {
     "unet": ("unet", "down_blocks", "input_blocks", "mid_block"),
     "text": ("text_model", "text_encoder", "lora_te", "resblocks"),
@@ -51,6 +54,9 @@ def network_tensors(tensors: Tensors, network: str) -> tuple[Tensors, str]:
     if any(root in name for name in found):
         found = {name.split(root, 1)[1]: old for name, old in found.items() if root in name}
     found = {bare(name): old for name, old in found.items() if not DROPPED.match(bare(name))}
+    if scale := next(filter(QUANTIZED.search, found), None):
+        raise UserError(f"{tensors.path}: expected plain weights, found quantized ones ({scale} says how); get the file in "
+                        "float16")  # fmt: skip
     if used := averages.intersection(found.values()):
         warnings.warn(f"{tensors.path} holds averaged weights of the {network} ({sorted(used)[0]}, …): they are used, "
                       "not the last ones", stacklevel=4)  # fmt: skip
@@ -61,7 +67,7 @@ def network_tensors(tensors: Tensors, network: str) -> tuple[Tensors, str]:
     if network == "unet" and layout == "modelscope" and not any("temopral_conv" in name for name in found):
         found = {_as_if_temporal(name): old for name, old in found.items()}
     if network == "autoencoder":
-        found = {".".join(OLD.get(part, part) for part in name.split(".")): old for name, old in found.items()}
+        found = {".".join(LEGACY_NAMES.get(part, part) for part in name.split(".")): old for name, old in found.items()}
     return tensors.under(found), layout
 
 

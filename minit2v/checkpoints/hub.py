@@ -113,7 +113,7 @@ def published(folder: Path) -> tuple[Path, list[str]]:
         if not inside(folder, file).is_file():
             raise UserError(f"push: expected {file}, found none; get it again")
         if file.suffix in SUFFIXES and file.suffix != ".safetensors":
-            raise UserError(f"push: expected safetensors, found {file}, a pickle; write the model anew with minit2v "
+            raise UserError(f"push: expected safetensors, found {file}, a pickle; write the model again with minit2v "
                             f"weights convert {folder} DST --to minit2v")  # fmt: skip
     for network in source.networks if source else ():
         source[network]  # a damaged file is named here

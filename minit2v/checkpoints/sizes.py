@@ -61,8 +61,10 @@ def text_config(shapes: Shapes, layout: str, settings: dict) -> TextConfig:
     length, width = shapes[positions_of(layout)]
     layers = 1 + _largest(shapes, rf"{block}\.(\d+)\.")
     skipped = int(layout == "modelscope" or layers == 24)
+    if (asked := settings.get("layers", layers)) > layers:
+        raise ValueError(f"block {layers + 1} of the {asked} that its config.json asks for")
     if "layers" in settings:
-        layers, skipped = min(settings["layers"], layers), 0
+        layers, skipped = asked, 0
     sizes = {"heads": max(1, width // 64), "embed_dim": width} | settings
     return TextConfig(**sizes | {"context_length": length, "width": width, "layers": layers, "skip_last": skipped})
 

@@ -19,7 +19,7 @@ SAMPLING_OPTIONS = (
 )  # fmt: skip
 MODEL_OPTIONS = ("model", "steps", "guidance", "sampler", "dtype")  # of evaluate: whose clips, and how it makes them
 OF_SAMPLING = ("steps", "guidance", "sampler", "batch")  # of evaluate: what a part without sampling has no use for
-PROMPT_OPTIONS = ("data", "split", "n", "batch")  # what it is asked
+PROMPT_OPTIONS = ("data", "set", "split", "n", "batch")  # what it is asked
 FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
 AT_ONCE = 16  # clips that are sampled together
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
@@ -228,7 +228,8 @@ def evaluate(args):
         _refuse(args, OF_SAMPLING + ("clips", "msrvtt"), "expected without --part, found both; leave one of them out")
         from minit2v.evaluation.latent_space import evaluate_autoencoder
 
-        evaluate_autoencoder(**_given(args, ("model", "data", "n", "dtype")), splits=args.split, out=args.out)
+        asked = _given(args, ("model", "data", "n", "dtype")) | {"options": dict(args.set or ())}
+        evaluate_autoencoder(**asked, splits=args.split, out=args.out)
         return
     if args.msrvtt:
         _refuse(args, PROMPT_OPTIONS, "expected without --msrvtt, found both; leave one of them out")
@@ -239,7 +240,7 @@ def evaluate(args):
     if args.clips:
         report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
     else:
-        asked = {"splits": args.split} if args.split else {}
+        asked = ({"splits": args.split} if args.split else {}) | {"options": dict(args.set or ())}
         report.evaluate(**_given(args, MODEL_OPTIONS + ("data", "n", "batch")), **asked, out=args.out, seed=args.seed)
 
 

@@ -33,7 +33,7 @@ examples:
 TRAIN = """The parts are trained in the order autoencoder, text, unet, into the same folder; `all` follows the preset's recipe.
 
 examples:
-  minit2v train all --preset mini --out runs/first             the recipe of the shipped model, 165 minutes
+  minit2v train all --preset mini --out runs/first             the recipe of the shipped model, 224 minutes
   minit2v train autoencoder --preset mini --out runs/first --budget 9m
   minit2v train text --preset mini --out runs/first --budget 13m
   minit2v train unet --preset mini --out runs/first --budget 88m --set lr=5e-4 --set image_share=0.25
@@ -250,6 +250,8 @@ def parser():
     add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
     add("--model", help="shipped name, folder or hub id (mini)")
     add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
+    add("--set", type=_setting, action="append", metavar="KEY=VALUE",
+        help="an option of the data as it was trained on, as fit=pad of a folder; may be repeated")
     add("--split", action="append", help="of moving-things: test_seen, test_heldout, test_imageonly; may be repeated (all)")
     add("--n", type=_whole, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")

@@ -31,7 +31,7 @@ from minit2v.ranges import Place, Positive, Size, public
 from minit2v.video import ANIMATED, READABLE, VIDEOS, Footage
 
 SHARE = 0.05  # of the files for "val", and as many for "test"
-KEPT = 2**28  # bytes of decoded frames that an open split keeps
+CACHE_BYTES = 2**28  # bytes of decoded frames that an open split keeps
 HEAD = 2**12  # bytes of a file that `identity` reads
 
 
@@ -72,8 +72,10 @@ class FolderData:
         chosen = [item for item in usable if split_of[item.name] == split]
         if not chosen:
             what = "pictures" if images and pictures else f"videos of {frames} frames"
-            raise UserError(f"{self.folder}: expected {what} in the split {split}, found none; splits with some: "
-                            f"{', '.join(sorted(set(split_of.values()))) or 'none'}")  # fmt: skip
+            others = ", ".join(sorted(set(split_of.values())))
+            found = f"some in {others} alone" if others else "none"
+            raise UserError(f"{self.folder}: expected {what} in the split {split}, found {found}; add files: three or more "
+                            "fill train, val and test, unless a column split says where each belongs")  # fmt: skip
         footage = [self._opened(item.name) for item in chosen]
         times = [middle(each, 1 if images else frames, self.fps) for each in footage]
         return FolderSplit(footage, times, [item.caption for item in chosen], height, width, self.fit)
@@ -128,7 +130,7 @@ class FolderData:
 
 
 class FolderSplit:
-    """A `VideoText` of files, decoded when they are asked for; keeps up to KEPT bytes of decoded, resized frames.
+    """A `VideoText` of files, decoded when they are asked for; keeps up to CACHE_BYTES of decoded, resized frames.
 
     times: for each file, seconds of its frames, as many for all.
     """
@@ -137,7 +139,7 @@ class FolderSplit:
                  fit: str):  # fmt: skip
         self.footage, self.times, self.captions = footage, times, captions
         self.height, self.width, self.fit = height, width, fit
-        self._kept = lru_cache(max(1, KEPT // (len(times[0]) * height * width * 3)))(self._decode)
+        self._kept = lru_cache(max(1, CACHE_BYTES // (len(times[0]) * height * width * 3)))(self._decode)
 
     def __len__(self) -> int:
         return len(self.captions)

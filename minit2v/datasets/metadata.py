@@ -38,6 +38,8 @@ def read_items(folder: Path) -> list[Item]:
     Without a column `split`, files in such a folder belong to its split. Raises UserError for a folder without
     captions, for two files of captions, and for splits that not all files have.
     """
+    if not folder.is_dir():
+        raise UserError(f"expected a folder of videos with captions, found no folder {folder}; check the path")
     if path := _find(folder):
         rows = read_rows(path)
     else:

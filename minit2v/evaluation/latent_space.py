@@ -22,12 +22,21 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from minit2v.datasets import Dataset, find_data
+from minit2v.datasets import Dataset
 from minit2v.errors import UserError
 from minit2v.evaluation.clip_sources import name_of
 from minit2v.evaluation.estimates import Estimate, mean_estimate, share_estimate
 from minit2v.evaluation.mini.scores import psnr
-from minit2v.evaluation.report import ENOUGH, checked_place, judge_of, opened_splits, publish, whole_numbers
+from minit2v.evaluation.report import (
+    ENOUGH,
+    checked_place,
+    chosen_data,
+    described,
+    judge_of,
+    opened_splits,
+    publish,
+    whole_numbers,
+)
 from minit2v.evaluation.table import cell, markdown_table
 from minit2v.pixels import evenly
 from minit2v.ranges import Place, public
@@ -37,7 +46,7 @@ FACTORS = (0.8, 1.25)  # by which latents are scaled
 STILLS = 4  # frames of a clip whose colours are looked at
 COLOURS = 8  # that are told apart, at most
 PLAIN = 16  # grey levels between the darkest and the lightest pixel of a patch of one colour, at most
-APART = 32  # grey levels between a thing and its background, and between two colours, at least
+CONTRAST = 32  # grey levels between a thing and its background, and between two colours, at least
 LARGEST_AXIS, LEAST_SEPARATION, LEAST_KEPT = 70.0, 0.2, 95.0  # of the gate
 
 
@@ -80,18 +89,18 @@ def plain_patches(frames: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray
     patches = rearrange(frames.astype(np.float32), "n (h p) (w q) c -> n h w (p q) c", p=side, q=side)
     means, spread = patches.mean(3), (patches.max(3) - patches.min(3)).max(-1)
     background = np.median(frames, axis=(1, 2), keepdims=True)
-    return means, (spread <= PLAIN) & (np.abs(means - background).max(-1) >= APART)
+    return means, (spread <= PLAIN) & (np.abs(means - background).max(-1) >= CONTRAST)
 
 
 def found_colours(colours: np.ndarray) -> np.ndarray:
-    """At most COLOURS colours (k, 3), APART from each other, that stand for the given ones (n, 3): Pillow's k-means."""
+    """At most COLOURS colours (k, 3), CONTRAST from each other, that stand for the given ones (n, 3): Pillow's k-means."""
     palette = []
     if len(colours):
         picture = Image.fromarray(colours.round().astype(np.uint8)[None])
         found = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=5)
         for _, number in sorted(found.getcolors(), reverse=True):  # the most frequent first
             colour = np.array(found.getpalette()[3 * number : 3 * number + 3], np.float32)
-            if all(np.abs(colour - other).max() >= APART for other in palette):
+            if all(np.abs(colour - other).max() >= CONTRAST for other in palette):
                 palette.append(colour)
     if len(palette) >= 3:
         return np.stack(palette)
@@ -107,7 +116,8 @@ def nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
 @public
 def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-things",
                          splits: Sequence[str] | None = None, n: int = 512, out: Place | None = None,
-                         dtype: str = "auto", pipe: TextToVideo | None = None) -> dict:  # fmt: skip
+                         dtype: str = "auto", pipe: TextToVideo | None = None,
+                         options: dict[str, int | str] | None = None) -> dict:  # fmt: skip
     """Measures the autoencoder of a model on the first n clips of each split, and prints the tables.
 
     The arguments are those of `report.evaluate`. Returns the report: figures of colours, and for each split the PSNR in
@@ -118,7 +128,7 @@ def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-
     whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
     pipe = pipe or minit2v.load(model, dtype=dtype)
-    data = data if isinstance(data, Dataset) else find_data(data, pipe.preset.fps)
+    data = chosen_data(data, pipe.preset.fps, options)
     rows, frames = [], []
     for split, view in opened_splits(data, splits, pipe.preset).items():
         items = view.batch(range(min(n, len(view))))
@@ -131,7 +141,8 @@ def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-
         frames += [clip[evenly(len(clip), STILLS)] for clip in items.frames]
     figures = colour_figures(pipe, np.concatenate(frames))
     colours = {name: asdict(value) if isinstance(value, Estimate) else value for name, value in figures.items()}
-    return publish({"model": name_of(model), "data": name_of(data.name), "colours": colours, "rows": rows}, out, markdown)
+    about = {"model": name_of(model), "data": described(data, options)}
+    return publish(about | {"colours": colours, "rows": rows}, out, markdown)
 
 
 def passes_gate(colours: dict) -> bool:

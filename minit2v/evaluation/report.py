@@ -55,7 +55,7 @@ PART = 64  # real clips of train in memory at once; clips whose caption sensitiv
 def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", splits: Sequence[str] | None = None,
              n: Size = 512, out: Place | None = None, seed: Seed = 0, steps: Size | None = None,
              guidance: Number | None = None, sampler: str = "ddim", batch: Size = 16, dtype: str = "auto",
-             pipe: TextToVideo | None = None) -> dict:  # fmt: skip
+             pipe: TextToVideo | None = None, options: dict[str, int | str] | None = None) -> dict:  # fmt: skip
     """Samples a clip for each of the first n prompts of each split, measures them and prints the tables.
 
     Args:
@@ -70,6 +70,7 @@ def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", spl
         batch: clips at a time. Another number rounds sums otherwise, by a grey level here and there, and draws other
             noise for the caption sensitivity: compare reports of one batch.
         dtype: of the networks, as `minit2v.load` has it.
+        options: of the data set of that name or folder, by name, as it was opened for training: {"fit": "pad"}.
 
     Several processes share the sampling, and the first makes the report; `out` is then needed, as the clips meet there.
 
@@ -86,11 +87,11 @@ def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", spl
     if preset.frames < LEAST_FRAMES:
         raise UserError(f"{name}: expected a model of {LEAST_FRAMES} frames or more, found {preset.frames}; a picture "
                         "has no motion to measure")  # fmt: skip
-    data = data if isinstance(data, Dataset) else find_data(data, preset.fps)
+    data = chosen_data(data, preset.fps, options)
     views = opened_splits(data, splits, preset)
     weights = None if given else fingerprint_of(model, pipe.dtype)
     settings = {
-        "model": name, "data": name_of(data.name), "weights": weights,
+        "model": name, "data": described(data, options), "weights": weights,
         "dtype": str(pipe.dtype).removeprefix("torch."), "seed": seed, "sampler": sampler,
         "steps": preset.steps if steps is None else steps,
         "guidance": preset.guidance if guidance is None else guidance,
@@ -139,11 +140,31 @@ def _row_name(place: str | Path) -> str:
     return f"{name} (model)" if name in KINDS else name
 
 
+def chosen_data(data: str | Path | Dataset, fps: float, options: dict[str, int | str] | None) -> Dataset:
+    """The data set of a name or folder, with its options. Raises UserError for options of one that is open already."""
+    if not isinstance(data, Dataset):
+        return find_data(data, fps, **options or {})
+    if options:
+        raise UserError(f"options: expected with the name of a data set, found {', '.join(options)} with an open one")
+    return data
+
+
+def described(data: Dataset, options: dict[str, int | str] | None) -> str:
+    """What a report calls its data: the name, and the options that it was opened with.
+
+    >>> from minit2v.datasets import find_data
+    >>> described(find_data("moving-things", level="R"), {"level": "R"})
+    'moving-things, level=R'
+    """
+    return ", ".join([name_of(data.name), *(f"{name}={value}" for name, value in (options or {}).items())])
+
+
 def opened_splits(data: Dataset, splits, preset) -> dict[str, VideoText]:
     """The splits to be measured, at the model's size. Raises UserError for one that is unknown or too small."""
     splits = tuple(data.test_splits if splits is None else splits)
     if not splits:
-        raise UserError(f"splits: expected at least one of {data.name}, found none; name one, such as val")
+        raise UserError(f"{data.name}: expected videos in a split test, found none; add some (of three or more without "
+                        "splits one is for test), or name another split")  # fmt: skip
     views = {split: data.open(split, preset.frames, preset.height, preset.width) for split in splits}
     for split, view in views.items():
         _require_enough(data, split, len(view))

@@ -35,7 +35,7 @@ from minit2v.systems.settings import SamplingSettings, checked
 
 UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
 CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
-KEPT = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
+HEAP = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
 KERNELS = 20e6  # oneDNN's reordered weights and scratch, for one layer at a time
 OPTIONS = {"": (True, False), "--sequential": (False, False), "--offload": (True, True),
         "--sequential --offload": (False, True)}  # option -> (batched, offload)  # fmt: skip
@@ -188,7 +188,7 @@ def moment(weights: dict[str, int], tensors: dict[str, int], pixels: int, device
     if offload:
         held = weights[name]  # eq (11.3) · ZeRO, section 3
     if device != "cuda":
-        fixed, kept = process, min(work, KEPT) + KERNELS
+        fixed, kept = process, min(work, HEAP) + KERNELS
     parts = {"program": fixed, "weights": held, "tensors": work, "frames": pixels, "allocator": kept}
     return {name: int(size) for name, size in parts.items()}
 

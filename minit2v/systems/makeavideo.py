@@ -42,7 +42,7 @@ from minit2v.ranges import Checked, Depth, Size, Width
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings
 
-APART = 5  # frames from one key frame to the next; paper 5
+KEY_INTERVAL = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
 BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
@@ -243,20 +243,20 @@ class MakeAVideo(TextToVideo):
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
         generators = [torch.Generator("cpu").manual_seed(settings.seed + i) for i in range(len(context))]
         image = self.embedded(context[:, 0], generators)[:, None]
-        keys = -(-(settings.frames - 1) // APART) + 1
+        keys = -(-(settings.frames - 1) // KEY_INTERVAL) + 1
         h, w = settings.height // FOLD_WHOLE, settings.width // FOLD_WHOLE
         noise = lambda network, f: gaussian((len(context), network.config.in_channels, f, h, w), generators).to(self.device)
         show = lambda x: self.shown(unfolded(x, FOLD), settings)
         sampler = SAMPLERS[settings.sampler]
-        positions = {"positions": APART * torch.arange(keys, device=self.device)[None]}
+        positions = {"positions": KEY_INTERVAL * torch.arange(keys, device=self.device)[None]}
         with self.working(self.unet):
             model = guided(with_options(self.unet, positions), image, unconditional, settings.guidance, self.batched)
             for step in sampler(model, noise(self.unet, keys), self.diffusion, settings.steps, settings.eta, generators):
                 yield replace(step, x=show(step.x), x0=show(step.x0), eps=None)
-        length, index = APART * (keys - 1) + 1, settings.steps
+        length, index = KEY_INTERVAL * (keys - 1) + 1, settings.steps
         key_frames = torch.zeros(len(context), 3, length, 2 * h, 2 * w, device=self.device)
-        key_frames[:, :, ::APART] = unfolded(step.x, FOLD).clamp(-1, 1)
-        given = (torch.arange(length) % APART == 0).to(self.device)
+        key_frames[:, :, ::KEY_INTERVAL] = unfolded(step.x, FOLD).clamp(-1, 1)
+        given = (torch.arange(length) % KEY_INTERVAL == 0).to(self.device)
         for step in self.fill(key_frames, given, image, noise(self.between, length), settings, generators):
             yield replace(step, index=(index := index + 1) - 1, x=show(step.x), x0=show(step.x0), eps=None)
         frames = unfolded(step.x, FOLD)[:, :, : settings.frames].clamp(-1, 1)

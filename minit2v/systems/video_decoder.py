@@ -2,7 +2,7 @@
 
     latents (b c f h w) ──► the picture's decoder, and a temporal layer after its middle and its levels ──► frames
 
-Decoded one by one, frames flicker: what the latents leave open is filled in each time anew. Here the temporal layers see
+Decoded one by one, frames flicker: what the latents leave open is filled in again each time. Here the temporal layers see
 the neighbouring frames. They begin as the identity, so the decoder begins as that of pictures. The encoder stays.
 
 References: Video LDM, arXiv 2304.08818, section 3.1.1; MagicVideo, arXiv 2211.11018, section 3.4.

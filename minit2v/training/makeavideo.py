@@ -33,7 +33,7 @@ from minit2v.pixels import to_signed
 from minit2v.presets import Preset
 from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.systems import system_of
-from minit2v.systems.makeavideo import APART, FOLD, FOLD_WHOLE, JointText, enlarged, folded, halved
+from minit2v.systems.makeavideo import FOLD, FOLD_WHOLE, KEY_INTERVAL, JointText, enlarged, folded, halved
 from minit2v.training.parts import Part, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
@@ -230,8 +230,8 @@ class UNetTask(PixelTask):
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         frames, image = self.taken(generator, n)
         draw = lambda many: int(torch.randint(many, (1,), generator=generator, device="cpu"))
-        keys = (frames.shape[2] - 1) // APART + 1
-        apart = max(1, APART - int(APART * uniform(generator, 1).square()))  # 5 down to 1, mostly 5
+        keys = (frames.shape[2] - 1) // KEY_INTERVAL + 1
+        apart = max(1, KEY_INTERVAL - int(KEY_INTERVAL * uniform(generator, 1).square()))  # 5 down to 1, mostly 5
         first = draw(frames.shape[2] - apart * (keys - 1))
         at = torch.arange(first, first + apart * (keys - 1) + 1, apart, device="cpu")
         chosen = image[torch.arange(n), at[torch.randint(keys, (n,), generator=generator, device="cpu")]]
@@ -246,7 +246,8 @@ class BetweenTask(PixelTask):
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         frames, image = self.taken(generator, n)
         f, numbers = frames.shape[2], torch.arange(frames.shape[2], device="cpu")
-        every = torch.tensor([APART, APART, 4, 2], device="cpu")[torch.randint(4, (n,), generator=generator, device="cpu")]
+        intervals = torch.tensor([KEY_INTERVAL, KEY_INTERVAL, 4, 2], device="cpu")
+        every = intervals[torch.randint(4, (n,), generator=generator, device="cpu")]
         given = numbers % every[:, None] == 0
         begun = uniform(generator, n) < 0.25
         given[begun] = numbers < 1 + torch.randint(f // 2, (int(begun.sum()), 1), generator=generator, device="cpu")

@@ -34,7 +34,7 @@ LARGEST = 1 << 26  # bytes of a notebook
 COLUMNS = ("file", "notebook", "exercise", "name", "points", "possible", "message")
 SETUP = re.compile(r"^[^#\n]*\blab\.setup\(\s*(\d+)\s*\)", re.M)
 COURSE_CELL = re.compile(r"cell-\d+$")  # the ids of the course's own cells; Jupyter gives others to those that are added
-KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _defines(code, name):
 def _definitions(code):
     """The imports, functions and classes of a cell; nothing of a cell that is not plain Python."""
     try:
-        return "\n".join(ast.unparse(node) for node in ast.parse(code).body if isinstance(node, KEPT))
+        return "\n".join(ast.unparse(node) for node in ast.parse(code).body if isinstance(node, DEFINITIONS))
     except (SyntaxError, ValueError):
         return ""
 
