@@ -184,7 +184,7 @@ bench: env  ## compare with diffusers on a quiet machine, half an hour: make ben
 	$(BIN)/python scripts/write_docs.py
 
 gpu: env  ## prove and measure the full-size path on a GPU, docs/gpu.json, eight minutes: make gpu ONLY="right-unet graphs"
-	$(BIN)/python -m benchmarks.gpu --out docs/gpu.json $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
+	$(BIN)/python -m benchmarks.gpu $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
 
 quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues after a stop

@@ -16,8 +16,12 @@ if [ $# -ne 3 ]; then
     exit 2
 fi
 folder=$1 torchvision=$2 python=$3
+versions() {  # of packages, those that the tests run with
+    for name; do grep -oE "^$name==[^ ;]+" "$(dirname "$0")/../constraints.txt"; done
+}
+packages=$(versions open-clip-torch ftfy wcwidth regex timm diffusers)
 mkdir -p "$folder"
 "${PIP_PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
     --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --python-version "$python" --implementation cp \
-    --dest "$folder" "torchvision==$torchvision" open_clip_torch ftfy wcwidth regex timm diffusers
+    --dest "$folder" "torchvision==$torchvision" $packages
 du -sh "$folder"

@@ -91,6 +91,25 @@ def test_a_replayed_network_is_the_network():
     assert len(captured) == 3, "one for each set of shapes and options"
 
 
+def test_a_graph_is_captured_on_the_card_of_its_inputs(monkeypatch):
+    """Streams belong to the current card, which is the first one even where a process has another."""
+    cards = []
+
+    class On:
+        def __init__(self, tensor):
+            self.device = tensor.device
+
+        def __enter__(self):
+            cards.append(self.device)
+
+        def __exit__(self, *_):
+            cards.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device_of", On)
+    Replayed(tiny_unet(), capture=lambda call: cards.append("captured") or as_it_is(call))(*inputs())
+    assert cards == [CPU, "captured", "left"]
+
+
 def test_only_the_layout_of_2d_convolutions_changes():
     network = torch.nn.ModuleList([torch.nn.Conv2d(2, 4, 3), torch.nn.Conv3d(2, 4, 3), torch.nn.Linear(2, 4)])
     before = [p.clone() for p in network.parameters()]
@@ -158,4 +177,4 @@ def test_compile_of_the_command_line_says_that_the_first_clip_takes_longer(monke
         warnings.simplefilter("ignore")
         options = ["--device", "cpu", "--compile", "--steps", "1", "--frames", "2", "--out", clip]
         status = main(["sample", "a red circle", *options])
-    assert status == 0 and len(compiled) == 1 and "--compile: the first clip compiles" in capsys.readouterr().err
+    assert status == 0 and len(compiled) == 1 and "--compile: the first clip of each size compiles" in capsys.readouterr().err

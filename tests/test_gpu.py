@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +15,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import benchmarks.gpu.__main__ as gpu  # noqa: E402
-from benchmarks.gpu import fast, learn, right  # noqa: E402
+from benchmarks.gpu import fast, fits, learn, right  # noqa: E402
 from benchmarks.gpu.card import FLOAT32, Row, Setting, compared, there  # noqa: E402
 from benchmarks.gpu.cases import CASES, Case, kinds  # noqa: E402
 from benchmarks.gpu.worker import Lost, Worker  # noqa: E402
+from minit2v.errors import UserError  # noqa: E402
 
 TINY = Setting(torch.device("cpu"), tiny=True)
 
@@ -87,8 +90,7 @@ def test_rows_are_written_at_once_and_others_stay(few, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(gpu.CASES, "last", Case(stopped, 9))
-    with pytest.raises(KeyboardInterrupt):
-        gpu.main(["--tiny", "--out", str(out), "--only", "last"])
+    assert gpu.main(["--tiny", "--out", str(out), "--only", "last"]) == 130
     kept = json.loads(out.read_text())
     assert [case["rows"][0]["what"] for case in kept.values()] == ["old", "written"]
 
@@ -96,6 +98,32 @@ def test_rows_are_written_at_once_and_others_stay(few, monkeypatch, tmp_path):
 def test_cases_after_the_time_are_not_reached(few, tmp_path):
     kept = gpu.run(TINY, ["first", "last"], 0.0, None)
     assert {case["rows"][0]["found"] for case in kept.values()} == {"not reached: the time was up"}
+
+
+@pytest.mark.parametrize("minutes, packages", [("1e-9", ()), ("8", ("no_such_package",))])
+def test_an_earlier_measurement_is_worth_more_than_none(few, monkeypatch, tmp_path, minutes, packages):
+    out = tmp_path / "gpu.json"
+    out.write_text(json.dumps({"first": {"rows": [asdict(row("old"))], "machine": "m"}}))
+    monkeypatch.setitem(gpu.CASES, "first", Case(lambda setting: iter([row("new")]), 9, packages))
+    gpu.main(["--tiny", "--out", str(out), "--only", "first", "--minutes", minutes])
+    assert json.loads(out.read_text())["first"]["rows"][0]["what"] == "old"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--minutes", "0"], "--minutes: expected a number above 0, found 0"),
+    (["--minutes", "nan"], "--minutes: expected a number above 0, found nan"),
+    (["--out", "FOLDER"], "expected an output file"),
+    (["--out", "FOLDER/no/gpu.json"], "expected an existing folder"),
+    (["--out", "FOLDER/rows.txt"], "expected an output file ending in .json"),
+    (["--out", "FOLDER/other.json"], "--out: expected rows of `make gpu`"),
+    (["--out", "FOLDER/list.json"], "--out: expected rows of `make gpu`"),
+])  # fmt: skip
+def test_wrong_arguments_are_one_clear_line_before_any_work(few, tmp_path, capsys, arguments, message):
+    (tmp_path / "other.json").write_text('{"first": 3')
+    (tmp_path / "list.json").write_text('{"first": [1]}')
+    assert gpu.main(["--tiny", *(word.replace("FOLDER", str(tmp_path)) for word in arguments)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
 def test_without_a_card_the_full_size_is_refused(monkeypatch, capsys):
@@ -113,6 +141,73 @@ def test_a_worker_is_stopped_and_started_again():
         assert [row.right for row in worker.rows("right-attention", 300.0)] == [True]
         with pytest.raises(Lost, match="KeyError: 'unknown'|its process died"):
             list(worker.rows("unknown", 60.0))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a card is here")
+def test_a_device_that_does_not_work_is_one_clear_line(capfd):
+    with pytest.raises(UserError, match="expected a cuda device that works"), Worker(Setting(torch.device("cuda"), True)):
+        pass
+
+
+def test_a_worker_ends_with_its_supervisor():
+    """However that is stopped: a card would stay occupied."""
+    code = ("import os, signal, torch\nfrom benchmarks.gpu.card import Setting\nfrom benchmarks.gpu.worker import Worker\n"
+            "if __name__ == '__main__':\n"
+            "    with Worker(Setting(torch.device('cpu'), True)) as worker:\n"
+            "        print(worker.process.pid, flush=True)\n"
+            "        os.kill(os.getpid(), signal.SIGKILL)\n")  # fmt: skip
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300)
+    pid, end = int(killed.stdout), time.monotonic() + 60
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Does the process run? One that has ended waits for whoever started it, as a zombie."""
+    state = Path(f"/proc/{pid}/stat")
+    return state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_case_alone_has_a_process_of_its_own(few, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Here, "stop", lambda worker: stopped.append("a new process"), raising=False)
+    monkeypatch.setitem(gpu.CASES, "last", Case(lambda setting: iter([row("z")]), 9, alone=True))
+    gpu.run(TINY, ["first", "last"], 1.0, None)
+    assert len(stopped) == 1 and CASES["first-clip"].alone
+
+
+def out_of_memory(*arguments, **options):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_what_does_not_fit_is_right_if_the_plan_said_so(monkeypatch):
+    planned = SimpleNamespace(peaks={"": 9e9, "--sequential": 7e9, "--offload": 3e9})
+    monkeypatch.setattr(fits, "plan", lambda *_, **__: planned)
+    monkeypatch.setattr(fits, "peak_of", out_of_memory)
+    monkeypatch.setattr(fits, "free_memory", lambda device: None)
+    monkeypatch.setattr(fits, "memory_of_card", lambda: 8e9)
+    monkeypatch.setattr(fits, "context", lambda: 0)
+    *rows, _ = fits.memory(Setting(torch.device("cuda"), tiny=True), 2, 16, 16)
+    assert {row.found for row in rows} == {"does not fit"}
+    assert [row.right for row in rows] == [True, True, False], "the second is within the tolerance"
+
+
+def test_growth_ends_where_the_memory_ends(monkeypatch):
+    sizes = []
+
+    def race(setting, calls, rounds):
+        sizes.append(1)
+        return {"ours": [1.0]} if len(sizes) == 1 else out_of_memory()
+
+    monkeypatch.setattr(fast, "race", race)
+    found = list(fast.scale(TINY))
+    assert (found[0].found, found[0].ratio) == ("1: 1 s, 2 does not fit", "")
+
+
+def test_diffusers_without_what_is_compared_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", ModuleType("diffusers"))
+    assert not there("diffusers") and there("torch") and not there("no_such_package")
 
 
 def test_without_diffusers_only_ours_is_measured(monkeypatch):

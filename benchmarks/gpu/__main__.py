@@ -3,10 +3,10 @@
 Needs no network and no weights but the shipped ones: networks of the released size are drawn on the card. Cases run in
 order of worth until the time is up; each row is written at once, so a stop at any moment loses one. Cases whose packages
 are missing fall away and say so (`scripts/gpu_wheels.sh` collects those packages). Nothing is set on the card. Cases that
-are not measured again stay as they were. `--tiny` runs a case of each kind at the smallest sizes, also on a CPU; it saves
-only to an --out that is named.
+are not measured again stay as they were, also those that the time does not reach. `--tiny` runs a case of each kind at
+the smallest sizes, also on a CPU; it saves only to an --out that is named.
 
-Exit status: 1 if a row is wrong or a case was lost, 2 for a mistake of the caller.
+Exit status: 1 if a row is wrong or a case was lost, 2 for a mistake of the caller, 130 stopped with Ctrl-C.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from benchmarks.gpu.cases import CASES, kinds
 from benchmarks.gpu.worker import Lost, Stopped, Worker
 from minit2v.errors import UserError
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic, say
+from minit2v.files import atomic, read_text, say
+from minit2v.video import check_output
 
 HEADINGS = ("what", "found", "beside", "ratio", "right")  # fields of card.Row
 JUDGED = {True: "yes", False: "**no**", None: ""}
@@ -43,36 +44,55 @@ def table(kept: dict[str, dict]) -> str:
 def measured(worker: Worker, name: str, seconds: float) -> Iterator[Row]:
     """The rows of a case; the last one says why, if it falls away or is lost."""
     case = CASES[name]
-    missing = [package for package in case.packages if not there(package)]
+    if case.alone:
+        worker.stop()
+    try:
+        yield from worker.rows(name, min(seconds, case.seconds))
+    except Stopped as reason:  # no fault of the case where all of the time was up
+        yield Row(name, f"lost: {reason}", right=None if seconds < case.seconds else False)
+    except Lost as reason:
+        yield Row(name, f"lost: {reason}", right=False)
+
+
+def not_measured(name: str, seconds: float) -> str | None:
+    """Why a case is not begun; None if it can be."""
+    missing = [package for package in CASES[name].packages if not there(package)]
     if missing:
-        yield Row(name, f"falls away: no {' and no '.join(missing)}")
-    elif seconds <= 0:
-        yield Row(name, "not reached: the time was up")
-    else:
-        try:
-            yield from worker.rows(name, min(seconds, case.seconds))
-        except Stopped as reason:  # no fault of the case where all of the time was up
-            yield Row(name, f"lost: {reason}", right=None if seconds < case.seconds else False)
-        except Lost as reason:
-            yield Row(name, f"lost: {reason}", right=False)
+        return f"falls away: no {' and no '.join(missing)}"
+    return None if seconds > 0 else "not reached: the time was up"
 
 
 def run(setting: Setting, names: list[str], minutes: float, out: Path | None) -> dict[str, dict]:
     """Measure cases one after the other; writes `out` after every row and returns what it holds."""
-    kept = json.loads(out.read_text(encoding="utf-8")) if out and out.is_file() else {}
+    kept = earlier(out) if out else {}
     end = time.monotonic() + 60 * minutes
     with Worker(setting) as worker:
         for name in names:
-            rows = []
-            for row in measured(worker, name, end - time.monotonic()):
-                rows.append(asdict(row))
-                kept[name] = {"rows": rows, "machine": worker.machine}
+            reason, rows = not_measured(name, left := end - time.monotonic()), []
+            for row in [Row(name, reason)] if reason else measured(worker, name, left):
                 print(f"{name}: {row.what}: {row.found} {row.beside} {row.ratio} {JUDGED[row.right]}".rstrip(),
                       file=sys.stderr, flush=True)  # fmt: skip
+                if reason and name in kept:  # an earlier measurement is worth more
+                    continue
+                rows.append(asdict(row))
+                kept[name] = {"rows": rows, "machine": worker.machine}
                 if out:
                     with atomic(out) as unfinished:
                         unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return kept
+
+
+def earlier(out: Path) -> dict[str, dict]:
+    """The rows of an earlier run, if there are any. Raises UserError for another file, and where none can be written."""
+    check_output(out, (".json",))
+    if not out.is_file():
+        return {}
+    try:
+        kept = json.loads(read_text(out))
+        table(kept)
+        return kept
+    except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or another one
+        raise UserError(f"--out: expected rows of `make gpu` in {out}, found something else; name another file") from None
 
 
 def find_setting(tiny: bool) -> Setting:
@@ -96,10 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
     names = chosen.only or (kinds() if chosen.tiny else list(CASES))
     out = chosen.out or (None if chosen.tiny else Path("docs/gpu.json"))
     try:
+        if not chosen.minutes > 0:
+            raise UserError(f"--minutes: expected a number above 0, found {chosen.minutes:g}")
         kept = run(find_setting(chosen.tiny), names, chosen.minutes, out)
     except UserError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"gpu: stopped; {out} has the rows so far" if out else "gpu: stopped", file=sys.stderr)
+        return 130
     say(table(kept))
     return int(any(row["right"] is False for name in names if name in kept for row in kept[name]["rows"]))
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from minit2v.systems.modelscope import ModelScopeT2V
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 PACKAGES = ("torch", "diffusers", "open_clip_torch", "accelerate")
+THEIRS = ("UNet3DConditionModel", "AutoencoderKL", "DDIMScheduler", "TextToVideoSDPipeline")  # read from diffusers
 SHORT = {FLOAT32: "float32", BFLOAT16: "bfloat16", FLOAT16: "float16", torch.float64: "float64"}
 
 
@@ -153,8 +154,9 @@ def peak(device: torch.device, call: Callable[[], object]) -> tuple[int, int] | 
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
-def machine(device: torch.device) -> str:
-    """One line about the hardware and the packages."""
+def machine(setting: Setting) -> str:
+    """One line about the hardware, the packages and the sizes."""
+    device = setting.device
     versions = []
     for name in PACKAGES:
         try:
@@ -166,7 +168,7 @@ def machine(device: torch.device) -> str:
         name = f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
     else:
         name = f"{platform.machine()}, {os.cpu_count()} cores, no CUDA device"
-    return f"{name}; {', '.join(versions)}."
+    return f"{name}; {', '.join(versions)}{'; smallest sizes' * setting.tiny}."
 
 
 def free_memory(device: torch.device) -> None:
@@ -190,11 +192,9 @@ def exact_float32():
 
 
 def there(package: str) -> bool:
-    """Whether a package is there and can be imported."""
-    if find_spec(package) is None:
-        return False
+    """Whether a package is there and can be imported, with all that is used of diffusers."""
     try:
-        __import__(package)
-        return True
+        module = import_module(package)
+        return package != "diffusers" or all(hasattr(module, name) for name in THEIRS)
     except Exception:  # a package that was built for another torch may raise anything
         return False

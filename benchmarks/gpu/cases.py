@@ -17,6 +17,7 @@ class Case:
     measure: Callable[[Setting], Iterator[Row]]
     seconds: float  # after which it is stopped, so that one that hangs does not take the time of the others
     packages: tuple[str, ...] = ()  # without which it falls away
+    alone: bool = False  # in a process that has done nothing else
 
 
 def kinds() -> list[str]:
@@ -33,7 +34,7 @@ CASES: dict[str, Case] = {
     "right-clip": Case(right.clip, 90),
     "right-mini": Case(right.mini, 90, TOWER),
     "forward-float16": Case(partial(fast.forward, dtype=FLOAT16), 90),
-    "clip-float16": Case(partial(fast.clip, dtype=FLOAT16), 120),
+    "clip-float16": Case(partial(fast.clip, dtype=FLOAT16), 150),
     "fits-16-256": Case(partial(fits.memory, frames=16, width=256, height=256), 120, TOWER),
     "graphs": Case(fast.graphs, 60),
     "compiled": Case(fast.compiled, 150),
@@ -42,11 +43,11 @@ CASES: dict[str, Case] = {
     "training-mini": Case(learn.mini, 150, (*TOWER, "accelerate")),
     "fits-24-576": Case(partial(fits.memory, frames=24, width=576, height=320), 120, TOWER),
     "graphs-compiled": Case(fast.graphs_compiled, 150),
-    "clip-bfloat16": Case(partial(fast.clip, dtype=BFLOAT16), 120),
+    "clip-bfloat16": Case(partial(fast.clip, dtype=BFLOAT16), 150),
     "channels-last": Case(fast.channels_last, 60, ("diffusers",)),
     "scale": Case(fast.scale, 90),
     "recording": Case(learn.recording, 90, TOWER),
-    "first-clip": Case(fast.first_clip, 60, TOWER),
+    "first-clip": Case(fast.first_clip, 60, TOWER, alone=True),
     "fits-24-256": Case(partial(fits.memory, frames=24, width=256, height=256), 120, TOWER),
     "fits-16-576": Case(partial(fits.memory, frames=16, width=576, height=320), 120, TOWER),
 }

@@ -20,12 +20,18 @@ def memory(setting: Setting, frames: int, width: int, height: int) -> Iterator[R
     for options, (batched, offload) in OPTIONS.items():
         if options not in planned.peaks:
             continue
-        found = peak_of(setting, dtype, batched, offload, size)
-        free_memory(setting.device)
         what = f"peak memory, {frames} frames of {width} x {height}, {options or 'no option'}"
         beside = f"plan {gigabytes(planned.peaks[options])}"
+        try:
+            found = peak_of(setting, dtype, batched, offload, size)
+        except torch.OutOfMemoryError:  # a smaller card, of which the plan must have said so
+            found = None
+        free_memory(setting.device)
         if not card:
             yield Row(what, "not measured on a CPU", beside)
+            continue
+        if found is None:
+            yield Row(what, "does not fit", beside, right=planned.peaks[options] > (1 - TOLERANCE) * memory_of_card())
             continue
         allocated, reserved = found
         measured = allocated + context()
@@ -41,6 +47,11 @@ def peak_of(setting: Setting, dtype: torch.dtype, batched: bool, offload: bool, 
     home, elsewhere = (torch.device("cpu"), setting.device) if offload else (setting.device, None)
     pipe = pipeline(setting, dtype, True, home, batched=batched, offload_device=elsewhere)
     return peak(setting.device, lambda: pipe("a panda", steps=2, **size))
+
+
+def memory_of_card() -> int:
+    """Bytes of the card in all."""
+    return torch.cuda.mem_get_info()[1]
 
 
 def context() -> int:

@@ -7,7 +7,10 @@ The supervisor itself asks the card for nothing, since that would take memory th
 """
 
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,6 +18,9 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu.card import Row, Setting, free_memory, machine
+from minit2v.errors import UserError
+
+START = 120.0  # seconds that a new process may take until it has looked at the card
 
 
 class Lost(Exception):
@@ -29,26 +35,27 @@ def serve(connection, setting: Setting) -> None:
     """The main loop of the worker."""
     from benchmarks.gpu.cases import CASES
 
-    connection.send(machine(setting.device))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
+    supervisor = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (supervisor.join(), os._exit(1)), daemon=True).start()  # killed: leave the card
+    connection.send(machine(setting))
     for name in iter(connection.recv, None):
         try:
             for row in CASES[name].measure(setting):
                 connection.send(row)
+            if "torch._dynamo" in sys.modules:
+                torch.compiler.reset()  # the next case compiles afresh
+            free_memory(setting.device)  # waits for the card: what this case broke there is not the next one's fault
             connection.send(None)
         except Exception as error:
             traceback.print_exc()
             lines = str(error).strip().splitlines()
             connection.send(f"{type(error).__name__}: {lines[0] if lines else ''}")
-        if "torch._dynamo" in sys.modules:
-            torch.compiler.reset()  # the next case compiles afresh
-        try:
-            free_memory(setting.device)
-        except RuntimeError:  # the card is broken for this process; the supervisor starts another one
-            return
 
 
 class Worker:
-    """A process of `serve`. Use it in a with statement, in which `machine` is a line about hardware and packages."""
+    """A process of `serve`. Use it in a with statement, in which `machine` is a line about hardware and packages; raises
+    UserError there if the device cannot be used."""
 
     def __init__(self, setting: Setting):
         self.setting, self.process, self.connection, self.machine = setting, None, None, ""
@@ -57,12 +64,10 @@ class Worker:
         """The rows of a case, each when it is measured. Raises Lost, after which the next case has a new process."""
         end = time.monotonic() + seconds
         try:
-            self.start()
+            self.start(seconds)
             self.connection.send(name)
             while True:
-                if not self.connection.poll(max(0.0, end - time.monotonic())):
-                    raise Stopped(f"stopped after {seconds:.0f} s")
-                found = self.connection.recv()
+                found = self.answer(end - time.monotonic(), f"stopped after {seconds:.0f} s")
                 if found is None:
                     return
                 if isinstance(found, str):
@@ -75,7 +80,13 @@ class Worker:
             self.stop()
             raise
 
-    def start(self) -> None:
+    def answer(self, seconds: float, otherwise: str):
+        """What the process sends next. Raises Stopped if nothing comes in time."""
+        if not self.connection.poll(max(0.0, seconds)):
+            raise Stopped(otherwise)
+        return self.connection.recv()
+
+    def start(self, seconds: float) -> None:
         if self.process is not None and self.process.is_alive():
             return
         context = multiprocessing.get_context("spawn")
@@ -83,7 +94,7 @@ class Worker:
         self.process = context.Process(target=serve, args=(theirs, self.setting), daemon=True)
         self.process.start()
         theirs.close()
-        self.machine = self.connection.recv()
+        self.machine = self.answer(seconds, f"no process that sees the card within {seconds:.0f} s")
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
@@ -94,7 +105,12 @@ class Worker:
             self.process = None
 
     def __enter__(self) -> "Worker":
-        self.start()
+        try:
+            self.start(START)
+        except (EOFError, OSError, Stopped):
+            self.stop()
+            raise UserError(f"expected a {self.setting.device.type} device that works, found one on which no process "
+                            "starts; its own message is above, if it had one") from None  # fmt: skip
         return self
 
     def __exit__(self, *_) -> None:

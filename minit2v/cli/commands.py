@@ -50,7 +50,7 @@ def sample(args):
         print(f"minit2v: {line}", file=sys.stderr)
     init = None if args.init is None else Clip.load(args.init)
     if args.compile:
-        print("minit2v: --compile: the first clip compiles the UNet's blocks and takes longer", file=sys.stderr)
+        print("minit2v: --compile: the first clip of each size compiles the UNet's blocks, which may take minutes", file=sys.stderr)
     saving = False if args.sequential else None, args.offload or None  # None: as the memory allows
     pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs, args.revision,
                         dict(args.lora))  # fmt: skip

@@ -99,8 +99,10 @@ class Replayed:
     def _captured(self, values: list, structure) -> tuple[list[Tensor], Callable, Tensor]:
         values = [value.clone() if isinstance(value, Tensor) else value for value in values]
         args, options = tree_unflatten(values, structure)
-        replay, output = self.capture(lambda: self.network(*args, **options))
-        return [value for value in values if isinstance(value, Tensor)], replay, output
+        inputs = [value for value in values if isinstance(value, Tensor)]
+        with torch.cuda.device_of(inputs[0]):  # streams belong to the current card, which may be another one
+            replay, output = self.capture(lambda: self.network(*args, **options))
+        return inputs, replay, output
 
 
 def cuda_graph(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -112,7 +114,7 @@ def cuda_graph(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
             call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         output = call()
     return graph.replay, output
 
