@@ -35,7 +35,8 @@ def called(function: Callable, *inputs: Any, what: str = "the result") -> Tensor
         if isinstance(now, Tensor) and not torch.equal(now.detach(), then):
             raise Failed(f"input {i + 1} as it was", "it was changed", "an operation in place, such as x += …")
     if not isinstance(found, Tensor):
-        raise Failed(f"{what} as a tensor", type(found).__name__, "the function does not return its result")
+        cause = "the function does not return its result" if found is None else ""
+        raise Failed(f"{what} as a tensor", type(found).__name__, cause)
     return found
 
 
@@ -45,6 +46,12 @@ def recognised(what: str, found: Tensor, expected: Tensor, mistakes: dict[str, C
     cause = next((text for text, wrong in mistakes.items() if _gives(wrong, found)), "")
     same_shape(what, found, expected.shape, cause)
     close(what, found, expected, tolerance, cause)
+
+
+def same_dtype(what: str, found: Tensor, expected: torch.dtype) -> None:
+    """Raise Failed unless a tensor has that dtype."""
+    if found.dtype != expected:
+        raise Failed(f"{what} of dtype {expected}", f"{found.dtype}")
 
 
 def _gives(wrong: Callable[[], Tensor], found: Tensor) -> bool:

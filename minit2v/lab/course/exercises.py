@@ -199,6 +199,8 @@ def _array(what, value, cause):
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if np.iscomplexobj(array):
             raise Failed(f"{what} as real numbers", "complex ones", "the root of a negative number")
+        if array.dtype.kind in "US":  # numpy would read "0.5" as a number
+            raise TypeError
         return array.astype(np.float64)
     except (TypeError, ValueError):
         raise Failed(f"{what} as numbers", f"{_short(value)}", cause) from None

@@ -9,6 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from minit2v.lab.course.comparing import called, same_dtype
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 
 _TESTS = "tests/test_ranges_and_folds.py::"
@@ -47,7 +48,7 @@ QUIZ = [
 
 def _cause(found, mistakes, otherwise):
     """The name of the mistake that gives this result."""
-    found = torch.as_tensor(found).double()
+    found = found.double()
     for cause, wrong in mistakes.items():
         if wrong.shape == found.shape and torch.allclose(found, wrong.double(), atol=1e-6):
             return cause
@@ -64,7 +65,7 @@ def to_time(frames: Tensor, f: int) -> Tensor:
 def to_time_by_loops(frames: Tensor, f: int) -> Tensor:
     """The same, one pixel at a time."""
     n, c, h, w = frames.shape
-    rows = torch.empty(n // f * h * w, f, c)
+    rows = torch.empty(n // f * h * w, f, c, dtype=frames.dtype)
     for i, t, y, x in product(range(n // f), range(f), range(h), range(w)):
         rows[(i * h + y) * w + x, t] = frames[i * f + t, :, y, x]
     return rows
@@ -72,9 +73,10 @@ def to_time_by_loops(frames: Tensor, f: int) -> Tensor:
 
 @exercise("1.1", name="to_time", solution=to_time, minutes=8, difficulty=2, importance=5)
 def check_to_time(student):
-    """On numbered elements, sizes that are all different, in both memory formats."""
-    for b, f, c, h, w in ((2, 5, 3, 4, 6), (3, 2, 1, 2, 7), (1, 4, 2, 3, 3)):
-        frames = torch.arange(float(b * f * c * h * w)).reshape(b * f, c, h, w)
+    """On numbered elements, sizes that are all different, in both memory formats and in three dtypes."""
+    sizes = {(2, 5, 3, 4, 6): torch.float32, (3, 2, 1, 2, 7): torch.float64, (1, 4, 2, 3, 3): torch.uint8}
+    for (b, f, c, h, w), dtype in sizes.items():
+        frames = torch.arange(b * f * c * h * w, dtype=dtype).reshape(b * f, c, h, w)
         swapped = frames.reshape(f, b, c, h, w)
         mistakes = {
             "a reshape alone keeps the order in which the numbers are read; permute between two reshapes":
@@ -88,11 +90,12 @@ def check_to_time(student):
         }  # fmt: skip
         wanted = to_time_by_loops(frames, f)
         for layout in (torch.contiguous_format, torch.channels_last):
-            found = student(frames.contiguous(memory_format=layout), f)
+            found = called(student, frames.contiguous(memory_format=layout), f, what="rows")
             what = f"(with b={b}, f={f}, c={c}, h={h}, w={w}) rows"
             same_shape(what, found, wanted.shape, "the result is (b h w, f, c): pixels, then frames, then c")
             cause = _cause(found, mistakes, "write the five names above every line; which of them is fastest?")
             close(what, found, wanted, 0, cause)
+            same_dtype(what, found, dtype)
     return "every number in its place, for three batches in two memory formats"
 
 
@@ -105,18 +108,19 @@ def temporal_difference(clips: Tensor) -> Tensor:
 @exercise("1.2", name="temporal_difference", solution=temporal_difference, minutes=5, difficulty=1, importance=4)
 def check_temporal_difference(student):
     """On whole numbers as uint8 and as float: the first wraps around if it is subtracted as it is."""
-    numbers = torch.randint(0, 256, (2, 3, 5, 4, 6), generator=torch.Generator().manual_seed(0))
-    wanted = torch.zeros(2, 3, 4, 4, 6)
-    for t in range(4):
-        wanted[:, :, t] = numbers[:, :, t + 1] - numbers[:, :, t]
-    for clips in (numbers.float() / 255, numbers.to(torch.uint8)):
-        expected = wanted / (255 if clips.dtype == torch.float32 else 1)
-        found = student(clips)
-        what = f"differences of {'uint8' if clips.dtype == torch.uint8 else 'float'} clips"
-        same_shape(what, found, wanted.shape, "f frames have f - 1 differences, and f is axis 2 of b c f h w")
-        found = torch.as_tensor(found)
-        if clips.dtype == torch.uint8 and not found.is_floating_point():
+    generator = torch.Generator().manual_seed(0)
+    for shape, dtype in product(((2, 3, 5, 4, 6), (1, 1, 2, 3, 2), (3, 2, 8, 1, 3)), (torch.float32, torch.uint8)):
+        numbers = torch.randint(0, 256, shape, generator=generator)
+        expected = torch.zeros(*shape[:2], shape[2] - 1, *shape[3:])
+        for t in range(shape[2] - 1):
+            expected[:, :, t] = (numbers[:, :, t + 1] - numbers[:, :, t]) / (255 if dtype == torch.float32 else 1)
+        clips = numbers.to(dtype) / 255 if dtype == torch.float32 else numbers.to(dtype)
+        found = called(student, clips, what="differences")
+        what = f"differences of {'uint8' if dtype == torch.uint8 else 'float'} clips"
+        same_shape(what, found, expected.shape, "f frames have f - 1 differences, and f is axis 2 of b c f h w")
+        if not found.is_floating_point():
             cause = "uint8 has no negative numbers: 24 - 235 is 45 there; convert to float before you subtract"
+            cause = cause if found.dtype == torch.uint8 else ""
             raise Failed(f"{what} as float", str(found.dtype).removeprefix("torch."), cause)
         mistakes = {
             "the sign: what comes later minus what was before": -expected,
@@ -161,14 +165,16 @@ def check_flicker(student):
                         "of +3 -2 +2 -3 0 the parts 2, 2, 2 and 0 are taken back: the smaller of two neighbours"),
     }  # fmt: skip
     for what, (clip, wanted, cause) in known.items():
-        found = student(clip)
+        found = called(student, clip, what=f"flicker of {what}")
         same_shape(f"flicker of {what}", found, (1,), "one number a clip: take the mean over every axis but the first")
         close(f"flicker of {what}", found, [wanted], 1e-6, cause)
-    clips = torch.randn(3, 2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
-    wanted = flicker_by_loops(clips)
-    found = student(clips)
-    same_shape("flicker of three clips", found, (3,), "one number a clip: take the mean over every axis but the first")
-    close("flicker of three random clips", found, wanted, 1e-5, "compare with the loops on a clip of one pixel")
+    generator = torch.Generator().manual_seed(0)
+    for shape, size in (((3, 2, 5, 4, 3), 1.0), ((2, 1, 3, 2, 5), 0.01), ((4, 3, 6, 1, 2), 100.0)):  # f = 3 is the least
+        clips = size * torch.randn(shape, generator=generator)
+        what = f"flicker of {len(clips)} random clips"
+        found = called(student, clips, what=what)
+        same_shape(what, found, (len(clips),), "one number a clip: take the mean over every axis but the first")
+        close(what, found, flicker_by_loops(clips), 1e-5 * size, "compare with the loops on a clip of one pixel")
     return "nothing for stillness and steady change, all of a lamp, and the loops' numbers on random clips"
 
 
@@ -180,17 +186,22 @@ def unfold(frames: Tensor, f: int) -> Tensor:
 
 @exercise("1.B", name="unfold", solution=unfold, minutes=5, difficulty=2, importance=5)
 def check_unfold(student):
-    """With one clip, which proves little, and with two and three, each number telling its clip and frame."""
-    for b, f in ((1, 4), (2, 4), (3, 5)):
-        wanted = (100 * torch.arange(float(b))[:, None] + torch.arange(f))[:, None, :, None, None].expand(b, 3, f, 2, 2)
-        frames = wanted.permute(0, 2, 1, 3, 4).reshape(b * f, 3, 2, 2)
-        found = student(frames, f)
-        same_shape(f"clips for b={b}", found, wanted.shape, "the result is (b c f h w)")
-        swapped = frames.reshape(f, b, 3, 2, 2).permute(1, 2, 0, 3, 4)
+    """On numbered elements: with one clip, which proves little, and with two and three."""
+    sizes = {(1, 4, 3, 2, 5): torch.float32, (2, 4, 3, 3, 2): torch.float64, (3, 5, 2, 2, 3): torch.uint8,
+             (4, 2, 1, 3, 2): torch.float32}  # fmt: skip
+    for (b, f, c, h, w), dtype in sizes.items():
+        frames = torch.arange(b * f * c * h * w, dtype=dtype).reshape(b * f, c, h, w)
+        wanted = torch.stack([torch.stack([frames[i * f + t] for t in range(f)], dim=1) for i in range(b)])
+        what = f"clips for b={b}"
+        found = called(student, frames, f, what=what)
+        same_shape(what, found, wanted.shape, "the result is (b c f h w)")
+        swapped = frames.reshape(f, b, c, h, w).permute(1, 2, 0, 3, 4)
         mistakes = {"where does frame t of clip i lie in (b f), and where does the reshape look for it?": swapped}
         cause = _cause(found, mistakes, "first cut the axis (b f) in two, then move c before f")
-        found = torch.as_tensor(found)
-        if not torch.equal(found.to(wanted), wanted):
-            sequence = [f"clip {int(n) // 100} frame {int(n) % 100}" for n in found[0, 0, :3, 0, 0].tolist()]
-            raise Failed(f"clip 0 of {b} to begin with its frames 0, 1, 2", ", ".join(sequence), cause)
+        begins = [int(n) // (c * h * w) for n in found[0, 0, :3, 0, 0].tolist()]
+        if begins != [0, 1, 2][:f]:
+            sequence = ", ".join(f"clip {n // f} frame {n % f}" for n in begins)
+            raise Failed(f"clip 0 of {b} to begin with its frames {[0, 1, 2][:f]}", sequence, cause)
+        close(what, found, wanted, 0, cause)
+        same_dtype(what, found, dtype)
     return "every frame in its own clip, for batches of 1, 2 and 3"

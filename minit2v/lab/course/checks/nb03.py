@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from minit2v.lab.course.comparing import same_dtype
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.networks import bottleneck
 
@@ -54,13 +55,13 @@ def commitment_loss(features, codes, beta=0.25):
 def check_commitment_loss(student):
     """The value, then whom its gradient reaches."""
     generator = torch.Generator().manual_seed(3)
-    features, codes = (torch.randn(2, 4, 3, 5, generator=generator, requires_grad=True) for _ in range(2))
-    mean = ((features - codes) ** 2).mean().item()
-    for beta in (0.25, 1.0):
+    for shape, beta in (((3, 2, 2, 4), 2.0), ((2, 4, 3, 5), 0.25), ((2, 4, 3, 5), 1.0)):
+        features, codes = (torch.randn(shape, generator=generator, requires_grad=True) for _ in range(2))
+        mean = ((features - codes) ** 2).mean().item()
         found = student(features, codes, beta)
         same_shape("the loss", found, (), "take the mean over everything: one number")
         cause = "beta times the mean of the squared differences"
-        if math.isclose(found.item(), beta * mean * features.numel(), rel_tol=1e-4):
+        if math.isclose(torch.as_tensor(found).item(), beta * mean * features.numel(), rel_tol=1e-4):
             cause = "the sum instead of the mean"
         close(f"the loss for beta {beta}", found, beta * mean, 1e-5, cause)
     try:
@@ -98,11 +99,14 @@ def check_perplexity(student):
     close("perplexity of [0.5, 0.5, 0, 0]", found, 2.0, 1e-4, "unused codes add nothing to the entropy")
     close("perplexity of one code", student(torch.eye(8)[3]), 1.0, 1e-4, "the entropy of a certainty is 0")
     generator = torch.Generator().manual_seed(3)
-    for k in (3, 128):
+    for k in (3, 128, 50):
         share = torch.rand(k, generator=generator) ** 4
+        share[1 :: 4 if k == 50 else k] = 0
         share /= share.sum()
-        expected = bottleneck.perplexity(share)
-        close(f"perplexity of {k} random shares", student(share), expected, 1e-3 * k, "exp of minus the sum of p log p")
+        given, expected = share.clone(), bottleneck.perplexity(share)
+        close(f"perplexity of {k} random shares", student(given), expected, 2e-5 * k, "exp of minus the sum of p log p")
+        if not torch.equal(given, share):
+            raise Failed("the shares as they were", "they were changed", "an operation in place, such as share += …")
     return "between 1 and k, zeros and all"
 
 
@@ -114,16 +118,25 @@ def warm_up(progress, start=0.7, ramp=0.1):
 @exercise("3.3", name="warm_up", solution=warm_up, minutes=5, difficulty=1, importance=3)
 def check_warm_up(student):
     """At the corners and between them, for two settings."""
+    nothing = "nothing before `start`: a negative factor would reward what the discriminator dislikes"
+    straight = "a straight line: the share of the ramp that is done"
     for start, ramp in ((0.7, 0.1), (0.2, 0.5)):
         places = {
-            0.0: (0.0, "nothing before `start`: a negative factor would reward what the discriminator dislikes"),
+            0.0: (0.0, nothing),
+            0.9 * start: (0.0, nothing),
             start: (0.0, "the rise begins at `start`, from 0"),
-            start + 0.25 * ramp: (0.25, "a straight line: the share of the ramp that is done"),
+            start + 0.25 * ramp: (0.25, straight),
+            start + 0.123 * ramp: (0.123, straight),
+            start + 0.6 * ramp: (0.6, straight),
+            start + 0.875 * ramp: (0.875, straight),
             start + ramp: (1.0, "1 when the ramp is done"),
+            start + 1.25 * ramp: (1.0, "never above 1"),
             1.0: (1.0, "never above 1"),
         }
         for progress, (expected, cause) in places.items():
             close(f"warm_up({progress:g}, {start}, {ramp})", student(progress, start, ramp), expected, 1e-6, cause)
+    for progress, expected in ((0.35, 0.0), (0.725, 0.25), (0.8, 1.0)):
+        close(f"warm_up({progress})", student(progress), expected, 1e-6, "the defaults are start=0.7 and ramp=0.1")
     return "0, a straight rise, 1, for two settings"
 
 
@@ -142,19 +155,18 @@ def update(codes, usage, sums, vectors, generator):
 
 @exercise("3.B", name="update", solution=update, minutes=12, difficulty=4, importance=5)
 def check_update(student):
-    """Vectors in eight far clusters, codes in a tiny cube; later the clusters move away. Living codes must stay."""
+    """One step for living and dead codes, then vectors in eight far clusters, which later move away."""
+    for k, c in ((30, 3), (20_000, 2)):
+        _one_step(student, k, c)
     generator, k = torch.Generator().manual_seed(3), 32
     codes = (2 * torch.rand(k, 2, generator=generator) - 1) / k
     state = codes, torch.full((k,), 1 / k), codes / k
     angles = torch.arange(8) * math.pi / 4
     centres = 3 * torch.stack([angles.cos(), angles.sin()], dim=1)
     for place, moved in (("where the features begin", 0.0), ("after the features have moved", 20.0)):
-        for _ in range(1000):
+        for _ in range(700):  # a code that nobody chooses is dead after 460
             vectors = (centres + moved).repeat(16, 1) + 0.1 * torch.randn(128, 2, generator=generator)
-            state = student(*state, vectors, generator)
-            if not isinstance(state, (tuple, list)) or [tuple(s.shape) for s in state] != [(k, 2), (k,), (k, 2)]:
-                found = type(state).__name__
-                raise Failed("codes (k c), usage (k,) and sums (k c)", found, "return all three, in order")
+            state = _three(student(*state, vectors, generator), k, 2)
         index = torch.cdist(vectors, state[0]).argmin(dim=1)
         found = bottleneck.perplexity(torch.bincount(index, minlength=k) / len(vectors)).item()
         if not found > 12:
@@ -162,9 +174,59 @@ def check_update(student):
             if moved:
                 cause = "a good start is not enough: look for dead codes at every step, by their running usage"
             raise Failed(f"a perplexity above 12 of 32 {place}", f"{found:.1f}", cause)
-    alive, usage = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 9.0]]), torch.tensor([0.45, 0.45, 0.1])
-    vectors = alive[:2].repeat(8, 1) + 0.1 * torch.randn(16, 2, generator=generator)  # the third misses this batch
-    found = student(alive, usage, usage[:, None] * alive, vectors, generator)[0]
-    cause = "dead is a code whose running usage * k is below a hundredth, not one that this batch has missed"
-    close("codes that are in use", found, alive, 0.05, cause)
     return "dead codes come back, also when the features move away, and living ones stay"
+
+
+def _three(found, k, c):
+    """What an update returns. Raises Failed for something else than codes, usage and sums."""
+    shapes = type(found).__name__
+    if isinstance(found, (tuple, list)):
+        shapes = [tuple(getattr(one, "shape", ())) for one in found]
+    if shapes != [(k, c), (k,), (k, c)]:
+        raise Failed("codes (k c), usage (k,) and sums (k c)", shapes, "return all three, in order")
+    return found
+
+
+def _one_step(student, k, c):
+    """Of k codes the first ten are in use, the second ten are rare, and the others dead. The vectors take a few of them."""
+    generator = torch.Generator().manual_seed(k)
+    codes, ratio = 9 * torch.randn(k, c, generator=generator), torch.full((k,), 1e-5)  # usage in units of a fair share
+    ratio[:10], ratio[10:20] = 1.0, 0.3
+    before = codes, ratio / k, codes * ratio[:, None] / k
+    vectors = codes[:5].repeat(40, 1) + 0.01 * torch.randn(200, c, generator=generator)
+    given, results = [one.clone() for one in (*before, vectors)], []
+    for seed in (0, 1):  # of PyTorch's own random numbers, which may not matter
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            results.append(_three(student(*given, torch.Generator().manual_seed(5)), k, c))
+        if not (torch.equal(given[0], codes) and torch.equal(given[3], vectors)):
+            raise Failed("the codes and vectors of before as they were", "they were changed", "an operation in place")
+        given = [one.clone() for one in (*before, vectors)]
+    (places, usage, sums), dead = results[0], torch.arange(k) >= 20
+    _living(results[0], update(*before, vectors, torch.Generator()), k)
+    near = torch.cdist(places[dead].float(), vectors)
+    distance, picks = near.min(dim=1)
+    if not distance.max() < 0.1:
+        cause = "a dead code is put on one of the vectors of the batch; sums / usage is its place"
+        raise Failed("dead codes on vectors of the batch", f"one at a distance of {distance.max():.2g}", cause)
+    if k > 200 and len(picks[picks > 100].unique()) < 20 or len(picks.unique()) < 5:
+        raise Failed("dead codes on vectors from all over the batch", f"on {len(picks.unique())} of 200", "each on another")
+    share = usage[dead] * k
+    if not (share.min() > 0.02 and share.max() < 5):
+        found = f"{share.min():.2g} to {share.max():.2g} times that"
+        raise Failed("a usage near 1 / k for codes that begin again", found, "more than a fair share is no share")
+    close("sums of codes that begin again", sums[dead], places[dead] * usage[dead, None], 1e-4, "a code is sums / usage")
+    for name, one, other in zip(("codes", "usage", "sums"), *results):
+        close(f"{name} drawn again from the same generator", one, other, 1e-6, "draw random numbers from `generator`")
+    same_dtype("codes", places, torch.float32)
+
+
+def _living(found, expected, k):
+    """Raise Failed unless codes in use, and those that only this batch has missed, are what the given lines make of them."""
+    causes = {
+        "codes": "dead is a code whose running usage * k is below a hundredth, not one that this batch has missed",
+        "usage": "the running share of a living code: 99 % of the old and 1 % of the new",
+        "sums": "the running sum of a living code: 99 % of the old and 1 % of the new",
+    }
+    for (name, cause), one, other in zip(causes.items(), found, expected):
+        close(f"{name} of living codes", one[:20], other[:20], 1e-4 if name == "codes" else 1e-4 / k, cause)
