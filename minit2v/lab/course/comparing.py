@@ -43,8 +43,8 @@ def called(function: Callable, *inputs: Any, what: str = "the result") -> Tensor
 def recognised(what: str, found: Tensor, expected: Tensor, mistakes: dict[str, Callable[[], Tensor]],
                tolerance: float = TOLERANCE) -> None:  # fmt: skip
     """Raise Failed unless `found` is `expected`; its cause is the first mistake that gives what was found."""
-    real = not found.is_complex()
-    if real and found.shape == expected.shape and bool(((found - expected).abs() <= tolerance).all()):
+    same = found.shape == expected.shape and not found.is_complex()
+    if same and bool(((found - expected).abs() <= tolerance).all()):
         return  # no mistake has to be computed
     cause = next((text for text, wrong in mistakes.items() if _gives(wrong, found)), "")
     same_shape(what, found, expected.shape, cause)
@@ -63,7 +63,9 @@ def _gives(wrong: Callable[[], Tensor], found: Tensor) -> bool:
         value = wrong()
     except (RuntimeError, ValueError):
         return False
-    return value.shape == found.shape and torch.allclose(value.double(), found.double(), rtol=0, atol=1e-5)
+    if value.shape != found.shape or found.is_complex():
+        return False
+    return torch.allclose(value.double(), found.double(), rtol=0, atol=1e-5)
 
 
 def same_layer(student: Callable, library: type[nn.Module], cases: Sequence[tuple[tuple, list[tuple]]],
