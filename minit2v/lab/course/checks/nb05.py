@@ -4,7 +4,8 @@ import torch
 
 from minit2v.diffusion.process import Diffusion
 from minit2v.diffusion.process import betas as library_betas
-from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
+from minit2v.lab.course.exercises import Failed, exercise, same_shape
 from minit2v.presets import DiffusionConfig
 
 _SCHEDULES, _SHIFT = "test_schedules_equal_diffusers", "test_shift_divides_the_signal_to_noise_ratio"
@@ -48,21 +49,6 @@ QUIZ = [
 ]
 
 
-def _gaussian(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _recognise(what, found, expected, mistakes, cause):
-    """`close`, with the cause of the first mistake {cause: what it gives} that gives just what was found."""
-    same_shape(what, found, expected.shape, cause)
-    values = torch.as_tensor(found).detach().double()
-    for known, wrong in mistakes.items():
-        if torch.allclose(values, wrong.double(), rtol=1e-4, atol=1e-6):
-            cause = known
-            break
-    close(what, found, expected, 1e-5, cause)
-
-
 def q_sample(x0, noise, alpha_bar_t):
     """x0 (b, c, f, h, w), noise alike, alpha_bar_t (b,) -> x_t (b, c, f, h, w)."""
     a = alpha_bar_t[:, None, None, None, None]
@@ -71,25 +57,26 @@ def q_sample(x0, noise, alpha_bar_t):
 
 @exercise("5.1", name="q_sample", solution=q_sample, minutes=8, difficulty=2, importance=5)
 def check_q_sample(student):
-    """Three clips as wide as the batch is long, so that a level that lands on the wrong axis raises nothing."""
-    x0, noise = _gaussian(3, 4, 2, 5, 3), _gaussian(3, 4, 2, 5, 3, seed=1)
-    levels = torch.tensor([0.9, 0.5, 0.04], dtype=torch.float64)
-    a, along_w = levels[:, None, None, None, None], levels
-    mistakes = {
-        "take the square root of alpha_bar_t, and of 1 - alpha_bar_t": a * x0 + (1 - a) * noise,
-        "take the square root of 1 - alpha_bar_t as well": a.sqrt() * x0 + (1 - a) * noise,
-        "take the square root of alpha_bar_t as well": a * x0 + (1 - a).sqrt() * noise,
-        "the noise has the root of 1 - alpha_bar_t, not 1 - the root": a.sqrt() * x0 + (1 - a.sqrt()) * noise,
-        "both factors are the root of alpha_bar_t; this is the bug of exercise 5.B": a.sqrt() * (x0 + noise),
-        "clip and noise are exchanged": (1 - a).sqrt() * x0 + a.sqrt() * noise,
-        "alpha_bar_t (b,) went along the last axis; give it the shape (b, 1, 1, 1, 1)":
-            along_w.sqrt() * x0 + (1 - along_w).sqrt() * noise,
-    }  # fmt: skip
-    before = x0.clone()
-    found = student(x0, noise, levels)
-    if not torch.equal(x0, before):
-        raise Failed("x0 as it was", "x0 changed", "an operation in place, such as x0 *= …")
-    _recognise("x_t", found, q_sample(before, noise, levels), mistakes, "x_t = √alpha_bar x0 + √(1 - alpha_bar) noise")
+    """Batches of three, one and five; three clips are as wide, so that a level along the wrong axis raises nothing."""
+    for shape, values, dtype in (((3, 4, 2, 5, 3), (0.9, 0.5, 0.04), torch.float64),
+                                 ((1, 3, 2, 4, 5), (0.3,), torch.float64),
+                                 ((5, 2, 3, 1, 4), (1.0, 0.9996, 0.7, 2e-4, 0.0), torch.float32)):  # fmt: skip
+        x0, noise, along_w = normal(*shape).to(dtype), normal(*shape, seed=1).to(dtype), torch.tensor(values, dtype=dtype)
+        a = along_w[:, None, None, None, None]
+        mistakes = {
+            "take the square root of alpha_bar_t, and of 1 - alpha_bar_t": lambda: a * x0 + (1 - a) * noise,
+            "take the square root of 1 - alpha_bar_t as well": lambda: a.sqrt() * x0 + (1 - a) * noise,
+            "take the square root of alpha_bar_t as well": lambda: a * x0 + (1 - a).sqrt() * noise,
+            "the noise has the root of 1 - alpha_bar_t, not 1 - the root": lambda: a.sqrt() * x0 + (1 - a.sqrt()) * noise,
+            "both factors are the root of alpha_bar_t; this is the bug of exercise 5.B": lambda: a.sqrt() * (x0 + noise),
+            "clip and noise are exchanged": lambda: (1 - a).sqrt() * x0 + a.sqrt() * noise,
+            "alpha_bar_t (b,) went along the last axis; give it the shape (b, 1, 1, 1, 1)":
+                lambda: along_w.sqrt() * x0 + (1 - along_w).sqrt() * noise,
+        }  # fmt: skip
+        what = f"x_t of clips {shape} at alpha_bar {', '.join(map(str, values))}"
+        found = called(student, x0, noise, along_w)
+        recognised(what, found, q_sample(x0, noise, along_w), mistakes, 1e-5)
+        same_dtype(what, found, dtype)
     return "three clips at three noise levels, each with its own"
 
 
@@ -100,23 +87,27 @@ def alpha_bar_from(betas):
 
 @exercise("5.2", name="alpha_bar_from", solution=alpha_bar_from, minutes=6, difficulty=1, importance=5)
 def check_alpha_bar_from(student):
-    """First at three betas, where every mistake has its own answer, then at the thousand of the release."""
-    betas = torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64)
-    kept = torch.cumprod(1 - betas, 0)
-    mistakes = {
-        "shares multiply, they do not add up": 1 - betas.cumsum(0),
-        "1 - beta is what one step leaves; multiply all of them up to t": 1 - betas,
-        "multiply 1 - beta, not beta": torch.cumprod(betas, 0),
-        "this is the signal's factor; alpha_bar is its square": kept.sqrt(),
-        "this is the noise's share; alpha_bar is the clip's": 1 - kept,
-        "alpha_bar[0] comes after the first step, so it is 1 - betas[0] and not 1":
-            torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]]),
-    }  # fmt: skip
-    found = student(betas.clone())
-    _recognise("alpha_bar of 0.1, 0.2, 0.5", found, kept, mistakes, "alpha_bar[t] is the product of 1 - betas[0…t]")
-    betas = library_betas(DiffusionConfig())
-    found = student(betas)
-    close("alpha_bar of the release", found, torch.cumprod(1 - betas, 0), 1e-6, "keep float64, and all 1000 values")
+    """First at three betas, where every mistake has its own answer; then at one, at another schedule and the release's."""
+    for what, betas in {
+        "alpha_bar of 0.1, 0.2, 0.5": torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64),
+        "alpha_bar of 0.3 alone, float32,": torch.tensor([0.3]),
+        "alpha_bar of 400 betas of the cosine schedule": library_betas(DiffusionConfig(schedule="cosine", timesteps=400)),
+        "alpha_bar of the release": library_betas(DiffusionConfig()),
+    }.items():
+        kept = torch.cumprod(1 - betas, 0)
+        mistakes = {
+            "shares multiply, they do not add up": lambda: 1 - betas.cumsum(0),
+            "1 - beta is what one step leaves; multiply all of them up to t": lambda: 1 - betas,
+            "multiply 1 - beta, not beta": lambda: torch.cumprod(betas, 0),
+            "this is the signal's factor; alpha_bar is its square": lambda: kept.sqrt(),
+            "this is the noise's share; alpha_bar is the clip's": lambda: 1 - kept,
+            "alpha_bar[0] comes after the first step, so it is 1 - betas[0] and not 1":
+                lambda: torch.cat([kept.new_ones(1), kept[:-1]]),
+        }  # fmt: skip
+        found = called(student, betas)
+        same_shape(what, found, kept.shape)
+        same_dtype(what, found, betas.dtype)
+        recognised(what, found, kept, mistakes, 1e-6 if betas.dtype == torch.float32 else 1e-9)
     return f"falls from {float(found[0]):.5f} to {float(found[-1]):.5f} in {len(found)} steps, as released"
 
 
@@ -131,37 +122,74 @@ def variance_along(add_noise, x0, ts, generator):
 
 @exercise("5.3", name="variance_along", solution=variance_along, minutes=8, difficulty=2, importance=4)
 def check_variance_along(student):
-    """On the library's process and on two that do not preserve the variance: an answer of ones is not enough."""
-    process, ts = Diffusion(DiffusionConfig()), [0, 300, 600, 999]
-    a = process.alpha_bar[ts]
-    x0 = _gaussian(8, 4, 16, 16, 16).float()
-    seen = []
-
-    def library(x0, noise, t):
-        if tuple(getattr(t, "shape", ())) != (len(x0),):
-            raise Failed(f"t of shape ({len(x0)},)", getattr(t, "shape", t), "one t a clip: torch.full((len(x0),), t)")
-        if seen and noise.shape == seen[-1].shape and torch.equal(noise, seen[-1]):
-            raise Failed("fresh noise for each t", "the same noise again", "draw it inside the loop")
-        seen.append(noise)
-        return process.add_noise(x0, noise, t)
+    """Clips whose every axis has means of its own, a process that loses variance, timesteps in any order."""
+    process = Diffusion(DiffusionConfig())
 
     def rootless(x0, noise, t):
         level = process.alpha_bar[t].float()[:, None, None, None, None]
         return level * x0 + (1 - level) * noise
 
-    def measure(add_noise, x0):
-        return student(add_noise, x0, list(ts), torch.Generator().manual_seed(0))
-
-    close("variance with the library", measure(library, x0), torch.ones(4), 0.03, "noise must be normal: torch.randn")
-    if len(seen) < len(ts):
-        raise Failed(f"{len(ts)} calls of add_noise, one for each t", f"{len(seen)}", "measure, do not compute")
-    raised = measure(library, x0 + 3)
-    close("variance of clips with mean 3", raised, torch.ones(4), 0.03, "the mean square is not the variance; use .var")
-    wrong = a**2 + (1 - a) ** 2
-    close("variance without the roots", measure(rootless, x0), wrong, 0.03, "measure the x_t of the given add_noise")
-    wide = 4 * a + 1 - a
-    close("variance of clips with variance 4", measure(library, 2 * x0), wide, 0.1, "do not normalise x0 or x_t")
+    clips = normal(6, 4, 5, 9, 8).float()
+    uneven = 2 * clips + 3 + sum(torch.linspace(-1, 1, n).reshape(-1, *[1] * i) for i, n in enumerate((8, 9, 5, 4, 6)))
+    for add_noise, x0, ts in ((process.add_noise, clips, [0, 300, 600, 999]), (process.add_noise, uneven, [700, 0, 999]),
+                              (rootless, uneven[:2, :, :, 1:], [1, 998, 500, 30, 500])):  # fmt: skip
+        noises = [_measured(student, add_noise, x0, ts, seed) for seed in (0, 0, 1)]
+        draw = "torch.randn(x0.shape, generator=generator)"
+        if not torch.equal(noises[0], noises[1]):
+            raise Failed("the same noise from the same generator", "other noise", draw)
+        if torch.equal(noises[0], noises[2]):
+            raise Failed("other noise from another generator", "the same noise", draw)
+        _is_normal_and_fresh(noises[0])
     return "1 at every t for the library, and it notices a process that loses variance"
+
+
+def _measured(student, add_noise, x0, ts, seed):
+    """All noise that was drawn, where each call of add_noise, and each number that came of it, is what it should be."""
+    noises, clips = [], []
+
+    def watched(x, noise, t):
+        if len(noises) == len(ts):
+            raise Failed(f"{len(ts)} calls of add_noise, one for each t", "more")
+        if tuple(getattr(t, "shape", ())) != (len(x0),):
+            raise Failed(f"t of shape ({len(x0)},)", getattr(t, "shape", t), "one t a clip: torch.full((len(x0),), t)")
+        if t.tolist() != [ts[len(noises)]] * len(x0):
+            raise Failed(f"t = {ts[len(noises)]} in call {len(noises) + 1} of add_noise for ts {ts}", t.tolist())
+        if not torch.equal(x, x0):
+            raise Failed("add_noise to be given x0 as it is", "other clips")
+        same_shape("the noise", noise, x0.shape)
+        noises.append(noise.clone())
+        clips.append(add_noise(x, noise, t))
+        return clips[-1].clone()
+
+    given = list(ts)
+    found = called(lambda x: student(watched, x, given, torch.Generator().manual_seed(seed)), x0)
+    if given != ts:
+        raise Failed("ts as it was", "it was changed")
+    if len(noises) < len(ts):
+        raise Failed(f"{len(ts)} calls of add_noise, one for each t", f"{len(noises)}",
+                     "" if noises else "measure, do not compute")
+    over = lambda measure: lambda: torch.stack([measure(x) for x in clips])  # noqa: E731
+    mistakes = {
+        "the mean square is not the variance": over(lambda x: x.square().mean()),
+        "this is the standard deviation, its root": over(torch.std),
+        "this is the mean of the clips' own variances; their means differ too": over(lambda x: x.flatten(1).var(1).mean()),
+        "this is the variance of the first clip alone": over(lambda x: x[0].var()),
+    }
+    variances = over(torch.var)()
+    recognised(f"the variance at {ts}", found, variances, mistakes, 4e-4 * variances.max().item())  # over n, or n - 1
+    return torch.stack(noises)
+
+
+def _is_normal_and_fresh(noises):
+    """Noise (len(ts), b, c, f, h, w)."""
+    if any(torch.equal(one, other) for one, other in zip(noises, noises[1:])):
+        raise Failed("fresh noise for each t", "the same noise again", "draw it inside the loop")
+    if len(noises.abs().unique()) < 0.9 * noises.numel():
+        raise Failed("a number of its own for every place of every x_t", "numbers that come back in other places")
+    cause = "torch.rand is uniform, from 0 to 1; torch.randn is normal" if 0 <= noises.min() < noises.max() <= 1 else ""
+    for power, wanted in ((1, 0), (2, 1), (4, 3)):
+        if abs((found := noises.pow(power).mean().item()) - wanted) > 0.1 * power:
+            raise Failed(f"standard normal noise, whose mean power {power} is {wanted}", f"{found:.2f}", cause)
 
 
 def levels(alpha_bar):
@@ -171,17 +199,22 @@ def levels(alpha_bar):
 
 @exercise("5.B", name="levels", solution=levels, minutes=5, difficulty=1, importance=3)
 def check_levels(student):
-    """Both factors, at both ends too."""
-    a = torch.tensor([1.0, 0.75, 0.36, 0.0], dtype=torch.float64)
-    result = student(a)
+    """Both factors, at both ends too, of four numbers and of seven."""
+    for a in (torch.tensor([1.0, 0.75, 0.36, 0.0], dtype=torch.float64), torch.linspace(0.0004, 0.9996, 7)):
+        mistakes = {
+            "signal": {"signal and sigma are exchanged": lambda: (1 - a).sqrt(), "the square root is missing": lambda: a},
+            "sigma": {"the bug is still there: the root of alpha_bar": lambda: a.sqrt(),
+                      "take the root of the difference, not 1 minus the root": lambda: 1 - a.sqrt(),
+                      "the square root is missing": lambda: 1 - a},
+        }  # fmt: skip
+        for i, (name, expected) in enumerate({"signal": a.sqrt(), "sigma": (1 - a).sqrt()}.items()):
+            found = called(lambda x: _both(student(x))[i], a, what=name)
+            recognised(name, found, expected, mistakes[name], 1e-5)
+            same_dtype(name, found, a.dtype)
+    return "the squares of the two factors add up to 1 at every t"
+
+
+def _both(result):
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise Failed("two factors, (signal, sigma)", type(result).__name__, "return both, separated by a comma")
-    signal, sigma = result
-    _recognise("signal", signal, a.sqrt(), {"signal and sigma are exchanged": (1 - a).sqrt()}, "the root of alpha_bar")
-    mistakes = {
-        "the bug is still there: the root of alpha_bar": a.sqrt(),
-        "take the root of the difference, not 1 minus the root": 1 - a.sqrt(),
-        "the square root is missing": 1 - a,
-    }
-    _recognise("sigma", sigma, (1 - a).sqrt(), mistakes, "the root of 1 - alpha_bar")
-    return "the squares of the two factors add up to 1 at every t"
+    return result

@@ -8,6 +8,7 @@ import torch
 
 from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
+from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.presets import DiffusionConfig
 
@@ -57,23 +58,33 @@ def ddpm_step(x, x0, a, a_next, noise):
 
 @exercise("6.1", name="ddpm_step", solution=ddpm_step, minutes=10, difficulty=3, importance=5)
 def check_ddpm_step(student):
-    """Against the product of the two bells on a grid, and in many dimensions."""
-    one = torch.ones((), dtype=torch.float64)
-    for a, a_next, x, x0 in ((0.3, 0.6, 0.8, -0.5), (0.7, 0.95, -1.0, 1.2), (0.0, 0.2, 0.4, 0.9)):
-        mean, spread = _product_of_bells(x, x0, a, a_next)
-        where = f"at a = {a}, a_next = {a_next}, x = {x}, x0 = {x0}"
-        without = student(x * one, x0 * one, a, a_next, 0 * one)
-        close(f"the mean, without noise, {where}", without, mean, 1e-3,
-              "x0 is weighed by sqrt(a_next) beta / (1 - a) and x by sqrt(1 - beta) (1 - a_next) / (1 - a), where "
-              "beta = 1 - a / a_next; a_next is the larger of the two")
-        found = student(x * one, x0 * one, a, a_next, one) - without
-        slips = {"the noise is multiplied by the variance; it wants the square root": spread**2,
-                 "this is sqrt(beta); the posterior's variance is beta (1 - a_next) / (1 - a)": (1 - a / a_next) ** 0.5}
-        cause = next((text for text, wrong in slips.items() if abs(found - wrong) < 1e-3), "is the noise added at all?")
-        close(f"what the noise is multiplied by {where}", found, spread, 1e-3, cause)
-    x, x0, noise = torch.randn(3, 2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    """Each factor against the product of the two bells on a grid, then tensors of several shapes."""
+    one, nothing = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for a, a_next in ((0.3, 0.6), (0.7, 0.95), (0.0, 0.2), (0.004, 0.9996)):
+        (of_x, spread), (of_x0, _) = (_product_of_bells(*bell, a, a_next) for bell in ((1.0, 0.0), (0.0, 1.0)))
+        beta, left = 1 - a / a_next, (1 - a_next) / (1 - a)
+        slips = {
+            "x": {"the weights of x and x0 are exchanged": of_x0, "sqrt(1 - beta), not 1 - beta": (1 - beta) * left},
+            "x0": {"the weights of x and x0 are exchanged": of_x, "the root of a_next is missing": of_x0 * a_next**0.5,
+                   "the root of a was taken where a_next belongs": of_x0 * (a / a_next) ** 0.5},
+            "noise": {"the noise is multiplied by the variance; it wants the square root": spread**2,
+                      "this is sqrt(beta); the posterior's variance is beta (1 - a_next) / (1 - a)": beta**0.5,
+                      "the noise is not added": 0.0},
+        }  # fmt: skip
+        ask = lambda *given: called(lambda x, x0, noise: student(x, x0, a, a_next, noise), *given)  # noqa: E731
+        for i, (name, right) in enumerate({"x": of_x, "x0": of_x0, "noise": spread}.items()):
+            found = ask(*(one if i == j else nothing for j in range(3)))
+            wrong = {cause: (lambda value=value: value * one) for cause, value in slips[name].items()}
+            recognised(f"what {name} is multiplied by at a = {a}, a_next = {a_next}", found, right * one, wrong, 1e-4)
+        for shape, dtype in (((2, 4, 3, 5, 6), torch.float32), ((4, 4), torch.float64)):
+            x, x0, noise = (5 * normal(*shape, seed=seed).to(dtype) for seed in range(3))
+            what = f"x' at a = {a}, a_next = {a_next}, for tensors of shape {shape}"
+            found = ask(x, x0, noise)
+            recognised(what, found, of_x * x + of_x0 * x0 + spread * noise, {}, 1e-4)
+            same_dtype(what, found, dtype)
+    x, x0, noise = (5 * normal(2, 4, 3, 5, 5, seed=seed) for seed in range(3))
     found = student(x, x0, 0.5, 1.0, noise)
-    close("the step to a_next = 1", found, x0, 1e-5, "the last step ends at x0, without noise: its variance is 0")
+    close("the step to a_next = 1", found, x0, 1e-9, "the last step ends at x0, without noise: its variance is 0")
     return "mean and variance agree with two bells multiplied on a grid, and the last step ends at x0"
 
 
@@ -96,24 +107,38 @@ def ddim_step(x0, eps, a, a_next, eta=0.0, noise=None):
 
 @exercise("6.2", name="ddim_step", solution=ddim_step, minutes=12, difficulty=3, importance=5)
 def check_ddim_step(student):
-    """Where it aims, DDPM at eta 1, the library's own steps, and the samples of a Gaussian."""
+    """Where it aims, DDPM at eta 1, what lies between, the library's own steps, and the samples of a Gaussian."""
     _check_aim(student)
-    x, x0, noise = torch.randn(3, 2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for a, a_next in ((0.2, 0.5), (0.6, 0.97)):
-        eps = (x - a**0.5 * x0) / (1 - a) ** 0.5
-        close("the step with eta 1 (it should be DDPM's)", student(x0, eps, a, a_next, 1.0, noise),
-              ddpm_step(x, x0, a, a_next, noise), 1e-6,
-              "the variance is eta**2 (1 - a_next) / (1 - a) (1 - a / a_next); it is taken away from 1 - a_next under "
-              "the root of eps, and its root multiplies the noise")
-        close("the step with eta 0.5", student(x0, eps, a, a_next, 0.5, noise),
-              ddim_step(x0, eps, a, a_next, 0.5, noise), 1e-6, "the variance grows with eta**2, not with eta")
+    for (a, a_next), dtype in (((0.2, 0.5), torch.float64), ((0.6, 0.97), torch.float32), ((0.0, 0.3), torch.float64),
+                               ((0.004, 0.9996), torch.float64), ((0.5, 1.0), torch.float64)):  # fmt: skip
+        for eta in (1.0, 0.5, 0.0, 0.3, 0.8)[a == 0 :]:  # at a = 0 and eta 1 rounding can end below 0 under the root
+            _check_fresh_noise(student, a, a_next, eta, dtype)
     diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing"))
     for step, (x0, eps, a, a_next) in _library_steps(diffusion, steps=8):
         close(f"x after step {step.index} of the library's ddim", student(x0, eps, a, a_next), step.x, 1e-5)
     mean, spread = _samples_of_a_gaussian(student)
-    close("mean of the samples from the oracle of a Gaussian", mean, 0.7, 0.01, "the steps do not end at x0")
-    close("their standard deviation", spread, 0.4, 0.01, "with eta 0 the old noise is kept, shrunk to sqrt(1 - a_next)")
+    close("mean of the samples from the oracle of a Gaussian", mean, 0.7, 0.01)
+    close("their standard deviation", spread, 0.4, 0.01)
     return "it aims right, is DDPM's at eta 1 and the library's at 0, and a Gaussian's samples have its mean and spread"
+
+
+def _check_fresh_noise(student, a, a_next, eta, dtype):
+    x, x0, noise = (5 * normal(2, 4, 3, 5, 6, seed=seed).to(dtype) for seed in range(3))
+    eps = (x - a**0.5 * x0) / (1 - a) ** 0.5
+    found = called(lambda *given: student(*given[:2], a, a_next, eta, given[2]), x0, eps, noise if eta else None)
+    variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)
+    aim, shrunk = a_next**0.5 * x0, (1 - a_next - variance) ** 0.5 * eps
+    slips = {
+        "the variance grows with eta**2, not with eta": lambda: ddim_step(x0, eps, a, a_next, eta**0.5, noise),
+        "the variance is to be taken away from 1 - a_next, under the root of eps":
+            lambda: aim + (1 - a_next) ** 0.5 * eps + variance**0.5 * noise,
+        "the noise is multiplied by the variance; it wants the square root": lambda: aim + shrunk + variance * noise,
+        "the noise is not added": lambda: aim + shrunk,
+    }  # fmt: skip
+    what = f"the step with eta {eta:g}{' (it should be DDPM)' if eta == 1 else ''} at a = {a}, a_next = {a_next}"
+    expected = ddpm_step(x, x0, a, a_next, noise) if eta == 1 else ddim_step(x0, eps, a, a_next, eta, noise)
+    recognised(what, found, expected, slips, 1e-4 if dtype == torch.float32 else 1e-8)
+    same_dtype(what, found, dtype)
 
 
 def _check_aim(student):
@@ -160,27 +185,42 @@ def ddim_sample(model, x, alpha_bar, steps):
 
 @exercise("6.3", name="ddim_sample", solution=ddim_sample, minutes=10, difficulty=3, importance=4)
 def check_ddim_sample(student):
-    """The timesteps, the number of calls, the last level, and twice the same."""
-    diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing", schedule="cosine"))
-    start = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
-    for steps in (1, 4, 12, 50):
-        asked = []
+    """Two schedules, three lengths, points and clips: the timesteps, the calls, the last level, and twice the same."""
+    for steps, T, schedule, shape, dtype in ((1, 1000, "cosine", (6, 2), torch.float32),
+                                             (4, 1000, "scaled_linear", (2, 4, 3, 2, 5), torch.float64),
+                                             (12, 1000, "cosine", (6, 2), torch.float32),
+                                             (50, 1000, "scaled_linear", (3,), torch.float32),
+                                             (60, 60, "cosine", (1, 4, 1, 3, 2), torch.float64),
+                                             (7, 64, "cosine", (5, 4), torch.float64)):  # fmt: skip
+        diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing", schedule=schedule, timesteps=T))
+        start, asked, timesteps = normal(*shape, seed=8).to(dtype), [], samplers.timesteps(diffusion, steps)
 
         def model(x, t):
             asked.append(int(t))
-            x0 = torch.tanh(x) + t / 2000
-            return diffusion.to_x0_eps(x0, x, t)
+            return diffusion.to_x0_eps(torch.tanh(x) + t / 2000, x, t)
 
-        end = student(model, start, diffusion.alpha_bar, steps)
-        same_shape("the result", end, (6, 2), "the loop hands x on and returns it")
-        _check_timesteps(asked, steps, samplers.timesteps(diffusion, steps))
-        again = student(model, start, diffusion.alpha_bar, steps)
-        close("a second run from the same noise", again, end, 0, "nothing random may happen between start and end")
-        run = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
-        *_, last = run
-        cause = "the last step goes to alpha_bar 1, so that its result is x0; each step goes to the level of the next"
-        close(f"the end of {steps} steps", end, last.x0, 1e-4, cause)
+        sample = lambda: called(lambda x, a: student(model, x, a, steps), start, diffusion.alpha_bar)  # noqa: E731
+        end, what = sample(), f"the end of {steps} steps of {T}"
+        same_shape("the result", end, shape)
+        _check_timesteps(asked, steps, timesteps)
+        close("a second run from the same noise", sample(), end, 0, "nothing random may happen between start and end")
+        levels = diffusion.alpha_bar[timesteps].tolist()
+        slips = {
+            "the last step goes to alpha_bar 1, so that its result is x0":
+                lambda: _walk(model, start, timesteps, [*levels[1:], diffusion.alpha_bar[0].item()]),
+            "each step goes to the level of the next timestep": lambda: _walk(model, start, timesteps, levels),
+        }  # fmt: skip
+        *_, last = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
+        recognised(what, end, last.x0, slips, 1e-4 if dtype == torch.float32 else 1e-8)
+        same_dtype(what, end, dtype)
     return "the right timesteps, one call each, the same clip twice, and it ends clean, for 1, 4, 12 and 50 steps"
+
+
+def _walk(model, x, timesteps, levels):
+    """DDIM with eta 0 where step i ends at levels[i]."""
+    for t, a_next in zip(timesteps, levels):
+        x = ddim_step(*model(x, t), 0.0, a_next)
+    return x
 
 
 def _check_timesteps(asked, steps, expected):
@@ -202,9 +242,11 @@ def noise_table(a):
 @exercise("6.B", name="noise_table", solution=noise_table, minutes=8, difficulty=2, importance=4)
 def check_noise_table(student):
     """A world of one point must be hit, and the steps before the last keep the posterior's own spread."""
-    for levels in ([0.0, 0.1, 0.4, 0.8, 1.0], [0.02, 0.5, 1.0], [0.3, 1.0]):
+    for levels in ([0.0, 0.1, 0.4, 0.8, 1.0], [0.02, 0.5, 1.0], [0.3, 1.0], [0.001, 0.01, 0.1, 0.3, 0.35, 0.9, 0.96, 1.0]):
         a = torch.tensor(levels, dtype=torch.float64)
-        found = student(a.clone())
+        found = student(a)
+        if a.tolist() != levels:
+            raise Failed("a as it was", "it was changed")
         same_shape(f"the table for a of shape ({len(a)},)", found, (len(a) - 1,), "one number for each step")
         found = torch.as_tensor(found)  # a list is as good
         miss = _miss_of_one_point(levels, found.tolist())
@@ -213,7 +255,7 @@ def check_noise_table(student):
                          "the network's last belief is right, so look at what is done after it")
         expected = [_product_of_bells(0.0, 0.0, *pair)[1] for pair in zip(levels, levels[1:-1])]
         if expected:
-            close("the noise of the steps before the last", found[:-1], expected, 1e-3, "these were right: the "
+            close("the noise of the steps before the last", found[:-1], expected, 1e-4, "these were right: the "
                   "variance is (1 - a_next) / (1 - a) beta")
     return "a world of one point is hit, also in a single step, and the steps before the last are as they were"
 

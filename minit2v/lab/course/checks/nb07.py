@@ -1,11 +1,13 @@
 """Checks of notebook 07, A UNet for pictures: the sinusoid of a timestep, ResBlock, Attention, and the way up."""
 
+import operator
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from minit2v.lab.course.comparing import called, normal, recognised, same_layer
+from minit2v.lab.course.comparing import called, normal, recognised, same_dtype, same_layer
 from minit2v.lab.course.exercises import Failed, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks, unet
@@ -60,9 +62,10 @@ def sinusoid(position, width):
 
 @exercise("7.1", name="sinusoid", solution=sinusoid, minutes=8, difficulty=2, importance=4)
 def check_sinusoid(student):
-    """Whole and broken positions, one axis and two, four widths; every order and every base that books have."""
+    """Whole and broken positions, one axis and two, six widths; every order and every base that books have."""
     for position, width in ((torch.tensor([0, 1, 7, 999]), 8), (torch.tensor([[3, 500, 42], [11, 0, 981]]), 6),
-                            (torch.tensor([0.5, 2.25]), 4), (torch.tensor([981]), 320), (torch.tensor(17), 10)):
+                            (torch.tensor([0.5, 2.25, 3.3], dtype=torch.float64), 4), (torch.tensor([981]), 320),
+                            (torch.tensor(17), 10), (torch.tensor([1234.5]), 640)):
         found = called(lambda p: student(p, width), position)
         half, angle = width // 2, position.double()[..., None]
         i = torch.arange(half, dtype=torch.float64)
@@ -79,9 +82,9 @@ def check_sinusoid(student):
                 [wave(angle * 10000.0 ** (i / half)) for wave in (torch.cos, torch.sin)], -1),
         }  # fmt: skip
         what = f"sinusoid of {position.tolist()}, width {width}"
-        recognised(what, found, torch.cat([c, s], -1), mistakes, tolerance=3e-4)
-        if found.dtype != torch.float32:
-            raise Failed("float32", f"{found.dtype}", "position.float(), and frequencies of float32")
+        precise = 2e-6 + 3e-7 * float(position.max())  # what float32 can tell of an angle of that size
+        recognised(what, found, torch.cat([c, s], -1), mistakes, tolerance=precise)
+        same_dtype(what, found, torch.float32)
     return "cosines first, for numbers and for tables of positions, at five widths"
 
 
@@ -144,7 +147,7 @@ def check_res_block(student):
     cases = [((6, 6, 5, 3, 0.0, False), [(normal(3, 6, 5, 7), normal(3, 5, seed=1))]),
              ((6, 4, 5, 2, 0.25, False), [(normal(2, 6, 3, 4, seed=2), normal(2, 5, seed=3)),
                                           (normal(1, 6, 1, 2, seed=4), normal(1, 5, seed=5))]),
-             ((4, 8, 7, 4, 0.5, True), [(normal(3, 4, 4, 6, seed=6), normal(3, 7, seed=7))])]  # fmt: skip
+             ((4, 12, 7, 4, 0.5, True), [(normal(3, 4, 4, 6, seed=6), normal(3, 7, seed=7))])]  # fmt: skip
     same_layer(student, blocks.ResBlock, cases, RES_MISTAKES, zero=["conv2."])
     return "the library's outputs and gradients for three kinds of block, dropout in its place"
 
@@ -220,14 +223,14 @@ def go_up(x, skips, level, emb, context, f):
 
 
 class _Noted(nn.Module):
-    """A block that notes its input and returns the first channels of it, times a number of its own."""
+    """A block that notes what it is given and returns the first channels of its input, times a number of its own."""
 
     def __init__(self, c, factor):
         super().__init__()
         self.c, self.factor, self.seen = c, factor, []
 
     def forward(self, x, emb, context, f, temporal=True):
-        self.seen.append((x.detach().clone(), emb, context, f))
+        self.seen.append((x, emb, context, f, temporal))
         return self.factor * x[:, : self.c] + emb[:, :1, None, None]
 
 
@@ -240,36 +243,56 @@ class _Level(nn.Module):
 
 @exercise("7.B", name="go_up", solution=go_up, minutes=6, difficulty=1, importance=4)
 def check_go_up(student):
-    """Two levels of equal widths, where every wrong order has the right shape."""
-    for c, resample in ((4, True), (3, False)):
+    """Levels of one to three blocks and equal widths, where every wrong order has the right shape."""
+    for c, blocks_, resample, f in ((4, 2, True, 2), (3, 2, False, 1), (5, 3, True, 1), (6, 1, True, 2)):
         torch.manual_seed(c)
-        level = _Level(c, 2, resample)
-        skips = [normal(2, c, 5, 6, seed=9), normal(2, c, 3, 4, seed=1), normal(2, c, 3, 4, seed=2)]
-        x, emb, context = normal(2, c, 3, 4, seed=3), normal(2, 5, seed=4), normal(1, 2, 3, seed=5)
-        kept = list(skips)
-        found = called(lambda y, *rest: student(y, kept, level, *rest), x, emb, context, 2)
-        seen = [block.seen[-1] if block.seen else None for block in level.blocks]
-        if any(one is None or len(block.seen) != 1 for one, block in zip(seen, level.blocks)):
-            raise Failed("each block of the level to be called once", f"{[len(b.seen) for b in level.blocks]} calls")
-        _order_of_skips(seen, x, skips, emb, c)
-        if len(kept) != 1 or kept[0] is not skips[0]:
-            raise Failed("the skip of the level above left in the list", f"{len(kept)} skips are left", "skips.pop()")
-        expected = go_up(x, list(skips), level, emb, context, 2)
+        level = _Level(c, blocks_, resample)
+        sizes = [(9, 11), (5 + blocks_, 6), *[(3, 4)] * blocks_]
+        skips = [normal(2, c, *size, seed=seed).requires_grad_() for seed, size in enumerate(sizes)]
+        made = [skip.clone() for skip in skips]
+        x, emb, context = normal(2, c, 3, 4, seed=7), normal(2, 5, seed=8), normal(2 // f, 2, 3, seed=9)
+        kept = list(made)
+        found = called(lambda y, *rest: student(y, kept, level, *rest), x, emb, context, f)
+        calls = [len(block.seen) for block in level.blocks]
+        if calls != [1] * blocks_:
+            raise Failed("each block of the level to be called once", f"{calls} calls")
+        if not all(map(torch.equal, made, skips)):
+            raise Failed("the skips as they were", "one of them was changed", "an operation in place")
+        seen = [block.seen[0] for block in level.blocks]
+        _order_of_skips(seen, x, skips, (emb, context, f), c)
+        if [id(one) for one in kept] != [id(one) for one in made[:2]]:
+            raise Failed("the skips of the levels above left in the list", f"{len(kept)} skips are left, not the first 2")
+        expected = go_up(x, list(skips), level, emb, context, f)
         same_shape("the result", found, expected.shape, "level.resample takes the size of the next skip, if there is one")
         recognised("the result", found, expected, {})
+        same_dtype("the result", found, x.dtype)
+        _passes_gradients(found, [*skips[2:], *(one[0] for one in seen)])
     return "x first, the newest skip behind it, and the size of the next skip"
 
 
-def _order_of_skips(seen, x, skips, emb, c):
-    for i, (given, own_emb, _, f) in enumerate(seen):
+def _order_of_skips(seen, x, skips, others, c):
+    for i, (given, *rest) in enumerate(seen):
         if tuple(given.shape) != (2, 2 * c, 3, 4):
             raise Failed(f"block {i} to be given (2, {2 * c}, 3, 4)", f"{tuple(given.shape)}", "x and one skip, dim=1")
-        if f != 2 or not torch.equal(own_emb, emb):
-            raise Failed(f"block {i} to be given emb, context and f", "others", "block(…, emb, context, f)")
+        for name, own, right in zip(("emb", "context", "f"), rest, others):
+            same = torch.equal if isinstance(own, torch.Tensor) else operator.eq
+            if type(own) is not type(right) or not same(own, right):
+                raise Failed(f"block {i} to be given {name} as it came", "something else", "block(…, emb, context, f)")
+        if rest[3] is not True:
+            raise Failed(f"block {i} to look along time", f"temporal={rest[3]}")
         newest = skips[-1 - i]
         if torch.equal(given[:, :c], newest):
             raise Failed(f"x, then the skip, for block {i}", "the skip, then x", "cat([x, skip]), as it was trained")
         if not torch.equal(given[:, c:], newest):
-            raise Failed(f"the newest skip for block {i}", "another", "what was made last is used first: skips.pop()")
+            old = any(torch.equal(given[:, c:], skip) for skip in skips)
+            raise Failed(f"the newest skip for block {i}", "an older one" if old else "something else",
+                         "what was made last is used first: skips.pop()" if old else "")  # fmt: skip
         if i == 0 and not torch.equal(given[:, :c], x):
             raise Failed("x as it came for block 0", "another")
+
+
+def _passes_gradients(result, given):
+    """Whatever is detached on the way learns nothing."""
+    reached = torch.autograd.grad(result.sum(), given, allow_unused=True) if result.requires_grad else [None]
+    if any(one is None for one in reached):
+        raise Failed("a gradient for x and for each skip", "none", "no detach(), .data or no_grad() on the way")

@@ -14,7 +14,7 @@ from minit2v.lab.course.comparing import (
     recognised,
     same_layer,
 )
-from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, close, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
 from minit2v.presets import UNetConfig, get
@@ -124,8 +124,8 @@ CONV_MISTAKES = {
 @exercise("8.1", name="TemporalConv", solution=TemporalConv, minutes=20, difficulty=3, importance=5)
 def check_temporal_conv(student):
     """Two clips of five frames that are not square, one frame, more frames than the kernel reaches."""
-    cases = [((6, 3, 0.0), [(normal(10, 6, 2, 7), 5), (normal(3, 6, 4, 3, seed=1), 1)]),
-             ((4, 2, 0.25), [(normal(22, 4, 3, 1, seed=2), 11), (normal(6, 4, 1, 5, seed=3), 2)])]  # fmt: skip
+    cases = [((6, 3, 0.2), [(normal(10, 6, 2, 7), 5), (normal(3, 6, 4, 3, seed=1), 1)]),
+             ((4, 2, 0.4), [(normal(22, 4, 3, 1, seed=2), 11), (normal(6, 4, 1, 5, seed=3), 2)])]  # fmt: skip
     same_layer(student, blocks.TemporalConv, cases, CONV_MISTAKES, zero=["convs.3."])
     return "clips of 1, 2, 5 and 11 frames: the library's outputs and gradients; a new layer is the identity"
 
@@ -177,8 +177,9 @@ TRANSFORMER_MISTAKES = {
 @exercise("8.2", name="TemporalTransformer", solution=TemporalTransformer, minutes=18, difficulty=4, importance=5)
 def check_temporal_transformer(student):
     """Of its own width and of another inside; several clips, one frame; positions must not come in."""
-    cases = [((6, 3, 2), [(normal(8, 6, 2, 5), 4), (normal(2, 6, 3, 2, seed=1), 1)]),
-             ((4, 2, 2, 10), [(normal(15, 4, 1, 3, seed=2), 5), (normal(3, 4, 3, 2, seed=3), 3)])]  # fmt: skip
+    cases = [((6, 3, 3), [(normal(8, 6, 2, 5), 4), (normal(2, 6, 3, 2, seed=1), 1)]),
+             ((4, 2, 2, 10), [(normal(15, 4, 1, 3, seed=2), 5), (normal(3, 4, 3, 2, seed=3), 3)]),
+             ((8, 2, 2), [(normal(4, 8, 2, 3, seed=4), 2)])]  # fmt: skip
     same_layer(student, blocks.TemporalTransformer, cases, TRANSFORMER_MISTAKES, zero=["proj_out."])
     _knows_no_order(student)
     return "the library's outputs and gradients; it does not know the order of frames, as it should not"
@@ -244,11 +245,13 @@ BLOCK_MISTAKES = {
 @exercise("8.3", name="SpatioTemporalBlock", solution=SpatioTemporalBlock, minutes=12, difficulty=3, importance=5)
 def check_spatio_temporal_block(student):
     """With and without attention, with and without time, and which layers it calls temporal."""
-    config = UNetConfig(channels=(4, 8), norm_groups=2, head_dim=4, context_dim=5, dropout=0.25)
-    inputs = normal(6, 4, 3, 5), normal(6, 16, seed=1), normal(2, 7, 5, seed=2), 3
-    for attention, other in ((True, config), (False, UNetConfig(channels=(4,), norm_groups=4, head_dim=2, context_dim=5,
-                                                               dropout=0.0, scale_shift=True))):  # fmt: skip
-        arguments = (4, 8, attention, other)
+    for attention, c_in, f, config in (
+        (True, 4, 3, UNetConfig(channels=(6, 4), norm_groups=2, head_dim=4, context_dim=5, dropout=0.25)),
+        (False, 4, 3, UNetConfig(channels=(3,), norm_groups=4, head_dim=2, context_dim=5, dropout=0.0, scale_shift=True)),
+        (True, 8, 2, UNetConfig(channels=(5, 8), norm_groups=4, head_dim=2, context_dim=7, dropout=0.4, scale_shift=True)),
+    ):
+        arguments, e = (c_in, 8, attention, config), 4 * config.channels[0]
+        inputs = normal(6, c_in, 3, 5), normal(6, e, seed=1), normal(6 // f, 7, config.context_dim, seed=2), f
         same_layer(student, blocks.SpatioTemporalBlock, [(arguments, [inputs])], BLOCK_MISTAKES,
                    zero=["res.conv2.", "temporal_conv.convs.3.", "spatial.proj_out.", "temporal.proj_out."])
         _without_time(student, arguments, inputs)
@@ -284,16 +287,14 @@ def to_clips(x, f):
 @exercise("8.B", name="to_clips", solution=to_clips, minutes=6, difficulty=1, importance=5)
 def check_to_clips(student):
     """One clip, where the wrong fold is right, then two and three, and as many clips as frames."""
-    for b, f in ((1, 4), (2, 3), (3, 2), (3, 3), (2, 1)):
-        x = normal(b * f, 5, 2, 4, seed=b + f)
-        expected = rearrange(x, "(b f) c h w -> b c f h w", f=f)
-        found = called(lambda y: student(y, f), x)
-        what = f"{b} clips of {f} frames"
-        same_shape(what, found, expected.shape, "the result is b c f h w")
+    for b, f, *size in ((1, 4, 5, 2, 4), (2, 3, 3, 4, 6), (3, 2, 6, 1, 3), (3, 3, 4, 7, 2), (2, 1, 2, 3, 5)):
+        x = normal(b * f, *size, seed=b + f)
         wrong = {
             "the frames are still folded as (f b)": lambda: rearrange(x, "(f b) c h w -> b c f h w", f=f),
             "reshape alone reads c where f should be: move the axis, with transpose or rearrange":
-                lambda: x.reshape(b, 5, f, 2, 4),
+                lambda: x.reshape(b, size[0], f, *size[1:]),
+            "c comes before f: b c f h w": lambda: x.reshape(b, f, *size),
         }  # fmt: skip
-        recognised(what, found, expected, wrong)
+        found = called(lambda y: student(y, f), x)
+        recognised(f"{b} clips of {f} frames", found, rearrange(x, "(b f) c h w -> b c f h w", f=f), wrong)
     return "one clip, several, and as many clips as frames"
