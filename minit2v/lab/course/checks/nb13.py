@@ -326,9 +326,24 @@ def model_card(figures):
 
 @exercise("13.4", name="model_card", solution=model_card, minutes=15, difficulty=2, importance=5)
 def check_model_card(student):
-    """Every heading, no gaps, and figures that are those of the report."""
+    """Every heading, no gaps, and figures that are those of the report, also of the report of another training."""
     figures = reported_figures()
-    found = student(json.loads(json.dumps(figures)))
+    _check_card(student, figures)
+    other = {split: {key: value / 2 + 3 if key != "n" else value + 40 for key, value in row.items()}
+             for split, row in figures.items()}  # fmt: skip
+    try:
+        _check_card(student, other)
+    except Failed as failed:
+        raise Failed(f"for other figures {failed.expected}", failed.found, "figures that are typed by hand are wrong after the "
+                     "next training: take them from figures") from None  # fmt: skip
+    return "every heading is filled in, and its figures are those of the report"
+
+
+def _check_card(student, figures):
+    given = json.loads(json.dumps(figures))
+    found = student(given)
+    if given != figures:
+        raise Failed("the figures as they were", "they were changed")
     if not isinstance(found, dict):
         raise Failed("a dictionary {heading: text}", type(found).__name__, "the function does not return the card"
                      if found is None else "")  # fmt: skip
@@ -348,7 +363,6 @@ def check_model_card(student):
         _quoted("measured", found["measured"], f"{told} for test_seen", [seen[what]])
     others = [figures[split]["percent"] for split in ("test_heldout", "test_imageonly")]
     _quoted("fails", found["fails"], "the share for test_heldout or test_imageonly", others)
-    return "every heading is filled in, and its figures are those of the report"
 
 
 def _check_text(heading, text):
