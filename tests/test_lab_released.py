@@ -113,6 +113,28 @@ def careless(skip_missing=False, left_over=False, shapes=False, error=ValueError
     return fill
 
 
+def lenient(fits, shape=lambda value, shape: value.reshape(shape), missing_bias=False):
+    """A `fill_block` that takes what fits(its shape, the block's shape) allows."""
+
+    def fill(block, tensors, table, dtype):
+        expected, state = block.state_dict(), {}
+        if left := set(tensors) - set(table.values()):
+            raise ValueError(left.pop())
+        for ours, theirs in table.items():
+            size = tuple(expected[ours].shape)
+            value = tensors.get(theirs, torch.zeros(size) if missing_bias and ours.endswith("bias") else None)
+            if value is None or not fits(tuple(value.shape), size):
+                raise ValueError(theirs)
+            state[ours] = shape(value, size).to(dtype)
+        block.load_state_dict(state, assign=True)
+        return block
+
+    return fill
+
+
+follows = lambda found, size: found == size + (1,) * (len(found) - len(size))
+
+
 def copied(block, tensors, table, dtype):
     nb11.fill_block(block, tensors, table, dtype)
     block.to_empty(device="cpu")
@@ -140,6 +162,11 @@ WRONG_FILLS = {
     "no cast": filled(keep=True), "always float32": filled(dtype=torch.float32), "always double": filled(dtype=torch.float64),
     "nothing returned": filled(result=None), "a dictionary": filled(result={}), "copied": copied, "cloned": filled(
         lambda v, s, n: v.reshape(s).clone()), "left on the meta device": on_meta, "changes the file": in_place,
+    "an axis behind of any length": lenient(lambda f, s: f[: len(s)] == s, lambda v, s: v[(..., *[0] * (v.ndim - len(s)))]),
+    "axes may be missing at the end": lenient(lambda f, s: f[: len(s)] == s[: len(f)] and math.prod(f) == math.prod(s)),
+    "the first axis and the count": lenient(lambda f, s: f[0] == s[0] and math.prod(f) == math.prod(s)),
+    "one axis behind at most": lenient(lambda f, s: f in (s, (*s, 1))),
+    "missing biases are zeros": lenient(follows, missing_bias=True),
     "through half precision when cast": filled(lambda v, s, n: v.reshape(s), cast=lambda v, t: v.to(t) if t == v.dtype else v.half().to(t)),
     "empty when cast": filled(cast=lambda v, t: v if t == v.dtype else torch.zeros_like(v, dtype=t)),
     "takes tensors out of the file": lambda b, tensors, table, t: (nb11.fill_block(b, tensors, table, t), tensors.clear())[0],

@@ -297,9 +297,15 @@ def _same_block(filled, theirs, c_in):
 def _refuses(student, make, tensors, table):
     weights = [name for name, value in tensors.items() if value.ndim == 2 and value.shape[0] != value.shape[1]]
     matrix, vector = weights[0], next(name for name, value in tensors.items() if value.ndim == 1)
-    taps = next(name for name, value in tensors.items() if value.ndim > 2 and value.shape[2] == 3)
+    taps = next(name for name, value in tensors.items() if value.ndim > 3 and value.shape[2:4] == (3, 1))  # along time
+    bias = next(name for name, value in tensors.items() if value.ndim == 1 and name.endswith("bias"))
+    try:
+        student(make(), tensors | {vector: tensors[vector][:, None, None]}, dict(table), torch.float64)
+    except (ValueError, RuntimeError) as error:
+        raise Failed(f"{vector} with two axes of length 1 behind to be filled in", f"{error!s:.100}",
+                     "a shape may be followed by any number of them") from None  # fmt: skip
     cases = {
-        "a vector that is missing": (vector, {k: v for k, v in tensors.items() if k != vector}),
+        "a bias that is missing": (bias, {k: v for k, v in tensors.items() if k != bias}),
         "a bias that is left over": ("extra.bias", tensors | {"extra.bias": tensors[vector]}),
         "a last axis of length 2": (matrix, tensors | {matrix: torch.stack([tensors[matrix]] * 2, dim=-1)}),
         "an axis that is missing at the end": (taps, tensors | {taps: tensors[taps].flatten(2)}),
