@@ -320,8 +320,9 @@ def start_noise(shape, seed, dtype, device):
 
 @exercise("12.B", name="start_noise", solution=start_noise, minutes=8, difficulty=2, importance=5)
 def check_start_noise(student):
-    """Four precisions, several seeds and shapes; the generators of others stay as they were."""
-    for shape, seed in (((1, 4, 3, 8, 6), 0), ((2, 4, 5, 4, 8), 7), ((3, 2), 123), ((3, 2), 5), ((1, 4, 3, 3, 5), 3_000_000_011)):
+    """Four precisions, several seeds and shapes, two seeds of one; where it was drawn; others' generators stay as they were."""
+    for shape, seed in (((1, 4, 3, 8, 6), 0), ((2, 4, 5, 4, 8), 7), ((3, 2), 123), ((3, 2), 5),
+                        ((1, 4, 3, 3, 5), 3_000_000_011)):  # fmt: skip
         plain = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
         for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             state = torch.get_rng_state()
