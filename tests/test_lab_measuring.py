@@ -185,6 +185,14 @@ CARDS = {
                                            f"{figures['test_seen']['n']} prompts that it was asked.")(figures),
     "no number of prompts": lambda figures: changed(measured="Right in every attribute: {percent:.1f} % of the prompts, "
         "the 95 % interval goes from {low:.1f} to {high:.1f}.".format(**figures["test_seen"]))(figures),
+    "braces": changed(contact="Write to {name} at {address} and tell the prompt and the seed that you used."),
+    "to be done": changed(people="To be done: who may be affected by what this model makes, and how."),
+    "one word": changed(people="people " * 9), "twice the same but for the end": changed(people=WORDS + ".", contact=WORDS + "!"),
+    "another name": changed(model="A minimal text-to-video model that makes 16 frames of 64 x 64 pixels."),
+    "another size": changed(model="mini, a text-to-video model that makes 16 frames of 640 x 640 pixels."),
+    "another length": changed(model="mini, a text-to-video model that makes 160 frames of 64 x 64 pixels."),
+    "figures typed by hand": lambda figures: nb13.model_card(nb13.reported_figures()),
+    "changes the figures": lambda figures: (nb13.model_card(figures), figures.clear())[0],
     "fails nowhere": changed(fails="There is nothing that I know of in which this model ever fails anybody."),
 }  # fmt: skip
 WRONG = {"13.1": CONSISTENCY, "13.2": FRECHET, "13.3": FOOL, "13.4": CARDS, "13.B": SHARES}
@@ -224,8 +232,8 @@ def best_pair(clips, captions):
 
 OTHER_WAYS = [("13.1", loops), ("13.1", motion.consistency), ("13.2", frechet_distance), ("13.2", general_root),
               ("13.B", by_dictionary), ("13.3", best_pair),
-              ("13.4", changed(fails="Only one in three or so: {:.0f} % where shape or colour came from pictures only."
-                               .format(nb13.reported_figures()["test_imageonly"]["percent"])))]  # fmt: skip
+              ("13.4", lambda figures: changed(fails="Only one in three or so: {percent:.0f} % where shape or colour came from "
+                                               "pictures.".format(**figures["test_imageonly"]))(figures))]  # fmt: skip
 
 
 @pytest.mark.parametrize("number, answer", OTHER_WAYS, ids=lambda one: getattr(one, "__name__", one))

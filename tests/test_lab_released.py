@@ -36,6 +36,7 @@ WRONG_RULES = {
     "eleven": lambda: [*nb11.rename_rules(), (r"$^", "")],
     "one for each tensor": lambda: [(f"^{re.escape(name)}$", new) for name, new in
                                     ((n, nb11.renamed(nb11.rename_rules(), n)) for n in nb11.manifest()["modelscope"]["unet"])],
+    "numbers up to 19": lambda: nb11.rename_rules(digits=r"1?\d"), "numbers up to 14": lambda: nb11.rename_rules(digits="1[0-4]|[0-9]"),
     "none": lambda: [],
     "nothing": lambda: None,
     "one function": lambda: lambda name: nb11.renamed(nb11.rename_rules(), name),
@@ -80,7 +81,8 @@ def filled(change=None, check=True, **options):
         for ours, theirs in table.items():
             value = tensors[theirs]
             value = change(value, expected[ours].shape, ours) if change else value.reshape(expected[ours].shape)
-            state[ours] = value if options.get("keep") else value.to(options.get("dtype", dtype))
+            cast = options.get("cast", lambda value, dtype: value.to(dtype))
+            state[ours] = value if options.get("keep") else cast(value, options.get("dtype", dtype))
         block.load_state_dict(state, assign=True, strict=False)
         return options.get("result", block)
 
@@ -111,6 +113,28 @@ def careless(skip_missing=False, left_over=False, shapes=False, error=ValueError
     return fill
 
 
+def lenient(fits, shape=lambda value, shape: value.reshape(shape), missing_bias=False):
+    """A `fill_block` that takes what fits(its shape, the block's shape) allows."""
+
+    def fill(block, tensors, table, dtype):
+        expected, state = block.state_dict(), {}
+        if left := set(tensors) - set(table.values()):
+            raise ValueError(left.pop())
+        for ours, theirs in table.items():
+            size = tuple(expected[ours].shape)
+            value = tensors.get(theirs, torch.zeros(size) if missing_bias and ours.endswith("bias") else None)
+            if value is None or not fits(tuple(value.shape), size):
+                raise ValueError(theirs)
+            state[ours] = shape(value, size).to(dtype)
+        block.load_state_dict(state, assign=True)
+        return block
+
+    return fill
+
+
+follows = lambda found, size: found == size + (1,) * (len(found) - len(size))
+
+
 def copied(block, tensors, table, dtype):
     nb11.fill_block(block, tensors, table, dtype)
     block.to_empty(device="cpu")
@@ -138,6 +162,14 @@ WRONG_FILLS = {
     "no cast": filled(keep=True), "always float32": filled(dtype=torch.float32), "always double": filled(dtype=torch.float64),
     "nothing returned": filled(result=None), "a dictionary": filled(result={}), "copied": copied, "cloned": filled(
         lambda v, s, n: v.reshape(s).clone()), "left on the meta device": on_meta, "changes the file": in_place,
+    "an axis behind of any length": lenient(lambda f, s: f[: len(s)] == s, lambda v, s: v[(..., *[0] * (v.ndim - len(s)))]),
+    "axes may be missing at the end": lenient(lambda f, s: f[: len(s)] == s[: len(f)] and math.prod(f) == math.prod(s)),
+    "the first axis and the count": lenient(lambda f, s: f[0] == s[0] and math.prod(f) == math.prod(s)),
+    "one axis behind at most": lenient(lambda f, s: f in (s, (*s, 1))),
+    "missing biases are zeros": lenient(follows, missing_bias=True),
+    "through half precision when cast": filled(lambda v, s, n: v.reshape(s), cast=lambda v, t: v.to(t) if t == v.dtype else v.half().to(t)),
+    "empty when cast": filled(cast=lambda v, t: v if t == v.dtype else torch.zeros_like(v, dtype=t)),
+    "takes tensors out of the file": lambda b, tensors, table, t: (nb11.fill_block(b, tensors, table, t), tensors.clear())[0],
     "biases forgotten": filled(lambda v, s, n: v.reshape(s) * 0 if n.endswith("bias") else v.reshape(s)),
     "through half precision": filled(lambda v, s, n: v.reshape(s).half()),
     "taps of the convolution reversed": filled(lambda v, s, n: v.reshape(s).flip(2) if "temporal_conv.convs" in n and len(s) > 1
@@ -190,6 +222,7 @@ WRONG_PEAKS = {
         lambda p, n, d, o: peak(p, n, d, o) + d.itemsize, "the least with offload":
         lambda p, n, d, o: d.itemsize * min(p[k] + n[k] for k in p) if o else peak(p, n, d, o),
     "half precision is 4 bytes": lambda p, n, d, o: peak(p, n, torch.float32 if d.itemsize < 4 else d, o),
+    "the busiest is the unet": lambda p, n, d, o: d.itemsize * (p["unet"] + n["unet"]) if o and "unet" in p else peak(p, n, d, o),
     "weights in float32, tensors in dtype": lambda p, n, d, o: 4 * sum(p.values()) + d.itemsize * max(n.values()),
 }  # fmt: skip
 
@@ -209,6 +242,8 @@ WRONG_LINEARS = {
     "the input": lambda w: w, "last axis dropped": lambda w: w[..., 0], "rows reversed": lambda w: w.reshape(w.shape[:2]).flip(0),
     "wide ones only": lambda w: w.reshape(w.shape[:2]) if w.shape[0] < w.shape[1] else w.reshape(w.shape[:2]).T.reshape(w.shape[:2]),
     "squares transposed": lambda w: w.reshape(w.shape[:2]).T if w.shape[0] == w.shape[1] else w.reshape(w.shape[:2]),
+    "always double": lambda w: w.reshape(w.shape[:2]).double(), "kernels of 3 alone are refused":
+        lambda w: w[..., 0] if w.ndim == 3 and w.shape[2] != 3 else w.view(w.shape[:2]),
     "in float32": lambda w: w.reshape(w.shape[:2]).float(), "in place": lambda w: w.mul_(2).reshape(w.shape[:2]) / 2,
 }  # fmt: skip
 
@@ -330,6 +365,8 @@ WRONG_FRAMES = {
     "from the first two": lambda s, m: most(two(s), m), "from the least and the greatest":
         lambda s, m: most({f: s[f] for f in (min(s), max(s))}, m), "the greatest counted that fits":
         lambda s, m: max((f for f in s if s[f] <= m), default=0), "rounded": lambda s, m: max(0, round(nb12._room(s, m))),
+    "slope of frames on bytes": lambda s, m: max(0, math.floor(nb12.np.polyval(nb12.np.polyfit([*s.values()], [*s], 1), m) + 1e-9)),
+    "through the least": lambda s, m: max(0, math.floor(min(s) + (m - s[min(s)]) / nb12._line(s)[1] + 1e-9)),
     "strictly less": lambda s, m: max(0, math.ceil(nb12._room(s, m) - 1e-9) - 1), "nothing": lambda s, m: None, "a float":
         lambda s, m: float(most(s, m)), "a text": lambda s, m: str(most(s, m)), "through the origin":
         lambda s, m: math.floor(m * sum(f * f for f in s) / sum(f * x for f, x in s.items())), "changes them":
@@ -365,6 +402,7 @@ def test_a_known_mistake_in_the_study_is_named(cause):
 share = nb12.changed_share
 each = lambda a, b, change: {name: change(triple, len(a)) for name, triple in share(a, b).items()}
 WRONG_STUDIES = {
+    "other objects": lambda a, b: share([{k: id(v) for k, v in x.items()} for x in a], [{k: id(v) for k, v in x.items()} for x in b]),
     "percent": lambda a, b: each(a, b, lambda t, n: tuple(100 * x for x in t)), "share only":
         lambda a, b: each(a, b, lambda t, n: t[0]), "width in the place of high": lambda a, b: each(a, b, lambda t, n: (t[0], t[1], t[2] - t[1])),
     "high before low": lambda a, b: each(a, b, lambda t, n: (t[0], t[2], t[1])), "middle in the place of the share":
@@ -410,7 +448,10 @@ def seeds_everything(shape, seed, dtype, device):
 WRONG_NOISES = {
     "drawn in it": lambda s, seed, t, d: drawn(s, seed, dtype=t).to(d), "seeds everything": seeds_everything,
     "of the default generator": lambda s, seed, t, d: torch.randn(s).to(d, t), "stays float32": lambda s, seed, t, d: drawn(s, seed).to(d),
-    "stays on the CPU": lambda s, seed, t, d: drawn(s, seed).to(t), "drawn in float64": lambda s, seed, t, d: drawn(s, seed, dtype=torch.float64).to(d, t),
+    "drawn elsewhere": lambda s, seed, t, d: drawn(s, seed).to(t) if str(d) == "cpu" else drawn(s, seed, dtype=t, device=d),
+    "in half for half": lambda s, seed, t, d: drawn(s, seed, dtype=t if t.itemsize == 2 else None).to(d, t), "cached by shape":
+        lambda s, seed, t, d, kept={}: kept.setdefault(s, drawn(s, seed)).to(d, t), "seeds of 31 bits": lambda s, seed, t, d:
+        drawn(s, seed % 2**31).to(d, t), "stays on the CPU": lambda s, seed, t, d: drawn(s, seed).to(t), "drawn in float64": lambda s, seed, t, d: drawn(s, seed, dtype=torch.float64).to(d, t),
     "drawn in bfloat16": lambda s, seed, t, d: drawn(s, seed, dtype=torch.bfloat16).to(d, t), "uniform":
         lambda s, seed, t, d: torch.rand(s, generator=torch.Generator().manual_seed(seed)).to(d, t), "always seed 0":
         lambda s, seed, t, d: drawn(s, 0).to(d, t), "frame by frame": lambda s, seed, t, d: torch.cat(

@@ -41,6 +41,23 @@ def one_after_the_other(unet, x, t, words, nothing):
     return unet(x, times(x, t, 1), nothing), unet(x, times(x, t, 1), words)
 
 
+def keeping(what):
+    """Guidance that keeps something of its first step: both answers, the one without the prompt, or the timesteps."""
+
+    def guided(unet, words, nothing, scale):
+        kept = {}
+
+        def model(x, t):
+            at = kept.setdefault("times", times(x, t)) if what == "times" else times(x, t)
+            u, c = unet(torch.cat([x, x]), at, torch.cat([nothing, words])).chunk(2)
+            u = kept.setdefault("u", u) if what in ("both", "u") else u
+            return combine(u, kept.setdefault("c", c) if what == "both" else c, scale)
+
+        return model
+
+    return guided
+
+
 def in_place(unet, words, nothing, scale):
     def model(x, t):
         x *= 1 + 1e-9
@@ -85,6 +102,10 @@ GUIDED = {
         torch.cat([x, x, x]), times(x, t, 3), torch.cat([n, w, w])).chunk(3)[:2]),
     "the answer and not the model": lambda unet, words, nothing, scale: unet(words, words, words),
     "x is changed": in_place,
+    **{f"kept from the first step: {what}": keeping(what) for what in ("both", "u", "times")},
+    "always double": combining(lambda u, c, s: combine(u, c, s).double()),
+    "the size of one clip": calling(lambda unet, x, t, w, n: unet(
+        torch.cat([x, x]).reshape(-1, 4, 2, 3, 5), times(x, t), torch.cat([n, w])).chunk(2)),
     "nothing is returned": lambda unet, words, nothing, scale: lambda x, t: None,
 }  # fmt: skip
 
@@ -123,6 +144,9 @@ RESCALED = {
     "guided": lambda g, p, s: g,
     "only downwards": rescaling(lambda g, p, s, a: s * g * ratio(g, p, a).clamp(max=1) + (1 - s) * g),
     "in place": rescaling(lambda g, p, s, a: g.mul_(s * ratio(g, p, a) + 1 - s)),
+    "one clip is left alone": rescaling(lambda g, p, s, a: s * g * ratio(g, p, a) + (1 - s) * g if len(g) > 1 else g),
+    "three axes are one clip": rescaling(lambda g, p, s, a: s * g * (p.std() / g.std() if g.ndim == 3 else ratio(g, p, a))
+                                         + (1 - s) * g),
     "in double precision": rescaling(lambda g, p, s, a: (s * g * ratio(g, p, a) + (1 - s) * g).double()),
     "nothing": lambda g, p, s: None,
 }  # fmt: skip
@@ -190,6 +214,7 @@ SOLVED = {f"known: {cause[:60]}": mistake for cause, mistake in nb10.SOLVER_MIST
     "always ends clean": lambda ask, x, alphas: nb10.dpm_sample(ask, x, [*alphas[:-1], 1.0]),
     "a little off": changed(lambda x: x * (1 + 1e-6)),
     "in float32": changed(lambda x: x.float().double()),
+    "always double": changed(lambda x: x.double()),
     "nothing": changed(lambda x: None),
     "its input": lambda ask, x, alphas: x,
     "in place": lambda ask, x, alphas: nb10.dpm_sample(ask, x.add_(1), alphas),
@@ -209,6 +234,7 @@ HALVES = {
     "one clip, kept as two": lambda y, s: torch.cat([combine(*y.chunk(2), s)] * 2),
     "no axis of clips": lambda y, s: combine(y[0], y[len(y) // 2], s),
     "in float32": lambda y, s: combine(*y.float().chunk(2), s).double(),
+    "always double": lambda y, s: combine(*y.chunk(2), s).double(),
     "in place": lambda y, s: y.chunk(2)[0].add_(s * (y.chunk(2)[1] - y.chunk(2)[0])),
     "nothing": lambda y, s: None,
     "the difference": lambda y, s: s * (y.chunk(2)[1] - y.chunk(2)[0]),

@@ -173,10 +173,15 @@ def _gradients(layer: nn.Module, inputs: tuple) -> dict[str, Tensor | None]:
 
 
 def _keeps_float32(mine: nn.Module, inputs: tuple) -> None:
-    mine.float()
-    found = mine(*(one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in inputs))
+    keeps_float32(mine.float(), *inputs)
+
+
+def keeps_float32(function: Callable, *inputs: Any) -> Tensor:
+    """What a function or a layer of float32 answers for inputs as float32. Raises Failed unless that is float32."""
+    found = called(function, *(one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in inputs))
     if found.dtype != torch.float32:
-        raise Failed("float32 for weights and inputs of float32", f"{found.dtype}", "nothing may set a dtype")
+        raise Failed("float32 where all that goes in is float32", f"{found.dtype}", "nothing may set a dtype")
+    return found
 
 
 def _size(one: Any) -> str:

@@ -5,7 +5,7 @@ import math
 import torch
 
 from minit2v.diffusion import guiders, samplers
-from minit2v.lab.course.comparing import called, normal, recognised
+from minit2v.lab.course.comparing import called, keeps_float32, normal, recognised
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.lab.course.questions import Question
 
@@ -93,36 +93,55 @@ def _answers(x, t, words, nothing):
 
 @exercise("10.1", name="in_one_call", solution=in_one_call, minutes=10, difficulty=2, importance=5)
 def check_in_one_call(student):
-    """Several clips with prompts of their own, several scales and timesteps; one call; which half is which."""
-    for b, t, scale in ((3, 700, 2.5), (1, 40, 9.0), (2, 999, 1.0), (3, 0, 0.0), (2, 350, -1.5)):
-        x, words, nothing = normal(b, 4, 2, 3, 5, seed=b), normal(b, 6, 7, seed=t + 1), normal(b, 6, 7, seed=t + 2)
-        unet, kept = Witness(), [one.clone() for one in (words, nothing)]
+    """Several clips with prompts of their own, sizes, scales; one call a step, in several steps; which half is which."""
+    for b, size, t, scale in ((3, (4, 2, 3, 5), 700, 2.5), (1, (3, 4, 2, 2), 40, 9.0), (2, (1, 3, 4, 2), 999, 1.0),
+                              (3, (4, 2, 3, 5), 0, 0.0), (2, (2, 1, 5, 3), 350, -1.5)):  # fmt: skip
+        words, nothing = normal(b, 6, 7, seed=t + 1), normal(b, 6, 7, seed=t + 2)
+        unet = Witness()
         model = student(unet, words, nothing, scale)
         if not callable(model):
             raise Failed("a function of x and t", type(model).__name__, "return the model, not its answer")
-        found = called(lambda y: model(y, t), x, what="the answer of the model")
-        u, c = _answers(x, t, words, nothing)
-        blocks = [torch.cat(texts) for texts in ((nothing, words), (words, nothing))]
-        swapped = _answers(x.repeat_interleave(2, 0), t, *blocks)
-        mistakes = {
-            "the two answers are swapped: which half of the batch had the prompt?": lambda: c + scale * (u - c),
-            "it starts at the answer with the prompt; it starts at the one without, u + scale (c - u)":
-                lambda: c + scale * (c - u),
-            "the clips of the batch and the texts are in different orders: x x' x x' beside 0 0 c c'":
-                lambda: _mixed(*swapped, scale),
-            "the difference has the wrong sign": lambda: u - scale * (c - u),
-            "scale times the answer with the prompt, and the rest is missing": lambda: scale * c,
-            "it is the mean of both, as a share": lambda: (1 - scale) * c + scale * u,
-        }  # fmt: skip
-        recognised(f"the answer for {b} clips at t = {t}, scale {scale}", found, u + scale * (c - u), mistakes)
-        if len(unet.shapes) != 1:
-            raise Failed("one call of the UNet", len(unet.shapes), "put both questions into one batch, torch.cat")
-        if unet.shapes[0] != ((2 * b, *x.shape[1:]), (2 * b,), (2 * b, 6, 7)):
-            raise Failed(f"a call with x, t and texts of {2 * b} clips", unet.shapes[0],
-                         "twice the clips, a timestep for each of them, and both texts")
-        if not all(torch.equal(now, then) for now, then in zip((words, nothing), kept)):
-            raise Failed("the texts as they were", "they were changed", "an operation in place")
-    return "one call for one, two and three clips with prompts of their own; scales above, at and below 0"
+        for step, time in enumerate((t, t // 2, 20)):
+            given = unet, normal(b, *size, seed=b + step), time, words, nothing, scale
+            try:
+                _check_step(model, *given)
+            except Failed as failed:
+                if step == 0:
+                    raise
+                _check_step(student(unet, words, nothing, scale), *given)
+                raise Failed(failed.expected, failed.found, f"a new model answers step {step + 1} right: something is kept "
+                             "from the steps before") from None  # fmt: skip
+    x, words, nothing = (normal(2, *size).float() for size in ((4, 2, 3, 5), (6, 7), (6, 7)))
+    keeps_float32(lambda y: student(Witness(), words, nothing, 2.0)(y, 7), x)
+    return "one call a step for one, two and three clips with prompts of their own; scales above, at and below 0"
+
+
+def _check_step(model, unet, x, t, words, nothing, scale):
+    """One answer of a model: its numbers, the question to the UNet, and that texts stay as they were."""
+    b, kept = len(x), [one.clone() for one in (words, nothing)]
+    unet.shapes.clear()
+    found = called(lambda y: model(y, t), x, what="the answer of the model")
+    u, c = _answers(x, t, words, nothing)
+    blocks = [torch.cat(texts) for texts in ((nothing, words), (words, nothing))]
+    swapped = _answers(x.repeat_interleave(2, 0), t, *blocks)
+    mistakes = {
+        "the two answers are swapped: which half of the batch had the prompt?": lambda: c + scale * (u - c),
+        "it starts at the answer with the prompt; it starts at the one without, u + scale (c - u)":
+            lambda: c + scale * (c - u),
+        "the clips of the batch and the texts are in different orders: x x' x x' beside 0 0 c c'":
+            lambda: _mixed(*swapped, scale),
+        "the difference has the wrong sign": lambda: u - scale * (c - u),
+        "scale times the answer with the prompt, and the rest is missing": lambda: scale * c,
+        "it is the mean of both, as a share": lambda: (1 - scale) * c + scale * u,
+    }  # fmt: skip
+    recognised(f"the answer for {b} clips at t = {t}, scale {scale}", found, u + scale * (c - u), mistakes)
+    if len(unet.shapes) != 1:
+        raise Failed("one call of the UNet", len(unet.shapes), "put both questions into one batch, torch.cat")
+    if unet.shapes[0] != ((2 * b, *x.shape[1:]), (2 * b,), (2 * b, 6, 7)):
+        raise Failed(f"a call with x, t and texts of {2 * b} clips", unet.shapes[0],
+                     "twice the clips, a timestep for each of them, and both texts")
+    if not all(torch.equal(now, then) for now, then in zip((words, nothing), kept)):
+        raise Failed("the texts as they were", "they were changed", "an operation in place")
 
 
 def _mixed(u, c, scale):
@@ -147,7 +166,8 @@ def _ratio(guided, plain, axes, power=1.0):
 @exercise("10.2", name="rescale", solution=rescale, minutes=10, difficulty=2, importance=4)
 def check_rescale(student):
     """Clips of very different spread in one batch, means that are not 0, no, half and whole shares, points too."""
-    for shape, share in (((3, 4, 2, 3, 5), 0.7), ((2, 4, 3, 2, 2), 1.0), ((2, 3, 2, 2, 4), 0.0), ((4, 9), 0.25)):
+    for shape, share in (((3, 4, 2, 3, 5), 0.7), ((2, 4, 3, 2, 2), 1.0), ((2, 3, 2, 2, 4), 0.0), ((4, 9), 0.25),
+                         ((1, 4, 2, 3, 3), 0.6), ((1, 7), 0.4), ((3, 2, 4), 0.8)):  # fmt: skip
         size = torch.tensor([1.0, 5.0, 0.3, 2.0], dtype=torch.float64)[: shape[0]].reshape(-1, *[1] * (len(shape) - 1))
         plain = 0.8 * normal(*shape, seed=1) + 0.5
         guided = size * normal(*shape, seed=2) + size
@@ -172,9 +192,8 @@ def check_rescale(student):
         }  # fmt: skip
         found = called(lambda g, p, share=share: student(g, p, share), guided, plain)
         recognised(f"the answer for {shape[0]} clips of shape {shape[1:]}, share {share}", found, expected, mistakes)
-    half = called(lambda g, p: student(g, p, 0.5), normal(2, 3, 2).float(), normal(2, 3, 2, seed=1).float())
-    if half.dtype != torch.float32:
-        raise Failed("float32 for answers of float32", half.dtype, "nothing may set a dtype")
+        half = keeps_float32(lambda g, p, share=share: student(g, p, share), guided, plain)
+        close("the answer for float32", half, expected, 1e-4)
     return "each clip has the spread of its own plain answer at share 1, is unchanged at 0, and in between in proportion"
 
 
@@ -247,9 +266,12 @@ def check_dpm_sample(student):
             raise Failed(f"questions at {alphas[:-1]}", asked, "a step asks at the level where it begins")
         wrong = {cause: (lambda one=one: one(ask, start, alphas)) for cause, one in SOLVER_MISTAKES.items()}
         recognised(f"the end for the {told}", found, _library(ask, start, alphas), wrong)
+    keeps_float32(lambda x: student(ask, x, [0.1, 0.3, 0.8, 1.0]), normal(2, 3, 4))
     error = {n: _miss_of_a_gaussian(student, n) for n in (32, 64)}
     if not error[64] < error[32] / 3:
-        raise Failed("twice the steps to quarter the error", f"{error[32] / error[64]:.1f} times less", "first order")
+        ratio = error[32] / error[64]
+        raise Failed("twice the steps to quarter the error", f"{ratio:.1f} times less",
+                     "first order halves it" if 1.6 < ratio < 2.4 else "")
     return "the library's samples for even and uneven levels, also of one step; twice the steps quarter its error"
 
 
@@ -302,6 +324,7 @@ def check_combined(student):
                 "the difference has the wrong sign": lambda: u - scale * (c - u),
             }  # fmt: skip
             recognised(what, found, u + scale * (c - u), mistakes)
+    keeps_float32(lambda y: student(y, 3.5), normal(4, 3, 5))
     close("the answer at scale 1", student(normal(2, 3), 1.0), normal(2, 3)[1:], 1e-12)
     return "at scale 0 the first half, at 1 the second, beyond and before them on the same line"
 

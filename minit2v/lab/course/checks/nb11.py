@@ -10,8 +10,8 @@ from torch import nn
 from minit2v.checkpoints.export import tensors_for
 from minit2v.checkpoints.names import names
 from minit2v.files import data_dir
-from minit2v.lab.course.comparing import called, normal, random_weights, recognised
-from minit2v.lab.course.exercises import Failed, exercise, same_shape
+from minit2v.lab.course.comparing import called, keeps_float32, normal, random_weights, recognised
+from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.memory.figures import recorded
 from minit2v.networks.blocks import SpatioTemporalBlock
@@ -151,9 +151,9 @@ def renamed(rules, name):
 
 
 @cache
-def five_levels():
-    """Names of a UNet with a level more, as ModelScope would write them."""
-    config = UNetConfig(channels=(4, 4, 4, 4, 4), attention=(True,) * 4 + (False,), head_dim=2, first_temporal_heads=2,
+def eight_levels():
+    """Names of a UNet twice as deep, as ModelScope would write them; its blocks have numbers up to 23."""
+    config = UNetConfig(channels=(4,) * 8, attention=(True,) * 7 + (False,), head_dim=2, first_temporal_heads=2,
                         context_dim=4, norm_groups=2)  # fmt: skip
     with torch.device("meta"):
         unet = UNet(config)
@@ -180,9 +180,9 @@ def check_rename_rules(student):
         told = "the name of another tensor" if found[first] in there else "no name of the other file"
         right = f"{len(own) - len(wrong):,}; the first that is wrong: {first} became {found[first]}, {told}"
         raise Failed(f"{len(own):,} names of the other file", right, cause)
-    for name in five_levels():
+    for name in eight_levels():
         if _renamed(rules, name) != renamed(rename_rules(), name):
-            raise Failed("rules that hold for a UNet with one level more", f"{name} became {_renamed(rules, name)}",
+            raise Failed("rules that hold for a UNet of eight levels", f"{name} became {_renamed(rules, name)}",
                          "compute level and block from the number, in the place of listing them")  # fmt: skip
     for name in there:
         if _renamed(rules, name) != name:
@@ -261,10 +261,13 @@ def check_fill_block(student):
     """Both layouts, with and without attention: outputs, precision, no copy; then files that must be refused."""
     for make, tensors, table, theirs, c_in in _blocks():
         given = {name: (id(value), value.clone()) for name, value in tensors.items()}
-        filled = student(make(), dict(tensors), dict(table), torch.float64)
+        file, places = dict(tensors), dict(table)
+        filled = student(make(), file, places, torch.float64)
         if not isinstance(filled, nn.Module):
             raise Failed("the block", type(filled).__name__, "the function does not return it")
         _same_block(filled, theirs, c_in)
+        if file.keys() != tensors.keys() or places != table:
+            raise Failed("both dictionaries as they were", "they were changed", "pop and del change the caller's dictionary")
         for name, value in tensors.items():
             if not torch.equal(value, given[name][1]) or value.shape != given[name][1].shape:
                 raise Failed(f"the file's {name} as it was", "it was changed", "an operation in place")
@@ -276,8 +279,10 @@ def check_fill_block(student):
             half = student(make(), dict(tensors), dict(table), dtype)
             if other := {p.dtype for p in half.state_dict().values()} - {dtype}:
                 raise Failed(f"weights in {dtype}", f"{other.pop()}", "each tensor is cast: .to(dtype)")
+            for name, value in half.state_dict().items():
+                close(f"{name} in {dtype}", value.double(), theirs.state_dict()[name].to(dtype).double(), 0)
         _refuses(student, make, tensors, table)
-    return "two layouts: the block computes the same, nothing was copied, six kinds of wrong files are refused"
+    return "two layouts: the block computes the same, nothing was copied, twelve kinds of wrong files are refused"
 
 
 def _same_block(filled, theirs, c_in):
@@ -292,7 +297,20 @@ def _same_block(filled, theirs, c_in):
 def _refuses(student, make, tensors, table):
     weights = [name for name, value in tensors.items() if value.ndim == 2 and value.shape[0] != value.shape[1]]
     matrix, vector = weights[0], next(name for name, value in tensors.items() if value.ndim == 1)
+    taps = next(name for name, value in tensors.items() if value.ndim > 3 and value.shape[2:4] == (3, 1))  # along time
+    bias = next(name for name, value in tensors.items() if value.ndim == 1 and name.endswith("bias"))
+    try:
+        student(make(), tensors | {vector: tensors[vector][:, None, None]}, dict(table), torch.float64)
+    except (ValueError, RuntimeError) as error:
+        raise Failed(f"{vector} with two axes of length 1 behind to be filled in", f"{error!s:.100}",
+                     "a shape may be followed by any number of them") from None  # fmt: skip
     cases = {
+        "a bias that is missing": (bias, {k: v for k, v in tensors.items() if k != bias}),
+        "a bias that is left over": ("extra.bias", tensors | {"extra.bias": tensors[vector]}),
+        "a last axis of length 2": (matrix, tensors | {matrix: torch.stack([tensors[matrix]] * 2, dim=-1)}),
+        "an axis that is missing at the end": (taps, tensors | {taps: tensors[taps].flatten(2)}),
+        "a convolution with its taps before its inputs": (taps, tensors | {taps: tensors[taps].movedim(1, 2)}),
+        "a convolution as a matrix": (taps, tensors | {taps: tensors[taps].flatten(1)}),
         "a tensor that is missing": (matrix, {k: v for k, v in tensors.items() if k != matrix}),
         "a tensor that is left over": ("extra.weight", tensors | {"extra.weight": tensors[vector]}),
         "a transposed matrix": (matrix, tensors | {matrix: tensors[matrix].T}),
@@ -309,7 +327,8 @@ def _refuses(student, make, tensors, table):
                              "whoever reads it wants to know which one") from None  # fmt: skip
         except Exception as error:
             raise Failed(f"a ValueError for {what}", f"{type(error).__name__}: {' '.join(str(error).split())[:100]}",
-                         "look before PyTorch does: compare names and shapes first") from None
+                         "look before PyTorch does: compare names and shapes first" if isinstance(error, RuntimeError)
+                         else "") from None  # fmt: skip
         else:
             same = name in tensors and name in wrong and wrong[name].numel() == tensors[name].numel()
             cause = "reshape takes whatever has as many numbers" if same else ""
@@ -349,7 +368,8 @@ def check_peak_bytes(student):
     """The busiest network is in turn the largest, the smallest and another; dictionaries in different orders."""
     cases = [({"unet": 900, "text": 300, "autoencoder": 50}, {"text": 40, "autoencoder": 800, "unet": 210}),
              ({"a": 100, "b": 600}, {"b": 5, "a": 300}), ({"one": 7}, {"one": 9}),
-             ({"text": 500, "unet": 450, "autoencoder": 20}, {"autoencoder": 610, "unet": 350, "text": 10})]  # fmt: skip
+             ({"text": 500, "unet": 450, "autoencoder": 20}, {"autoencoder": 610, "unet": 350, "text": 10}),
+             ({"unet": 90, "a": 40, "b": 30, "c": 20}, {"c": 10, "b": 15, "unet": 5, "a": 70})]  # fmt: skip
     kinds, inputs, results = (torch.float32, torch.float16, torch.float64, torch.bfloat16), [], []
     for i, (p, n) in enumerate(cases):
         inputs += [(p, n, kinds[(i + j) % 4], offload) for j in range(3) for offload in (False, True)]
@@ -368,7 +388,7 @@ def check_peak_bytes(student):
         if found != expected[i]:
             cause = next((c for c, make in wrong.items() if torch.equal(make(), _numbers(results))), "")
             raise Failed(f"peak_bytes{given} = {expected[i]:,.0f}", f"{found:,.0f}", cause)
-    return "four models, four precisions, with and without offload"
+    return "five models, four precisions, with and without offload"
 
 
 def _numbers(values):
@@ -397,11 +417,15 @@ def check_to_linear(student):
                 lambda: weight.squeeze(),
         }  # fmt: skip
         recognised(f"a weight {shape}", found, expected, wrong)
+        keeps_float32(student, weight)
         x = normal(2, shape[1], seed=7)
         same_shape(f"the product with a weight {shape}", nn.functional.linear(x, found), (2, shape[0]))
-    try:
-        found = student(normal(4, 5, 3))
-    except Exception:
-        return "square, wide and high ones, and none is transposed"
-    raise Failed("an error for a kernel of 3, (4, 5, 3)", f"a tensor {tuple(found.shape)}" if hasattr(found, "shape") else
-                 repr(found)[:40], "what is left out or folded in would be lost without a word")  # fmt: skip
+    for shape in ((4, 5, 3), (3, 3, 3), (1, 1, 3), (2, 3, 2), (2, 4, 5)):
+        try:
+            found = student(normal(*shape))
+        except Exception:
+            continue
+        raise Failed(f"an error for a kernel of {shape[2]}, {shape}", f"a tensor {tuple(found.shape)}"
+                     if hasattr(found, "shape") else repr(found)[:40],
+                     "what is left out or folded in would be lost without a word")  # fmt: skip
+    return "square, wide and high ones, and none is transposed; kernels of 2, 3 and 5 are refused"

@@ -1,9 +1,11 @@
 """Checks of notebook 20, Your own adapter: a low-rank change, that of a convolution, the ranks that are needed, a start."""
 
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 
-from minit2v.lab.course.comparing import called, normal, recognised
+from minit2v.lab.course.comparing import called, keeps_float32, normal, recognised
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.lab.course.questions import Question
 
@@ -61,8 +63,8 @@ def changed(W, A, B, alpha):
 
 @exercise("20.1", name="changed", solution=changed, minutes=5, difficulty=1, importance=5)
 def check_changed(student):
-    """Wide and tall weights, ranks 1 to 5, alpha below and above the rank; the inputs stay as they are."""
-    for out, into, r, alpha in ((6, 4, 2, 2.0), (3, 7, 1, 0.5), (5, 5, 5, 20.0), (4, 6, 3, 1.0)):
+    """Wide and tall weights, ranks below and above their sizes, alpha below and above the rank; inputs stay as they are."""
+    for out, into, r, alpha in ((6, 4, 2, 2.0), (3, 7, 1, 0.5), (5, 5, 5, 20.0), (4, 6, 3, 1.0), (6, 2, 4, 8), (2, 6, 4, 3)):
         W, A, B = normal(out, into), normal(r, into, seed=1), normal(out, r, seed=2)
         mistakes = {
             "alpha is divided by the rank, the number of rows of A": lambda: W + alpha * (B @ A),
@@ -74,7 +76,8 @@ def check_changed(student):
         }  # fmt: skip
         found = called(lambda *given, alpha=alpha: student(*given, alpha), W, A, B, what="the weight")
         recognised(f"the weight {out} x {into} with rank {r}, alpha {alpha:g}", found, W + alpha / r * (B @ A), mistakes)
-    return "the weight with its change for four sizes, ranks 1 to 5"
+        keeps_float32(lambda *given, alpha=alpha: student(*given, alpha), W, A, B)
+    return "the weight with its change for six sizes, ranks 1 to 5"
 
 
 # --- 20.2
@@ -88,7 +91,7 @@ def conv_change(A, B):
 @exercise("20.2", name="conv_change", solution=conv_change, minutes=10, difficulty=2, importance=3)
 def check_conv_change(student):
     """Three, one and five taps; one convolution with the change is as good as A's followed by B's."""
-    for out, into, r, taps in ((4, 3, 2, 3), (2, 5, 3, 1), (3, 2, 1, 5)):
+    for out, into, r, taps in ((4, 3, 2, 3), (2, 5, 3, 1), (3, 2, 1, 5), (3, 3, 3, 3)):
         A, B = normal(r, into, taps, 1), normal(out, r, 1, 1, seed=1)
         expected = torch.einsum("or,rikw->oikw", B[..., 0, 0], A)
         what = f"the change of a convolution with {taps} taps"
@@ -101,6 +104,7 @@ def check_conv_change(student):
             "divided by the number of taps": lambda: expected / taps,
         }  # fmt: skip
         recognised(what, found, expected, mistakes)
+        keeps_float32(student, A, B)
         x = normal(1, into, 7, 2, seed=2)
         one, two = F.conv2d(x, found, padding=(taps // 2, 0)), F.conv2d(F.conv2d(x, A, padding=(taps // 2, 0)), B)
         close("the output of one convolution with the change", one, two, 1e-10, "A's taps come first, then B mixes channels")
@@ -117,29 +121,50 @@ def ranks_needed(D, share):
     return int((kept < share).sum()) + 1
 
 
+def _counted(values, share, power=2, below=lambda kept, share: kept < share):
+    """The rank for singular values, with one thing wrong."""
+    energy = torch.tensor(values, dtype=torch.float64) ** power
+    return int(below(energy.cumsum(0) / energy.sum(), share).sum()) + 1
+
+
+RANK_MISTAKES = {
+    "the singular values were not squared: a matrix' size is the sum of their squares":
+        lambda values, share: _counted(values, share, power=1),
+    "one too few: that many keep less than the share": lambda values, share: _counted(values, share) - 1,
+    "one too many": lambda values, share: _counted(values, share) + 1,
+    "a rank that keeps exactly the share is enough":
+        lambda values, share: _counted(values, share, below=lambda kept, share: kept <= share),
+    "the least singular values were counted first": lambda values, share: _counted(values[::-1], share),
+}  # fmt: skip
+
+
 @exercise("20.3", name="ranks_needed", solution=ranks_needed, minutes=10, difficulty=3, importance=4)
 def check_ranks_needed(student):
-    """Matrices whose singular values are known, wide and tall; shares between all steps; the answer is a whole number."""
+    """Matrices whose singular values are known, wide and tall; shares between all steps, and one on a step."""
     turn = lambda n, seed: torch.linalg.qr(normal(n, n, seed=seed))[0]  # noqa: E731
-    for out, into, values in ((5, 4, [4.0, 2.0, 1.0, 0.0]), (3, 6, [3.0, 3.0, 3.0]), (4, 4, [9.0, 0.1, 0.1, 0.1])):
+    cases = [(torch.diag(torch.tensor([5.0, 4.0, 3.0], dtype=torch.float64)), [5.0, 4.0, 3.0], 0.5)]  # 25 of 50
+    for out, into, values in ((5, 4, [4.0, 2.0, 1.0, 0.0]), (3, 6, [3.0, 3.0, 3.0]), (4, 4, [9.0, 0.1, 0.1, 0.1]),
+                              (9, 12, [3.0, 2.9, 2.8, 2.5, 2.0, 2.0, 1.5, 1.0, 0.5])):  # fmt: skip
         middle = torch.zeros(out, into, dtype=torch.float64)
         middle[range(len(values)), range(len(values))] = torch.tensor(values, dtype=torch.float64)
         D, energy = turn(out, 1) @ middle @ turn(into, 2).T, torch.tensor(values, dtype=torch.float64) ** 2
         steps = [0.0, *(energy.cumsum(0) / energy.sum()).tolist()]
-        for r, (low, high) in enumerate(zip(steps, steps[1:]), 1):
-            if high - low < 1e-9:
-                continue
-            share = (low + high) / 2
-            found = student(D, share)
-            if not isinstance(found, int):
-                raise Failed("a whole number", type(found).__name__, "int(…) of a count")
-            plain = (torch.tensor(values).cumsum(0) / sum(values) < share).sum().item() + 1
-            causes = {plain: "the singular values were not squared: a matrix' size is the sum of their squares",
-                      r - 1: "one too few: that many keep less than the share", r + 1: "one too many"}  # fmt: skip
-            if found != r:
-                told = f"{r} for singular values {', '.join(f'{v:g}' for v in values)} and a share of {share:.3f}"
-                raise Failed(told, found, causes.get(found, "count the singular values until their squares reach it"))
-    return "the least rank for shares on every step of three matrices, wide and tall"
+        cases += [(D, values, (low + high) / 2) for low, high in zip(steps, steps[1:]) if high - low > 1e-9]
+    results = []
+    for D, values, share in cases:
+        given = D.clone()
+        found = student(given, share)
+        if not torch.equal(given, D):
+            raise Failed("the matrix as it was", "it was changed", "an operation in place")
+        if isinstance(found, bool) or not isinstance(found, Integral):
+            raise Failed("a whole number", type(found).__name__, "int(…) of a count")
+        results.append(found)
+    for (D, values, share), found in zip(cases, results):
+        if found != (r := _counted(values, share)):
+            told = f"{r} for singular values {', '.join(f'{v:g}' for v in values)} and a share of {share:.3f}"
+            same = lambda one: all(one(v, s) == n for (_, v, s), n in zip(cases, results))  # noqa: E731
+            raise Failed(told, found, next((cause for cause, one in RANK_MISTAKES.items() if same(one)), ""))
+    return "the least rank for shares on every step of four matrices, wide and tall"
 
 
 # --- 20.B
@@ -152,19 +177,25 @@ def start(out, into, r):
 
 @exercise("20.B", name="start", solution=start, minutes=5, difficulty=1, importance=5)
 def check_start(student):
-    """No change at first; a gradient that is not zero; one step of it makes the error smaller."""
-    for out, into, r in ((6, 4, 2), (3, 8, 1)):
-        A, B = (one.double().requires_grad_() for one in student(out, into, r))
+    """No change at first; ranks that differ; a gradient that is not zero; one step of it makes the error smaller."""
+    for out, into, r in ((6, 4, 2), (3, 8, 1), (48, 64, 8)):
+        A, B = (one.detach().double().clone().requires_grad_() for one in student(out, into, r))
         same_shape("A", A.detach(), (r, into), "rank first, then the layer's inputs")
         same_shape("B", B.detach(), (out, r), "the layer's outputs first, then the rank")
-        if (B @ A).any():
-            raise Failed("no change at first", f"{(B @ A).abs().max().item():.3f}", "one of the two is to be zero")
+        if (change := B @ A).any():
+            raise Failed("no change at first", f"{change.abs().max().item():.3g}",
+                         "one of the two is to be zero" if A.any() and B.any() else "")  # fmt: skip
         W, x, y = normal(out, into), normal(into, 9, seed=1), normal(out, 9, seed=2)
         error = lambda A=A, B=B, W=W, x=x, y=y: (((W + B @ A) @ x - y) ** 2).mean()  # noqa: E731
         error().backward()
         if not (A.grad.any() or B.grad.any()):
             raise Failed("a gradient", "zero for A and for B", "if both are zero, each one's gradient is a multiple of the other")
+        if (ranks := torch.linalg.matrix_rank(torch.cat([A, B.T], 1).detach()).item()) < r:
+            raise Failed(f"{r} ranks of which none is made of the others", f"{ranks}",
+                         "ranks that start alike have the same gradients, and stay alike")
         better = error(A - 0.01 * A.grad, B - 0.01 * B.grad)
         if not better < error():
-            raise Failed("a smaller error after a step", f"{better.item():.6f} after {error().item():.6f}", "is A far too large?")
-    return "nothing changes at first, and a first step makes the error smaller"
+            most = max(A.abs().max().item(), B.abs().max().item())
+            raise Failed("a smaller error after a step", f"{better.item():.6f} after {error().item():.6f}",
+                         f"numbers up to {most:.3g} are far too large" if most > 5 else "")  # fmt: skip
+    return "nothing changes at first, every rank can learn its own, and a first step makes the error smaller"
