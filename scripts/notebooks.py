@@ -63,6 +63,13 @@ SHIPPED = ("minit2v", "data", "docs", "notebooks/hosted", "scripts/wheel_readme.
 CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
 NBGRADER_CONFIG = "nbgrader_config.py"
 FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
+INSTALL = '%pip install -q "minit2v[lab]"'
+CLONE = """# {models}: in the repository, not in the package
+!git clone -q --depth 1 {address} repository
+%pip install -q -e "repository[lab]"
+import sys
+
+sys.path.insert(0, "repository")"""
 RULE = "=" * 100
 COURSE_HEAD = """minit2v: the course as one text
 
@@ -289,8 +296,17 @@ def hosted(nb):
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(lambda m: f"{m[1]}{address()}/blob/main/{m[2][3:]}" if m[2].startswith("../") else m[0],
                                    cell.source)
-    nb.cells.insert(0, nbformat.v4.new_code_cell('%pip install -q "minit2v[lab]"', id=INSTALL_CELL))
+    beyond = models_beyond_the_package(nb)
+    first = CLONE.format(models=" and ".join(beyond), address=address()) if beyond else INSTALL
+    nb.cells.insert(0, nbformat.v4.new_code_cell(first, id=INSTALL_CELL))
     return nb
+
+
+def models_beyond_the_package(nb):
+    """Shipped models that a notebook loads and a wheel has not."""
+    code = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "code")
+    shipped = {path.parent.name for path in (ROOT / "data").glob("*/config.json")} - {"mini"}
+    return sorted(shipped & set(re.findall(r'\bload\("([\w-]+)"', code)))
 
 
 def address():

@@ -236,6 +236,9 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
     shipped |= {"minit2v/_data/recordings/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
     assert source | shipped <= names
+    models = {path.parent.name for path in (ROOT / "data").glob("*/config.json")} - {"mini"}
+    entries = {path.name for path in (ROOT / "data").iterdir()} - models - {"DATA_CARD.md"}
+    assert entries == {name.split("/")[2] for name in names if name.startswith("minit2v/_data/")}
     assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
 
 
