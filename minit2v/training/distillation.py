@@ -57,9 +57,8 @@ FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (b c f h w), t (b,), 
 SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first step, of `mean_flow` the difference
 
 LENGTHS = (1, 2, 4, 8)  # jumps go over all timesteps, half of them, …
-LATE = 0.5  # share of the run after which the longest jumps rule: their targets are made of the shorter ones
-LENGTH_CHANCES = {False: (0.4, 0.2, 0.2, 0.2), True: (0.7, 0.1, 0.1, 0.1)}  # by whether it is late
-FROM_NOISE = {False: 0.4, True: 0.8}  # share of the jumps that begin at noise, as the only one of a clip in one step does
+LENGTH_CHANCES = (0.4, 0.2, 0.2, 0.2)
+FROM_NOISE = 0.4  # share of the jumps that begin at noise, as the only one of a clip in one step does
 SHOWN = 6  # clips of a picture
 CAPTIONS = 512  # of clips and of pictures, from which captions are recombined
 
@@ -122,7 +121,7 @@ class Distillation(Checked):
 
     target: str = "shortcut"  # row of TARGETS: what teaches the long jumps
     guidance: Weight = 0.0  # classifier-free guidance that is folded in; 0: the model's own
-    teacher_share: Share = 0.4  # share of the batches that follow the teacher, with jumps of length 0; late, half of it
+    teacher_share: Share = 0.4  # share of the batches that follow the teacher, with jumps of length 0
     own_share: Share = 0.5  # share of the batches that start from what the network makes of noise itself
     clips: Size = 6144  # real clips read or drawn, encoded and kept
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
@@ -174,12 +173,11 @@ class DistillationTask(nn.Module):
         own = (uniform(generator, 1) < self.config.own_share).expand(n)
         if own[0]:
             context = self.recombined[torch.randint(len(self.recombined), (n,), generator=generator, device="cpu")]
-        late = self.progress >= LATE
-        if uniform(generator, 1) < self.config.teacher_share / (2 if late else 1):
+        if uniform(generator, 1) < self.config.teacher_share:
             r = t
         else:
-            t = torch.where(uniform(generator, n) < FROM_NOISE[late], T - 1, t)
-            chances = torch.tensor(LENGTH_CHANCES[late], dtype=torch.float32, device="cpu")
+            t = torch.where(uniform(generator, n) < FROM_NOISE, T - 1, t)
+            chances = torch.tensor(LENGTH_CHANCES, dtype=torch.float32, device="cpu")
             part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(chances, n, True, generator=generator)]
             r = (t - T // part).clamp(min=-1)
         noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32, device="cpu")
