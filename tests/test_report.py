@@ -325,7 +325,7 @@ def test_a_released_model_is_evaluated_from_its_folder_and_from_the_hub(monkeypa
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "splits:"),
+    ({"n": 1}, "n: expected a whole number from 2"), ({"batch": 0}, "batch:"), ({"splits": ()}, "expected videos in a split test"),
     ({"splits": ("test_none",)}, "test_none"),
     ({"steps": 0}, "steps:"), ({"sampler": "straight"}, "sampler:"), ({"seed": -1}, "seed:"),
     ({"out": "report.txt"}, ".json"), ({"out": "missing/report.json"}, "missing"),
