@@ -25,13 +25,13 @@ ENTRY = "_minit2v"  # in model_index.json or configuration.json: what `export` f
 ONLY = {  # of each network: key -> the values that it computes with; a missing key stands for the first
     "unet": {
         "act_fn": ("silu", "swish"), "norm_eps": (1e-5,), "mid_block_scale_factor": (1,), "downsample_padding": (1,),
-        "num_attention_heads": (None,), "time_cond_proj_dim": (None,),
     },
     "autoencoder": {
         "act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
     },
     "text": {"layer_norm_eps": (1e-5,)},
 }  # fmt: skip
+OF_DIFFUSERS = {"num_attention_heads": (None,), "time_cond_proj_dim": (None,)}  # of a UNet in diffusers' layout
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}  # theirs -> ours
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
@@ -71,7 +71,8 @@ TRANSLATED = {*FORWARD, "set_alpha_to_one", "rescale_betas_zero_snr"} - {"traine
 
 def unet_settings(found: dict, path: Path) -> dict:
     """Fields of `UNetConfig` that no tensor tells, from a config.json or ModelScope's settings. Raises UserError."""
-    _refuse_others(found, ONLY["unet"], path)
+    # the heads in ModelScope's settings, which are one list for all networks, are the text tower's
+    _refuse_others(found, ONLY["unet"] | (OF_DIFFUSERS if "_class_name" in found else {}), path)
     heads = found.get("attention_head_dim", found.get("unet_head_dim", 64))
     if isinstance(heads, list) and len(set(map(str, heads))) == 1:  # the same on each level
         heads = heads[0]
