@@ -52,7 +52,7 @@ from minit2v.networks.bottleneck import Codebook
 
 pipe = ctx.pipe
 others, _, _ = MovingThings("train").batch(range(ctx.pick(fast=4, default=24)))
-vectors = rearrange(pipe.encode(others), "b c f h w -> (b f) c h w")
+vectors = rearrange(pipe.encode(others[:, ::4]), "b c f h w -> (b f) c h w")
 torch.manual_seed(0)
 book = Codebook(256, 4)
 book.decay = 0.9  # every step sees the same vectors, so a short memory is enough
