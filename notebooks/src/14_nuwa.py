@@ -99,7 +99,7 @@ print(f"an untrained decoder needs {loss / math.log(2):.0f} bits for a token; lo
 lab.show_source(cross_entropy)
 
 # %% [markdown]
-# How does it see only what comes before? Two things together. The tokens are moved on by one place, so that at each place
+# How does it see only what comes before? Two things together. The tokens are shifted by one place, so that at each place
 # stands the token *before* the one to be guessed; a learnt token begins the clip. And attention does not look ahead. The
 # first is one line here, `before`:
 
@@ -108,17 +108,16 @@ lab.show_source(Nuwa.forward)
 
 # %% [markdown]
 # What else is there? Each place has three learnt positions, of its frame, its row and its column, which are added up. The
-# text is encoded by a transformer of its own, and every block of the decoder attends to all of it. In the paper the text
-# comes as letters of an alphabet of its own and 870 million parameters do the rest, for 10 frames of 21 × 21 tokens out of
-# 12,288. Ours has 16 frames of 8 × 8 tokens out of 1,024, and the text comes from the small CLIP that all our systems
-# share.
+# text is encoded by a transformer of its own, and every block of the decoder attends to all of it. The paper's
+# model has 870 million parameters, and 10 frames of 21 × 21 tokens out of 12,288; its text comes as byte pairs (04). Ours has
+# 16 frames of 8 × 8 tokens out of 1,024, and its text comes from the small CLIP that all our systems share.
 #
 # **Three tasks, one decoder.** Because a clip is a text, nothing has to be built for the second and the third.
 #
 # | task | text | what is given | what is written |
 # | --- | --- | --- | --- |
 # | text to picture | the caption | nothing | one frame |
-# | video prediction | a constant; ours is the empty caption | frames | those that come after |
+# | video prediction | a constant; ours is the empty caption | the first frame, or more | those that come after |
 # | text to video | the caption | nothing | all frames |
 #
 # What is given is seen but not guessed: it has no loss. The paper adds up the three losses; ours draws one task for a batch,
@@ -240,8 +239,9 @@ print("what the library's layer depends on is this mask:", torch.equal(window_of
 # %% [markdown]
 # *What if?* Ask "not later" of each axis instead of the order: then (t - 1, y + 1, x + 1) is out. Nobody would look ahead, so
 # it is allowed, and it is easy to build: pad each axis at its beginning only, as causal convolutions do. The public port
-# [nuwa-pytorch](https://github.com/lucidrains/nuwa-pytorch) has done so since March 2022. But it is another window. A token
-# no longer sees where the thing in the frame before goes on to the right and below.
+# [nuwa-pytorch](https://github.com/lucidrains/nuwa-pytorch) has done so since March 2022; its window of three reaches two back on
+# each axis. But that is another window. A token no longer sees where the thing in the frame before goes on to the right and
+# below.
 #
 # ## 3 · Attention through it
 #
@@ -408,6 +408,7 @@ for block in writer.blocks:
     block.nearby.__class__ = Stepping  # the same weights
 
 
+# %%
 @torch.no_grad()
 def write(shape, remember):
     """Tokens (f, h, w), with a memory or with a call of the whole decoder for each, and the seconds that it took."""
@@ -442,8 +443,9 @@ print(f"{math.prod(shape)} tokens: {with_memory[1]:.1f} s with a memory, {withou
 # ## 5 · Which token?
 #
 # The decoder gives 1,024 logits. To take the largest each time sounds safe, but the most likely next token is nearly always
-# ground. A clip of nothing but likely tokens is not a likely clip. So tokens are **drawn**. But 1,000 codes that
-# hardly fit have a small chance each, and together not so small a one, and what is drawn once stays. Two knobs are common:
+# ground. A clip of nothing but the likeliest tokens is not a likely clip. So tokens are **drawn**. But of the 1,024
+# codes most do not fit. Each of them has a small chance, all of them together a larger one, and what is drawn stays. Two
+# settings are common, the number $k$ of tokens that may be drawn and the temperature $T$:
 #
 # $$p_j = \frac{\exp(\ell_j / T)}{\sum_{j' \in K} \exp(\ell_{j'} / T)} \;\text{ for } j \in K, \quad 0 \text{ else}, \qquad
 # K: \text{ the } k \text{ largest logits} \qquad (14.4)$$
@@ -504,7 +506,7 @@ often = torch.bincount(many, minlength=40) / 2000
 print("2,000 draws and the chances differ by less than 0.05:", (often - drawn_with(logits, 8, 1.0)[0]).abs().max().item() < 0.05)
 
 # %% [markdown]
-# Our NÜWA has a third knob, which the paper has not: guidance. It is the line of notebook 10, with logits in the place of
+# Our NÜWA has a third setting, which the paper has not: guidance. It is the line of notebook 10, with logits in the place of
 # noise: $\ell = \ell_\varnothing + s\,(\ell_\text{text} - \ell_\varnothing)$. (The paper draws 60 pictures and lets CLIP
 # choose the best.)
 #
@@ -655,7 +657,7 @@ lab.strip({f"after frame {i + 1}": nuwa.decode(steps[i].x[:1])[0] for i in momen
 # Follow a thing through a row. Is it in the last frame what it was in the first, its colour, its outline, its size? Six
 # blocks hear of six frames back. Of what was before, they know what the frames in between have handed on.
 #
-# The knobs of section 5, for the same prompts and seeds. (So few clips tell large differences only; the report of the model
+# The settings of section 5, for the same prompts and seeds. (So few clips tell large differences only; the report of the model
 # has N = 512, with intervals.)
 
 # %% tags=["nbval-ignore-output"]
