@@ -503,7 +503,8 @@ lab.curves(lines, "rank of the token", "chance", alt="The chances of 40 tokens, 
 lab.show_source(draw)
 many = draw(logits.expand(2000, -1), [ctx.generator(i) for i in range(2000)], top_k=8)
 often = torch.bincount(many, minlength=40) / 2000
-print("2,000 draws and the chances differ by less than 0.05:", (often - drawn_with(logits, 8, 1.0)[0]).abs().max().item() < 0.05)
+apart = (often - drawn_with(logits, 8, 1.0)[0]).abs().max().item()
+print("the shares of 2,000 draws and the chances differ by less than 0.05:", apart < 0.05)
 
 # %% [markdown]
 # Our NÜWA has a third setting, which the paper has not: guidance. It is the line of notebook 10, with logits in the place of
