@@ -23,6 +23,7 @@ from minit2v.lab.course.guiding import GuiderGrid
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
 from minit2v.lab.widgets import tokens as lens
+from minit2v.lab.widgets.attention_mask import AttentionMask
 from minit2v.lab.widgets.base import png
 from minit2v.lab.widgets.blind_test import BlindABTest
 from minit2v.lab.widgets.folds import FoldViz
@@ -84,6 +85,7 @@ def widgets(pipe, frames, book):
         "PipelineMap": lambda name=None: PipelineMap(pipe, name=name),
         "TimeSwitch": lambda name=None: TimeSwitch({"on": frames, "off": frames[::-1]}, name=name),
         "FrameAttention": lambda name=None: FrameAttention(some_maps(len(frames)), frames, name=name),
+        "AttentionMask": lambda name=None: AttentionMask({"all before": np.tri(24, dtype=bool)}, (2, 3, 4), name=name),
         "GuidanceLab": lambda name=None: GuidanceLab(some_grid(frames), name=name),
         "WeightTree": lambda name=None: WeightTree("mini", name=name),
         "MemoryPlanner": lambda name=None: MemoryPlanner(name=name),
@@ -115,8 +117,8 @@ def some_grid(frames):
 
 
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
-                                  "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner",
-                                  "BlindABTest", "LivePrompt"])
+                                  "TimeSwitch", "FrameAttention", "AttentionMask", "GuidanceLab", "WeightTree",
+                                  "MemoryPlanner", "BlindABTest", "LivePrompt"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 

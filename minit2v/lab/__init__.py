@@ -47,6 +47,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "silenced": "widgets.time_switch",
     "GuidanceLab": "widgets.guidance_lab",
     "FrameAttention": "widgets.frame_attention",
+    "AttentionMask": "widgets.attention_mask",
     "WeightTree": "widgets.weight_tree",
     "MemoryPlanner": "widgets.memory_planner",
     "frame_maps": "widgets.frame_attention",
