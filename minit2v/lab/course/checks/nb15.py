@@ -22,7 +22,7 @@ EQUATIONS = {
     "15.2": ("the rate is a token", _OWN + "test_the_rate_is_said_by_the_first_token"),
     "15.3": ("who sees whom", _TESTS + "test_a_frame_of_cogvideo_depends_on_what_its_stage_gives_it"),
     "15.4": ("the loss of what is written", _OWN + "test_given_frames_are_not_in_the_loss"),
-    "15.5": ("a run of five frames", _OWN + "test_rounds_are_those_of_the_library"),
+    "15.5": ("what a run of five frames spans", _OWN + "test_rounds_are_those_of_the_library"),
 }
 
 QUIZ = [
