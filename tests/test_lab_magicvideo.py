@@ -145,8 +145,8 @@ def naive(q, k, printed):
     return seen / (exp if printed else seen).sum(-1, keepdim=True)
 
 
-TOKENS = {f"known: {cause[:60]}": one for cause, one in nb16.TOKENS_MISTAKES.items()} | {
-    "statistics of the batch": lambda norm, x, f: nb16.tokens(norm, (x - x.mean()) / x.std(), f),
+HISTORIES = {f"known: {cause[:60]}": one for cause, one in nb16.HISTORIES_MISTAKES.items()} | {
+    "statistics of the batch": lambda norm, x, f: nb16.histories(norm, (x - x.mean()) / x.std(), f),
     "without the norm's weight": lambda norm, x, f: rearrange(
         F.group_norm(x, norm.num_groups, None, None, norm.eps), "(b f) c h w -> (b h w) f c", f=f),
     "the usual eps": lambda norm, x, f: rearrange(
@@ -156,15 +156,15 @@ TOKENS = {f"known: {cause[:60]}": one for cause, one in nb16.TOKENS_MISTAKES.ite
     "statistics of this frame and earlier ones": lambda norm, x, f: torch.stack([
         nb16._clip_statistics(norm, rearrange(x, "(b f) c h w -> b f c h w", f=f)[:, : i + 1].flatten(0, 1), i + 1)[:, -1]
         for i in range(f)], dim=1),
-    "detached": lambda norm, x, f: nb16.tokens(norm, x, f).detach(),
+    "detached": lambda norm, x, f: nb16.histories(norm, x, f).detach(),
     "the norm learns nothing": lambda norm, x, f: rearrange(
         F.group_norm(x, norm.num_groups, norm.weight.detach(), norm.bias.detach(), norm.eps), "(b f) c h w -> (b h w) f c", f=f),
-    "x is changed": lambda norm, x, f: nb16.tokens(norm, x.mul_(1), f) + 0 * x.add_(1e-9).sum(),
+    "x is changed": lambda norm, x, f: nb16.histories(norm, x.mul_(1), f) + 0 * x.add_(1e-9).sum(),
     "nothing": lambda norm, x, f: None,
-    "frames first": lambda norm, x, f: nb16.tokens(norm, x, f).transpose(0, 1),
-    "in float32": lambda norm, x, f: nb16.tokens(norm, x, f).float().double(),
+    "frames first": lambda norm, x, f: nb16.histories(norm, x, f).transpose(0, 1),
+    "in float32": lambda norm, x, f: nb16.histories(norm, x, f).float().double(),
 }  # fmt: skip
-FUNCTIONS = [(number, name, one) for number, wrong in (("16.2", WEIGHTS), ("16.B", TOKENS)) for name, one in wrong.items()]
+FUNCTIONS = [(number, name, one) for number, wrong in (("16.2", WEIGHTS), ("16.B", HISTORIES)) for name, one in wrong.items()]
 
 
 @pytest.mark.parametrize("number, name, wrong", FUNCTIONS, ids=[f"{number} {name}" for number, name, _ in FUNCTIONS])
@@ -177,7 +177,7 @@ KNOWN = [(number, cause, with_forward(solution, forward)) for number, (solution,
          for cause, forward in mistakes.items()]
 KNOWN += [("16.2", cause, lambda q, k, printed=False, one=one: one(q, k, printed)) for cause, one in nb16.WEIGHTS_MISTAKES.items()]
 KNOWN += [("16.2", cause, ordered(order, one)) for order, mistakes in nb16.ORDER_MISTAKES.items() for cause, one in mistakes.items()]
-KNOWN += [("16.B", cause, one) for cause, one in nb16.TOKENS_MISTAKES.items()]
+KNOWN += [("16.B", cause, one) for cause, one in nb16.HISTORIES_MISTAKES.items()]
 
 
 @pytest.mark.parametrize("number, cause, mistake", KNOWN, ids=[f"{number} {cause[:50]}" for number, cause, _ in KNOWN])
@@ -274,7 +274,7 @@ def attention():
 
 def test_the_library_s_directed_attention_uses_these_weights():
     layer, x = attention(), normal(8, 6, 2, 3)
-    tokens = nb16.tokens(layer.norm, x, 4)
+    tokens = nb16.histories(layer.norm, x, 4)
     q, k = (rearrange(to(tokens), "n f (k c) -> n k f c", k=2) for to in (layer.to_q, layer.to_k))
     torch.testing.assert_close(layer.weights(tokens), nb16.directed_weights(q, k))
 

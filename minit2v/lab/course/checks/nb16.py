@@ -299,7 +299,7 @@ def check_magicvideo_block(student):
 # --- 16.B
 
 
-def tokens(norm, x, f):
+def histories(norm, x, f):
     """norm a GroupNorm, x ((b f), c, h, w) -> the histories of all places, ((b h w), f, c), frames normalised alone."""
     return rearrange(norm(x), "(b f) c h w -> (b h w) f c", f=f)
 
@@ -312,7 +312,7 @@ def _pixel_statistics(norm, x, f):
     return rearrange(norm(rearrange(x, "n c h w -> (n h w) c")), "(b f h w) c -> (b h w) f c", f=f, h=x.shape[2], w=x.shape[3])
 
 
-TOKENS_MISTAKES = {
+HISTORIES_MISTAKES = {
     "the statistics are still those of the whole clip": _clip_statistics,
     "each place is normalised alone: nothing leaks, but the frame's mean over its places is part of the layer": _pixel_statistics,
     "frames were folded as (f b); they come as (b f)": lambda norm, x, f: rearrange(norm(x), "(f b) c h w -> (b h w) f c", f=f),
@@ -323,17 +323,17 @@ TOKENS_MISTAKES = {
 }  # fmt: skip
 
 
-@exercise("16.B", name="tokens", solution=tokens, minutes=8, difficulty=2, importance=5)
-def check_tokens(student):
+@exercise("16.B", name="histories", solution=histories, minutes=8, difficulty=2, importance=5)
+def check_histories(student):
     """Norms of one and of several groups, several clips, one frame, frames that are not square; cut short it stays the same."""
     for groups, b, f, h, w in ((1, 2, 3, 2, 5), (2, 1, 4, 3, 2), (3, 3, 2, 1, 4), (1, 3, 3, 2, 1), (6, 2, 1, 4, 3)):
         norm = nn.GroupNorm(groups, 6, eps=1e-3).double()
         with torch.no_grad():
             norm.weight.copy_(normal(6, seed=7)), norm.bias.copy_(normal(6, seed=8))
         x = (normal(b * f, 6, h, w, seed=f) * torch.linspace(1, 3, b * f)[:, None, None, None]).requires_grad_()
-        found = called(lambda y: student(norm, y, f), x, what="the tokens")
-        wrong = {cause: (lambda one=one: one(norm, x, f)) for cause, one in TOKENS_MISTAKES.items()}
-        recognised(f"the tokens of {b} clips of {f} frames", found, tokens(norm, x, f), wrong)
+        found = called(lambda y: student(norm, y, f), x, what="the histories")
+        wrong = {cause: (lambda one=one: one(norm, x, f)) for cause, one in HISTORIES_MISTAKES.items()}
+        recognised(f"the histories of {b} clips of {f} frames", found, histories(norm, x, f), wrong)
         size, leaves, found_again = normal(*found.shape, seed=9), (x, norm.weight, norm.bias), student(norm, x, f)
-        _as_theirs("the tokens", *(_gradients((one * size).sum(), *leaves) for one in (found_again, tokens(norm, x, f))))
-    return "one clip and several, one group and several: a frame's tokens depend on that frame alone"
+        _as_theirs("the histories", *(_gradients((one * size).sum(), *leaves) for one in (found_again, histories(norm, x, f))))
+    return "one clip and several, one group and several: what it says of a frame depends on that frame alone"
