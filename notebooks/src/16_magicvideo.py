@@ -608,11 +608,12 @@ layers = {name.removesuffix(".adaptor"): module for name, module in pipe.unet.na
           if isinstance(module, magicvideo.FrameAdaptor)}
 table = layers["down.1.blocks.0"]
 order = (table.scale[-1] - table.scale[0]).argsort()
-lab.matrix((table.scale - 1).T[order], ylabel="channel, sorted", xlabel="frame", diverging=True,
+columns = range(1, len(table.scale) + 1)
+lab.matrix((table.scale - 1).T[order], columns=columns, ylabel="channel, sorted", xlabel="frame", diverging=True,
            alt="A heat map of an adaptor: how far the scale of each channel is from 1, in each frame.")
 
 # %%
-lab.matrix(table.shift.T[order], ylabel="channel, in the same order", xlabel="frame", diverging=True,
+lab.matrix(table.shift.T[order], columns=columns, ylabel="channel, in the same order", xlabel="frame", diverging=True,
            alt="A heat map of the same adaptor: the shift of each channel in each frame.")
 
 # %% [markdown]
