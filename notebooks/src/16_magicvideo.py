@@ -34,9 +34,9 @@ ctx = lab.setup(16)
 # %% [markdown]
 # ## 1 · How little is enough?
 #
-# Notebook 08 gave every block of a picture model a temporal convolution and a temporal transformer. A year earlier, in
-# November 2022, ByteDance asked a thriftier question. Frames of a clip hardly differ. So the convolutions of a picture model
-# already do nearly the right thing for each of them. What is the *least* that must be added?
+# Notebook 08 gave every block of a picture model a temporal convolution and a temporal transformer. Nine months earlier, in
+# November 2022, the authors of MagicVideo asked a thriftier question. Frames of a clip hardly differ. So the convolutions of
+# a picture model already do nearly the right thing for each of them. What is the *least* that must be added?
 #
 # ```
 # frame i ──► convolutions ──► · S[i] + B[i] ──┬─► attention within the frame, and to the text ─┐
@@ -73,10 +73,9 @@ print(f"MagicVideo: adaptors        {size(adaptors):9,}\n            attention  
 print(f"ModelScopeT2V, for time     {sum(p.numel() for p in theirs.temporal_parameters()):9,}")
 
 # %% [markdown]
-# That is our reduced size, where both begin with the same picture model. (The paper's has 16 frames, like ours, and
-# the sizes of Stable Diffusion. Ours shares with all our diffusion systems what the paper does not have: the network
-# answers $v$, the timestep embedding hears the text, and the scene prior of
-# [docs/training.md](../docs/training.md) is added at the start.)
+# That is our reduced size, where both begin with the same picture model. (Clips have 16 frames, as in the paper. Three things
+# are ours, and all our diffusion systems have them: the network answers $v$, the timestep embedding hears the text, and
+# the scene prior of [docs/training.md](../docs/training.md) is added at the start.)
 #
 # ## 2 · A scale and a shift
 #
@@ -300,8 +299,8 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # $$z' = \text{S-Attn}(z) + \text{T-Attn}(z) \qquad (16.4)$$
 #
 # In our version the spatial branch is the picture model's transformer with its shortcut, so it gives z plus what it
-# finds. The temporal one is a single attention that ends in zeros, and gives only what it finds. So a new block is the
-# picture model's block. (The paper's branch has no feed-forward layer either.)
+# finds. (The paper's is two attentions, one within the frame and one to the text.) The temporal one is a single attention that
+# ends in zeros, and gives only what it finds. So a new block is the picture model's block.
 #
 # ### Exercise 16.3 · MagicVideoBlock
 #
@@ -466,9 +465,10 @@ print(f"MagicVideo:    a clip that is cut short changes by less than 1e-10: {cut
 print(f"ModelScopeT2V: a clip that is cut short changes by less than 1e-10: {cut_short(both_ways, noisy) < 1e-10}")
 
 # %% [markdown]
-# What is it good for? A causal model can stream: earlier frames are finished before later ones are begun, and their keys and
-# values can be kept. What does it cost? Frame 1 has nobody to look at. It must be right on its own, under the
-# strongest noise, while frame 16 may look at fifteen others. Section 8 measures that on the trained model.
+# What is it good for? A causal model can stream: earlier frames can be finished and shown before later ones are begun, and a
+# clip can be made longer without a change to what it shows already. What does it cost? Frame 1 has nobody to look at. It must
+# be right on its own, under the strongest noise, while frame 16 may look at fifteen others. Section 8 measures that on
+# the trained model.
 #
 # ## 6 · The frame rate, and a decoder that sees time
 #
@@ -478,8 +478,8 @@ print(f"ModelScopeT2V: a clip that is cut short changes by less than 1e-10: {cut
 #
 # $$\text{apart} = \frac{\text{fps in training}}{\text{fps that is asked for}} \qquad (16.5)$$
 #
-# as a sinusoid and a linear layer that joins the timestep embedding. (The paper embeds the rate itself, in two layers.) The
-# layer begins as zero, like everything here:
+# as a sinusoid and a linear layer that joins the timestep embedding. (The paper embeds the rate itself, in two layers, and adds
+# it to the features.) The layer begins as zero, like everything here:
 
 # %%
 lab.show_source(magicvideo.MagicVideo.apart)
@@ -496,7 +496,7 @@ with torch.no_grad():
 # %% [markdown]
 # The last part is the decoder. Latents leave something open, such as the exact place of an edge, and a decoder of
 # pictures fills that in for each frame anew: it dithers. MagicVideo's decoder has directed attention after its middle
-# and its levels. It too begins as the decoder of pictures. Here it has `mini`'s weights, and new attention:
+# and after each level but the last. It too begins as the decoder of pictures. Here it has `mini`'s weights, and new attention:
 
 # %%
 autoencoder = ctx.pipe.autoencoder
@@ -542,10 +542,10 @@ for name, kind in (("the library's", video_decoder.DirectedAttention), ("hers", 
 # %% [markdown]
 # What to see: in the map nothing leaks, and yet the frames that are left move. So the leak is not in the attention.
 #
-# This one was not invented. HunyuanVideo's autoencoder is called causal. In its
-# [issue 219](https://github.com/Tencent-Hunyuan/HunyuanVideo/issues/219) somebody encodes three frames, then the first two alone,
-# and does not get the same. Others find it too, and the answer there is three words long. (Read it after the
-# exercise. Of MagicVideo itself we know no public code, so nobody can have got it wrong.)
+# This one was not invented. The autoencoder of HunyuanVideo, a later model, is called causal. In
+# [issue 219](https://github.com/Tencent-Hunyuan/HunyuanVideo/issues/219) somebody asks whether three frames, encoded, begin as the
+# first two alone do. Others try it, and they do not. The explanation there is three words long; read it after the exercise. (Of
+# MagicVideo itself we know no public code, so no port of it can have the bug.)
 #
 # ### Exercise 16.B · histories
 #
@@ -595,7 +595,7 @@ lab.check("16.B", histories)
 # ## 8 · What a trained one has learnt
 #
 # Everything so far holds for any weights. The rest asks our trained model. It began as the picture model, and was then
-# trained on clips of several frame rates, its convolutions more slowly than the rest.
+# trained on clips of several frame rates and on pictures, what it had from the picture model more slowly than what is new.
 #
 # First the adaptors: the table of one layer, a row for each channel and a column for each frame, sorted by how much the
 # scale changes from the first frame to the last.
@@ -679,7 +679,7 @@ lab.curves(lines, "frame", "error over its mean", alt="The error of each frame o
 #
 # The same two seconds in 16, 8 and 4 frames: the model is asked for 8, 4 and 2 frames a second. And, to compare, 8 frames at 8
 # a second: the first second only. (A row of the adaptors belongs to the frame's *number* in the clip, whatever the rate. What
-# frame 5 of a slow clip means, the rate embedding has to say.)
+# frame 5 of such a clip means, the rate embedding has to say. Our scene prior is told the time of each frame besides.)
 
 # %%
 PROMPT = "a large yellow square moves right"

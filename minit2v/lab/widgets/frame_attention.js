@@ -63,11 +63,12 @@ async function render({ model, el }) {
     const row = Array.from(own.subarray(frame * frames, (frame + 1) * frames), (value) => value / 255);
     bars.draw(row, frame);
     const best = row.indexOf(Math.max(...row));
+    const later = own.some((value, at) => value && at % frames > Math.floor(at / frames));  // directed attention sees none
     told.show([`frame ${frame + 1} looks most at frame ${best + 1}: ${(100 * row[best]).toFixed(0)} %`,
-      `at itself: ${(100 * row[frame]).toFixed(0)} %; alike would be ${(100 / frames).toFixed(0)} %`]);
+      `at itself: ${(100 * row[frame]).toFixed(0)} %; alike would be ${(100 / (later ? frames : frame + 1)).toFixed(0)} %`]);
     pick.show(model.get("layer"));
     second.show(model.get("second"));
-    second.node.hidden = n === 1;
+    second.node.style.display = n === 1 ? "none" : "";  // a layer with one attention has nothing to choose
     cursor.show(frame);
   };
   const undo = sync(model, ["layer", "second", "frame", "row", "column"], draw);
