@@ -656,7 +656,7 @@ lab.FrameAttention(lab.frame_maps(pipe.unet, half_noise, 400, told), sample.fram
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are measured depends on the mode
-batch = MovingThings("val").batch(range(ctx.pick(fast=4, default=32)))
+batch = MovingThings("val").batch(range(ctx.pick(fast=4, default=16)))
 lines = {}
 for name, model in (("MagicVideo", pipe), ("mini", ctx.pipe)):
     x0 = model.encode(batch.frames)
@@ -716,7 +716,7 @@ for name, (frames, fps) in asked.items():
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are decoded depends on the mode
-real = batch.frames[: ctx.pick(fast=2, default=12)]
+real = batch.frames[: ctx.pick(fast=2, default=6)]
 latents = pipe.encode(real)
 decoded = {"frame by frame": minit2v.systems.TextToVideo.decode(pipe, latents), "together": pipe.decode(latents)}
 print(f"{'':16} error, grey levels    flicker    flicker of the real clips")
