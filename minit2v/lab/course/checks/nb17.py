@@ -80,13 +80,10 @@ def mixed(z, moved, alpha):
 
 
 MIXED_MISTAKES = {
-    "alpha is not clamped: it is trained, and an optimiser knows no borders": lambda z, m, a: a * z + (1 - a) * m,
+    "alpha is not clamped on this side: it is trained, and an optimiser knows no borders": lambda z, m, a: a * z + (1 - a) * m,
     "the wrong way round: alpha is the share of the image model": lambda z, m, a: (
         (1 - a.clamp(0, 1)) * z + a.clamp(0, 1) * m),
-    "the wrong way round, and not clamped": lambda z, m, a: (1 - a) * z + a * m,
     "a sigmoid never reaches 1; clamp does": lambda z, m, a: a.sigmoid() * z + (1 - a.sigmoid()) * m,
-    "alpha is clamped below and not above": lambda z, m, a: a.clamp(min=0) * z + (1 - a.clamp(min=0)) * m,
-    "alpha is clamped above and not below": lambda z, m, a: a.clamp(max=1) * z + (1 - a.clamp(max=1)) * m,
     "the share of the temporal layer is 1 - alpha, and not 1": lambda z, m, a: a.clamp(0, 1) * z + m,
     "the share of the image model is alpha, and not 1": lambda z, m, a: z + (1 - a.clamp(0, 1)) * m,
     "the temporal layer is missing": lambda z, m, a: a.clamp(0, 1) * z,
