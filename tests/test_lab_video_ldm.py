@@ -34,7 +34,7 @@ MIXED = known(nb17.MIXED_MISTAKES) | {
     "clamped below and not above": lambda z, m, a: a.clamp(min=0) * z + (1 - a.clamp(min=0)) * m,
     "clamped above and not below": lambda z, m, a: a.clamp(max=1) * z + (1 - a.clamp(max=1)) * m,
     "clamped in place": clamped_in_place,
-    "clamped by hand, without a gradient": lambda z, m, a: nb17.mixed(z, m, torch.tensor(min(max(a.item(), 0), 1), dtype=a.dtype)),
+    "clamped by hand, without a gradient": lambda z, m, a: nb17.mixed(z, m, a.new_tensor(min(max(a.item(), 0), 1))),
     "a number": lambda z, m, a: nb17.mixed(z, m, a.detach()),
     "z is constant": lambda z, m, a: nb17.mixed(z.detach(), m, a),
     "the temporal layer is constant": lambda z, m, a: nb17.mixed(z, m.detach(), a),
@@ -71,10 +71,6 @@ def own(name, known):
 def moved_away(video, image):
     for p in video.parameters():
         p.data = p.data + 1e-3
-
-
-def in_image_too(video, image):
-    image.requires_grad_(False), image.requires_grad_(not image.training)
 
 
 def replaced(video, image):
@@ -178,7 +174,7 @@ ALONG = {f"known: {cause[:70]}": going(lambda layer, x, f, one=one: one(layer, x
     "nothing is frozen": going(init=lambda layer: layer.frozen.requires_grad_(True)),
     "all is frozen": going(init=lambda layer: layer.requires_grad_(False)),
     "the frozen layer runs without gradients": going(with_frozen(without_gradient)),
-    "the frozen layer gets clips": going(with_frozen(lambda frozen, x, f: frozen(rearrange(x, "(b f) c h w -> b c f h w", f=f)))),
+    "the frozen layer gets clips": going(with_frozen(lambda frozen, x, f: frozen(x.unflatten(0, (-1, f))))),
     "the frozen layer's output is detached": going(with_frozen(lambda frozen, x, f: frozen(x).detach())),
     "the frozen layer runs twice": going(with_frozen(lambda frozen, x, f: frozen(frozen(x)))),
     "proj_out at random": going(init=not_zeroed),
@@ -243,10 +239,11 @@ def test_a_known_mistake_is_named(number, cause, mistake):
 
 
 @pytest.mark.parametrize("number, name, told", [
-    ("17.1", "not bit for bit", "let what is not wanted be multiplied by 0"), ("17.1", "clamped in place", "in place"),
+    ("17.1", "not bit for bit", "multiply what is not wanted by 0"), ("17.1", "clamped in place", "in place"),
     ("17.2", "the image model's", "these are the image model's"), ("17.2", "by the word temporal", "names were searched"),
     ("17.2", "without alphas", "the alphas are missing"), ("17.2", "only what is frozen is set", "asks for no gradients"),
-    ("17.2", "nothing is frozen", "the image model is frozen"), ("17.2", "the image model is frozen too", "only the video model's"),
+    ("17.2", "nothing is frozen", "the image model is frozen"),
+    ("17.2", "the image model is frozen too", "only the video model's"),
     ("17.3", "nothing is frozen", "requires_grad_(False)"), ("17.3", "proj_out at random", "blocks.zeroed"),
     ("17.3", "the frozen layer runs without gradients", "frozen weights are not torch.no_grad()"),
     ("17.3", "the frozen layer gets clips", "it knows no clips"), ("17.B", "the port", "besides them, not in their place"),
@@ -285,8 +282,8 @@ class WithTheLibrary(nn.Module):
         t = self.norm(z.view(n // f, f, c, h * w).transpose(1, 2)).permute(0, 3, 2, 1).reshape(-1, f, c)
         angles = torch.arange(f).float()[:, None] * torch.exp(-torch.arange(c // 2) / (c // 2) * torch.tensor(10000.0).log())
         t = t + torch.cat([angles.cos(), angles.sin()], 1).to(t)
-        branch = self.proj_out(t + self.attention(self.norm1(t))).view(-1, h, w, f, c).permute(0, 3, 4, 1, 2).reshape(n, c, h, w)
-        return z + (1 - self.alpha.clamp(0, 1)) * branch
+        branch = self.proj_out(t + self.attention(self.norm1(t))).view(-1, h, w, f, c)
+        return z + (1 - self.alpha.clamp(0, 1)) * branch.permute(0, 3, 4, 1, 2).reshape(n, c, h, w)
 
 
 def one_after_the_other(layer, h, context):

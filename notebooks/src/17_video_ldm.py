@@ -60,9 +60,9 @@ ctx = lab.setup(17)
 #
 # <details><summary>Hint 1</summary><code>alpha.clamp(0, 1)</code> gives a clamped copy, through which gradients
 # pass.</details>
-# <details><summary>Hint 2</summary>There are several ways to write (17.1). <code>moved + alpha * (z - moved)</code> is equal
-# in algebra, but not on a computer: the difference is rounded, and the sum is rounded again. Multiply what must vanish by
-# 0.</details>
+# <details><summary>Hint 2</summary>There are several ways to write (17.1). <code>moved + alpha * (z - moved)</code> is
+# equal in algebra, but not on a computer: the difference is rounded, and the sum is rounded again. Multiply what must
+# vanish by 0.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -263,8 +263,8 @@ print("a gradient has reached", sum(p.grad is not None for p in video.parameters
 # <code>"b c f h w -> (b h w) f c"</code> for the attention, and at the end
 # <code>"(b h w) f c -> (b f) c h w"</code> with <code>h=</code> and <code>w=</code>.</details>
 # <details><summary>Hint 2</summary><code>tokens + self.attention(self.norm1(tokens))</code> is the middle. The sines have
-# the shape (f, c), so they can be added to (n, f, c) as they are; <code>.to(tokens)</code> gives them its dtype. Do not write
-# <code>no_grad</code>.</details>
+# the shape (f, c), so they can be added to (n, f, c) as they are; <code>.to(tokens)</code> gives them its dtype. Do not
+# write <code>no_grad</code>.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -454,7 +454,7 @@ for name, value in WAYS.items():
     print(f"{name:10} loss {found:.3f}, {found / alone:.0%} of the image model's")
 
 # %%
-lab.bars({name.removesuffix(".alpha"): p.item() for name, p in alphas(aligned).items()}, "alpha", limits=(0, 1),
+lab.bars({name.removesuffix(".alpha"): p.clamp(0, 1).item() for name, p in alphas(aligned).items()}, "alpha", limits=(0, 1),
          alt="A bar for each temporal layer of the small model: its learnt alpha, between 0 and 1.")
 
 # %%
@@ -574,7 +574,7 @@ for name, context in (("without a text", None), ("with one", text)):
 
 # %%
 lab.matrix(who_sees_whom(ported, text), range(6), range(6), xlabel="frame that is looked at", ylabel="frame that looks",
-           alt="A table of six by six frames: with a text only the diagonal is not zero, so each frame depends on itself alone.")
+           alt="A table of six by six frames: with a text only its diagonal is not zero, so each frame depends on itself.")
 
 # %% [markdown]
 # What to see: with a text, no frame knows of any other. And yet everything looks right: shapes fit, alpha = 1 is the image
@@ -644,23 +644,23 @@ lab.show_source(TemporalAttention.forward)
 # ## 9 · The trained one
 #
 # `videoldm` was trained as sections 2 to 7 say: the image model frozen, the layers along time on clips, then the decoder.
-# What differs from the paper is what all our systems of diffusion share: v-prediction (05), the noise schedule, the mean
-# of the text in the timestep's embedding, and the scene prior. It makes a clip at once; the paper's models for prediction,
+# What differs from the paper is what all our systems of diffusion share: v-prediction (05), the noise schedule, the text
+# in the timestep's embedding, and the scene prior. It makes a clip at once; the paper's models for prediction,
 # interpolation and enlargement are left out.
 
 # %%
 import minit2v
 
 pipe = minit2v.load("videoldm", device=ctx.device)
-learnt = {name.removesuffix(".alpha"): p.item() for name, p in alphas(pipe.unet).items()}
+learnt = {name.removesuffix(".alpha"): p.clamp(0, 1).item() for name, p in alphas(pipe.unet).items()}
 lab.bars(learnt, "alpha", limits=(0, 1),
          alt="A bar for each temporal layer of the trained Video LDM, from the entrance to the exit: its alpha.")
 
 # %% [markdown]
-# How to read it: from top to bottom the clip passes through the UNet. Look for what the small model of section 5 could not
-# tell: whether layers at the fine resolution, near both ends, have gone another way than those in the middle, and
-# convolutions another way than attentions. A bar at its border has stopped learning (section 1). All began at 0.5; how far
-# a bar has come from there depends on the learning rate too.
+# How to read it: from top to bottom the clip passes through the UNet; only `motion`, the last bar, stands at the
+# entrance. Look for what the small model of section 5 could not tell: whether layers at the fine resolution, near both
+# ends, have gone another way than those in the middle, and convolutions another way than attentions. A bar at its border
+# has stopped learning (section 1). All began at 0.5; how far a bar has come from there depends on the learning rate too.
 
 # %%
 PROMPT = "a large red circle moves left"

@@ -32,7 +32,7 @@ QUIZ = [
         "With alpha = 1 every temporal layer hands its input on, bit for bit. What is left is the image model, frame by frame.",
     ),
     (
-        "The image model is run within torch.no_grad(), to save memory, and the temporal layers outside of it. What goes wrong?",
+        "The image model runs within torch.no_grad(), to save memory, and the temporal layers outside of it. What goes wrong?",
         ["Nothing: its weights do not move anyway",
          "Only the temporal layers after its last layer learn: no gradient gets back through the others",
          "The image model is trained after all"],
@@ -115,7 +115,7 @@ def _bit_for_bit(student):
             if not torch.equal(found, z):
                 n = int((found != z).sum())
                 raise Failed(f"z itself at alpha = {alpha:g}, in {dtype}", f"{n} of {len(z)} numbers that differ in their "
-                             "last bits", "(z - moved) + moved is rounded: let what is not wanted be multiplied by 0")  # fmt: skip
+                             "last bits", "(z - moved) + moved is rounded: multiply what is not wanted by 0")  # fmt: skip
 
 
 def _gradients_of_the_mix(student):
@@ -159,8 +159,8 @@ class Misleading(nn.Module):
         return self.scale * h + (1 - self.scale) * self.second(h)
 
 
-SMALL = dict(channels=(4, 8), attention=(False, True), layers_per_level=1, head_dim=4, context_dim=6, norm_groups=2, dropout=0.0,
-             first_temporal_heads=0, text_in_embedding=True)  # fmt: skip
+SMALL = dict(channels=(4, 8), attention=(False, True), layers_per_level=1, head_dim=4, context_dim=6, norm_groups=2,
+             dropout=0.0, first_temporal_heads=0, text_in_embedding=True)  # fmt: skip
 
 
 def _pairs():
@@ -168,7 +168,8 @@ def _pairs():
     for prior in (True, False):
         config = UNetConfig(**SMALL, scene_prior=prior)
         inputs = normal(2, 4, 3, 4, 2), torch.tensor([500, 20]), normal(2, 5, 6, seed=1)
-        yield f"a small VideoLDMUNet {'with' if prior else 'without'} a motion prior", VideoLDMUNet(config), ImageUNet(config), inputs
+        told = f"a small VideoLDMUNet {'with' if prior else 'without'} a motion prior"
+        yield told, VideoLDMUNet(config), ImageUNet(config), inputs
     yield "a model with misleading names", Misleading(True), Misleading(False), (normal(4, 3),)
 
 
@@ -227,7 +228,7 @@ def _what_a_step_reaches(told, video, image, inputs):
         if p.requires_grad == (name in others):
             wanted, found = ("none", "asks for one") if name in others else ("one", "asks for none")
             raise Failed(f"a gradient for {name} of {told}: {wanted}", f"it {found}",
-                         "the image model is frozen" if name in others else "a loaded model asks for no gradients: turn them on")
+                         "the image model is frozen" if name in others else "a loaded model asks for none: turn them on")
     output = video(*inputs)
     (output * normal(*output.shape, seed=3)).sum().backward()
     for name, p in video.named_parameters():
@@ -275,7 +276,7 @@ class Library(nn.Module):
         super().__init__()
         layer = TemporalAttention(c, head_dim, c, groups)
         layer.cross, layer.norm2 = Speechless(), nn.Identity()
-        self.frozen, self.mix = frozen.requires_grad_(False), [Mixed(layer)]  # in a list, so the names are those of the exercise
+        self.frozen, self.mix = frozen.requires_grad_(False), [Mixed(layer)]  # in a list, or weights had other names
         self.norm, self.norm1, self.attention, self.proj_out = layer.norm, layer.norm1, layer.attention, layer.proj_out
         self.alpha = self.mix[0].alpha
 
@@ -288,7 +289,8 @@ class Fixed(nn.Module):
 
     def forward(self, x):
         if x.ndim != 4:
-            raise Failed("frames ((b f), c, h, w) for the frozen layer", f"{tuple(x.shape)}", "it knows no clips: hand x on as it is")
+            raise Failed("frames ((b f), c, h, w) for the frozen layer", f"{tuple(x.shape)}",
+                         "it knows no clips: hand x on as it is")
         return torch.tanh(x + 0.5 * x.roll(1, -1)) + 0.1 * x
 
 
@@ -296,7 +298,7 @@ def _along(layer, x, f, *, tokens="(b h w) f c", fold="(b f)", norm="clip", plac
            prenorm=True, spatial=True):  # fmt: skip
     """The library's layer with one thing wrong; `way` (z, the branch's end, alpha) -> what is returned."""
     z = layer.frozen(x) if spatial else x
-    b, (h, w), sizes = len(x) // f, x.shape[2:], {"h": x.shape[2], "w": x.shape[3]}
+    b, sizes = len(x) // f, {"h": x.shape[2], "w": x.shape[3]}
     clip = rearrange(z, f"{fold} c h w -> b c f h w", f=f)
     own = rearrange(layer.norm(rearrange(clip, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", f=f)
     t = rearrange({"clip": layer.norm(clip), "frame": own, "none": clip}[norm], f"b c f h w -> {tokens}")
@@ -416,7 +418,8 @@ LOOKED_MISTAKES = {
         lambda la, h, c: h + layer_looks(la, h, c),
     "the norms are exchanged: norm1 before the attention to frames, norm2 before the one to the text":
         lambda la, h, c: _looked(la, h, c, norms={"a": la.norm2, "c": la.norm1}),
-    "the norm before the attention to the text is norm2": lambda la, h, c: _looked(la, h, c, norms={"a": la.norm1, "c": la.norm1}),
+    "the norm before the attention to the text is norm2": lambda la, h, c: _looked(
+        la, h, c, norms={"a": la.norm1, "c": la.norm1}),
     "the norms are missing": lambda la, h, c: _looked(la, h, c, norms={"a": lambda h: h, "c": lambda h: h}),
     "what a look gives is added to h, and does not take its place": lambda la, h, c: _looked(la, h, c, plus=False),
 }  # fmt: skip
@@ -430,7 +433,8 @@ def layer_looks(layer, h, context):
 @exercise("17.B", name="looked", solution=looked, minutes=10, difficulty=3, importance=4)
 def check_looked(student):
     """Without a text, where the mistake is invisible, and with one; one clip, and several with texts of their own."""
-    for i, (b, s, f, told) in enumerate(((2, 3, 4, False), (1, 4, 3, True), (3, 2, 5, True), (2, 5, 1, True), (2, 2, 2, False))):
+    sizes = ((2, 3, 4, False), (1, 4, 3, True), (3, 2, 5, True), (2, 5, 1, True), (2, 2, 2, False))
+    for i, (b, s, f, told) in enumerate(sizes):
         layer = TemporalAttention(6, 3, 5, 2).double()
         layer.load_state_dict(random_weights(layer, i))
         h, context = normal(b * s, f, 6, seed=i), normal(b, 7, 5, seed=i + 9) if told else None
