@@ -23,7 +23,7 @@
 # **You need** [07](07_a_unet_for_pictures.ipynb) for the blocks of an image model, [08](08_teaching_it_time.ipynb) for
 # folds and layers along time.
 #
-# **Time** reading 15 minutes · running 1 to 3 minutes (fast mode 20 to 60 seconds) · exercises 46 minutes
+# **Time** reading 15 minutes · running 1 to 2 minutes (fast mode 20 to 60 seconds) · exercises 46 minutes
 
 # %%
 from minit2v import lab
@@ -350,6 +350,16 @@ SPREAD, HELD, A, C = clips.std(), len(clips) // 5, 0.15, 32  # A: the share of a
 clips, other = clips / SPREAD, other / SPREAD
 
 
+def as_frames(x):
+    return rearrange(x, "b c f h w -> (b f) c h w")
+
+
+def hidden(x0, generator):
+    """Data under noise."""
+    return A**0.5 * x0 + (1 - A) ** 0.5 * torch.randn(x0.shape, generator=generator)
+
+
+# %%
 class Look(nn.Sequential):
     """A residual block that looks within a frame: (n, c, h, w) -> same."""
 
@@ -362,11 +372,12 @@ class Look(nn.Sequential):
 
 
 def image_model(seed):
-    """A new one: noisy frames (n, 4, h, w) -> frames; `stages` in a row."""
+    """A new one, with random weights: noisy frames (n, 4, h, w) -> frames."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(4, C, 3, padding=1), Look(C), Look(C), Look(C), nn.Conv2d(C, 4, 3, padding=1))
 
 
+# %%
 def trained(network, data, steps, batch, seed=0, rate=3e-3):
     """The network after some steps of finding data (n, …) below noise. Alphas learn ten times as fast."""
     generator = ctx.generator(seed)
@@ -375,20 +386,10 @@ def trained(network, data, steps, batch, seed=0, rate=3e-3):
     optimizer = torch.optim.Adam([{"params": groups[0], "lr": rate}, {"params": groups[1], "lr": 10 * rate}])
     for _ in range(steps):
         x0 = data[torch.randint(len(data), (batch,), generator=generator)]
-        loss = F.mse_loss(network(hidden(x0, generator)), x0)
         optimizer.zero_grad()
-        loss.backward()
+        F.mse_loss(network(hidden(x0, generator)), x0).backward()
         optimizer.step()
     return network
-
-
-def hidden(x0, generator):
-    """Data under noise."""
-    return A**0.5 * x0 + (1 - A) ** 0.5 * torch.randn(x0.shape, generator=generator)
-
-
-def as_frames(x):
-    return rearrange(x, "b c f h w -> (b f) c h w")
 
 
 @torch.no_grad()
@@ -416,13 +417,13 @@ class Clips(nn.Module):
     def __init__(self, pictures):
         super().__init__()
         enter, *looks, last, leave = pictures
-        self.around = nn.ModuleList(Around(look, C, 16, 4) for look in looks)
+        self.attentions = nn.ModuleList(Around(look, C, 16, 4) for look in looks)
         self.convolutions = nn.ModuleList(Mixed(TemporalConvolutions(C, 4)) for _ in looks)
         self.enter, self.last, self.leave = (part.requires_grad_(False) for part in (enter, last, leave))
 
     def forward(self, x):
         f, h = x.shape[2], self.enter(as_frames(x))
-        for around, convolution in zip(self.around, self.convolutions):
+        for around, convolution in zip(self.attentions, self.convolutions):
             h = convolution(around(h, f), f)
         return rearrange(self.leave(self.last(h)), "(b f) c h w -> b c f h w", f=f)
 
@@ -441,8 +442,8 @@ print("the image model has not moved:", all(torch.equal(p, before[name]) for nam
 def at(value, network):
     """A copy of the network with every alpha at a value; None leaves them as they are learnt."""
     network = copy.deepcopy(network)
-    for p in alphas(network).values():
-        p.data.fill_(p.item() if value is None else value)
+    for p in alphas(network).values() if value is not None else ():
+        p.data.fill_(value)
     return network
 
 
@@ -464,9 +465,11 @@ with torch.no_grad():
 lab.TimeSwitch({name: ctx.pipe.decode(guess * SPREAD)[0] for name, guess in guesses.items()}, name="alpha-17")
 
 # %% [markdown]
-# How to read it. With alpha = 1 each frame is a guess of its own, so the clip flickers: the loss is the image model's. The
-# learnt alphas do better than each of the three values. With alpha = 0 every layer along time has the whole say, which
-# it was never trained to have; so the loss rises again.
+# How to read it. With alpha = 1 each frame is a guess of its own: the loss is the image model's, and the thing changes its
+# outline and its colour from frame to frame. As learnt, and with 0.5 everywhere, the frames help one another. With alpha =
+# 0 every layer along time has the whole say, which it was never trained to have. That clip is the calmest of all, and its
+# loss is larger again: look at the traces that the thing's other places leave in a frame. Little flicker alone is no
+# merit.
 #
 # The bars say how much of the image model's own features each place lets pass. Do not take them for the importance of a
 # layer: a layer can say little loudly or much softly, and (17.1) sees only the product. The convolution and the attention
@@ -493,7 +496,7 @@ def moved_to(pictures):
     """The trained layers along time beside another image model."""
     new = copy.deepcopy(aligned)
     new.enter, *looks, new.last, new.leave = pictures
-    for around, look in zip(new.around, looks):
+    for around, look in zip(new.attentions, looks):
         around.frozen = look
     return new
 

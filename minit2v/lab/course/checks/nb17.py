@@ -34,7 +34,7 @@ QUIZ = [
     (
         "The image model runs within torch.no_grad(), to save memory, and the temporal layers outside of it. What goes wrong?",
         ["Nothing: its weights do not move anyway",
-         "Only the temporal layers after its last layer learn: no gradient gets back through the others",
+         "A temporal layer learns only if no layer of the image model comes after it",
          "The image model is trained after all"],
         1,
         "Frozen means that a weight has no gradient. The features that pass through must have one, or the temporal layers "
