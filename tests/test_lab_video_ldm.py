@@ -241,7 +241,7 @@ def test_a_known_mistake_is_named(number, cause, mistake):
 @pytest.mark.parametrize("number, name, told", [
     ("17.1", "not bit for bit", "multiply what is not wanted by 0"), ("17.1", "clamped in place", "in place"),
     ("17.2", "the image model's", "these are the image model's"), ("17.2", "by the word temporal", "names were searched"),
-    ("17.2", "without alphas", "the alphas are missing"), ("17.2", "only what is frozen is set", "asks for no gradients"),
+    ("17.2", "without alphas", "the alphas are missing"), ("17.2", "only what is frozen is set", "a loaded model asks for none"),
     ("17.2", "nothing is frozen", "the image model is frozen"),
     ("17.2", "the image model is frozen too", "only the video model's"),
     ("17.3", "nothing is frozen", "requires_grad_(False)"), ("17.3", "proj_out at random", "blocks.zeroed"),
