@@ -221,22 +221,25 @@ print("a gradient has reached", sum(p.grad is not None for p in video.parameters
 
 # %% [markdown]
 # What to see: next to each residual block and each attention of the image model stands a new layer. In the paper the image
-# model has some 860 million parameters, the new layers 650 million. The last of them, `motion`, is a departure of
-# ours: the scene prior, which all our diffusion systems share, has a part that knows the number of a frame. Here that part
-# is a temporal layer, mixed in like the others.
+# model has some 860 million parameters, the new layers 650 million. The last in the list, `motion`, is a departure of ours:
+# the scene prior, which all our diffusion systems share, tells of every cell of every frame. What it says about time is
+# learnt by a copy of it, which is a temporal layer here and mixed in like the others.
 #
 # Mind what frozen does *not* mean. The gradient of the loss passes *through* the frozen layers, back to the temporal layers
 # further up. Whoever runs the image model within `torch.no_grad()` saves memory, and cuts them off.
 #
-# *What if?* Train ModelScopeT2V on videos alone, and it forgets what only pictures have shown; so pictures are mixed in
+# *What if?* Train ModelScopeT2V on videos alone, and it may forget what only pictures have shown; so pictures are mixed in
 # (09). Video LDM learns from videos alone. The frozen weights are its memory for pictures, and nothing can overwrite them.
 #
 # ## 4 · A layer along time around a frozen layer
 #
-# A spatial layer is given frames, `(b f) c h w`, and does not care which clip they belong to. Attention along time wants
-# each pixel's history, `(b h w) f c`, f tokens that are the same place in all frames. And it wants to know which one is
-# first: a set has no order (08). ModelScopeT2V leaves that to its convolutions. Video LDM adds to each token the sines of
-# its frame's number, as the timestep has them:
+# A spatial layer is given frames and does not care which clip they belong to. Attention along time wants each pixel's
+# history, f tokens that are the same place in all frames:
+#
+# $$(b\,f)\; c\; h\; w \;\rightarrow\; (b\,h\,w)\; f\; c \qquad (17.2)$$
+#
+# And it wants to know which one is first: a set has no order (08). ModelScopeT2V leaves that to its convolutions. Video LDM
+# adds to each token the sines of its frame's number, as the timestep has them:
 #
 # $$h_i \leftarrow h_i + \text{sinusoid}(i), \qquad i = 0 \ldots f-1 \qquad (17.3)$$
 #
