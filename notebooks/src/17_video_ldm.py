@@ -135,6 +135,7 @@ video = VideoLDMUNet(preset.unet).eval()
 left = video.load_state_dict(image.state_dict(), strict=False)
 print("weights that the image model has and the video model has not:", len(left.unexpected_keys))
 
+# %%
 noisy = torch.randn(1, 4, 5, 8, 8, generator=ctx.generator(2))  # b c f h w
 asked = torch.tensor([400]), torch.randn(1, 7, preset.unet.context_dim, generator=ctx.generator(3))
 
@@ -431,6 +432,7 @@ class Clips(nn.Module):
         return rearrange(self.leave(self.last(h)), "(b f) c h w -> b c f h w", f=f)
 
 
+# %%
 def alphas(network):
     return {name: p for name, p in network.named_parameters() if name.endswith("alpha")}
 
