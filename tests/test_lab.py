@@ -328,6 +328,7 @@ def test_pictures_are_small_png_with_a_description(clip):
         lab.points({"a": np.eye(2), "b": -np.eye(2)}, alt="corners"), lab.points({"a": np.eye(2)}, apart=True, alt="a"),
         lab.matrix(np.eye(3), list("abc"), ["one", "two", "longer name"], alt="a diagonal"),
         lab.matrix(np.ones((40, 40)), diverging=True, alt="all one"),
+        lab.bars({"a": 0.5, "longer name": torch.tensor(1.0)}, "x", limits=(0, 1), alt="two bars"),
         lab.latents(torch.randn(1, 4, 16, 8, 8), alt="noise"), lab.latents(torch.randn(4, 8, 8), alt="noise"),
     ]  # fmt: skip
     for picture in cases:

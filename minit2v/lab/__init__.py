@@ -29,6 +29,7 @@ _HOME = {  # name -> the module of this package that it lives in
     "curves": "plots",
     "points": "plots",
     "matrix": "plots",
+    "bars": "plots",
     "latents": "plots",
     "Live": "progress",
     "LatentScrubber": "widgets.scrubber",
