@@ -84,8 +84,8 @@ PREDICTIONS = {
     "18.b": Question("Somebody starts the convolutions along time as zero, as notebook 08 does. What is left of a residual "
                      "block?", "its skip alone",
                      ("all of it", "its skip alone", "nothing")),
-    "18.c": Question("The paper's network for frames in between works on clips in RGB. It is given the noisy clip, the known "
-                     "frames and a mask. How many channels does its first convolution read?", 7),
+    "18.c": Question("The paper's network for frames in between works on clips in RGB. It is given the noisy clip, the "
+                     "known frames and a mask. How many channels does its first convolution read?", 7),
 }  # fmt: skip
 
 
@@ -174,7 +174,8 @@ def _why_not(weight, identity):
         "zeros erase what the convolution within the frame has found; nn.init.dirac_ passes it on": torch.zeros_like(weight),
         "the one stands at the first tap, so every frame becomes the one before it": identity.roll(-1, 2),
         "the one stands at the last tap, so every frame becomes the one after it": identity.roll(1, 2),
-        "each frame becomes the mean of three; only the middle tap is 1": identity.sum(2, keepdim=True).expand_as(weight) / 3,
+        "each frame becomes the mean of three; the one stands in the middle":
+            identity.sum(2, keepdim=True).expand_as(weight) / 3,
         "each channel becomes the sum of all; it is 1 from a channel to itself, and 0 to the others":
             identity.amax((0, 1), keepdim=True).expand_as(weight),
     }  # fmt: skip
@@ -269,12 +270,12 @@ def check_conditioned(student):
     sizes = (2, 3, 4, 2, 6, 5), (1, 3, 3, 4, 2, 2), (2, 1, 2, 4, 6, 4), (3, 3, 1, 2, 4, 5), (1, 2, 5, 2, 2, 1)
     for b, c, k, h, w, apart in sizes:
         keys = normal(b, c, k, h, w, seed=k)
-        what = f"the channels for {b} x {c} x {k} x {h} x {w} key frames, {apart} apart,"
+        what = f"what `between` is given ({tuple(keys.shape)}, {apart} apart)"
         found = called(lambda one, apart=apart: student(one, apart), keys, what=what)
-        wrong = {cause: (lambda one=one: one(keys, apart)) for cause, one in CONDITION_MISTAKES.items()}
-        recognised(what, found, conditioned(keys, apart), wrong)
         if found.dtype != keys.dtype:
             raise Failed(f"{keys.dtype}, the dtype of the key frames", f"{found.dtype}", "make zeros and ones as `keys` is")
+        wrong = {cause: (lambda one=one: one(keys, apart)) for cause, one in CONDITION_MISTAKES.items()}
+        recognised(what, found, conditioned(keys, apart), wrong)
         blocks_of = torch.cat([folded(found[:, :c], FOLD), found[:, c:, :, ::FOLD, ::FOLD]], dim=1)
         close("the channels in the library's blocks of pixels", blocks_of, library_condition(keys, apart), 1e-12)
     return "key frames at their places, nothing between them, and a mask that says which is which: the library's channels"
