@@ -142,7 +142,7 @@ class AlongTime(nn.Module):
     def __init__(self, c: int):
         super().__init__()
         self.conv = nn.Conv2d(c, c, (3, 1), padding=(1, 0))  # over (f, h w)
-        nn.init.dirac_(self.conv.weight)  # eq (18.3) · Make-A-Video, section 3.2
+        nn.init.dirac_(self.conv.weight)  # eq (18.4) · Make-A-Video, section 3.2
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor, f: int) -> Tensor:
@@ -184,7 +184,7 @@ class MakeAVideoBlock(FrameBlock):
         if self.spatial is None:
             return x
         x = self.spatial(x, context)
-        return self.temporal(x, f) if temporal else x  # eq (18.4) · Make-A-Video, section 3.2
+        return self.temporal(x, f) if temporal else x  # eq (18.3) · Make-A-Video, section 3.2
 
 
 class MakeAVideoUNet(UNet):

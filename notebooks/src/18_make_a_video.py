@@ -60,15 +60,16 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # | $F$ | `between` | the frames between them | videos |
 # | $S$ | `upscale` | the same frames at twice the size | videos |
 #
-# Why a prior? CLIP lays texts and pictures into one space, and yet the embedding of a caption is not the embedding of a
-# picture: it knows less. So a small diffusion model draws one of the picture embeddings that may go with it. Only $P$ reads
-# words. The other three are told an image embedding, and while they learn, it is that of a frame of the video itself.
+# Why a prior? CLIP lays texts and pictures into one space, and yet the embedding of a caption is not the embedding of
+# a picture: it knows less. So a small diffusion model draws one of the picture embeddings that may go with it. Only
+# $P$ reads words. The other three are told an image embedding, and while they learn, it is that of a frame of the
+# video itself.
 #
-# *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks enlarge
-# them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network enlarges them to
-# 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. Everything
-# that our diffusion systems share (v-prediction, the condition in the timestep embedding, frame numbers, the scene prior)
-# is in this one, too.
+# *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks
+# enlarge them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network
+# enlarges them to 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours
+# is an MLP. Everything that our diffusion systems share (v-prediction, the condition in the timestep embedding, frame
+# numbers, the scene prior) is in this one, too.
 #
 # And this is the door that the videos come through in training:
 
@@ -105,10 +106,11 @@ print(f"captions of pictures that differ: {changed(stills.batch(range(1000)).cap
 print(f"captions of videos that differ:   {changed(clips.batch(range(1000)).captions)} of 1000")
 
 # %% [markdown]
-# Captions of videos do differ. But Make-A-Video is not given those. Of what it *is* given, pictures, their captions and
-# videos, nothing differs. So the same training gives **the same model in both countries**, weight for weight. Asked for "a red
-# circle that moves left", it makes the same clips here and there, and each of them is right in one country at most. No
-# size, no training time and no cleverness can change that: what tells the countries apart is not in the data.
+# Captions of videos do differ. But Make-A-Video is not given those. Of what it *is* given, pictures, their captions
+# and videos, nothing differs. So the same training gives **the same model in both countries**, weight for weight.
+# Asked for "a red circle that moves left", it makes the same clips here and there, and each of them is right in one
+# country at most. A larger model or a longer training does not change that: what tells the countries apart is not in
+# the data.
 #
 # The paper says so itself, in its discussion: what can be learnt only from a captioned video, such as whether somebody
 # waves from left to right or from right to left, is out of reach.
@@ -128,14 +130,14 @@ ways = defaultdict(Counter)
 for spec in clips.batch(range(4000)).specs:
     ways[spec.things[0].shape][spec.things[0].motion] += 1
 SHAPES, DIRECTIONS = sorted(ways), ("left", "right", "up", "down")
-lab.matrix([[ways[shape][way] for way in DIRECTIONS] for shape in SHAPES], SHAPES, DIRECTIONS,
-           alt="How many of 4000 training videos show each shape moving in each direction: for five of six shapes one of "
-           "the four numbers is 0.")
+lab.matrix([[100 * ways[shape][way] / ways[shape].total() for way in DIRECTIONS] for shape in SHAPES], SHAPES, DIRECTIONS,
+           alt="In what percentage of the training videos each shape moves in each direction: for five of six shapes one of "
+           "the four numbers is 0, and the others are near a third.")
 
 # %% [markdown]
-# What to see: the zeros. Moving Things holds combinations back for its test of composition, so no training video shows a
-# circle that moves down. The model cannot read "down", but it can see that circles never do it. Such a model, asked about the
-# splits of the test:
+# What to see: the zeros. These are percentages of a row. Moving Things holds combinations back for its test of
+# composition, so no training video shows a circle that moves down. The model cannot read "down", but it can see that
+# circles never do it. Such a model, asked about the splits of the test:
 
 
 # %%
@@ -149,10 +151,10 @@ print(f"combinations of training: {by_luck('test_seen'):.0%}, combinations held 
       f"a blind guess: {1 / 4:.0%}")
 
 # %% [markdown]
-# The better it has learnt from its videos, the further it is from a quarter, above on one split and below on the other, and
-# it still does not know a single direction word. **Chance is what a model scores that knows everything but the answer.**
-# Compute it before you compare with it. There is also a test that no odds can help with: the same thing, the same seed, all four
-# directions. Here is the system, small and untrained, which is enough for this:
+# The better it has learnt from its videos, the further it is from a quarter, above on one split and below on the
+# other, and it still does not know a single direction word. **Chance is what a model scores that knows everything but
+# the answer.** Compute it before you compare with it. There is also a test that no odds can help with: the same
+# thing, the same seed, all four directions. Here is the system, small and untrained, which is enough for this:
 
 # %%
 import warnings
@@ -210,7 +212,7 @@ print("and a ring is another:", not torch.equal(four[0], made("a red ring")))
 # **in the path itself**, and attention within the frame by attention along time, which is added:
 #
 # $$\text{Conv}_{P3D}(h) = \text{Conv}_{1D}\big(\text{Conv}_{2D}(h)\big) \quad (18.2), \qquad
-# \text{Attn}_{P3D}(h) = h' + \text{Attn}_{1D}(h'),\;\; h' = \text{Attn}_{2D}(h) \quad (18.4)$$
+# \text{Attn}_{P3D}(h) = h' + \text{Attn}_{1D}(h'),\;\; h' = \text{Attn}_{2D}(h) \quad (18.3)$$
 #
 # Two small kernels, 1 x 3 x 3 and 3 x 1 x 1, in the place of one of 3 x 3 x 3: hence *pseudo*-3D.
 
@@ -221,7 +223,7 @@ lab.predict("18.b")
 # What lies in the path must begin by passing everything on, so the convolution along time begins as the **identity**:
 #
 # $$W_{ij\tau} = \begin{cases} 1 & i = j \text{ and } \tau \text{ is the middle tap}\\ 0 & \text{else}\end{cases}, \qquad
-# b = 0 \qquad (18.3)$$
+# b = 0 \qquad (18.4)$$
 #
 # PyTorch calls it `nn.init.dirac_`, after the impulse that leaves a signal as it is.
 #
@@ -233,11 +235,11 @@ lab.predict("18.b")
 #
 # | name | layer |
 # | --- | --- |
-# | `conv` | `nn.Conv2d(c, c, (3, 1), padding=(1, 0))` over the view `b c f (h w)`, as in 8.1; starts as (18.3) |
+# | `conv` | `nn.Conv2d(c, c, (3, 1), padding=(1, 0))` over the view `b c f (h w)`, as in 8.1; starts as (18.4) |
 #
-# `PseudoResBlock` is the residual block of 07 with one of these after each of its two convolutions. The block itself is
-# there: `conv1`, `norm1`, `embedding`, `norm2`, `dropout`, `conv2`, `skip` and `scale_shift` come from `blocks.ResBlock`, whose
-# `forward` is printed below. Add:
+# `PseudoResBlock` is the residual block of 07 with one of these after each of its two convolutions. The block itself
+# is there: `conv1`, `norm1`, `embedding`, `norm2`, `dropout`, `conv2`, `skip` and `scale_shift` come from
+# `blocks.ResBlock`, whose `forward` is printed below. Add:
 #
 # | name | layer |
 # | --- | --- |
@@ -257,7 +259,8 @@ lab.show_source(blocks.ResBlock.forward)
 # <details><summary>Hint 1</summary><code>AlongTime.forward</code>: fold with <code>rearrange(x, "(b f) c h w -> b c f (h
 # w)", f=f)</code>, convolve, fold back with <code>h=x.shape[2]</code>. Nothing is added to x: it is the path.</details>
 # <details><summary>Hint 2</summary>Copy the library's <code>forward</code>. After the line with <code>conv1</code> comes
-# <code>h = self.time1(h, f) if f else h</code>. The last line adds the skip to what comes out of <code>time2</code>.</details>
+# <code>h = self.time1(h, f) if f else h</code>. The last line adds the skip to what comes out of
+# <code>time2</code>.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -343,14 +346,15 @@ lab.check("18.1", PseudoResBlock)
 # %%
 reference = made("a red ring")
 with lab.swap(untrained, PseudoResBlock=lab.yours("18.1")) as swapped:
-    print("your block in all three networks makes the same clip:", torch.allclose(made("a red ring", swapped), reference, atol=1e-5))
+    same = torch.allclose(made("a red ring", swapped), reference, atol=1e-5)
+print("your block, in all three networks, makes the same clip:", same)
 
 # %% [markdown]
 # *What if?* Begin with one third in each tap. Then each frame is the mean of three, after every block again, and the
 # first thing that the model has to learn is to take its own smear back.
 #
-# Now the claim that all this is for. A network of pictures, with weights at random instead of trained ones; a video network
-# that takes over all of them; six frames of noise. **At step 0 the clip is six independent pictures.**
+# Now the claim that all this is for. A network of pictures, with weights at random instead of trained ones; a video
+# network that takes over all of them; six frames of noise. **At step 0 the clip is six independent pictures.**
 
 # %%
 from minit2v.networks.unet import ImageUNet
@@ -375,8 +379,8 @@ for name, config in {"the paper's": paper, "with our departures": preset.unet}.i
     print(f"{name}: the clip is six independent pictures: {torch.allclose(clip, independent, atol=1e-4)}")
 
 # %% [markdown]
-# The second line is the price of a departure. Ours are told the number of each frame from the first step on, by a new layer
-# that begins at random, so they begin as pictures that differ in their frame number.
+# The second line is the price of a departure. Ours are told the number of each frame from the first step on, by a new
+# layer that begins at random, so they begin as pictures that differ in their frame number.
 #
 # Zero and the identity differ in one more thing: who can learn. A branch that ends in zero grows from its end (08). With
 # the identity, gradients pass through at once:
@@ -390,7 +394,8 @@ x, emb, context = torch.randn(6, 16, 8, 8), torch.randn(6, 64), torch.randn(1, 1
 (block(x, emb, context, 6).square().mean() + pseudo(x, emb, 6).square().mean()).backward()
 for name, layers in {"08, four convolutions in a branch": block.temporal_conv.convs,
                      "18, two in the path": (pseudo.time1.conv, pseudo.time2.conv)}.items():
-    print(f"{name}: {sum(bool(conv.weight.grad.abs().max() > 0) for conv in layers)} of {len(layers)} learn in the first step")
+    learning = sum(bool(conv.weight.grad.abs().max() > 0) for conv in layers)
+    print(f"{name}: {learning} of {len(layers)} learn in the first step")
 
 # %% [markdown]
 # ## 4 · In between
@@ -410,9 +415,9 @@ lab.predict("18.c")
 #
 # Difficulty 2/5 · importance 4/5 · 12 minutes
 #
-# `keys` (b, c, k, h, w) are the key frames, `apart` is the number of frames from one to the next. Return the channels that
-# stand beside the noisy clip, (b, c + 1, f, h, w): the known frames first, the mask last. The clip begins with the first
-# key frame and ends with the last one.
+# `keys` (b, c, k, h, w) are the key frames, `apart` is the number of frames from one to the next. Return the channels
+# that stand beside the noisy clip, (b, c + 1, f, h, w): the known frames first, the mask last. The clip begins with
+# the first key frame and ends with the last one.
 #
 # <details><summary>Hint 1</summary>f = apart · (k - 1) + 1: four frames, five apart, are the frames 0, 5, 10 and 15 of
 # sixteen.</details>
@@ -450,18 +455,19 @@ lab.check("18.2", conditioned)
 # %%
 from minit2v.pixels import to_signed
 
-clip = MovingThings("test_seen")[3].frames
+QUICK = 26  # a clip of test_seen in which a thing moves quickly
+clip = MovingThings("test_seen")[QUICK].frames
 keys = to_signed(clip[::5]).transpose(0, 1)[None]  # (f 3 H W) -> (1 3 f H W)
 given = lab.yours("18.2")(keys, 5)[0].transpose(0, 1)  # (f c H W)
-lab.strip({"the clip": clip, "known": given[:, :3], "mask": 2 * given[:, 3:].expand(-1, 3, -1, -1) - 1}, n=16,
+lab.strip({"the clip": clip, "known": given[:, :3], "mask": 1.5 * given[:, 3:].expand(-1, 3, -1, -1) - 1}, n=16,
           alt="Three rows of sixteen frames: a clip in which a thing moves; the same with all but every fifth frame grey; "
-          "and a mask that is white at every fifth frame and black elsewhere.")
+          "and a mask that is pale at every fifth frame and black elsewhere.")
 
 # %% [markdown]
 # What to see: the grey of the second row. It is the number 0, and 0 is a colour. The mask says that it is none.
 #
-# *What if?* The mask need not be every fifth frame. `between` was trained on several, so that one network does three things.
-# Here is what it may be given, one task in each row:
+# *What if?* The mask need not be every fifth frame. `between` was trained on several, so that one network does three
+# things. Here is what it may be given, one task in each row:
 
 # %%
 frames = torch.arange(16)
@@ -483,9 +489,9 @@ lab.matrix(torch.stack(list(tasks.values())).float(), list(tasks), range(16), xl
 #
 # Difficulty 3/5 · importance 3/5 · 12 minutes
 #
-# `model(x, noise)` enlarges pictures: x (n, c, h, w) and noise (n, c, 2h, 2w) give (n, c, 2h, 2w). `clip` is (b, c, f, h, w),
-# and `generators` is a list of b generators, one for each clip. Return the enlarged clips, (b, c, f, 2h, 2w). The library's
-# `gaussian(shape, generators)` draws noise whose i-th part comes from the i-th generator.
+# `model(x, noise)` enlarges pictures: x (n, c, h, w) and noise (n, c, 2h, 2w) give (n, c, 2h, 2w). `clip` is (b, c,
+# f, h, w), and `generators` is a list of b generators, one for each clip. Return the enlarged clips, (b, c, f, 2h,
+# 2w). The library's `gaussian(shape, generators)` draws noise whose i-th part comes from the i-th generator.
 #
 # <details><summary>Hint 1</summary>Draw (b, c, 2h, 2w), once. Fold the clip to ((b f), c, h, w) and give the model all
 # frames at once, or one frame of all clips after the other.</details>
@@ -522,15 +528,15 @@ def upscaled(model, clip, generators):
 lab.check("18.3", upscaled)
 
 # %% [markdown]
-# To see it without a trained network, take a world in which fine detail is nothing but grain. Then the perfect network is a
-# formula: of what differs within a block of 2 x 2 pixels it keeps the share that is signal, and the rest of the picture it
-# reads off the small one.
+# To see it without a trained network, take a world in which fine detail is nothing but grain. Then the perfect
+# network is a formula: of what differs within a block of 2 x 2 pixels it keeps the share that is signal, and the rest
+# of the picture it reads off the small one.
 
 # %%
 from minit2v.diffusion.process import Diffusion
 from minit2v.systems.makeavideo import enlarged, halved
 
-diffusion, GRAIN = Diffusion(replace(preset.diffusion, prediction="x0")), 0.2
+diffusion, GRAIN = Diffusion(replace(preset.diffusion, prediction="x0")), 0.4
 
 
 def painter(x, noise):
@@ -542,23 +548,25 @@ def painter(x, noise):
         detail = noisy - enlarged(halved(noisy))
         return coarse + a**0.5 * GRAIN**2 / (a * GRAIN**2 + 1 - a) * detail
 
-    *_, last = SAMPLERS["ddim"](network, noise[:, :, None], diffusion, 8)
+    *_, last = SAMPLERS["ddim"](network, noise[:, :, None], diffusion, 12)
     return last.x[:, :, 0]
 
 
+one_noise = lab.yours("18.3")
+
+
 def own_noise(model, clip, seed):
-    """Each frame from a noise of its own."""
-    return torch.cat([lab_upscaled(model, frame, [ctx.generator(seed + i)]) for i, frame in enumerate(clip.split(1, dim=2))], dim=2)
+    """Each frame of a clip (1, c, f, h, w) from a noise of its own."""
+    return torch.cat([one_noise(model, frame, [ctx.generator(seed + i)]) for i, frame in enumerate(clip.split(1, dim=2))], 2)
 
 
-lab_upscaled = lab.yours("18.3")
-short = to_signed(MovingThings("test_seen", size=32, frames=8)[3].frames).transpose(0, 1)[None]
+short = to_signed(MovingThings("test_seen", size=32, frames=8)[QUICK].frames).transpose(0, 1)[None]
 still = short[:, :, :1].expand(-1, -1, 8, -1, -1)
-painted = {name: {"own noise": own_noise(painter, one, 1), "the same noise": lab_upscaled(painter, one, [ctx.generator(1)])}
+painted = {name: {"own noise": own_noise(painter, one, 1), "the same noise": one_noise(painter, one, [ctx.generator(1)])}
            for name, one in {"a still": still, "a clip": short}.items()}
 for name, of in painted.items():
     for noise, one in of.items():
-        print(f"{name}, {noise}: from frame to frame a pixel changes by {127.5 * one.diff(dim=2).abs().mean():.1f} grey levels")
+        print(f"{name}, {noise}: {127.5 * one.diff(dim=2).abs().mean():.1f} grey levels from frame to frame")
 
 # %%
 lab.play({noise: one[0].transpose(0, 1) for noise, one in painted["a clip"].items()},
@@ -566,20 +574,21 @@ lab.play({noise: one[0].transpose(0, 1) for noise, one in painted["a clip"].item
          "flickers, with the same noise it stands still on the screen.")
 
 # %% [markdown]
-# What to see: the flicker on the left, and its absence on the right. Now look at the thing on the right. It moves, and its
-# grain does not move along: the detail is glued to the screen, like a dirty window before the scene. The same noise makes still
-# things still. It does not make detail travel.
+# What to see: the flicker on the left, and its absence on the right. Now look at the thing on the right. It moves,
+# and its grain does not move along: the detail is glued to the screen, like a dirty window before the scene. The same
+# noise makes still things still. It does not make detail travel.
 #
-# *What if?* One can mix: noise that is partly shared by all frames and partly each frame's own. Later papers did that also
-# for the key frames themselves.
+# *What if?* One can mix: noise that is partly shared by all frames and partly each frame's own. Later papers did that
+# also for the key frames themselves.
 #
-# *Departure.* Our system has no second enlargement. Its `upscale` is like the paper's first: layers along time, and a noise for
-# each frame.
+# *Departure.* Our system has no second enlargement. Its `upscale` is like the paper's first: layers along time, and a
+# noise for each frame.
 #
 # ## 6 · A bug hunt
 #
-# A public project put such layers into a picture model. Its convolutions along time begin as the identity, and of the attention
-# the last layer is set to zero, with a comment that it is now the identity. Here is how, on one block of our network:
+# A public project put such layers into a picture model. Its convolutions along time begin as the identity, and of the
+# attention the last layer is set to zero, with a comment that it is now the identity. Here is how, on one block of
+# our network:
 
 # %%
 def ported(conv, project):
@@ -593,8 +602,9 @@ def first_change(start, seed):
     """What new layers along time change in a block for some features: (f, c, h, w)."""
     torch.manual_seed(0)
     block = shaken(MakeAVideoUNet(preset.unet).down[1].blocks[0])
+    block.temporal.proj_out.reset_parameters()
     for conv in (block.res.time1.conv, block.res.time2.conv):
-        conv.reset_parameters(), block.temporal.proj_out.reset_parameters()
+        conv.reset_parameters()
         start(conv, block.temporal.proj_out)
     x, emb = torch.randn(6, 16, 8, 8, generator=ctx.generator(seed)), torch.randn(6, 64, generator=ctx.generator(8))
     with torch.no_grad():
@@ -604,21 +614,21 @@ def first_change(start, seed):
 
 change = first_change(ported, 5)
 print(f"largest change: {change.abs().max():.2f}; as far as it differs")
-for name, axis in {"from frame to frame": 0, "from channel to channel": 1, "from row to row": 2, "from column to column": 3}.items():
-    print(f"  {name}: {change.std(axis).max():.2f}")
-print(f"  from one clip to another: {(first_change(ported, 6) - change).abs().max():.2f}")
+for axis, name in enumerate(("frame", "channel", "row", "column")):
+    print(f"  from {name} to {name}: {change.std(axis).max():.2f}")
+print(f"  from clip to clip: {(first_change(ported, 6) - change).abs().max():.2f}")
 
 # %% [markdown]
-# The block should change nothing, and it does. Read the table like a detective: what would the change look like if the
-# convolution mixed frames? If the attention looked at something? What can only be the same for all frames, all places and all
-# clips?
+# The layers along time should change nothing, and they do. Read the table first. What would the change look like if
+# the convolution mixed frames? If the attention looked at anything? What is the same for all frames, all places and
+# all clips?
 #
 # ### Exercise 18.B · begun
 #
 # Difficulty 2/5 · importance 4/5 · 8 minutes
 #
-# Mend it. `conv` is a convolution along time with an odd number of taps, `project` a linear layer; both have a bias. Change
-# their numbers in place. Both must be able to learn afterwards.
+# Mend it. `conv` is a convolution along time with an odd number of taps, `project` a linear layer; both have a bias.
+# Change their numbers in place. Both must be able to learn afterwards.
 #
 # <details><summary>Hint 1</summary>What a layer adds to every input alike does not come from its input.</details>
 # <details><summary>Hint 2</summary>PyTorch draws the bias of a linear layer at random, too.
@@ -658,15 +668,16 @@ def begun(conv, project):
 lab.check("18.B", begun)
 
 # %% [markdown]
-# It is a small bug. The model trains all the same and forgets a little less if it is mended. Other ports of these layers break
-# the promise more loudly. In one, the convolution along time begins at random, and the identity is a TODO. In another, a useful
-# trick from elsewhere, channels that are shifted by one frame, stands in a branch that does not begin as zero. No loss curve tells you.
-# The test of section 3 does, in a second: **does the clip equal independent pictures?**
+# It is a small bug. The model trains all the same and forgets a little less if it is mended. Other ports of these
+# layers break the promise more loudly. In one, the convolution along time begins at random, and the identity is a
+# TODO. In another, a useful trick from elsewhere, channels that are shifted by one frame, stands in a branch that
+# does not begin as zero. No loss curve tells you. The test of section 3 does, in a second: **does the clip equal
+# independent pictures?**
 #
 # ## 7 · The trained system
 #
-# From here on the system is the trained one. First the prior. It makes an image embedding of each prompt; which prompt does it
-# fit best? Rows are what was asked for, columns what it is compared with.
+# From here on the system is the trained one. First the prior. It makes an image embedding of each prompt; which
+# prompt does it fit best? Rows are what was asked for, columns what it is compared with.
 
 # %%
 import minit2v
@@ -682,13 +693,14 @@ with torch.inference_mode():
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: the numbers are those of whatever weights are shipped
 lab.matrix(fit.T, LOOKS, LOOKS, ylabel="made for", xlabel="compared with",
-           alt="Cosines between image embeddings that the prior has made for six captions, and the text embeddings of the same "
-           "six captions.")
+           alt="Cosines between image embeddings that the prior has made for six captions, and the text embeddings of the "
+           "same six captions.")
 
 # %% [markdown]
-# How to read it: a row's largest number should stand on the diagonal. Where a row has another that is nearly as large, look
-# which word the two captions do not share: that word the prior passes on least. And look at how large the numbers are at all. A
-# text and its picture lie near to one another, but far from being the same, which is why there is a prior.
+# How to read it: a row's largest number should stand on the diagonal. Where a row has another that is nearly as
+# large, look which word the two captions do not share: that word the prior passes on least. And look at how large the
+# numbers are at all. A text and its picture lie near to one another, but far from being the same, which is why there
+# is a prior.
 #
 # Now a clip, stage by stage.
 
@@ -701,19 +713,20 @@ lab.strip(stages, n=16, alt="Three rows of sixteen frames: the key frames of the
           "frames between them; and the same at twice the size.")
 
 # %% [markdown]
-# How to read it: in the first row only four pictures differ. Does the thing stay itself from one to the next, and does it move?
-# That is $D$'s work. In the second row look at the frames between: $F$ knows where the thing was and where it will be. The third
-# adds edges.
+# How to read it: in the first row only four pictures differ. Does the thing stay itself from one to the next, and
+# does it move? That is $D$'s work. In the second row look at the frames between: $F$ knows where the thing was and
+# where it will be. The third adds edges.
 #
 # What does $F$ add to the simplest ways to fill a gap? Here are the key frames of a real clip, so that we know the truth.
 
 # %%
-whole = MovingThings("test_seen")[3].frames
+whole = MovingThings("test_seen")[QUICK].frames
 place = torch.arange(16) / 5
 before, after, part = place.floor().long(), place.ceil().long(), (place - place.floor())[:, None, None, None]
 known = torch.from_numpy(whole[::5].copy()).float()
 faded = ((1 - part) * known[before] + part * known[after]).round().byte().numpy()
-filled = {"filled in": pipe.interpolated(whole[::5], 4), "faded": faded, "held": whole[::5].repeat(5, 0)[:16], "the truth": whole}
+filled = {"filled in": pipe.interpolated(whole[::5], 4), "faded": faded, "held": whole[::5].repeat(5, 0)[:16],
+          "the truth": whole}
 lab.TimeSwitch(filled, name="switch-18")
 
 # %% tags=["nbval-ignore-output"]
@@ -722,15 +735,16 @@ import numpy as np
 
 new = np.arange(16) % 5 > 0
 for name, one in filled.items():
-    print(f"{name:10} {abs(one[new].astype(float) - whole[new]).mean():5.2f} grey levels from the truth in the frames between")
+    print(f"{name:10} {abs(one[new].astype(float) - whole[new]).mean():5.2f} grey levels from the truth, between key frames")
 
 # %% [markdown]
-# How to read it: press play and go from one to the next. *Held* stands and jumps. *Faded* has two half things at two places, and
-# none between them: the mean of two pictures is no picture of the middle. In *filled in* there should be one thing, on its way.
-# The numbers say how near each is to what happened. Key frames are given, so all four agree there.
+# How to read it: press play and go from one to the next. *Held* stands and jumps. *Faded* has two half things at two
+# places, and none between them: the mean of two pictures is no picture of the middle. In *filled in* there should be
+# one thing, on its way. The numbers say how near each is to what happened. Key frames are given, so all four agree
+# there.
 #
-# Next, detail. Your function of 18.3 runs the trained network, frame by frame and without its layers along time. Beside it is the
-# library's way, all frames at once.
+# Next, detail. Your function of 18.3 runs the trained network, frame by frame and without its layers along time.
+# Beside it is the library's way, all frames at once.
 
 # %%
 from minit2v.systems.makeavideo import FOLD_WHOLE, folded, unfolded
@@ -753,7 +767,7 @@ def trained_painter(x, noise):
 with torch.inference_mode():
     half = halved(to_signed(whole).transpose(0, 1)[None]).to(pipe.device)
     alone = {"own noise": own_noise(trained_painter, half, 1),
-             "the same noise": lab_upscaled(trained_painter, half, [ctx.generator(1)])}
+             "the same noise": one_noise(trained_painter, half, [ctx.generator(1)])}
     at_once = to_signed(pipe.whole(half, 1)).transpose(0, 1)[None]
 
 # %% tags=["nbval-ignore-output"]
@@ -765,42 +779,43 @@ for name, one in (alone | {"all frames at once": at_once}).items():
           f"of which {127.5 * error.diff(dim=2).abs().mean():5.2f} change from frame to frame")
 
 # %% [markdown]
-# How to read it: the first number is the error of a frame, the second its flicker. The first two rows are the same network asked
-# the same question, with other noise. Between the second and the third row is what layers along time are worth. On things as plain as
-# ours there is little detail to invent, so do not expect the differences of section 5.
+# How to read it: the first number is the error of a frame, the second its flicker. The first two rows are the same
+# network asked the same question, with other noise. Between the second and the third row is what layers along time
+# are worth. On things as plain as ours there is little detail to invent, so do not expect the differences of section
+# 5.
 #
-# Last, direction. For each look the same four prompts, of one seed: Make-A-Video, and `mini`, a ModelScopeT2V, which has heard
-# captions of videos. The judge reads which way the thing goes.
+# Last, direction. For each look the same four prompts, of one seed: Make-A-Video, and `mini`, a ModelScopeT2V, which
+# has heard captions of videos. The judge reads which way the thing goes.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are made depends on the mode
 from minit2v.evaluation import judge
 
-looks = ["a large red circle", "a small blue ring", "a large white cross"][: ctx.pick(fast=1, default=3)]
-for name, model in {"Make-A-Video": pipe, "mini": ctx.pipe}.items():
+looks = ["a large red circle", "a small blue ring"][: ctx.pick(fast=1, default=2)]
+for name, (model, options) in {"Make-A-Video": (pipe, {}), "mini": (ctx.pipe, {"steps": 6})}.items():
     right = 0
     for look in looks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Make-A-Video leaves the words of motion out, and says so
-            read = [judge.read(model(f"{look} moves {way}", seed=5).pixels).motion for way in DIRECTIONS]
+            read = [judge.read(model(f"{look} moves {way}", seed=5, **options).pixels).motion for way in DIRECTIONS]
         right += sum(found == way for found, way in zip(read, DIRECTIONS))
         print(f"{name:12} {look}: {', '.join(f'{way} -> {found}' for way, found in zip(DIRECTIONS, read))}")
     print(f"{name:12} right: {right} of {4 * len(looks)}\n")
 
 # %% [markdown]
-# How to read it: in the rows of Make-A-Video all four answers are the same word, for it is one clip. At most one in four can be right,
-# as section 2 has proved; none is if the judge can read no direction at all. In the rows of `mini` the answer should follow the
-# question. That is the gap, and captions of videos are what closes it. But look also at what Make-A-Video did without them: is it the right
-# thing, in the right colour, and does it move?
+# How to read it: in the rows of Make-A-Video all four answers are the same word, for it is one clip. At most one in
+# four can be right, as section 2 has proved; none is if the judge can read no direction at all. In the rows of `mini`
+# the answer should follow the question. That is the gap, and captions of videos are what closes it. But look also at
+# what Make-A-Video did without them: is it the right thing, in the right colour, and does it move?
 #
 # ## Takeaways
 #
-# 1. What a model cannot tell apart in its data it cannot know. Two worlds that differ in what "left" means give Make-A-Video the same
-#    data. And chance is not one in four, but what a model scores that knows everything else.
-# 2. New layers must change nothing at first: the identity in the path, zero at the end of a branch, and their biases too. Test it:
-#    the clip equals independent pictures.
-# 3. Interpolation, extrapolation and animation are one network with another mask. The same noise for all frames stops flicker, and it glues
-#    detail to the screen.
+# 1. What a model cannot tell apart in its data it cannot know. Two worlds that differ in what "left" means give
+#    Make-A-Video the same data. And chance is not one in four, but what a model scores that knows everything else.
+# 2. New layers must change nothing at first: the identity in the path, zero at the end of a branch, and their biases
+#    too. Test it: the clip equals independent pictures.
+# 3. Interpolation, extrapolation and animation are one network with another mask. The same noise for all frames stops
+#    flicker, and it glues detail to the screen.
 #
 # ## Quiz
 
@@ -816,10 +831,12 @@ lab.equations(18)
 # %% [markdown]
 # ## Further reading
 #
-# - Singer and others, [Make-A-Video](https://arxiv.org/abs/2209.14792), section 3: the chain (18.1), the pseudo-3D layers, and
-#   frame interpolation; section 5 says what it cannot learn.
-# - Ramesh and others, [Hierarchical text-conditional image generation](https://arxiv.org/abs/2204.06125), section 2.2: the prior,
-#   and what comes out without one.
-# - Ge and others, [Preserve your own correlation](https://arxiv.org/abs/2305.10474): noise that is partly shared by all frames.
+# - Singer and others, [Make-A-Video](https://arxiv.org/abs/2209.14792), section 3: the chain (18.1), the pseudo-3D
+#   layers, and frame interpolation; section 5 says what it cannot learn.
+# - Ramesh and others, [Hierarchical text-conditional image generation](https://arxiv.org/abs/2204.06125), section 5.1:
+#   the prior, and what comes out without one.
+# - Ge and others, [Preserve your own correlation](https://arxiv.org/abs/2305.10474): noise that is partly shared by
+#   all frames.
 #
-# **Next:** all systems of the paper's table on the same prompts, [docs/systems.md](../docs/systems.md).
+# **Next:** [docs/systems.md](../docs/systems.md) has all systems of the paper's table, and what each of them shares with the
+# others.

@@ -21,8 +21,8 @@ _SYSTEMS, _OWN = "tests/test_systems.py::", "tests/test_lab_make_a_video.py::"
 EQUATIONS = {
     "18.1": ("text is heard by the prior alone", _OWN + "test_prompts_that_differ_in_motion_make_the_same_clip"),
     "18.2": ("pseudo-3D convolution", _OWN + "test_a_pseudo_3d_block_is_a_convolution_of_the_frame_and_one_along_time"),
-    "18.3": ("it begins as the identity", _SYSTEMS + "test_make_a_video_begins_as_its_image_model"),
-    "18.4": ("pseudo-3D attention", _SYSTEMS + "test_make_a_video_begins_as_its_image_model"),
+    "18.3": ("pseudo-3D attention", _SYSTEMS + "test_make_a_video_begins_as_its_image_model"),
+    "18.4": ("the path begins as the identity", _SYSTEMS + "test_make_a_video_begins_as_its_image_model"),
     "18.5": ("what is known, and a mask", _OWN + "test_the_library_gives_between_what_the_exercise_asks_for"),
 }
 
