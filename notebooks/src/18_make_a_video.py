@@ -198,7 +198,7 @@ print("left, right, up and down are the same clip, bit for bit:", all(torch.equa
 print("and a ring is another:", not torch.equal(four[0], made("a red ring")))
 
 # %% [markdown]
-# One clip for four prompts: at most one of the four can be right. That is 25 % at best, exactly, whatever was trained.
+# One clip for four prompts: at most one of the four can be right. That is 25 % at best, whatever was trained.
 #
 # **A labelled departure closes the gap.** Tell $D$ the caption as well, beside the image embedding, while it learns from
 # videos that *have* captions. Then the two countries have different data, and "left" can be learnt. But that is another
@@ -668,11 +668,10 @@ def begun(conv, project):
 lab.check("18.B", begun)
 
 # %% [markdown]
-# It is a small bug. The model trains all the same and forgets a little less if it is mended. Other ports of these
-# layers break the promise more loudly. In one, the convolution along time begins at random, and the identity is a
-# TODO. In another, a useful trick from elsewhere, channels that are shifted by one frame, stands in a branch that
-# does not begin as zero. No loss curve tells you. The test of section 3 does, in a second: **does the clip equal
-# independent pictures?**
+# It is a small bug, and the model trains all the same. Other ports of these layers break the promise more loudly. In one,
+# the convolution along time begins at random, and the identity is a TODO. In another a useful trick from elsewhere,
+# channels that are shifted by one frame, stands in a branch that does not begin as zero. No loss curve tells you. The test
+# of section 3 does, in a second: **does the clip equal independent pictures?**
 #
 # ## 7 · The trained system
 #
@@ -699,8 +698,7 @@ lab.matrix(fit.T, LOOKS, LOOKS, ylabel="made for", xlabel="compared with",
 # %% [markdown]
 # How to read it: a row's largest number should stand on the diagonal. Where a row has another that is nearly as
 # large, look which word the two captions do not share: that word the prior passes on least. And look at how large the
-# numbers are at all. A text and its picture lie near to one another, but far from being the same, which is why there
-# is a prior.
+# numbers are at all. If a text and its picture were one vector, the diagonal would be 1, and nobody would need a prior.
 #
 # Now a clip, stage by stage.
 
@@ -775,14 +773,14 @@ with torch.inference_mode():
 truth = to_signed(whole).transpose(0, 1)[None]
 for name, one in (alone | {"all frames at once": at_once}).items():
     error = one.cpu() - truth
-    print(f"{name:18} {127.5 * error.abs().mean():5.2f} grey levels from the truth, "
-          f"of which {127.5 * error.diff(dim=2).abs().mean():5.2f} change from frame to frame")
+    print(f"{name:18} {127.5 * error.abs().mean():5.2f} grey levels from the truth; the error changes by "
+          f"{127.5 * error.diff(dim=2).abs().mean():5.2f} from frame to frame")
 
 # %% [markdown]
-# How to read it: the first number is the error of a frame, the second its flicker. The first two rows are the same
-# network asked the same question, with other noise. Between the second and the third row is what layers along time
-# are worth. On things as plain as ours there is little detail to invent, so do not expect the differences of section
-# 5.
+# How to read it: the first number is the error of a frame, the second its flicker. Compare the first two rows: it is the
+# same network, asked the same question with other noise. In the third row it has its layers along time. It was trained
+# with them, so the first two rows show what is lost when they are taken away, not what a network without them would have
+# learnt (08). And our things are plain. There is little detail to invent, so do not expect the differences of section 5.
 #
 # Last, direction. For each look the same four prompts, of one seed: Make-A-Video, and `mini`, a ModelScopeT2V, which
 # has heard captions of videos. The judge reads which way the thing goes.
