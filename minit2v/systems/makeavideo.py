@@ -242,7 +242,7 @@ class MakeAVideo(TextToVideo):
     @torch.inference_mode()
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:
         generators = [torch.Generator("cpu").manual_seed(settings.seed + i) for i in range(len(context))]
-        image = self.embedded(context[:, 0], generators)[:, None]  # eq (18.1) · Make-A-Video (1)
+        image = self.embedded(context[:, 0], generators)[:, None]
         keys = -(-(settings.frames - 1) // APART) + 1
         h, w = settings.height // FOLD_WHOLE, settings.width // FOLD_WHOLE
         noise = lambda network, f: gaussian((len(context), network.config.in_channels, f, h, w), generators).to(self.device)
@@ -270,7 +270,7 @@ class MakeAVideo(TextToVideo):
         noise = gaussian(text.shape, generators).to(self.device)
         model = lambda x, t: self.prior(x.to(self.dtype), torch.full((len(x),), t, device=x.device), scale * text).float()
         with self.working(self.prior):
-            *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)
+            *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)  # eq (18.1) · Make-A-Video (1)
         return F.normalize(last.x, dim=-1).to(self.dtype)
 
     def interpolated(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
