@@ -12,7 +12,7 @@ from torch import nn
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb17
 from minit2v.lab.course.comparing import normal, random_weights
-from minit2v.networks.unet import ImageUNet, UNet
+from minit2v.networks.unet import ImageUNet, UNet, sinusoid
 from minit2v.presets import UNetConfig
 from minit2v.systems.videoldm import Mixed, TemporalAttention, TemporalConvolutions, VideoLDMUNet
 
@@ -245,7 +245,7 @@ def test_a_known_mistake_is_named(number, cause, mistake):
     ("17.2", "nothing is frozen", "the image model is frozen"),
     ("17.2", "the image model is frozen too", "only the video model's"),
     ("17.3", "nothing is frozen", "requires_grad_(False)"), ("17.3", "proj_out at random", "blocks.zeroed"),
-    ("17.3", "the frozen layer runs without gradients", "frozen weights are not torch.no_grad()"),
+    ("17.3", "the frozen layer runs without gradients", "no_grad()"),
     ("17.3", "the frozen layer gets clips", "it knows no clips"), ("17.B", "the port", "besides them, not in their place"),
 ])  # fmt: skip
 def test_a_cause_is_named(number, name, told):
@@ -280,8 +280,7 @@ class WithTheLibrary(nn.Module):
         z = self.frozen(x)
         n, c, h, w = z.shape
         t = self.norm(z.view(n // f, f, c, h * w).transpose(1, 2)).permute(0, 3, 2, 1).reshape(-1, f, c)
-        angles = torch.arange(f).float()[:, None] * torch.exp(-torch.arange(c // 2) / (c // 2) * torch.tensor(10000.0).log())
-        t = t + torch.cat([angles.cos(), angles.sin()], 1).to(t)
+        t = t + sinusoid(torch.arange(f), c).to(t)
         branch = self.proj_out(t + self.attention(self.norm1(t))).view(-1, h, w, f, c)
         return z + (1 - self.alpha.clamp(0, 1)) * branch.permute(0, 3, 4, 1, 2).reshape(n, c, h, w)
 
