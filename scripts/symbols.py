@@ -28,8 +28,8 @@ p { margin: 1.2mm 0 } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .45mm 1.6mm; border-bottom: .2mm solid #bbb }
 th { border-bottom-color: #000 } code { font: .88em "DejaVu Sans Mono", "Liberation Mono", monospace }
 .root { border-top: .2mm solid; padding: 0 .3mm } .page + .page { break-before: page }
-.two { columns: 2; column-gap: 5mm; font-size: 6.7pt; line-height: 1.25 }
-.two div { break-inside: avoid; margin-bottom: .55mm }
+.two { columns: 2; column-gap: 4mm; font-size: 6.3pt; line-height: 1.16 }
+.two div { break-inside: avoid; margin-bottom: .3mm }
 .two code { display: block; padding-left: 5mm; overflow-wrap: anywhere }"""
 
 

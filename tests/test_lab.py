@@ -7,9 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from minit2v.lab.course import equation_table, exercises, questions, room, sourc
 from minit2v.networks import blocks
 from minit2v.networks.text import TextEncoder
 from minit2v.presets import Preset, TextConfig
-from minit2v.systems import SYSTEMS
+from minit2v.systems import SYSTEMS, find_preset
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.video import Clip
 
@@ -328,6 +329,7 @@ def test_pictures_are_small_png_with_a_description(clip):
         lab.points({"a": np.eye(2), "b": -np.eye(2)}, alt="corners"), lab.points({"a": np.eye(2)}, apart=True, alt="a"),
         lab.matrix(np.eye(3), list("abc"), ["one", "two", "longer name"], alt="a diagonal"),
         lab.matrix(np.ones((40, 40)), diverging=True, alt="all one"),
+        lab.bars({"a": 0.5, "longer name": torch.tensor(1.0)}, "x", limits=(0, 1), alt="two bars"),
         lab.latents(torch.randn(1, 4, 16, 8, 8), alt="noise"), lab.latents(torch.randn(4, 8, 8), alt="noise"),
     ]  # fmt: skip
     for picture in cases:
@@ -514,6 +516,21 @@ def test_swap_works_for_every_system():
         assert (swapped("a red ring").pixels > before).all()
     assert type(pipe.text) is TextEncoder and np.array_equal(pipe("a red ring").pixels, before)
     assert SYSTEMS["modelscope"].networks["text"] is TextEncoder
+
+
+@pytest.mark.parametrize("name", ["modelscope", "videoldm", "magicvideo", "makeavideo"])
+def test_swap_reaches_into_the_unet_of_every_system(name):
+    torch.manual_seed(0)
+    preset = find_preset(name)
+    preset = replace(preset, unet=replace(preset.unet, channels=(8, 16), head_dim=8, norm_groups=8))
+    unet = SYSTEMS[name].networks["unet"](preset.unet)
+    pipe = SimpleNamespace(preset=preset, unet=unet)
+    for own in (blocks.SpatialTransformer, type(unet.middle.first)):
+        mine = type(own.__name__, (own,), {})
+        with lab.swap(pipe, **{own.__name__: mine}) as swapped:
+            assert any(type(module) is mine for module in swapped.unet.modules())
+        assert not any(type(module) is mine for module in unet.modules())
+        assert all(torch.equal(*pair) for pair in zip(swapped.unet.parameters(), unet.parameters()))
 
 
 # --- equations

@@ -143,6 +143,14 @@ def test_video_ldm_with_alpha_1_is_its_image_model_bit_for_bit():
         assert torch.allclose(unet(x, t, context), frame_by_frame(image, x, t, context), atol=1e-12)
 
 
+@pytest.mark.parametrize("network", [VideoLDMUNet, lambda config: MagicVideoUNet(MagicVideoConfig(**vars(config), frames=4))])
+def test_one_clip_alone_is_what_it_is_among_others(network):
+    unet, (x, t, context) = randomised(network(UNetConfig(**SIZE))), inputs()
+    with torch.no_grad():
+        together, alone = unet(x, t, context), [unet(x[i : i + 1], t[i : i + 1], context[i : i + 1]) for i in range(2)]
+    assert torch.allclose(torch.cat(alone), together, atol=1e-12)
+
+
 def test_the_temporal_layers_of_video_ldm_move_to_another_image_model():
     first, second = (randomised(ImageUNet(UNetConfig(**SIZE))) for _ in range(2))
     unet, (x, t, context) = begun(randomised(VideoLDMUNet(UNetConfig(**SIZE))), first), inputs()

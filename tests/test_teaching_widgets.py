@@ -23,6 +23,7 @@ from minit2v.lab.course.guiding import GuiderGrid
 from minit2v.lab.widgets import codebook as codebooks
 from minit2v.lab.widgets import fold_arithmetic as folding
 from minit2v.lab.widgets import tokens as lens
+from minit2v.lab.widgets.attention_mask import AttentionMask
 from minit2v.lab.widgets.base import png
 from minit2v.lab.widgets.blind_test import BlindABTest
 from minit2v.lab.widgets.folds import FoldViz
@@ -42,6 +43,7 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet
 from minit2v.presets import Preset, TextConfig
 from minit2v.recording.sheets import cut
+from minit2v.systems.magicvideo import MagicVideoConfig, MagicVideoUNet
 from minit2v.video import Clip
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +86,7 @@ def widgets(pipe, frames, book):
         "PipelineMap": lambda name=None: PipelineMap(pipe, name=name),
         "TimeSwitch": lambda name=None: TimeSwitch({"on": frames, "off": frames[::-1]}, name=name),
         "FrameAttention": lambda name=None: FrameAttention(some_maps(len(frames)), frames, name=name),
+        "AttentionMask": lambda name=None: AttentionMask({"all before": np.tri(24, dtype=bool)}, (2, 3, 4), name=name),
         "GuidanceLab": lambda name=None: GuidanceLab(some_grid(frames), name=name),
         "WeightTree": lambda name=None: WeightTree("mini", name=name),
         "MemoryPlanner": lambda name=None: MemoryPlanner(name=name),
@@ -115,8 +118,8 @@ def some_grid(frames):
 
 
 @pytest.mark.parametrize("kind", ["FoldViz", "CodebookPicker", "LatentPeek", "TokenLens", "UNetMap", "PipelineMap",
-                                  "TimeSwitch", "FrameAttention", "GuidanceLab", "WeightTree", "MemoryPlanner",
-                                  "BlindABTest", "LivePrompt"])
+                                  "TimeSwitch", "FrameAttention", "AttentionMask", "GuidanceLab", "WeightTree",
+                                  "MemoryPlanner", "BlindABTest", "LivePrompt"])
 def test_outputs_are_the_same_at_every_build_and_wherever_the_sliders_are(widgets, kind):
     from minit2v import lab
 
@@ -416,6 +419,31 @@ def test_frame_maps_are_the_attention_of_every_temporal_layer(small):
     assert first.keep == 0 and first.map is None, "the UNet is left as it was"
 
 
+def test_frame_maps_of_directed_attention_show_no_later_frame_and_are_what_its_branch_uses():
+    sizes = dict(channels=(8, 16), attention=(False, True), layers_per_level=1, head_dim=4, context_dim=8, norm_groups=4)
+    unet = MagicVideoUNet(MagicVideoConfig(**sizes, first_temporal_heads=0, frames=5)).eval()
+    layer, x, context = unet.middle.first.directed, torch.randn(1, 4, 5, 4, 6), torch.randn(1, 7, 8)
+    maps = frame_maps(unet, x, 500, context)
+    assert {one.shape for one in maps.values()} == {(1, 2, 3, 5, 5)} and "middle · first" in maps
+    for one in maps.values():
+        assert (np.triu(one, 1) == 0).all()
+        np.testing.assert_allclose(one.sum(-1), 1, atol=1e-5)
+    seen = {}
+    with torch.no_grad():
+        for side in (layer.to_v, layer.to_out):
+            side.weight.copy_(torch.eye(16))
+        hooks = [layer.norm.register_forward_hook(lambda _, inputs, out: seen.update(v=out)),
+                 layer.to_out.register_forward_hook(lambda _, inputs, out: seen.update(out=out))]  # fmt: skip
+        layer.heads = 1
+        maps = frame_maps(unet, x, 500, context)
+        for hook in hooks:
+            hook.remove()
+    v = seen["v"].permute(2, 3, 0, 1).numpy()  # f c h w -> h w f c
+    np.testing.assert_allclose(maps["middle · first"][0] @ v, seen["out"].reshape(2, 3, 5, 16), atol=1e-5)
+    widget = FrameAttention(maps, np.zeros((5, 8, 12, 3), np.uint8), second=True)
+    np.testing.assert_array_equal(widget.map_of("middle · first", 1, 2, second=True), maps["middle · first"][0, 1, 2])
+
+
 def test_a_cell_of_the_picture_finds_its_map_in_layers_of_every_size():
     maps, frames = some_maps(3), np.zeros((3, 8, 12, 3), np.uint8)
     frames[1, 6:, 10:] = 255  # what moves: the last cell
@@ -427,7 +455,7 @@ def test_a_cell_of_the_picture_finds_its_map_in_layers_of_every_size():
         (name, value), = values.items()
         with pytest.raises(UserError, match=f"{name}: expected"):
             setattr(widget, name, value)
-    for wrong in ({}, {"a": np.zeros((2, 2, 2, 3, 4))}, {"a": np.zeros((1, 2, 2, 3, 3))}):
+    for wrong in ({}, {"a": np.zeros((2, 2, 2, 3, 4))}, {"a": np.zeros((3, 2, 2, 3, 3))}):
         with pytest.raises(UserError, match="maps: expected"):
             FrameAttention(wrong, frames)
     with pytest.raises(UserError, match="clip: expected"):

@@ -3,7 +3,7 @@
     strip    frames of one clip, or of several, side by side      curves   lines over a common axis
     play     clips that move (animated PNG)                       points   clouds of points in the plane
     sheet    many pictures with titles                            matrix   a heat map
-    latents  the channels of a latent clip
+    latents  the channels of a latent clip                        bars     a number for each name
 
 Every function takes `alt`, a sentence for those who cannot see the picture, and returns a `Picture`; make it the last
 line of a cell. nbval compares that sentence and not the pixels, so `alt` has to be true in every mode.
@@ -174,6 +174,24 @@ def matrix(values, rows=None, columns=None, *, alt, xlabel="", ylabel="", diverg
         for i, j in np.ndindex(n, m) if n * m <= 100 else ():
             dark = np.dot(image.cmap(image.norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) < 0.5  # its luminance
             axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+        return _saved(figure, alt)
+
+
+def bars(values, xlabel, *, alt, limits=None):
+    """A horizontal bar for each name, from top to bottom, with its number.
+
+    Args:
+        values: {name: number}.
+        limits: (least, greatest) value of the axis; by default from 0 on.
+    """
+    names, lengths = list(values), _numbers(list(values.values()))
+    with _figure(7.6, 0.9 + 0.28 * len(names)) as (figure, [axes]):
+        axes.barh(range(len(names)), lengths, color=PALETTE[0], height=0.7)
+        axes.bar_label(axes.containers[0], [f"{value:.2f}" for value in lengths], padding=3, fontsize=9)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel=xlabel, xlim=limits)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
         return _saved(figure, alt)
 
 

@@ -66,7 +66,7 @@ def draw(logits: Tensor, generators: Sequence[Generator], top_k: int = 0, temper
     """
     if top_k:
         least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
+        logits = logits.masked_fill(logits < least, float("-inf"))  # eq (14.4) · arXiv 1805.04833, section 5.4
     uniform = [torch.rand(logits.shape[1], generator=one, dtype=torch.float64, device="cpu") for one in generators]
     gumbel = -(-torch.stack(uniform).log()).log()
     return (logits.double() / temperature + gumbel.to(logits.device)).argmax(dim=1)

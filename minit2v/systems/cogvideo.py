@@ -150,7 +150,7 @@ class Places(NamedTuple):
         words, before = other == -1, (other == frame) & (place <= index)
         inside = before | words & (frame >= 0)
         written = ~given & ~stands & (other < frame) & ~words
-        return inside, inside | (frame >= 0) & (stands | written)
+        return inside, inside | (frame >= 0) & (stands | written)  # eq (15.3) · CogVideo, code of stage 2
 
 
 def places(words: int, frames: list[int], size: int, given: list[bool], device=None) -> Places:
@@ -208,7 +208,7 @@ class PictureTransformer(nn.Module):
 
     def caption(self, words: Tensor, channel: "TemporalChannel | None", rate: int) -> Tensor:
         """The rate and the words (b, n) as vectors (b, 1 + n, d)."""
-        first = self.rate if channel is None else self.rate + channel.rates[rate]
+        first = self.rate if channel is None else self.rate + channel.rates[rate]  # eq (15.2) · CogVideo, section 3.1
         text = torch.cat([first.expand(len(words), 1, -1), self.words(words)], dim=1)
         return text + self.word_places[: text.shape[1]]
 
@@ -240,7 +240,7 @@ class TemporalChannel(nn.Module):
         """Block i: what the channel of pictures gives (b, m, d), mixed with what this one makes of its input h."""
         h = h + torch.where(frame[:, None] >= 0, self.frames[frame.clamp(min=0)], 0.0)
         share = self.mix[i].sigmoid()
-        return share * out + (1 - share) * self.attentions[i](h, seen, memory)  # CogVideo, section 3.2
+        return share * out + (1 - share) * self.attentions[i](h, seen, memory)  # eq (15.1) · CogVideo, section 3.2
 
     @torch.no_grad()
     def copy(self, image: PictureTransformer) -> "TemporalChannel":
@@ -304,7 +304,7 @@ class CogVideo(TokensToVideo):
     def halve(self, context: Tensor, unconditional: Tensor | None, tokens: Tensor, spacing: int, rate: int,
               generators: list, guidance: float) -> Iterator[list[int]]:  # fmt: skip
         """Write the frame between each two that stand 2 `spacing` apart, in runs of five frames that share their ends."""
-        span = spacing * (KEYS - 1)
+        span = spacing * (KEYS - 1)  # eq (15.5) · CogVideo, section 3.1
         runs = torch.tensor([list(range(start, start + span + 1, spacing)) for start in range(0, LENGTH - 1, span)])
         part = rearrange(tokens[:, runs], "b r f h w -> (b r) f h w")
         alike = lambda values: None if values is None else values.repeat_interleave(len(runs), dim=0)

@@ -67,7 +67,7 @@ class FrameAdaptor(nn.Module):
 
     def forward(self, x: Tensor, f: int) -> Tensor:
         scale, shift = (self.rows(table, f).repeat(len(x) // f, 1)[:, :, None, None] for table in (self.scale, self.shift))
-        return scale * x + shift  # MagicVideo (3)
+        return scale * x + shift  # eq (16.1) · MagicVideo (3)
 
     @staticmethod
     def rows(table: Tensor, f: int) -> Tensor:
@@ -97,7 +97,7 @@ class MagicVideoBlock(FrameBlock):
         within = self.spatial(x, context)  # with its shortcut
         if not temporal:
             return within
-        return within + self.directed.branch(x, f)  # MagicVideo (5)
+        return within + self.directed.branch(x, f)  # eq (16.4) · MagicVideo (5)
 
 
 class MagicVideoUNet(UNet):
@@ -112,4 +112,4 @@ class MagicVideo(DecodesClips, ModelScopeT2V):
 
     def apart(self, settings: SamplingSettings) -> float:
         """At half the frame rate of training a clip shows every second frame of what it would show."""
-        return self.preset.fps / settings.fps
+        return self.preset.fps / settings.fps  # eq (16.5) · MagicVideo, section 3.2

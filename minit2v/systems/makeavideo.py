@@ -142,7 +142,7 @@ class AlongTime(nn.Module):
     def __init__(self, c: int):
         super().__init__()
         self.conv = nn.Conv2d(c, c, (3, 1), padding=(1, 0))  # over (f, h w)
-        nn.init.dirac_(self.conv.weight)
+        nn.init.dirac_(self.conv.weight)  # eq (18.4) · Make-A-Video, section 3.2
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor, f: int) -> Tensor:
@@ -159,7 +159,7 @@ class PseudoResBlock(ResBlock):
     def forward(self, x: Tensor, emb: Tensor, f: int = 0) -> Tensor:
         """With f = 0 frames are independent."""
         along = lambda layer, h: layer(h, f) if f else h
-        h = along(self.time1, self.conv1(F.silu(self.norm1(x))))
+        h = along(self.time1, self.conv1(F.silu(self.norm1(x))))  # eq (18.2) · Make-A-Video, section 3.2
         emb = self.embedding(F.silu(emb))[:, :, None, None]
         scale, shift = emb.chunk(2, dim=1) if self.scale_shift else (0.0, 0.0)
         h = self.norm2(h) * (1 + scale) + shift if self.scale_shift else self.norm2(h + emb)
@@ -184,7 +184,7 @@ class MakeAVideoBlock(FrameBlock):
         if self.spatial is None:
             return x
         x = self.spatial(x, context)
-        return self.temporal(x, f) if temporal else x
+        return self.temporal(x, f) if temporal else x  # eq (18.3) · Make-A-Video, section 3.2
 
 
 class MakeAVideoUNet(UNet):
@@ -270,7 +270,7 @@ class MakeAVideo(TextToVideo):
         noise = gaussian(text.shape, generators).to(self.device)
         model = lambda x, t: self.prior(x.to(self.dtype), torch.full((len(x),), t, device=x.device), scale * text).float()
         with self.working(self.prior):
-            *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)
+            *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)  # eq (18.1) · Make-A-Video (1)
         return F.normalize(last.x, dim=-1).to(self.dtype)
 
     def interpolated(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
@@ -342,7 +342,7 @@ class MakeAVideo(TextToVideo):
     def fill(self, frames: Tensor, given: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
              generators: list) -> Iterator[Step]:  # fmt: skip
         """Frames (b, 3, f, h, w), of which those that are `given` (f,) stand and the others are made."""
-        known = folded(frames * given[:, None, None], FOLD)
+        known = folded(frames * given[:, None, None], FOLD)  # eq (18.5) · Make-A-Video, section 3.3
         mask = given[:, None, None].to(known).expand(len(known), 1, -1, *known.shape[3:])
         yield from self.stage(self.between, torch.cat([known, mask], dim=1), image, noise, settings, generators)
 

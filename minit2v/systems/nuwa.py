@@ -98,13 +98,13 @@ class NearbyAttention(nn.Module):
         shape = x.shape[1:4]
         q, k, v = (rearrange(y, "b f h w (n c) -> b f h w n c", n=self.heads)
                    for y in (self.to_q(x), self.to_k(x), self.to_v(x)))  # fmt: skip
-        earlier = [offset for offset in self.window if offset <= (0, 0, 0)]
+        earlier = [offset for offset in self.window if offset <= (0, 0, 0)]  # eq (14.2) · NÜWA, section 3.2
         k, v = self.padded(k), self.padded(v)
         scores = torch.stack([(q * self.shifted(k, offset, shape)).sum(-1) for offset in earlier], dim=-1)
         inside = torch.stack([self.inside(offset, shape, x.device) for offset in earlier], dim=-1)  # (f h w o)
         weights = (scores * q.shape[-1] ** -0.5).masked_fill(~inside[:, :, :, None], float("-inf")).softmax(dim=-1)
         parts = (weights[..., i, None] * self.shifted(v, offset, shape) for i, offset in enumerate(earlier))
-        return self.to_out(rearrange(sum(parts), "b f h w n c -> b f h w (n c)"))
+        return self.to_out(rearrange(sum(parts), "b f h w n c -> b f h w (n c)"))  # eq (14.3) · NÜWA, section 3.2
 
     def padded(self, y: Tensor) -> Tensor:
         """(b, f, h, w, n, c) with room around it for every window."""

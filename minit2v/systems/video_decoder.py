@@ -69,12 +69,20 @@ class DirectedAttention(nn.Module):
         return x + self.branch(x, f)
 
     def branch(self, x: Tensor, f: int) -> Tensor:
-        tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=f)
-        q, k, v = (rearrange(layer(tokens), "n f (k c) -> n k f c", k=self.heads) for layer in (self.to_q, self.to_k, self.to_v))
-        later = torch.full((f, f), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + later).softmax(dim=-1)  # MagicVideo (6)
-        out = self.to_out(rearrange(weights @ v, "n k f c -> n f (k c)"))
+        tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=f)  # eq (16.2) · ours
+        out = self.weights(tokens) @ self.of_heads(self.to_v(tokens))
+        out = self.to_out(rearrange(out, "n k f c -> n f (k c)"))
         return rearrange(out, "(b h w) f c -> (b f) c h w", h=x.shape[2], w=x.shape[3])
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much each frame looks at each: tokens (n, f, c) -> (n, k, f, f), 0 where the other is later."""
+        q, k = self.of_heads(self.to_q(tokens)), self.of_heads(self.to_k(tokens))
+        later = torch.full((q.shape[2], q.shape[2]), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + later).softmax(dim=-1)  # eq (16.3) · MagicVideo (6)
+
+    def of_heads(self, x: Tensor) -> Tensor:
+        """(n, f, (k c)) -> (n, k, f, c)."""
+        return rearrange(x, "n f (k c) -> n k f c", k=self.heads)
 
 
 LAYERS = {"convolution": TemporalConvolutions, "attention": DirectedAttention}

@@ -57,7 +57,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor, *others) -> Tensor:
         alpha = self.alpha.clamp(0, 1)
-        return alpha * x + (1 - alpha) * self.layer(x, *others)
+        return alpha * x + (1 - alpha) * self.layer(x, *others)  # eq (17.1) · Video LDM, section 3.1
 
 
 class TemporalAttention(nn.Module):
@@ -73,10 +73,10 @@ class TemporalAttention(nn.Module):
         self.proj_out = zeroed(Linear(c, c))
 
     def forward(self, x: Tensor, context: Tensor, f: int) -> Tensor:
-        h = rearrange(self.norm(clip_view(x, f)), "b c f s -> b s f c")
-        h = h + sinusoid(torch.arange(f, device=x.device), h.shape[-1]).to(h)
+        h = rearrange(self.norm(clip_view(x, f)), "b c f s -> b s f c")  # eq (17.2) · Video LDM, section 3.1
+        h = h + sinusoid(torch.arange(f, device=x.device), h.shape[-1]).to(h)  # eq (17.3) · Video LDM, section 3.1
         b, s = h.shape[:2]
-        h = h.flatten(0, 1)  # (b s) f c
+        h = h.flatten(0, 1).contiguous()  # (b s) f c; of one clip it would still be laid out as (f s)
         h = (h + self.attention(self.norm1(h))).view(b, s * f, -1)
         h = self.proj_out(h + self.cross(self.norm2(h), context))
         return x + frame_view(rearrange(h, "b (s f) c -> b c f s", f=f), x)

@@ -38,7 +38,7 @@ class CogVideoTask(TokenTask):
         tokens, written = batch["tokens"], [i for i, given in enumerate(self.given) if not given]
         image = self.pipe.image.to(tokens.device)  # frozen, so the trainer has not moved it
         logits = image(batch["context"], tokens, self.channel, int(batch["rate"][0]), self.given)
-        return cross_entropy(logits, tokens)[:, written].flatten(1).mean(1)
+        return cross_entropy(logits, tokens)[:, written].flatten(1).mean(1)  # eq (15.4) · CogVideo, section 3.1
 
     @property
     def channel(self) -> nn.Module | None:

@@ -113,5 +113,5 @@ def stored(latents: Tensor, autoencoder: VQGAN, scale: float) -> Tensor:
 
 def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
     """Of each token (b, f, h, w), given logits (b, f, h, w, k): (b, f, h, w)."""
-    flat = F.cross_entropy(logits.flatten(0, -2).float(), tokens.flatten(), reduction="none")
+    flat = F.cross_entropy(logits.flatten(0, -2).float(), tokens.flatten(), reduction="none")  # eq (14.1) · VQGAN (11)
     return flat.view(tokens.shape)

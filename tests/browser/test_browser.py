@@ -84,6 +84,7 @@ switch
 from minit2v.lab.widgets.frame_attention import FrameAttention
 sizes = {"first temporal": (8, 8), "down 1 · block 0": (4, 4)}
 scores = {name: np.exp(2 * np.random.default_rng(0).normal(size=(2, *size, 16, 16))) for name, size in sizes.items()}
+scores["directed"] = np.tril(scores["first temporal"][:1])
 looks = FrameAttention({name: one / one.sum(-1, keepdims=True) for name, one in scores.items()}, frames, name="looks")
 looks
 """,
@@ -383,6 +384,10 @@ def test_switch_and_frame_attention_answer_without_the_kernel_and_tell_it_later(
         looks.get_by_role("group", name="map: the row looks at the column").focus()
         press(notebook, "ArrowUp")
         wait_for("the row above", lambda: readouts(looks)[0] == "8 of 16")
+        looks.get_by_role("radio", name="directed", exact=True).check()
+        wait_for("a layer with one attention", lambda: looks.get_by_role("checkbox").count() == 0)
+        wait_for("what would be even", lambda: "alike would be 13 %" in looks.inner_text())  # of 8 frames, not of 16
+        looks.get_by_role("radio", name="down 1 · block 0", exact=True).check()
         assert readouts(switch)[0] == "16 of 16"
         assert look(switch) != before[0] and look(looks) != before[1]
     wait_for("Python to hear", lambda: notebook.evaluate("switch.shown, switch.frame") == "('no attention', 15)")

@@ -104,8 +104,8 @@ def random_weights(layer: nn.Module, seed: int) -> dict[str, Tensor]:
     """Numbers for every weight of a layer, float64, none of them 0: name -> tensor."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda p: torch.randn(p.shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    return {name: 0.4 * draw(p) / max(1, p[0].numel()) ** 0.5 + (0.7 if p.ndim == 1 else 0)
-            for name, p in layer.state_dict().items()}  # fmt: skip
+    fan_in = lambda p: max(1, p[0].numel()) if p.ndim else 4  # noqa: E731
+    return {name: 0.4 * draw(p) / fan_in(p) ** 0.5 + (0.5, 0.7, 0)[min(p.ndim, 2)] for name, p in layer.state_dict().items()}
 
 
 def _same_weights(mine: nn.Module, theirs: nn.Module) -> None:

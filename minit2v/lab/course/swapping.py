@@ -124,7 +124,8 @@ def _rebuilt(pipe: TextToVideo, pairs: list[tuple[Any, Any]]) -> TextToVideo:
         if not is_dataclass(settings) or not any(type(module) in current for module in modules):
             continue
         build, block = current.get(type(own), type(own)), getattr(own, "block", None)
-        options = {"block": current.get(block, block)} if block else {}  # a class that the network was built of
+        takes = inspect.signature(build).parameters  # a network that names its block itself finds the new one by name
+        options = {"block": current.get(block, block)} if block and "block" in takes else {}
         try:
             new = build(settings, **options)
         except TypeError as error:

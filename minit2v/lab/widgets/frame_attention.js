@@ -51,9 +51,9 @@ async function render({ model, el }) {
 
   const draw = () => {
     const layer = layers.indexOf(model.get("layer")), frame = model.get("frame"), which = model.get("second") ? 1 : 0;
-    const { data, shape } = numbers[layer], [, h, w] = shape;
+    const { data, shape } = numbers[layer], [n, h, w] = shape;
     const y = Math.floor((model.get("row") * h) / rows), x = Math.floor((model.get("column") * w) / columns);
-    const start = ((which * h + y) * w + x) * frames * frames;
+    const start = ((Math.min(which, n - 1) * h + y) * w + x) * frames * frames;
     const own = data.subarray(start, start + frames * frames), most = Math.max(...own, 1);
     tiles.draw(screen, frame);
     paint(heat, Uint8Array.from(own, (value) => Math.round((255 * value) / most)), 0, AMOUNT);
@@ -63,10 +63,12 @@ async function render({ model, el }) {
     const row = Array.from(own.subarray(frame * frames, (frame + 1) * frames), (value) => value / 255);
     bars.draw(row, frame);
     const best = row.indexOf(Math.max(...row));
+    const later = own.some((value, at) => value && at % frames > Math.floor(at / frames));  // directed attention sees none
     told.show([`frame ${frame + 1} looks most at frame ${best + 1}: ${(100 * row[best]).toFixed(0)} %`,
-      `at itself: ${(100 * row[frame]).toFixed(0)} %; alike would be ${(100 / frames).toFixed(0)} %`]);
+      `at itself: ${(100 * row[frame]).toFixed(0)} %; alike would be ${(100 / (later ? frames : frame + 1)).toFixed(0)} %`]);
     pick.show(model.get("layer"));
     second.show(model.get("second"));
+    second.node.style.display = n === 1 ? "none" : "";  // a layer with one attention has nothing to choose
     cursor.show(frame);
   };
   const undo = sync(model, ["layer", "second", "frame", "row", "column"], draw);

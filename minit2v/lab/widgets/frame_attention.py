@@ -5,16 +5,18 @@
     └────────┘                                                 └──────────┘
     frame ──●──   this frame looks at   ▁▂▇█▃▁▁▁
 
-A map is softmax(q kᵀ / √d) of one attention, the mean over its heads: each of its rows adds up to 1.
+A map is softmax(q kᵀ / √d) of one attention, the mean over its heads: each of its rows adds up to 1. A temporal
+transformer has two of them, MagicVideo's directed attention has one.
 
-References: ModelScopeT2V, arXiv 2308.06571, section 3.3.
+References: ModelScopeT2V, arXiv 2308.06571, section 3.3; MagicVideo, arXiv 2211.11018, section 3.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import traitlets
+from einops import rearrange
 from torch import Tensor
 
 from minit2v.errors import UserError
@@ -25,6 +27,7 @@ from minit2v.lab.widgets.pictures import enlarge
 from minit2v.networks.blocks import TemporalTransformer
 from minit2v.networks.unet import UNet
 from minit2v.recording.sheets import atlas
+from minit2v.systems.video_decoder import DirectedAttention
 from minit2v.video import Clip
 
 MOST_NUMBERS = 2**22  # of all maps together, a byte each
@@ -32,24 +35,30 @@ MOST_NUMBERS = 2**22  # of all maps together, a byte each
 
 @torch.inference_mode()
 def frame_maps(unet: UNet, x: Tensor, t: int, context: Tensor) -> dict[str, np.ndarray]:
-    """The maps of every temporal attention in one call of a UNet: {layer: float32 (2, h, w, f, f)}, first and second.
+    """The maps of every attention along time in one call of a UNet: {layer: float32 (n, h, w, f, f)}, n of 1 or 2.
 
     Args:
-        unet: a UNet whose temporal layers are the library's.
+        unet: a UNet whose temporal layers are the library's, transformers (n = 2) or directed attention (n = 1).
         x: latents of one clip (1, c, f, h, w); t: a timestep; context: (1, n, d) of its text.
     """
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, TemporalTransformer)}
-    sizes, hooks = {}, []
-    for name, layer in layers.items():
-        hooks.append(layer.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update(
-            {name: (inputs[0].shape[2], inputs[0].shape[3])})))  # fmt: skip
-    attentions = {name: (layer.block.attn1, layer.block.attn2) for name, layer in layers.items()}
+    of_kind = lambda kind: {name: module for name, module in unet.named_modules() if isinstance(module, kind)}
+    transformers, directed = of_kind(TemporalTransformer), of_kind(DirectedAttention)
+    sizes, normed = {}, {}  # directed attention is not called as a module, but its norm is, with ((b f), c, h, w)
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: inputs[0].shape[2:]}))
+             for name, layer in transformers.items()]
+    hooks += [layer.norm.register_forward_hook(lambda _, inputs, out, name=name: normed.update({name: out}))
+              for name, layer in directed.items()]  # fmt: skip
+    attentions = {name: (layer.block.attn1, layer.block.attn2) for name, layer in transformers.items()}
     kept = [(one, one.keep) for pair in attentions.values() for one in pair]
     try:
         for one, _ in kept:
             one.keep = x.shape[-2] * x.shape[-1]  # of a coarser level there are fewer: all of them
         unet(x, torch.full((1,), t, device=x.device), context)
-        return {title(name): np.stack([_of_cells(one, sizes[name]) for one in pair]) for name, pair in attentions.items()}
+        maps = {name: [_of_cells(one.map, sizes[name]) for one in pair] for name, pair in attentions.items()}
+        for name, frames in normed.items():
+            own = directed[name].weights(rearrange(frames, "f c h w -> (h w) f c")).mean(dim=1)
+            maps[name] = [_of_cells(own, frames.shape[2:])]
+        return {title(name): np.stack(own) for name, own in maps.items()}
     finally:
         for hook in hooks:
             hook.remove()
@@ -57,18 +66,18 @@ def frame_maps(unet: UNet, x: Tensor, t: int, context: Tensor) -> dict[str, np.n
             one.keep, one.map = keep, None
 
 
-def _of_cells(attention, size: tuple[int, int]) -> np.ndarray:
-    """The kept map as float32 (h, w, f, f)."""
-    return attention.map.float().cpu().numpy().reshape(*size, *attention.map.shape[-2:])
+def _of_cells(maps: Tensor, size: Sequence[int]) -> np.ndarray:
+    """Maps ((h w), f, f) as float32 (h, w, f, f)."""
+    return maps.float().cpu().numpy().reshape(*size, *maps.shape[-2:])
 
 
 def title(name: str) -> str:
     """How a reader calls a layer.
 
-    >>> title("up.0.blocks.1.temporal"), title("first_temporal"), title("middle.first.temporal")
+    >>> title("up.0.blocks.1.temporal"), title("first_temporal"), title("middle.first.directed")
     ('up 0 · block 1', 'first temporal', 'middle · first')
     """
-    name = name.removesuffix(".temporal").replace(".blocks.", " · block ")
+    name = name.removesuffix(".temporal").removesuffix(".directed").replace(".blocks.", " · block ")
     return name.replace("middle.", "middle · ").replace(".", " ").replace("_", " ")
 
 
@@ -76,12 +85,13 @@ class FrameAttention(LabWidget):
     """Which frames a cell looks at: choose a layer, a cell of the picture and a frame.
 
     Args:
-        maps: {layer: float (2, h, w, f, f)} as of `frame_maps`; the sizes of layers may differ, f may not.
+        maps: {layer: float (n, h, w, f, f)} as of `frame_maps`; layers may differ in n (1 or 2), h and w, not in f.
         clip: a `Clip` or uint8 (f, H, W, 3), the same clip for the eye.
         name: see `LabWidget`.
         traits: where it begins: layer, second, frame, row, column (in cells of the finest layer).
 
-    Synced: `layer` a name, `second` whether the block's second attention is shown, `frame` 0..f-1, `row`, `column`.
+    Synced: `layer` a name, `second` whether the block's second attention is shown (where it has one), `frame` 0..f-1,
+    `row`, `column`.
     Raises UserError for other maps or another clip, and for a value outside of these.
     """
 
@@ -130,7 +140,7 @@ class FrameAttention(LabWidget):
     def map_of(self, layer: str, row: int, column: int, second: bool = False) -> np.ndarray:
         """The map (f, f) of a layer at the place that the widget's row and column (of the finest layer) fall on."""
         h, w = self.maps[layer].shape[1:3]
-        return self.maps[layer][int(second), row * h // self.rows, column * w // self.columns]
+        return self.maps[layer][-1 if second else 0, row * h // self.rows, column * w // self.columns]
 
     def describe(self):
         return f"{len(self.maps)} layers, {len(self.pixels)} frames"
@@ -176,7 +186,7 @@ def _check(maps: dict[str, np.ndarray], pixels: np.ndarray) -> None:
         raise UserError(f"clip: expected a Clip or uint8 (f, H, W, 3), found {pixels.dtype} {pixels.shape}")
     f = len(pixels)
     shapes = {key: values.shape for key, values in maps.items()}
-    if not maps or any(len(s) != 5 or s[0] != 2 or s[3:] != (f, f) or 0 in s for s in shapes.values()):
-        raise UserError(f"maps: expected one for each layer, (2, h, w, {f}, {f}) for a clip of {f} frames, found {shapes}")
+    if not maps or any(len(s) != 5 or s[0] > 2 or s[3:] != (f, f) or 0 in s for s in shapes.values()):
+        raise UserError(f"maps: expected one or two for each layer, (2, h, w, {f}, {f}) for a clip of {f} frames, found {shapes}")
     if sum(values.size for values in maps.values()) > MOST_NUMBERS:
         raise UserError(f"maps: expected at most {MOST_NUMBERS:,} numbers, found more; show fewer layers")
