@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from altered_layers import changed, renamed, with_forward
 from einops import rearrange
 from torch import nn
 
@@ -19,11 +20,6 @@ LAYERS = {
     "8.3": (nb08.SpatioTemporalBlock, nb08.BLOCK_MISTAKES),
 }
 KNOWN = [(number, cause) for number, (_, mistakes) in LAYERS.items() for cause in mistakes]
-
-
-def with_forward(solution, forward):
-    """The solution with another forward."""
-    return type("Wrong", (solution,), {"forward": lambda self, *inputs: forward(self, *inputs)})
 
 
 @pytest.mark.parametrize("number, cause", KNOWN, ids=[f"{number}: {cause[:50]}" for number, cause in KNOWN])
@@ -105,22 +101,6 @@ def test_sabotaged_layers_fail(number, forward):
     assert not exercises.run(number, with_forward(LAYERS[number][0], forward)).passed
 
 
-def changed(number, change):
-    """The solution whose constructor ends with `change(layer)`."""
-
-    class Wrong(LAYERS[number][0]):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            change(self)
-
-    return Wrong
-
-
-def renamed(layer, old, new):
-    setattr(layer, new, getattr(layer, old))
-    delattr(layer, old)
-
-
 def no_dropout(layer):
     layer.dropout = nn.Dropout(0.0)
 
@@ -172,7 +152,7 @@ def causal(layer):
 
 @pytest.mark.parametrize("number, name", CHANGES, ids=[" ".join(key) for key in CHANGES])
 def test_wrong_constructors_fail(number, name):
-    outcome = exercises.run(number, changed(number, CHANGES[number, name]))
+    outcome = exercises.run(number, changed(LAYERS[number][0], CHANGES[number, name]))
     assert not outcome.passed, name
 
 

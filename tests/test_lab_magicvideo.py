@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from altered_layers import changed, renamed, with_forward
 from einops import rearrange
 from torch import nn
 
@@ -25,11 +26,6 @@ SIZE = dict(channels=(8, 16), attention=(False, True), layers_per_level=1, head_
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def with_forward(solution, forward):
-    """The solution with another forward."""
-    return type("Wrong", (solution,), {"forward": lambda self, *inputs: forward(self, *inputs)})
 
 
 def after(change):
@@ -59,22 +55,6 @@ def test_sabotaged_layers_fail(number, name):
     assert not outcome.passed, outcome.message
 
 
-def changed(number, change):
-    """The solution whose constructor ends with `change(layer)`."""
-
-    class Wrong(LAYERS[number][0]):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            change(self)
-
-    return Wrong
-
-
-def renamed(layer, old, new):
-    setattr(layer, new, getattr(layer, old))
-    delattr(layer, old)
-
-
 CHANGES = {
     ("16.1", "scale begins at 0"): lambda a: nn.init.zeros_(a.scale),
     ("16.1", "scale begins at random"): lambda a: nn.init.normal_(a.scale),
@@ -102,7 +82,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("number, name", CHANGES, ids=[" ".join(key) for key in CHANGES])
 def test_wrong_constructors_fail(number, name):
-    outcome = exercises.run(number, changed(number, CHANGES[number, name]))
+    outcome = exercises.run(number, changed(LAYERS[number][0], CHANGES[number, name]))
     assert not outcome.passed, name
 
 

@@ -7,7 +7,7 @@ A *frame adaptor* gives each frame a scale and a shift of its own; *directed* at
 ones, beside the spatial attention and not after it. The frame rate is embedded beside the timestep, so that one model
 knows slow clips from fast ones. A decoder with directed attention removes flicker.
 
-Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the mean text token
+Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the words for looks
 in the timestep embedding, and the scene prior.
 
 Reference: MagicVideo, arXiv 2211.11018, sections 3.2 to 3.4.
