@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.card import Row, Setting, there
+from benchmarks.gpu.card import NotBegun, Row, Setting
 from benchmarks.gpu.cases import CASES, kinds
 from benchmarks.gpu.worker import Lost, Stopped, Worker
 from minit2v.errors import UserError
@@ -42,8 +42,10 @@ def table(kept: dict[str, dict]) -> str:
 
 
 def measured(worker: Worker, name: str, seconds: float) -> Iterator[Row]:
-    """The rows of a case; the last one says why, if it falls away or is lost."""
+    """The rows of a case; the last one says why, if it is lost. Raises NotBegun."""
     case = CASES[name]
+    if seconds <= 0:
+        raise NotBegun("not reached: the time was up")
     if case.alone:
         worker.stop()
     try:
@@ -54,32 +56,37 @@ def measured(worker: Worker, name: str, seconds: float) -> Iterator[Row]:
         yield Row(name, f"lost: {reason}", right=False)
 
 
-def not_measured(name: str, seconds: float) -> str | None:
-    """Why a case is not begun; None if it can be."""
-    missing = [package for package in CASES[name].packages if not there(package)]
-    if missing:
-        return f"falls away: no {' and no '.join(missing)}"
-    return None if seconds > 0 else "not reached: the time was up"
-
-
 def run(setting: Setting, names: list[str], minutes: float, out: Path | None) -> dict[str, dict]:
     """Measure cases one after the other; writes `out` after every row and returns what it holds."""
     kept = earlier(out) if out else {}
     end = time.monotonic() + 60 * minutes
     with Worker(setting) as worker:
         for name in names:
-            reason, rows = not_measured(name, left := end - time.monotonic()), []
-            for row in [Row(name, reason)] if reason else measured(worker, name, left):
-                print(f"{name}: {row.what}: {row.found} {row.beside} {row.ratio} {JUDGED[row.right]}".rstrip(),
-                      file=sys.stderr, flush=True)  # fmt: skip
-                if reason and name in kept:  # an earlier measurement is worth more
-                    continue
-                rows.append(asdict(row))
-                kept[name] = {"rows": rows, "machine": worker.machine}
-                if out:
-                    with atomic(out) as unfinished:
-                        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            rows = []
+            try:
+                for row in measured(worker, name, end - time.monotonic()):
+                    show(name, row)
+                    rows.append(asdict(row))
+                    kept[name] = {"rows": rows, "machine": worker.machine}
+                    save(kept, out)
+            except NotBegun as reason:
+                show(name, row := Row(name, str(reason)))
+                kept.setdefault(name, {"rows": [asdict(row)], "machine": worker.machine})  # an earlier one is worth more
+                save(kept, out)
     return kept
+
+
+def show(name: str, row: Row) -> None:
+    """Say a row of a case."""
+    said = f"{name}: {row.what}: {row.found} {row.beside} {row.ratio} {JUDGED[row.right]}".rstrip()
+    print(said, file=sys.stderr, flush=True)
+
+
+def save(kept: dict[str, dict], out: Path | None) -> None:
+    """Write all rows, if there is a file for them."""
+    if out:
+        with atomic(out) as unfinished:
+            unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def earlier(out: Path) -> dict[str, dict]:

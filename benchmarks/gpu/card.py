@@ -29,6 +29,10 @@ THEIRS = ("UNet3DConditionModel", "AutoencoderKL", "DDIMScheduler", "TextToVideo
 SHORT = {FLOAT32: "float32", BFLOAT16: "bfloat16", FLOAT16: "float16", torch.float64: "float64"}
 
 
+class NotBegun(Exception):
+    """Why a case measures nothing."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the table."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.gpu import fast, fits, learn, right
-from benchmarks.gpu.card import BFLOAT16, FLOAT16, Row, Setting
+from benchmarks.gpu.card import BFLOAT16, FLOAT16, NotBegun, Row, Setting, there
 
 TOWER = ("open_clip",)
 
@@ -18,6 +18,12 @@ class Case:
     seconds: float  # after which it is stopped, so that one that hangs does not take the time of the others
     packages: tuple[str, ...] = ()  # without which it falls away
     alone: bool = False  # in a process that has done nothing else
+
+    def rows(self, setting: Setting) -> Iterator[Row]:
+        """What it measures. Raises NotBegun if a package is missing."""
+        if missing := [package for package in self.packages if not there(package)]:
+            raise NotBegun(f"falls away: no {' and no '.join(missing)}")
+        yield from self.measure(setting)
 
 
 def kinds() -> list[str]:

@@ -1,9 +1,10 @@
 """A process that measures cases, so that a crash, a hang or a broken card loses one case and not the rest.
 
     supervisor ── name of a case ──► worker
-               ◄── Row, Row, …, None or the first line of an error
+               ◄── Row, Row, …, None or why there are no more
 
-The supervisor itself asks the card for nothing, since that would take memory there.
+The supervisor itself asks the card for nothing, since that would take memory there, and imports none of the packages that
+cases need, since that would take seconds.
 """
 
 import multiprocessing
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu.card import Row, Setting, free_memory, machine
+from benchmarks.gpu.card import NotBegun, Row, Setting, free_memory, machine
 from minit2v.errors import UserError
 
 START = 120.0  # seconds that a new process may take until it has looked at the card
@@ -41,16 +42,18 @@ def serve(connection, setting: Setting) -> None:
     connection.send(machine(setting))
     for name in iter(connection.recv, None):
         try:
-            for row in CASES[name].measure(setting):
+            for row in CASES[name].rows(setting):
                 connection.send(row)
             if "torch._dynamo" in sys.modules:
                 torch.compiler.reset()  # the next case compiles afresh
             free_memory(setting.device)  # waits for the card: what this case broke there is not the next one's fault
             connection.send(None)
+        except NotBegun as reason:
+            connection.send(reason)
         except Exception as error:
             traceback.print_exc()
             lines = str(error).strip().splitlines()
-            connection.send(f"{type(error).__name__}: {lines[0] if lines else ''}")
+            connection.send(Lost(f"{type(error).__name__}: {lines[0] if lines else ''}"))
 
 
 class Worker:
@@ -61,7 +64,8 @@ class Worker:
         self.setting, self.process, self.connection, self.machine = setting, None, None, ""
 
     def rows(self, name: str, seconds: float) -> Iterator[Row]:
-        """The rows of a case, each when it is measured. Raises Lost, after which the next case has a new process."""
+        """The rows of a case, each when it is measured. Raises NotBegun, or Lost, after which the next case has a new
+        process."""
         end = time.monotonic() + seconds
         try:
             self.start(seconds)
@@ -70,8 +74,8 @@ class Worker:
                 found = self.answer(end - time.monotonic(), f"stopped after {seconds:.0f} s")
                 if found is None:
                     return
-                if isinstance(found, str):
-                    raise Lost(found)
+                if isinstance(found, Exception):
+                    raise found
                 yield found
         except (EOFError, OSError):
             self.stop()
