@@ -119,7 +119,7 @@ def test_other_predictions_are_refused(untrained_nano, tmp_path, capsys):
 
 
 def test_a_batch_is_drawn_alike_whatever_torch_s_defaults_are(untrained_nano, tmp_path):
-    """And r is below t, or t itself where the teacher is followed; what is drawn decides alone."""
+    """And r is below t, or t itself where the teacher is followed."""
     teacher = minit2v.load(untrained_nano, device="cpu")
     config = Distillation(clips=4, bfloat16=False)
     task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, tmp_path)
@@ -132,6 +132,6 @@ def test_a_batch_is_drawn_alike_whatever_torch_s_defaults_are(untrained_nano, tm
         torch.set_default_dtype(before)
     for one, other in zip(usual, double):
         assert all(one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
-        assert (one["r"] < one["t"]).all() or torch.equal(one["r"], one["t"])
-    assert {bool(one["own"].all()) for one in usual} == {True, False}
-    assert {torch.equal(one["r"], one["t"]) for one in usual} == {True, False}
+        assert (one["r"] == one["t"]).tolist() == [True, False, False, False] and (one["r"] <= one["t"]).all()
+        assert one["own"].sum() == 2 and len(one["t"].unique()) > 1
+

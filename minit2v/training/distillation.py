@@ -15,9 +15,12 @@ from shorter jumps of the network itself:
     mean-flow      the limit of ever shorter steps: a derivative           Geng et al., arXiv 2505.13447, section 4.1
 
 and for a jump of length 0 it is the teacher's v, with guidance folded in (Meng et al., arXiv 2210.03142, section 3), so a
-clip takes one evaluation in all. Half of the batches start from real clips, the others from what the network makes of
-noise itself, with captions recombined: the looks of a picture's caption and the motion of a clip's. So it learns to jump
-for things that no clip shows in motion too; what they look like there only the teacher says.
+clip takes one evaluation in all. The targets are made by the averaged weights: what they learn today, tomorrow's targets
+are made of, and an average does not follow every error. Short jumps come first, as long ones are made of them.
+
+Half of the items start from real clips, the others from what the network makes of noise itself, with captions recombined:
+the looks of a picture's caption and the motion of a clip's. So it learns to jump for things that no clip shows in motion
+too; what they look like there only the teacher says.
 
 References: AnyFlow, arXiv 2605.13724 (a map between any two levels, training on one's own samples); v: Salimans and Ho,
 arXiv 2202.00512, appendix D; TrigFlow, Lu and Song, arXiv 2410.11081, section 3 (rotations).
@@ -57,8 +60,8 @@ FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (b c f h w), t (b,), 
 SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first step, of `mean_flow` the difference
 
 LENGTHS = (1, 2, 4, 8)  # jumps go over all timesteps, half of them, …
-LENGTH_CHANCES = (0.4, 0.2, 0.2, 0.2)
-FROM_NOISE = 0.4  # share of the jumps that begin at noise, as the only one of a clip in one step does
+FIRST_CHANCES, LATER_CHANCES = (0.1, 0.2, 0.3, 0.4), (0.6, 0.2, 0.1, 0.1)  # at the start, and from half of the run on
+FROM_NOISE = 0.7  # share of the jumps that begin at noise, as the only one of a clip in one step does
 SHOWN = 6  # clips of a picture
 CAPTIONS = 512  # of clips and of pictures, from which captions are recombined
 
@@ -121,8 +124,8 @@ class Distillation(Checked):
 
     target: str = "shortcut"  # row of TARGETS: what teaches the long jumps
     guidance: Weight = 0.0  # classifier-free guidance that is folded in; 0: the model's own
-    teacher_share: Share = 0.4  # share of the batches that follow the teacher, with jumps of length 0
-    own_share: Share = 0.5  # share of the batches that start from what the network makes of noise itself
+    teacher_share: Share = 0.25  # share of a batch that follows the teacher, with jumps of length 0
+    own_share: Share = 0.5  # share of a batch that starts from what the network makes of noise itself
     clips: Size = 6144  # real clips read or drawn, encoded and kept
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
 
@@ -148,7 +151,7 @@ class DistillationTask(nn.Module):
         # pipelines are no nn.Module, so teacher, text tower and autoencoder are neither trained nor saved with the task
         self.teacher, self.pipe = teacher, ModelScopeT2V(preset, teacher.text, self.unet, teacher.autoencoder)
         self.guidance = config.guidance or teacher.preset.guidance
-        self.path = Rotations(teacher.diffusion)
+        self.path, self.averages = Rotations(teacher.diffusion), {}
         with this_process().main_process_first():  # the others find what the first has computed
             self.cache = cached(folder / "cache.safetensors", self.pipe, data, config.clips, images=0)
         views = [data.open("train", preset.frames, preset.height, preset.width, images) for images in (False, True)]
@@ -162,48 +165,73 @@ class DistillationTask(nn.Module):
     def ema_modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}
 
+    def see_averages(self, averages: nn.ModuleDict) -> None:
+        """Of the loop: the averaged networks, which make the targets."""
+        self.averages = dict(averages)  # a dict, so that they are no part of the task's own state
+
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """n clips: latents and noise (n, c, f, h, w), t and r (n,), context (n, tokens, d), and own (n,): whether the
-        network makes the noisy clip from the noise itself. r is t in a batch for the teacher."""
+        network makes the noisy clip from the noise itself. r is t where the teacher is followed."""
         T = self.preset.timesteps
         index = torch.randint(len(self.cache["clips.latents"]), (n,), generator=generator, device="cpu")
         latents = self.cache["clips.latents"][index].float()
         context = self.cache["contexts"][self.cache["clips.captions"][index, 0]].float()
-        t = ((torch.arange(n, device="cpu") + uniform(generator, n)) / n * T).long().clamp(max=T - 1)
-        own = (uniform(generator, 1) < self.config.own_share).expand(n)
-        if own[0]:
-            context = self.recombined[torch.randint(len(self.recombined), (n,), generator=generator, device="cpu")]
-        if uniform(generator, 1) < self.config.teacher_share:
-            r = t
-        else:
-            t = torch.where(uniform(generator, n) < FROM_NOISE, T - 1, t)
-            chances = torch.tensor(LENGTH_CHANCES, dtype=torch.float32, device="cpu")
-            part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(chances, n, True, generator=generator)]
-            r = (t - T // part).clamp(min=-1)
+        other = self.recombined[torch.randint(len(self.recombined), (n,), generator=generator, device="cpu")]
+        own = shuffled(generator, n) < round(n * self.config.own_share)
+        context = torch.where(own[:, None, None], other, context)
+        t = ((shuffled(generator, n) + uniform(generator, n)) / n * T).long().clamp(max=T - 1)
+        by_teacher = torch.arange(n, device="cpu") < round(n * self.config.teacher_share)
+        from_noise = uniform(generator, n) < FROM_NOISE
+        t = torch.where(from_noise & ~by_teacher, T - 1, t)
+        part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(self.chances, n, True, generator=generator)]
+        r = torch.where(by_teacher, t, (t - T // part).clamp(min=-1))
         noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32, device="cpu")
-        return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own.clone()}
+        return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own}
+
+    @property
+    def chances(self) -> Tensor:
+        """Chances of the lengths of jumps, at this time of the run."""
+        first, later = torch.tensor([FIRST_CHANCES, LATER_CHANCES], dtype=torch.float32, device="cpu")
+        return first.lerp(later, min(1.0, 2 * self.progress))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         t, r, context = batch["t"], batch["r"], batch["context"]
-        model = lambda x, t, r: self.flow_map(x, t, r, context)
         with torch.no_grad():
-            x = self.noisy(model, batch)
-            by_teacher = bool((r == t).all())
-            target = self.teacher_v(x, t, context) if by_teacher else TARGETS[self.config.target](self.path, model, x, t, r)
-        loss = ((model(x, t, r) - target) ** 2).mean()
-        return loss, {"teacher loss" if by_teacher else "jump loss": loss.item()}
+            x = self.noisy(batch)
+            target = self.target(x, t, r, context)
+        losses = ((self.flow_map(self.unet, context)(x, t, r) - target) ** 2).flatten(1).mean(1)
+        kinds = {"teacher loss": losses[r == t], "jump loss": losses[r != t]}
+        return losses.mean(), {kind: part.mean().item() for kind, part in kinds.items() if len(part)}
 
-    def noisy(self, model: FlowMap, batch: dict[str, Tensor]) -> Tensor:
+    def noisy(self, batch: dict[str, Tensor]) -> Tensor:
         """x_t of a batch: from its latents and noise, or where it is `own` by one jump from the noise."""
-        t, noise = batch["t"], batch["noise"]
-        if not batch["own"].all():
-            return self.pipe.diffusion.add_noise(batch["latents"], noise, t)
-        last = torch.full_like(t, self.preset.timesteps - 1)
-        return self.path.jump(noise, model(noise, last, t), last, t)
+        t, noise, last = batch["t"], batch["noise"], self.preset.timesteps - 1
+        x = self.pipe.diffusion.add_noise(batch["latents"], noise, t)
+        own = batch["own"] & (t < last)  # where t is the last timestep, x is the noise in any case
+        if own.any():
+            noise, r = noise[own], t[own]
+            start, model = torch.full_like(r, last), self.flow_map(self.averaged, batch["context"][own])
+            x[own] = self.path.jump(noise, model(noise, start, r), start, r)
+        return x
 
-    def flow_map(self, x: Tensor, t: Tensor, r: Tensor, context: Tensor) -> Tensor:
+    def target(self, x: Tensor, t: Tensor, r: Tensor, context: Tensor) -> Tensor:
+        """The v that is to be learnt: the teacher's, or of a jump that of shorter ones."""
+        target, jumps = torch.empty_like(x), r != t
+        if jumps.any():
+            model = self.flow_map(self.averaged, context[jumps])
+            target[jumps] = TARGETS[self.config.target](self.path, model, x[jumps], t[jumps], r[jumps])
+        if not jumps.all():
+            target[~jumps] = self.teacher_v(x[~jumps], t[~jumps], context[~jumps])
+        return target
+
+    @property
+    def averaged(self) -> UNet:
+        """The network that makes the targets."""
+        return self.averages.get("unet", self.unet)
+
+    def flow_map(self, unet: UNet, context: Tensor) -> FlowMap:
         """v of the jump from t to r, float32."""
-        return in_precision(self.unet, self.config.bfloat16, x, t, context, until=r)
+        return lambda x, t, r: in_precision(unet, self.config.bfloat16, x, t, context, until=r)
 
     def teacher_v(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """The teacher's v, with guidance."""
@@ -220,6 +248,11 @@ class DistillationTask(nn.Module):
         clips = self.pipe(self.test, seed=0)
         show = evenly(self.preset.frames, columns)
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
+
+
+def shuffled(generator: torch.Generator, n: int) -> Tensor:
+    """0 … n - 1 in a random order (n,)."""
+    return torch.randperm(n, generator=generator, device="cpu")
 
 
 def recombined(clips: list[str], pictures: list[str], looks: Callable[[str], str]) -> list[str]:
@@ -241,7 +274,7 @@ def fast(preset: ModelScopePreset) -> ModelScopePreset:
     return replace(preset, name=f"{preset.name}-fast", unet=unet, steps=1, guidance=1.0)
 
 
-LOOP = TrainConfig(budget=1800.0, batch=8, lr=3e-4, weight_decay=0.0, betas=(0.9, 0.99), grad_clip=1.0, ema=0.999)
+LOOP = TrainConfig(budget=1800.0, batch=8, lr=5e-4, weight_decay=0.0, betas=(0.9, 0.99), grad_clip=1.0, ema=0.999)
 
 
 def distill(model: str | Path, out: str | Path, resume: bool = False, settings: Mapping[str, Any] | None = None,

@@ -59,6 +59,7 @@ class Task(Protocol):
 
     progress: float  # 0 to 1, set by the loop before every step
     ema_modules: dict[str, nn.Module]  # averaged and exported, each under its network's name
+    # see_averages(averaged modules), if it learns from them
     # may_be_sharded: bool, if it computes with parameters in pieces too (see `sharding`)
 
     def draw(self, generator: torch.Generator, n: int) -> dict: ...  # a global batch, from generator and progress alone
@@ -111,6 +112,8 @@ def loop(
     if resume:
         step, elapsed = restore(checkpoint, task, averaged, optimizer, settings)
     model, optimizer = prepare(accelerator, task, averaged, optimizer)
+    if hasattr(task, "see_averages"):
+        task.see_averages(averaged.module)
     log = Log(out, accelerator.is_main_process, step)
     save = lambda: write_checkpoint(
         checkpoint, task, averaged, optimizer, settings, step, elapsed, accelerator.is_main_process
