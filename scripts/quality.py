@@ -1,4 +1,4 @@
-"""Quality against time: each sampler with 1 to 250 steps of the mini model: `make quality`
+"""Quality against time: each sampler with 1 to 50 steps of the mini model, and mini-fast: `make quality`
 
 All samplers get the same prompts (the first of split `val`), seeds and initial noise. There are two parts, so that
 seconds can be measured while the machine does nothing else:
@@ -8,8 +8,9 @@ seconds can be measured while the machine does nothing else:
     python scripts/quality.py --part seconds   a few clips each, one at a time: minutes
     python scripts/quality.py --part report    summary and picture of the rows that are finished
 
-Each finished row is a line of runs/quality.jsonl with everything that it depends on: the fingerprints of the weights
-and of the network whose features are compared, and every setting. `make quality` then copies the table to
+`--samplers ddim` leaves the others out, which takes a third of the time. Each finished row is a line of
+runs/quality.jsonl with everything that it depends on: the fingerprints of the weights and of the network whose features
+are compared, and every setting. `make quality` then copies the table to
 docs/quality.md.
 """
 
@@ -19,7 +20,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -34,12 +34,13 @@ from minit2v.evaluation import motion
 from minit2v.evaluation.frechet import frechet_estimate
 from minit2v.evaluation.judge import agrees, read
 from minit2v.files import say, sha256
+from minit2v.presets import Preset
 
 SAMPLERS = ("ddim", "dpm++", "ddpm")
-STEPS = (1, 2, 4, 8, 12, 20, 50, 100, 250)
+STEPS = (1, 2, 4, 8, 12, 20, 50)
+FAST_STEPS = (1, 2, 4, 8)  # of the model of few steps, by DDIM
 SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # guidance, at SWEEP_STEPS of DDIM
 SWEEP_STEPS = 12
-MANY = 50  # rows with more steps use fewer prompts
 BATCH = 16  # clips at a time
 SEEDS = 4  # clips of one prompt, whose distances are its diversity; measured on n / 16 prompts
 TIMED = 5  # clips whose median time is reported
@@ -51,9 +52,15 @@ PROMPT = "a large red circle moves left slowly"
 class Setting:
     """One row."""
 
+    model: str  # name in its preset
     sampler: str
     steps: int
     guidance: float
+
+    @property
+    def options(self) -> dict:
+        """What the model is called with."""
+        return {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
 
     @property
     def evaluations(self) -> int:
@@ -61,38 +68,44 @@ class Setting:
         return self.steps * (1 if self.guidance in (0, 1) else 2)
 
 
-def settings(guidance: float, steps: tuple[int, ...] = STEPS, sweep: tuple[float, ...] = SWEEP) -> list[Setting]:
-    """The rows, cheap ones first: every sampler with every number of steps, then DDIM with every guidance scale."""
-    rows = [Setting(sampler, n, guidance) for n, sampler in product(steps, SAMPLERS)]
-    return list(dict.fromkeys([*rows, *(Setting("ddim", SWEEP_STEPS, scale) for scale in sweep)]))
+def settings(preset: Preset, fast: Preset | None, chosen: argparse.Namespace) -> list[Setting]:
+    """The rows, cheap ones first: every sampler with every number of steps, then DDIM with every guidance scale; before
+    them the model of few steps, if there is one."""
+    rows = [Setting(fast.name, "ddim", n, fast.guidance) for n in FAST_STEPS] if fast else []
+    rows += [Setting(preset.name, name, n, preset.guidance) for n, name in product(chosen.steps, chosen.samplers)]
+    return list(dict.fromkeys([*rows, *(Setting(preset.name, "ddim", SWEEP_STEPS, scale) for scale in chosen.sweep)]))
 
 
 class Rows:
-    """The finished rows, in a file with one line of JSON each; `base` is what all rows of this run depend on."""
+    """The finished rows, in a file with one line of JSON each. `base` is what all rows of this run depend on, `weights`
+    the fingerprint of each model."""
 
-    def __init__(self, path: Path, base: dict):
-        self.path, self.base = path, base
+    def __init__(self, path: Path, base: dict, weights: dict[str, str]):
+        self.path, self.base, self.weights = path, base, weights
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         self.rows = [json.loads(line) for line in lines if line.endswith("}")]  # skips a line that was cut short
 
     def find(self, part: str, setting: Setting, **more) -> dict | None:
         """The newest row of this setting; None if there is none."""
-        key = self.base | asdict(setting) | more | {"part": part}
+        key = self.key(part, setting, more)
         return next((row for row in reversed(self.rows) if all(row.get(name) == key[name] for name in key)), None)
 
     def add(self, part: str, setting: Setting, figures: dict, **more) -> None:
         """Append a row to the list and to the file."""
-        self.rows.append(self.base | asdict(setting) | more | {"part": part} | figures)
+        self.rows.append(self.key(part, setting, more) | figures)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
 
+    def key(self, part: str, setting: Setting, more: dict) -> dict:
+        """What a row depends on."""
+        return self.base | asdict(setting) | more | {"part": part, "weights": self.weights[setting.model]}
+
 
 def clips_of(pipe, setting: Setting, prompts: list[str], seed: int) -> Iterator[np.ndarray]:
     """Clips uint8 (b, f, H, W, 3) of the prompts, one batch at a time; prompt number i has seed + i."""
-    options = asdict(setting)
     for start in range(0, len(prompts), BATCH):
-        clips = pipe(prompts[start : start + BATCH], seed=seed + start, **options)
+        clips = pipe(prompts[start : start + BATCH], seed=seed + start, **setting.options)
         yield np.stack([clip.pixels for clip in clips])
 
 
@@ -114,49 +127,44 @@ def figures(pipe, setting: Setting, n: int, seed: int, features: Callable, real:
     }
 
 
-def measure_quality(pipe, rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, features: Callable) -> None:
-    """Measure the rows that are missing."""
-    size, frames = pipe.preset.width, pipe.preset.frames
-    count = partial(prompts_for, n=n, few=few)
-    missing = [setting for setting in chosen if not rows.find("quality", setting, n=count(setting), seed=seed)]
+def measure_quality(pipes: dict, rows: Rows, chosen: list[Setting], n: int, seed: int, features: Callable) -> None:
+    """Measure the rows that are missing. `pipes`: each model by its name, all of one size."""
+    missing = [setting for setting in chosen if not rows.find("quality", setting, n=n, seed=seed)]
     if not missing:
         return
+    preset = pipes[missing[0].model].preset
+    size, frames = preset.width, preset.frames
     reference, own = (
         MovingThings(split, size=size, frames=frames).batch(range(m))[0] for split, m in ((REFERENCE, 512), ("val", n))
     )
     real = features(reference), features(own)
-    with tqdm(total=sum(s.evaluations * count(s) for s in missing), desc="sampling", disable=None) as bar:
+    with tqdm(total=sum(s.evaluations for s in missing) * n, desc="sampling", disable=None) as bar:
         for setting in missing:
-            bar.set_postfix_str(f"{setting.sampler}, {setting.steps} steps, guidance {setting.guidance:g}")
-            m = count(setting)
-            rows.add("quality", setting, figures(pipe, setting, m, seed, features, real), n=m, seed=seed)
-            bar.update(setting.evaluations * m)
+            bar.set_postfix_str(f"{setting.model}, {setting.sampler}, {setting.steps} steps, guidance {setting.guidance:g}")
+            rows.add("quality", setting, figures(pipes[setting.model], setting, n, seed, features, real), n=n, seed=seed)
+            bar.update(setting.evaluations * n)
 
 
-def measure_seconds(pipe, rows: Rows, chosen: list[Setting], threads: int) -> None:
+def measure_seconds(pipes: dict, rows: Rows, chosen: list[Setting], threads: int) -> None:
     """Time on the clock for one clip, from prompt to pixels: medians of rounds over all settings, after a warm-up."""
     missing = [setting for setting in chosen if not rows.find("seconds", setting, threads=threads)]
     times = {setting: [] for setting in missing}
-    pipe(PROMPT, steps=1)
+    for pipe in pipes.values():
+        pipe(PROMPT, steps=1)
     for _ in range(TIMED):
         for setting in tqdm(missing, desc="timing", disable=None):
             start = time.perf_counter()
-            pipe(PROMPT, **asdict(setting))
+            pipes[setting.model](PROMPT, **setting.options)
             times[setting].append(time.perf_counter() - start)
     for setting, seconds in times.items():
         rows.add("seconds", setting, {"seconds": statistics.median(seconds), "rounds": TIMED}, threads=threads)
 
 
-def prompts_for(setting: Setting, n: int, few: int) -> int:
-    """Number of prompts of a row."""
-    return n if setting.steps <= MANY else min(few, n)
-
-
-def joined(rows: Rows, chosen: list[Setting], n: int, few: int, seed: int, threads: int) -> list[dict]:
+def joined(rows: Rows, chosen: list[Setting], n: int, seed: int, threads: int) -> list[dict]:
     """The rows with a measured quality, and their seconds (None: not measured)."""
     found = []
     for setting in chosen:
-        row = rows.find("quality", setting, n=prompts_for(setting, n, few), seed=seed)
+        row = rows.find("quality", setting, n=n, seed=seed)
         clock = rows.find("seconds", setting, threads=threads) or {"seconds": None}
         if row:
             found.append(row | {"seconds": clock["seconds"], "evaluations": setting.evaluations})
@@ -171,9 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="shipped name or folder")
+    parser.add_argument("--fast", default="mini-fast", help="of the model of few steps likewise; '' for none")
     parser.add_argument("--part", choices=("all", "quality", "seconds", "report"), default="all")
     parser.add_argument("--n", type=int, default=128, help="number of prompts")
-    parser.add_argument("--few", type=int, default=32, help=f"number of prompts with more than {MANY} steps")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--sweep", type=float, nargs="*", default=SWEEP, help=f"guidance, with {SWEEP_STEPS} steps")
     parser.add_argument("--seed", type=int, default=0)
@@ -181,18 +190,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, default=Path("runs/quality.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("docs/quality.json"), help="the picture goes beside it")
     chosen = parser.parse_args(arguments)
-    pipe = minit2v.load(chosen.model, dtype=chosen.dtype)
-    base = {"weights": fingerprint(find_model(chosen.model)), "dtype": chosen.dtype}
-    wanted = settings(pipe.preset.guidance, tuple(chosen.steps), tuple(chosen.sweep))
+    pipe, *fast = (minit2v.load(model, dtype=chosen.dtype) for model in filter(None, (chosen.model, chosen.fast)))
+    pipes = {each.preset.name: each for each in (pipe, *fast)}
+    weights = {name: fingerprint(find_model(model)) for name, model in zip(pipes, (chosen.model, chosen.fast))}
+    wanted = settings(pipe.preset, fast[0].preset if fast else None, chosen)
     threads = torch.get_num_threads()
-    rows = Rows(chosen.rows, base | {"network": sha256(networks.weights_of("motion"))[:12]})
+    rows = Rows(chosen.rows, {"dtype": chosen.dtype, "network": sha256(networks.weights_of("motion"))[:12]}, weights)
     if chosen.part in ("all", "quality"):
-        measure_quality(pipe, rows, wanted, chosen.n, chosen.few, chosen.seed, features("motion"))
+        measure_quality(pipes, rows, wanted, chosen.n, chosen.seed, features("motion"))
     if chosen.part in ("all", "seconds"):
-        measure_seconds(pipe, rows, wanted, threads)
-    found = joined(rows, wanted, chosen.n, chosen.few, chosen.seed, threads)
-    how = f"{Path(chosen.model).name} ({base['weights']}), {chosen.dtype}, seed {chosen.seed}, {threads} threads"
-    kept = quality_report.summary(found, pipe.preset.guidance, how)
+        measure_seconds(pipes, rows, wanted, threads)
+    found = joined(rows, wanted, chosen.n, chosen.seed, threads)
+    models = ", ".join(f"{name} ({digest})" for name, digest in weights.items())
+    how = f"{models}, {chosen.dtype}, seed {chosen.seed}, {threads} threads"
+    kept = quality_report.summary(found, pipe.preset.name, pipe.preset.guidance, how)
     quality_report.write(kept, chosen.out)
     say(quality_report.table(kept))
 

@@ -17,10 +17,11 @@ from minit2v.files import atomic
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}
 COLOURS = {"ddim": "tab:blue", "dpm++": "tab:red", "ddpm": "tab:green"}
-BASELINE = {"sampler": "ddim", "steps": 50}  # with the model's own guidance
-HEADINGS = ("sampler", "steps", "guidance", "network evaluations", "seconds a clip", "N", "all right, %",
+BASELINE = {"sampler": "ddim", "steps": 50}  # of the slow model, with its own guidance
+HEADINGS = ("model", "sampler", "steps", "guidance", "network evaluations", "seconds a clip", "N", "all right, %",
             "minus the baseline", "McNemar's p", "direction right, %", "FVD-mini", "floor", "diversity",
             "motion amplitude")  # fmt: skip
+FAST_COLOUR = "tab:orange"  # the model of few steps, by DDIM
 FIGURES = ("all right, %", "FVD-mini", "diversity", "motion amplitude")  # that are drawn
 
 
@@ -55,10 +56,10 @@ def difference(n: int, only_a: int, only_b: int, z: float = NORMAL) -> tuple[flo
     return gap / n, gap / total - half, gap / total + half
 
 
-def find_baseline(rows: list[dict], guidance: float) -> dict:
-    """The row of DDIM with 50 steps and this guidance. Raises UserError if it was not measured."""
+def find_baseline(rows: list[dict], model: str, guidance: float) -> dict:
+    """The row of the model with DDIM, 50 steps and this guidance. Raises UserError if it was not measured."""
     for row in rows:
-        if {"guidance": guidance, **BASELINE}.items() <= row.items():
+        if {"model": model, "guidance": guidance, **BASELINE}.items() <= row.items():
             return row
     sampler, steps = BASELINE.values()
     raise UserError(f"expected a row of {sampler} with {steps} steps, found none; measure it: --part quality")
@@ -68,7 +69,7 @@ def summarized(row: dict, baseline: dict) -> dict:
     """The figures of a row, with a 95 % interval each, under the names of HEADINGS where they have a column."""
     n, only_a, only_b = discordant(row["all"], baseline["all"])
     value, low, high = (100 * x for x in difference(n, only_a, only_b))
-    return {name: row[name] for name in ("sampler", "steps", "guidance", "evaluations", "seconds", "n")} | {
+    return {name: row[name] for name in ("model", "sampler", "steps", "guidance", "evaluations", "seconds", "n")} | {
         "all right, %": asdict(share_estimate(row["all"])),
         "minus the baseline": None if row is baseline else {"value": value, "low": low, "high": high},
         "McNemar's p": None if row is baseline else mcnemar(only_a, only_b),
@@ -79,10 +80,11 @@ def summarized(row: dict, baseline: dict) -> dict:
     }
 
 
-def summary(rows: list[dict], guidance: float, how: str) -> dict:
-    """What is saved and shown of all rows: {"how", "guidance", "rows"}."""
-    baseline = find_baseline(rows, guidance)
-    return {"how": how, "guidance": guidance, "rows": [summarized(row, baseline) for row in rows]}
+def summary(rows: list[dict], model: str, guidance: float, how: str) -> dict:
+    """What is saved and shown of all rows: {"how", "model", "guidance", "rows"}. `model` and `guidance`: of the rows to
+    which all are compared."""
+    baseline = find_baseline(rows, model, guidance)
+    return {"how": how, "model": model, "guidance": guidance, "rows": [summarized(row, baseline) for row in rows]}
 
 
 def matches(row: dict, baseline: dict) -> bool:
@@ -94,8 +96,8 @@ def matches(row: dict, baseline: dict) -> bool:
 
 def fewest(kept: dict, sampler: str) -> int | None:
     """The smallest number of steps from which on every row with as many prompts as the baseline matches it."""
-    baseline = find_baseline(kept["rows"], kept["guidance"])
-    same = {"sampler": sampler, "guidance": kept["guidance"], "n": baseline["n"]}.items()
+    baseline = find_baseline(kept["rows"], kept["model"], kept["guidance"])
+    same = {"sampler": sampler, "model": kept["model"], "guidance": kept["guidance"], "n": baseline["n"]}.items()
     found = None
     for row in sorted((row for row in kept["rows"] if same <= row.items()), key=lambda row: -row["steps"]):
         if not matches(row, baseline):
@@ -109,7 +111,7 @@ def cells(row: dict) -> list[str]:
     show = lambda name, form, to="–": "{value:{0}} ({low:{0}}{1}{high:{0}})".format(form, to, **row[name])
     baseline = row["minus the baseline"] is None
     return [
-        NAMES[row["sampler"]], str(row["steps"]), f"{row['guidance']:g}", str(row["evaluations"]),
+        row["model"], NAMES[row["sampler"]], str(row["steps"]), f"{row['guidance']:g}", str(row["evaluations"]),
         "–" if row["seconds"] is None else f"{row['seconds']:.2f}", str(row["n"]), show("all right, %", ".1f"),
         "–" if baseline else show("minus the baseline", "+.1f", " to "),
         "–" if baseline else format(row["McNemar's p"], ".2g"), show("direction right, %", ".1f"),
@@ -120,14 +122,15 @@ def cells(row: dict) -> list[str]:
 
 def table(kept: dict) -> str:
     """A summary in Markdown: all rows, how they were made, and the fewest steps that match the baseline."""
-    baseline = find_baseline(kept["rows"], kept["guidance"])
-    found = {NAMES[sampler]: fewest(kept, sampler) for sampler in ("dpm++", "ddim", "ddpm")}
+    baseline = find_baseline(kept["rows"], kept["model"], kept["guidance"])
+    measured = {row["sampler"] for row in kept["rows"] if row["model"] == kept["model"]}
+    found = {NAMES[sampler]: fewest(kept, sampler) for sampler in ("dpm++", "ddim", "ddpm") if sampler in measured}
     matching = [f"{name} {f'from {n} steps on' if n else 'at no number of steps'}" for name, n in found.items()]
     return (
         f"{markdown_table(HEADINGS, map(cells, kept['rows']))}\n\n{kept['how']}. Intervals are 95 %. All rows use the "
         "first N prompts of split val and the same initial noise. FVD-mini compares with 512 real clips, and grows as "
         "N falls: compare rows of equal N, and with the floor, which is real clips instead of generated ones.\n\n"
-        f"As good as {NAMES[BASELINE['sampler']]} with {BASELINE['steps']} steps, as far as {baseline['n']} prompts "
+        f"As good as {kept['model']} by {NAMES[BASELINE['sampler']]} with {BASELINE['steps']} steps, as far as {baseline['n']} prompts "
         "can tell (the interval of the difference reaches 0, and FVD-mini is not larger beyond both intervals): "
         f"{', '.join(matching)}."
     )
@@ -159,19 +162,22 @@ def draw(kept: dict, path: Path) -> None:
     rows = kept["rows"]
     figure, axes = plt.subplots(2, 4, figsize=(15, 7), constrained_layout=True)
     most, fewest_prompts = (pick(row["n"] for row in rows) for pick in (max, min))
-    usual = [row for row in rows if row["guidance"] == kept["guidance"]]
-    ticks = sorted({row["evaluations"] for row in usual})
+    usual = [row for row in rows if row["model"] == kept["model"] and row["guidance"] == kept["guidance"]]
+    fast = [row for row in rows if row["model"] != kept["model"]]
+    ticks = sorted({row["evaluations"] for row in (*usual, *fast)})
     against = [(axis, name, "evaluations") for axis, name in zip(axes[0], FIGURES)]
     for axis, name, x in (*against, (axes[1, 0], FIGURES[0], "seconds"), (axes[1, 1], FIGURES[1], "seconds")):
         for sampler, label in NAMES.items():
             of_sampler = [row for row in usual if row["sampler"] == sampler]
             line(axis, of_sampler, name, x, most, color=COLOURS[sampler], label=label)
+        if fast:
+            line(axis, fast, name, x, most, color=FAST_COLOUR, label=fast[0]["model"])
         axis.set(xscale="log", xlabel="network evaluations a clip" if x == "evaluations" else "seconds a clip")
         if x == "evaluations":
             axis.set(xticks=ticks, xticklabels=ticks)
             axis.minorticks_off()
     axes[0, 0].legend(fontsize=8)
-    ddim = [row for row in rows if row["sampler"] == "ddim"]
+    ddim = [row for row in rows if row["sampler"] == "ddim" and row["model"] == kept["model"]]
     same = statistics.multimode([row["steps"] for row in ddim])[0]
     for axis, name in zip(axes[1, 2:], FIGURES):
         line(axis, [row for row in ddim if row["steps"] == same], name, "guidance", most, color=COLOURS["ddim"])

@@ -104,9 +104,9 @@ def measured(tmp_path):
     """Rows of two samplers, measured with the features of a stand-in network."""
     pipe = minit2v.load("mini", device="cpu")
     features = lambda clips: clips[:, ::4, ::16, ::16].reshape(len(clips), -1).astype(np.float64)[:, :32] / 255
-    found = quality.Rows(tmp_path / "rows.jsonl", {"weights": "w"})
-    chosen = [quality.Setting("ddim", 1, 1.0), quality.Setting("dpm++", 1, 1.0)]
-    quality.measure_quality(pipe, found, chosen, 2, 2, 0, features)
+    found = quality.Rows(tmp_path / "rows.jsonl", {"dtype": "float32"}, {"mini": "w"})
+    chosen = [quality.Setting("mini", "ddim", 1, 1.0), quality.Setting("mini", "dpm++", 1, 1.0)]
+    quality.measure_quality({"mini": pipe}, found, chosen, 2, 0, features)
     return pipe, found, chosen, features
 
 
@@ -117,39 +117,39 @@ def test_quality_is_measured_once_with_equal_noise(measured, monkeypatch):
     assert len(first["all"]) == 2 and first["FVD-mini"]["n"] == 2 and len(first["diversity"]) == 1
     assert first["motion amplitude"] == pytest.approx(second["motion amplitude"], abs=0.02)
     assert first["FVD-mini"]["floor"] == second["FVD-mini"]["floor"]
-    again = quality.Rows(found.path, {"weights": "w"})
+    again = quality.Rows(found.path, found.base, found.weights)
     monkeypatch.setattr(quality, "figures", None)  # would fail if it were called
-    quality.measure_quality(pipe, again, chosen, 2, 2, 0, features)
+    quality.measure_quality({"mini": pipe}, again, chosen, 2, 0, features)
     assert again.rows == found.rows
-    assert quality.Rows(found.path, {"weights": "other"}).find("quality", chosen[0], n=2, seed=0) is None
-    quality.measure_seconds(pipe, again, chosen[:1], threads=1)
+    assert quality.Rows(found.path, found.base, {"mini": "other"}).find("quality", chosen[0], n=2, seed=0) is None
+    quality.measure_seconds({"mini": pipe}, again, chosen[:1], threads=1)
     assert again.find("seconds", chosen[0], threads=1)["seconds"] > 0
 
 
-def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0) -> dict:
+def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0, model: str = "mini") -> dict:
     """A row in which the first `right` of n prompts are right."""
     verdicts = [i < right for i in range(n)]
     figures = {"value": fvd, "low": 0.9 * fvd, "high": 1.1 * fvd, "n": n, "floor": 0.1, "limit": fvd}
-    return {"sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts, "direction": verdicts,
+    return {"model": model, "sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts, "direction": verdicts,
             "FVD-mini": figures, "diversity": [1.0, 2.0], "motion amplitude": [0.2] * n, "seconds": None,
             "evaluations": 2 * steps}  # fmt: skip
 
 
 def test_the_fewest_steps_that_match(tmp_path):
     found = [row("ddim", 50, 80), row("dpm++", 2, 81), row("dpm++", 4, 30), row("dpm++", 8, 79), row("dpm++", 20, 80),
-             row("ddpm", 50, 20), row("dpm++", 100, 30, n=32)]  # fmt: skip
-    kept = quality_report.summary(found, 1.5, "made up")
+             row("ddpm", 50, 20), row("dpm++", 100, 30, n=32), row("dpm++", 1, 80, model="other")]  # fmt: skip
+    kept = quality_report.summary(found, "mini", 1.5, "made up")
     assert quality_report.fewest(kept, "dpm++") == 8, "4 is worse, so 2 was luck; 100 has other prompts"
     assert quality_report.fewest(kept, "ddpm") is None
     far = [entry | {"FVD-mini": row("dpm++", 8, 79, fvd=5.0)["FVD-mini"]} if entry["steps"] == 8 else entry
            for entry in found]  # fmt: skip
-    assert quality_report.fewest(quality_report.summary(far, 1.5, "made up"), "dpm++") == 20
+    assert quality_report.fewest(quality_report.summary(far, "mini", 1.5, "made up"), "dpm++") == 20
     quality_report.write(kept, tmp_path / "quality.json")
     saved = json.loads((tmp_path / "quality.json").read_text())
     assert saved == kept and "DPM-Solver++ from 8 steps on" in quality_report.table(saved)
     assert (tmp_path / "quality.png").stat().st_size > 10_000
     with pytest.raises(minit2v.errors.UserError, match="expected a row of ddim with 50 steps"):
-        quality_report.find_baseline(found[1:], 1.5)
+        quality_report.find_baseline(found[1:], "mini", 1.5)
 
 
 def test_the_interval_of_a_paired_difference_holds_the_truth():

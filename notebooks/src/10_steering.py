@@ -532,7 +532,7 @@ import minit2v
 
 recorded = Path(minit2v.__file__).parents[1] / "docs/quality.json"
 rows = json.loads(recorded.read_text(encoding="utf-8"))["rows"]
-usual = [row for row in rows if row["guidance"] == pipe.preset.guidance and row["steps"] <= 50]
+usual = [row for row in rows if row["model"] == "mini" and row["guidance"] == pipe.preset.guidance and row["steps"] <= 50]
 lines = {}
 for name in ("ddim", "dpm++", "ddpm"):
     own = [row for row in usual if row["sampler"] == name]
