@@ -19,7 +19,7 @@ unexport PROMPT  # make would expand what looks like a variable of its own in it
 
 .PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
     metrics recordings pictures validity course-text slides site times nbgrader nbgrader-trial four-kernels guiders bench \
-    gpu quality docs after-training recipes speedrun fuzz adapter newest constraints audit soak try
+    gpu quality one-step docs after-training recipes speedrun fuzz adapter newest constraints audit soak try
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -187,8 +187,19 @@ gpu: env  ## prove and measure the full-size path on a GPU, docs/gpu.json, eight
 	$(BIN)/python -m benchmarks.gpu $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
 
-quality: env  ## each sampler with 1 to 250 steps, docs/quality.md and .png: hours; continues after a stop
+quality: env  ## each sampler with 1 to 50 steps and mini-fast, docs/quality.md and .png: hours; continues after a stop
 	$(BIN)/python scripts/quality.py
+	$(BIN)/python scripts/write_docs.py
+
+one-step: env  ## mini-fast from mini, its reports, docs/one-step.json and .png: two hours; a stopped training goes on with ARGUMENTS=--resume
+	$(BIN)/minit2v distill mini --out runs/mini-fast --steps 1600 $(ARGUMENTS)
+	mkdir -p data/mini-fast
+	cp runs/mini-fast/config.json runs/mini-fast/unet.safetensors data/mini-fast
+	echo '{"text": "mini", "autoencoder": "mini"}' > data/mini-fast/shared.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --out data/mini-fast/report.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 2 --out data/mini-fast/report-2.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 4 --out data/mini-fast/report-4.json
+	$(BIN)/python scripts/one_step.py mini-fast mini docs/one-step
 	$(BIN)/python scripts/write_docs.py
 
 pictures: env  ## pictures of README, docs and model card, from data/mini and the run in runs/mini

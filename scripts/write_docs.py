@@ -5,7 +5,7 @@
     docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
     docs/gpu.json           make gpu, if it has been run
     docs/speedrun.json      make speedrun, if there is an entry
-    docs/planning.json      scripts/plan_training.py
+    docs/planning.json      scripts/plan_training.py  docs/one-step.json    make one-step, if it has been run
     data/adapters/square-ring/judged.json    make adapter, if it has been run
 
 A figure stands between two comments that name its source. This script replaces what is between them:
@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import lab_sheets  # noqa: E402
 import new_shape  # noqa: E402
+import one_step  # noqa: E402
 import plan_training  # noqa: E402
 import quality_report  # noqa: E402
 import speedrun  # noqa: E402
@@ -37,7 +38,7 @@ from benchmarks import bench  # noqa: E402
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
 from minit2v.checkpoints.inspect import inspect  # noqa: E402
 from minit2v.evaluation.judge import ATTRIBUTES  # noqa: E402
-from minit2v.evaluation.table import HEADINGS, judged, markdown, markdown_table, note  # noqa: E402
+from minit2v.evaluation.table import HEADINGS, cell, judged, markdown, markdown_table, note  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
 from minit2v.lab.course import exercises  # noqa: E402
 from minit2v.lab.course.equation_table import EquationTable, tags  # noqa: E402
@@ -46,9 +47,10 @@ from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
 DOCUMENTS = ("README.md", "data/mini/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
-    "adapters", "appendix", "gpu", "metrics", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
+    "adapters", "appendix", "gpu", "metrics", "one-step", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
+AGAINST = ("FVD-mini", "diversity", "motion amplitude")  # of test_seen
 WAYS = {  # options of `sample` -> what they do
     "": "no option",
     "--sequential": "`--sequential`: the halves of guidance in turn, one frame decoded at a time",
@@ -98,6 +100,23 @@ def short_results() -> str:
     names = (*ATTRIBUTES, "all")
     cells = [[SPLITS[row["split"]], *(f"{row[name]['percent']:.1f}" for name in names)] for row in rows]
     return markdown_table(["prompts", *(HEADINGS.get(name, name) for name in names)], cells)
+
+
+def few_steps() -> str:
+    """The model of few steps beside the one that it was made from."""
+    names = ("report.json", "report-2.json", "report-4.json")
+    reports = list(filter(None, (kept(name, {}, "data/mini-fast") for name in names)))
+    if not reports:
+        return "Not measured yet."
+    return markdown_table(["model", "steps", *SPLITS.values(), *AGAINST], map(few_steps_row, [report(), *reports]))
+
+
+def few_steps_row(measured: dict) -> list[str]:
+    """The cells of a report."""
+    rows = {row["split"]: row for row in measured["rows"] if row["clips"] == measured["model"]}
+    right = ["{percent:.1f} ({low:.1f}–{high:.1f})".format(**rows[split]["all"]) for split in SPLITS]
+    others = [cell(rows["test_seen"]["metrics"][name] | {"limit": None}) for name in AGAINST]
+    return [measured["model"], measured["steps"], *right, *others]
 
 
 def memory() -> str:
@@ -153,6 +172,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/planning.json, cards": lambda: plan_training.of_cards(kept("planning.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "data/adapters/square-ring/judged.json": lambda: new_shape.table(kept("judged.json", {}, "data/adapters/square-ring")),
+    "docs/one-step.json": lambda: one_step.table(kept("one-step.json", {})),
+    "data/mini-fast/report*.json": few_steps,
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,

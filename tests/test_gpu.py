@@ -173,8 +173,10 @@ def test_a_case_alone_has_a_process_of_its_own(few, monkeypatch):
     stopped = []
     monkeypatch.setattr(Here, "stop", lambda worker: stopped.append("a new process"), raising=False)
     monkeypatch.setitem(gpu.CASES, "last", Case(lambda setting: iter([row("z")]), 9, alone=True))
-    gpu.run(TINY, ["first", "last"], 1.0, None)
+    gpu.run(Setting(torch.device("cpu"), tiny=False), ["first", "last"], 1.0, None)
     assert len(stopped) == 1 and CASES["first-clip"].alone
+    gpu.run(TINY, ["first", "last"], 1.0, None)
+    assert len(stopped) == 1, "at the smallest sizes a new process only takes time"
 
 
 def out_of_memory(*arguments, **options):
