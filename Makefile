@@ -187,11 +187,11 @@ gpu: env  ## prove and measure the full-size path on a GPU, docs/gpu.json, eight
 	$(BIN)/python -m benchmarks.gpu $(if $(ONLY),--only $(ONLY)) $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
 
-quality: env  ## each sampler with 1 to 50 steps and mini-fast, docs/quality.md and .png: hours; continues after a stop
+quality: env  ## each sampler with 1 to 50 steps, docs/quality.md and .png: hours; continues after a stop
 	$(BIN)/python scripts/quality.py
 	$(BIN)/python scripts/write_docs.py
 
-one-step: env  ## mini-fast from mini, its reports, docs/one-step.json and .png: two hours; a stopped training goes on with ARGUMENTS=--resume
+one-step: env  ## mini-fast from mini, docs/one-step.md and .png: two hours; after a stop ARGUMENTS=--resume
 	$(BIN)/minit2v distill mini --out runs/mini-fast --steps 1600 $(ARGUMENTS)
 	mkdir -p data/mini-fast
 	cp runs/mini-fast/config.json runs/mini-fast/unet.safetensors data/mini-fast

@@ -9,7 +9,6 @@ same prompt and noise.
 import json
 import sys
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,10 @@ from minit2v.evaluation.estimates import mean_estimate
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
 from minit2v.evaluation.table import HEADINGS, cell, markdown_table
 from minit2v.files import atomic
-from minit2v.pixels import evenly
 
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
 EACH, BATCH = 128, 16  # clips of a split; at a time
-SHOWN, FRAMES = 2, 8  # clips of a kind in the picture, and frames of a clip
+SHOWN = 2  # clips of a kind in the picture
 MEASURES = ("identity drift", "flicker", "motion amplitude")
 NONE = "nothing"
 
@@ -48,12 +46,12 @@ def made(pipe, split: str) -> list[dict]:
 
 def summary(found: list[dict]) -> list[dict]:
     """A row for each kind: how many clips, and the mean of each measure if they are several."""
-    kinds = (NONE, *ATTRIBUTES)
-    of_kind = {kind: list(rows) for kind, rows in groupby(sorted(found, key=lambda row: kinds.index(row["kind"])),
-                                                        key=lambda row: row["kind"])}  # fmt: skip
-    return [{"kind": kind, "clips": len(rows)}
-            | {name: asdict(mean_estimate([row[name] for row in rows])) for name in MEASURES if len(rows) > 1}
-            for kind, rows in of_kind.items()]  # fmt: skip
+    summarized = []
+    for kind in (NONE, *ATTRIBUTES):
+        if rows := [row for row in found if row["kind"] == kind]:
+            means = {name: asdict(mean_estimate([row[name] for row in rows])) for name in MEASURES if len(rows) > 1}
+            summarized.append({"kind": kind, "clips": len(rows)} | means)
+    return summarized
 
 
 def table(kept: dict) -> str:
@@ -67,10 +65,8 @@ def table(kept: dict) -> str:
 
 def draw(found: list[dict], fast, slow, path: Path) -> None:
     """The first clips of each kind of failure: in one step, in four, and by the slow model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from sample_sheet import strip  # draws without a window from then on
 
     kinds = [kind for kind in ATTRIBUTES if any(row["kind"] == kind for row in found)]
     chosen = {kind: [row for row in found if row["kind"] == kind][:SHOWN] for kind in kinds}
@@ -82,8 +78,7 @@ def draw(found: list[dict], fast, slow, path: Path) -> None:
             again = {"one step": row["clip"], "four steps": fast(row["caption"], seed=row["seed"], steps=4).pixels,
                      slow.preset.name: slow(row["caption"], seed=row["seed"]).pixels}  # fmt: skip
             for axis, (name, clip) in zip(axes[3 * i : 3 * i + 3, j], again.items()):
-                axis.imshow(np.concatenate(list(np.pad(clip[evenly(len(clip), FRAMES)], ((0, 0), (0, 0), (0, 2), (0, 0)),
-                                                       constant_values=255)), 1))  # fmt: skip
+                axis.imshow(strip(clip))
                 axis.text(-0.01, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=8)
             figures = ", ".join(f"{name} {row[name]:.2f}" for name in MEASURES)
             title = f"{row['caption']}  [wrong: {HEADINGS.get(kind, kind)}]\n{figures}"

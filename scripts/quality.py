@@ -1,4 +1,4 @@
-"""Quality against time: each sampler with 1 to 50 steps of the mini model, and mini-fast: `make quality`
+"""Quality against time: each sampler with 1 to 50 steps of the mini model: `make quality`
 
 All samplers get the same prompts (the first of split `val`), seeds and initial noise. There are two parts, so that
 seconds can be measured while the machine does nothing else:
@@ -33,11 +33,12 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation import motion
 from minit2v.evaluation.frechet import frechet_estimate
 from minit2v.evaluation.judge import agrees, read
-from minit2v.files import say, sha256
+from minit2v.files import data_dir, say, sha256
 from minit2v.presets import Preset
 
 SAMPLERS = ("ddim", "dpm++", "ddpm")
 STEPS = (1, 2, 4, 8, 12, 20, 50)
+FAST = "mini-fast"
 FAST_STEPS = (1, 2, 4, 8)  # of the model of few steps, by DDIM
 SWEEP = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # guidance, at SWEEP_STEPS of DDIM
 SWEEP_STEPS = 12
@@ -179,7 +180,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="shipped name or folder")
-    parser.add_argument("--fast", default="mini-fast", help="of the model of few steps likewise; '' for none")
+    shipped = FAST if (data_dir() / FAST).is_dir() else ""
+    parser.add_argument("--fast", default=shipped, help=f"a model of few steps likewise ({FAST}, if it is shipped)")
     parser.add_argument("--part", choices=("all", "quality", "seconds", "report"), default="all")
     parser.add_argument("--n", type=int, default=128, help="number of prompts")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)

@@ -130,8 +130,9 @@ def table(kept: dict) -> str:
         f"{markdown_table(HEADINGS, map(cells, kept['rows']))}\n\n{kept['how']}. Intervals are 95 %. All rows use the "
         "first N prompts of split val and the same initial noise. FVD-mini compares with 512 real clips, and grows as "
         "N falls: compare rows of equal N, and with the floor, which is real clips instead of generated ones.\n\n"
-        f"As good as {kept['model']} by {NAMES[BASELINE['sampler']]} with {BASELINE['steps']} steps, as far as {baseline['n']} prompts "
-        "can tell (the interval of the difference reaches 0, and FVD-mini is not larger beyond both intervals): "
+        f"As good as {kept['model']} by {NAMES[BASELINE['sampler']]} with {BASELINE['steps']} steps, as far as "
+        f"{baseline['n']} prompts can tell (the interval of the difference reaches 0, and FVD-mini is "
+        "not larger beyond both intervals): "
         f"{', '.join(matching)}."
     )
 
@@ -168,8 +169,8 @@ def draw(kept: dict, path: Path) -> None:
     against = [(axis, name, "evaluations") for axis, name in zip(axes[0], FIGURES)]
     for axis, name, x in (*against, (axes[1, 0], FIGURES[0], "seconds"), (axes[1, 1], FIGURES[1], "seconds")):
         for sampler, label in NAMES.items():
-            of_sampler = [row for row in usual if row["sampler"] == sampler]
-            line(axis, of_sampler, name, x, most, color=COLOURS[sampler], label=label)
+            if of_sampler := [row for row in usual if row["sampler"] == sampler]:
+                line(axis, of_sampler, name, x, most, color=COLOURS[sampler], label=label)
         if fast:
             line(axis, fast, name, x, most, color=FAST_COLOUR, label=fast[0]["model"])
         axis.set(xscale="log", xlabel="network evaluations a clip" if x == "evaluations" else "seconds a clip")

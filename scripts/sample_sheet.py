@@ -32,6 +32,12 @@ def sample(pipe, split: str, i: int) -> tuple:
     return caption, pixels, [name for name in ATTRIBUTES if not verdict[name]]
 
 
+def strip(pixels: np.ndarray) -> np.ndarray:
+    """A few frames of a clip (f, H, W, 3) side by side: (H, FRAMES (W + 2), 3)."""
+    shown = pixels[evenly(len(pixels), FRAMES)]
+    return np.concatenate(list(np.pad(shown, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1)
+
+
 def main(model: str, out: str) -> None:
     pipe = minit2v.load(model)
     groups = {heading: [sample(pipe, split, i) for i in range(EACH)] for split, heading in HEADINGS.items()}
@@ -43,8 +49,7 @@ def main(model: str, out: str) -> None:
             axis.axis("off")
         row[0].text(-0.02, 0.5, heading.replace(" ", "\n"), transform=row[0].transAxes, ha="right", va="center")
         for axis, (caption, pixels, wrong) in zip(row, clips):
-            shown = pixels[evenly(len(pixels), FRAMES)]
-            axis.imshow(np.concatenate(list(np.pad(shown, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1))
+            axis.imshow(strip(pixels))
             title = f"{caption}  [{'right' if not wrong else 'wrong: ' + ', '.join(wrong)}]"
             axis.set_title(title, fontsize=8.5, loc="left")
     figure.tight_layout()

@@ -13,6 +13,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import one_step  # noqa: E402
 import quality  # noqa: E402
 import quality_report  # noqa: E402
 
@@ -130,8 +131,8 @@ def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0, mo
     """A row in which the first `right` of n prompts are right."""
     verdicts = [i < right for i in range(n)]
     figures = {"value": fvd, "low": 0.9 * fvd, "high": 1.1 * fvd, "n": n, "floor": 0.1, "limit": fvd}
-    return {"model": model, "sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts, "direction": verdicts,
-            "FVD-mini": figures, "diversity": [1.0, 2.0], "motion amplitude": [0.2] * n, "seconds": None,
+    return {"model": model, "sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts,
+            "direction": verdicts, "FVD-mini": figures, "diversity": [1.0, 2.0], "motion amplitude": [0.2] * n, "seconds": None,
             "evaluations": 2 * steps}  # fmt: skip
 
 
@@ -150,6 +151,26 @@ def test_the_fewest_steps_that_match(tmp_path):
     assert (tmp_path / "quality.png").stat().st_size > 10_000
     with pytest.raises(minit2v.errors.UserError, match="expected a row of ddim with 50 steps"):
         quality_report.find_baseline(found[1:], "mini", 1.5)
+
+
+def test_failures_are_filed_by_what_is_wrong_first():
+    clip = lambda kind, value: {"kind": kind, **dict.fromkeys(one_step.MEASURES, value)}
+    found = [clip("motion", 0.4), clip(one_step.NONE, 0.1), clip("motion", 0.6), clip("shape", 0.9)]
+    rows = one_step.summary(found)
+    assert [(row["kind"], row["clips"]) for row in rows] == [(one_step.NONE, 1), ("shape", 1), ("motion", 2)]
+    assert rows[2]["flicker"]["value"] == pytest.approx(0.5) and "flicker" not in rows[1], "one clip has no interval"
+    assert "direction | 2 | 0.500" in one_step.table({"how": "", "rows": rows})
+
+
+def test_quality_needs_no_model_of_few_steps(measured, monkeypatch, tmp_path):
+    """None is shipped yet; another is told by --fast."""
+    monkeypatch.setattr(quality, "data_dir", lambda: tmp_path)
+    for part in ("measure_quality", "measure_seconds"):
+        monkeypatch.setattr(quality, part, lambda pipes, *_: seen.append(list(pipes)))
+    seen = []
+    with pytest.raises(minit2v.errors.UserError, match="expected a row of ddim with 50 steps"):
+        quality.main(["--dtype", "float32", "--rows", str(tmp_path / "rows.jsonl")])
+    assert seen == [["mini"], ["mini"]]
 
 
 def test_the_interval_of_a_paired_difference_holds_the_truth():

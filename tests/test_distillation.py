@@ -25,6 +25,7 @@ from minit2v.training.distillation import (
     fast,
     recombined,
 )
+from minit2v.training.trainer import TrainConfig, train
 
 DIFFUSION = Diffusion(presets.get("mini").diffusion)
 PATH = Rotations(DIFFUSION)
@@ -75,6 +76,24 @@ def test_a_flow_map_begins_as_its_teacher():
     student.load_state_dict(teacher.state_dict(), strict=False)
     x, t, context = torch.randn(2, 4, 3, 8, 8), torch.tensor([999, 40]), torch.randn(2, 20, 64)
     torch.testing.assert_close(student(x, t, context, until=torch.tensor([-1, 40])), teacher(x, t, context))
+
+
+def test_targets_are_made_by_the_averaged_weights(untrained_nano, tmp_path):
+    """The trainer shows them to the task; what the network itself says changes no target of a jump."""
+    teacher = minit2v.load(untrained_nano, device="cpu")
+    config = Distillation(clips=4, bfloat16=False)
+    task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, tmp_path)
+    torch.nn.init.normal_(task.unet.conv_out.weight)
+    averages = train(task, tmp_path / "run", TrainConfig(train_steps=2, batch=4))
+    assert task.averaged is averages["unet"] and not any("averages" in name for name in task.state_dict())
+    batch = task.draw(torch.Generator().manual_seed(0), 4)
+    t, r, x = batch["t"], batch["r"], batch["noise"]
+    target = lambda: task.target(x, t, r, batch["context"])[r != t].detach()
+    before = target()
+    torch.nn.init.normal_(task.unet.conv_out.weight)
+    torch.testing.assert_close(target(), before, rtol=0, atol=0)
+    torch.nn.init.normal_(task.averaged.conv_out.weight)
+    assert not torch.allclose(target(), before)
 
 
 def test_looks_and_motion_are_recombined():
