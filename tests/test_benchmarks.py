@@ -132,8 +132,8 @@ def row(sampler: str, steps: int, right: int, n: int = 100, fvd: float = 1.0, mo
     verdicts = [i < right for i in range(n)]
     figures = {"value": fvd, "low": 0.9 * fvd, "high": 1.1 * fvd, "n": n, "floor": 0.1, "limit": fvd}
     return {"model": model, "sampler": sampler, "steps": steps, "guidance": 1.5, "n": n, "all": verdicts,
-            "direction": verdicts, "FVD-mini": figures, "diversity": [1.0, 2.0], "motion amplitude": [0.2] * n, "seconds": None,
-            "evaluations": 2 * steps}  # fmt: skip
+            "direction": verdicts, "FVD-mini": figures, "diversity": [1.0, 2.0], "motion amplitude": [0.2] * n,
+            "seconds": None, "evaluations": 2 * steps}  # fmt: skip
 
 
 def test_the_fewest_steps_that_match(tmp_path):
