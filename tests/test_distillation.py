@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +97,74 @@ def test_targets_are_made_by_the_averaged_weights(untrained_nano, tmp_path):
     assert not torch.allclose(target(), before)
 
 
+class Normal(torch.nn.Module):
+    """v of clips that are normally distributed around `mean`, all alike spread."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.tensor(mean))
+
+    def forward(self, x, t, context, **_):
+        signal, sigma = (part.float()[:, None, None, None, None] for part in levels(t))
+        x0 = self.mean + SPREAD**2 * signal * (x - signal * self.mean) / ((SPREAD * signal) ** 2 + sigma**2)
+        return (signal * x - x0) / sigma
+
+
+def levels(t):
+    return DIFFUSION.alpha_bar[t].sqrt(), (1 - DIFFUSION.alpha_bar[t]).sqrt()
+
+
+def matching_task(folder, teacher, clips_mean, ends_mean, **settings):
+    """A task whose teacher knows clips around one mean, and whose fake network knows ends around another."""
+    config = Distillation(clips=4, bfloat16=False, guidance=1.0, matched_share=0.5, **settings)
+    task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, folder)
+    task.pipe.diffusion, task.fake = DIFFUSION, Normal(ends_mean)
+    task.teacher_v = lambda x, t, context: Normal(clips_mean)(x, t, context)
+    return task
+
+
+def test_ends_move_to_where_the_clips_of_the_teacher_are(untrained_nano, tmp_path):
+    """For two normal distributions the step is known; averaged over all noises it points from one mean to the other, and
+    ends that are distributed as the clips stay where they are."""
+    ends = torch.randn(5, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * SPREAD - 1
+    noise, level = torch.randn(ends.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 200, 500, 800, 999])
+    teacher = minit2v.load(untrained_nano, device="cpu")
+    moved, losses = matching_task(tmp_path, teacher, 2.0, -1.0).match(ends, noise, level, torch.zeros(5, 1, 1))
+    signal, sigma = levels(level)
+    share = (sigma**2 / ((SPREAD * signal) ** 2 + sigma**2)).float()[:, None, None, None, None]
+    torch.testing.assert_close(moved, ends + 3 * share * torch.ones_like(ends), rtol=1e-4, atol=1e-4)
+    stays, other = matching_task(tmp_path, teacher, -1.0, -1.0).match(ends, noise, level, torch.zeros(5, 1, 1))
+    torch.testing.assert_close(stays, ends)
+    torch.testing.assert_close(other, losses)
+    wrong = matching_task(tmp_path, teacher, -1.0, 1.0).match(ends, noise, level, torch.zeros(5, 1, 1))[1]
+    assert (losses[1:] < wrong[1:]).all(), "the fake network loses least where it knows the ends"
+
+
+def test_matching_goes_on_from_a_flow_map(untrained_nano, tmp_path, capsys):
+    """Its second network learns beside the first and stays out of the model."""
+    common = ["--steps", "3", "--batch", "4", "--set", "clips=8", "--set", "bfloat16=false"]
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    matching = [*common, "--set", "matched_share=0.5", "--from", first, "--out", second]
+    assert main(["distill", str(untrained_nano), "--out", first, *common]) == 0
+    assert main(["distill", str(untrained_nano), *matching]) == 0
+    names = [minit2v.load(folder, device="cpu").unet.state_dict().keys() for folder in (first, second)]
+    assert names[0] == names[1]
+    log = json.loads((tmp_path / "second/distillation/log.jsonl").read_text().splitlines()[-1])
+    assert {"teacher loss", "jump loss", "matching loss", "fake loss"} <= log.keys()
+    kept = torch.load(tmp_path / "second/distillation/checkpoint.pt", weights_only=True)["task"]
+    before = minit2v.load(untrained_nano, device="cpu").unet.state_dict()
+    assert any(not torch.equal(kept[f"fake.{name}"], value) for name, value in before.items())
+    for arguments, message in [
+        (["mini", *matching[:-1], third], "--from: expected a model that was distilled from mini, found nano-fast"),
+        ([str(untrained_nano), *matching[:-1], first], "--out: expected another folder"),
+        ([str(untrained_nano), *matching[:-1], third, "--set", "teacher_share=0.6"],
+         "matched_share: expected at most 1 together with teacher_share, found 1.1"),
+    ]:  # fmt: skip
+        assert main(["distill", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert not Path(third).exists()
+
+
 def test_looks_and_motion_are_recombined():
     looks = lambda caption: caption.split(" moves")[0]
     clips, pictures = ["a ring moves left", "a ring moves up"], ["a blue heart", "a star", "a red cross"]
@@ -140,7 +209,7 @@ def test_other_predictions_are_refused(untrained_nano, tmp_path, capsys):
 def test_a_batch_is_drawn_alike_whatever_torch_s_defaults_are(untrained_nano, tmp_path):
     """And r is below t, or t itself where the teacher is followed."""
     teacher = minit2v.load(untrained_nano, device="cpu")
-    config = Distillation(clips=4, bfloat16=False)
+    config = Distillation(clips=4, bfloat16=False, matched_share=0.25)
     task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, tmp_path)
     draw = lambda: [task.draw(torch.Generator().manual_seed(seed), 4) for seed in range(12)]
     usual, before = draw(), torch.get_default_dtype()
@@ -153,4 +222,5 @@ def test_a_batch_is_drawn_alike_whatever_torch_s_defaults_are(untrained_nano, tm
         assert all(one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
         assert (one["r"] == one["t"]).tolist() == [True, False, False, False] and (one["r"] <= one["t"]).all()
         assert one["own"].sum() == 2 and len(one["t"].unique()) > 1
+        assert one["matched"].tolist() == [False, False, False, True] and (one["t"][3], one["r"][3]) == (999, -1)
 

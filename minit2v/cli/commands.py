@@ -199,7 +199,7 @@ def distill(args):
     from minit2v.training.distillation import distill
 
     settings = _training_settings(args, ("budget", "steps", "batch"))
-    _print_once(distill(args.model, args.out, args.resume, settings, args.data or "moving-things"))
+    _print_once(distill(args.model, args.out, args.resume, settings, args.data or "moving-things", args.start))
 
 
 def _print_once(place):

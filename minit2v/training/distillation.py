@@ -18,6 +18,12 @@ and for a jump of length 0 it is the teacher's v, with guidance folded in (Meng 
 clip takes one evaluation in all. The targets are made by the averaged weights: what they learn today, tomorrow's targets
 are made of, and an average does not follow every error. Short jumps come first, as long ones are made of them.
 
+Such jumps are right on average: where neighbouring noises lead to different clips, one long jump makes a blend of them. A
+second training, which starts from the first (`start`), corrects that by *distribution matching* (Yin et al., arXiv
+2311.18828, section 3.2). The ends of whole jumps are noised again, and two diffusion models guess what they were: the
+teacher, which knows good clips, and a `fake` network, which learns all the while to know these ends. The difference of
+their guesses points from what the network makes to what it should make, and the ends are asked to move by it.
+
 Half of the items start from real clips, the others from what the network makes of noise itself, with captions recombined:
 the looks of a picture's caption and the motion of a clip's. So it learns to jump for things that no clip shows in motion
 too; what they look like there only the teacher says.
@@ -64,6 +70,7 @@ FIRST_CHANCES, LATER_CHANCES = (0.1, 0.2, 0.3, 0.4), (0.6, 0.2, 0.1, 0.1)  # at 
 FROM_NOISE = 0.7  # share of the jumps that begin at noise, as the only one of a clip in one step does
 SHOWN = 6  # clips of a picture
 CAPTIONS = 512  # of clips and of pictures, from which captions are recombined
+RENOISED = ("renoise", "level", "context")  # what `match` needs of a batch
 
 
 class Rotations:
@@ -125,6 +132,7 @@ class Distillation(Checked):
     target: str = "shortcut"  # row of TARGETS: what teaches the long jumps
     guidance: Weight = 0.0  # classifier-free guidance that is folded in; 0: the model's own
     teacher_share: Share = 0.25  # share of a batch that follows the teacher, with jumps of length 0
+    matched_share: Share = 0.0  # share of a batch whose ends are matched in distribution with the teacher's clips
     own_share: Share = 0.5  # share of a batch that starts from what the network makes of noise itself
     clips: Size = 6144  # real clips read or drawn, encoded and kept
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
@@ -133,21 +141,29 @@ class Distillation(Checked):
         super().__post_init__()
         if self.target not in TARGETS:
             raise UserError(f"target: expected one of {', '.join(TARGETS)}, found {self.target!r}")
+        if (shares := self.teacher_share + self.matched_share) > 1:
+            raise UserError(f"matched_share: expected at most 1 together with teacher_share, found {shares:g}")
 
 
 class DistillationTask(nn.Module):
     """A flow map as a task for the trainer. `teacher` is a trained pipeline whose UNet predicts v; `folder` keeps the
-    latents. Raises UserError for a teacher that predicts something else."""
+    latents; `start` is the flow map to go on from, otherwise the teacher's UNet is. Raises UserError for a teacher that
+    predicts something else."""
 
     def __init__(self, preset: ModelScopePreset, config: Distillation, data: Dataset, teacher: ModelScopeT2V,
-                 folder: Path):  # fmt: skip
+                 folder: Path, start: UNet | None = None):  # fmt: skip
         super().__init__()
         warn_of_slow_bfloat16(config.bfloat16)
         if preset.diffusion.prediction != "v":
             raise UserError(f"distill: expected a model that predicts v, found {preset.diffusion.prediction}")
         self.preset, self.config, self.progress = preset, config, 0.0
         self.unet = UNet(preset.unet).to(memory_format=torch.channels_last)
-        self.unet.load_state_dict(teacher.unet.state_dict(), strict=teacher.preset.unet.step_embedding)
+        before = start or teacher.unet
+        self.unet.load_state_dict(before.state_dict(), strict=before.config.step_embedding)
+        self.first_chances = LATER_CHANCES if start else FIRST_CHANCES
+        if config.matched_share:
+            self.fake = UNet(teacher.preset.unet).to(memory_format=torch.channels_last)
+            self.fake.load_state_dict(teacher.unet.state_dict())
         # pipelines are no nn.Module, so teacher, text tower and autoencoder are neither trained nor saved with the task
         self.teacher, self.pipe = teacher, ModelScopeT2V(preset, teacher.text, self.unet, teacher.autoencoder)
         self.guidance = config.guidance or teacher.preset.guidance
@@ -170,8 +186,9 @@ class DistillationTask(nn.Module):
         self.averages = dict(averages)  # a dict, so that they are no part of the task's own state
 
     def draw(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
-        """n clips: latents and noise (n, c, f, h, w), t and r (n,), context (n, tokens, d), and own (n,): whether the
-        network makes the noisy clip from the noise itself. r is t where the teacher is followed."""
+        """n clips: latents, noise and renoise (n, c, f, h, w); t, r and level (n,), context (n, tokens, d); own (n,):
+        whether the network makes the noisy clip from the noise itself; matched (n,): whether the end of its whole jump is
+        noised again, by `renoise` at `level`. r is t where the teacher is followed."""
         T = self.preset.timesteps
         index = torch.randint(len(self.cache["clips.latents"]), (n,), generator=generator, device="cpu")
         latents = self.cache["clips.latents"][index].float()
@@ -180,28 +197,52 @@ class DistillationTask(nn.Module):
         own = shuffled(generator, n) < round(n * self.config.own_share)
         context = torch.where(own[:, None, None], other, context)
         t = ((shuffled(generator, n) + uniform(generator, n)) / n * T).long().clamp(max=T - 1)
-        by_teacher = torch.arange(n, device="cpu") < round(n * self.config.teacher_share)
-        from_noise = uniform(generator, n) < FROM_NOISE
+        item = torch.arange(n, device="cpu")
+        by_teacher = item < round(n * self.config.teacher_share)
+        matched = item >= n - round(n * self.config.matched_share)
+        from_noise = (uniform(generator, n) < FROM_NOISE) | matched
         t = torch.where(from_noise & ~by_teacher, T - 1, t)
         part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(self.chances, n, True, generator=generator)]
-        r = torch.where(by_teacher, t, (t - T // part).clamp(min=-1))
-        noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32, device="cpu")
-        return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own}
+        r = torch.where(by_teacher, t, (t - T // torch.where(matched, 1, part)).clamp(min=-1))
+        noise, renoise = torch.randn((2, *latents.shape), generator=generator, dtype=torch.float32, device="cpu")
+        level = torch.randint(T, (n,), generator=generator, device="cpu")
+        return {"latents": latents, "noise": noise, "t": t, "r": r, "context": context, "own": own,
+                "matched": matched, "renoise": renoise, "level": level}  # fmt: skip
 
     @property
     def chances(self) -> Tensor:
         """Chances of the lengths of jumps, at this time of the run."""
-        first, later = torch.tensor([FIRST_CHANCES, LATER_CHANCES], dtype=torch.float32, device="cpu")
+        first, later = torch.tensor([self.first_chances, LATER_CHANCES], dtype=torch.float32, device="cpu")
         return first.lerp(later, min(1.0, 2 * self.progress))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         t, r, context = batch["t"], batch["r"], batch["context"]
+        matched, follows = batch["matched"], r == t
         with torch.no_grad():
             x = self.noisy(batch)
-            target = self.target(x, t, r, context)
-        losses = ((self.flow_map(self.unet, context)(x, t, r) - target) ** 2).flatten(1).mean(1)
-        kinds = {"teacher loss": losses[r == t], "jump loss": losses[r != t]}
-        return losses.mean(), {kind: part.mean().item() for kind, part in kinds.items() if len(part)}
+            target = torch.empty_like(x)
+            target[~matched] = self.target(x[~matched], t[~matched], r[~matched], context[~matched])
+        v = self.flow_map(self.unet, context)(x, t, r)
+        kinds = {"teacher loss": follows, "jump loss": ~follows & ~matched, "matching loss": matched}
+        fake_losses = torch.zeros_like(t, dtype=torch.float32)
+        if matched.any():
+            ends = self.path.jump(x, v.detach(), t, r)[matched]
+            moved, fake_losses[matched] = self.match(ends, *(batch[name][matched] for name in RENOISED))
+            target[matched] = self.path.v_between(x[matched], moved, t[matched], r[matched])
+        losses = ((v - target) ** 2).flatten(1).mean(1)
+        seen = {kind: losses[items] for kind, items in kinds.items()} | {"fake loss": fake_losses[matched]}
+        return (losses + fake_losses).mean(), {kind: part.mean().item() for kind, part in seen.items() if len(part)}
+
+    def match(self, ends: Tensor, renoise: Tensor, level: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Where `ends` (b, c, f, h, w), which the network made, are to move to (b, c, f, h, w); and what the fake network,
+        which learns to know them, loses (b,). The step is not normalised as in the paper: the teacher and the fake
+        network begin alike, so it is small of itself, and a normalised one learnt less."""
+        diffusion = self.pipe.diffusion
+        x = diffusion.add_noise(ends, renoise, level)
+        fake_v = in_precision(self.fake, self.config.bfloat16, x, level, context)
+        with torch.no_grad():
+            real, fake = (diffusion.to_x0_eps(v, x, level)[0] for v in (self.teacher_v(x, level, context), fake_v))
+        return ends + real - fake, diffusion.loss(fake_v, ends, renoise, level, per_clip=True)
 
     def noisy(self, batch: dict[str, Tensor]) -> Tensor:
         """x_t of a batch: from its latents and noise, or where it is `own` by one jump from the noise."""
@@ -278,7 +319,7 @@ LOOP = TrainConfig(budget=1800.0, batch=8, lr=5e-4, weight_decay=0.0, betas=(0.9
 
 
 def distill(model: str | Path, out: str | Path, resume: bool = False, settings: Mapping[str, Any] | None = None,
-            data: str | Path = "moving-things") -> Path:  # fmt: skip
+            data: str | Path = "moving-things", start: str | Path | None = None) -> Path:  # fmt: skip
     """A model of few steps from a trained one, into `out`; returns it.
 
     Args:
@@ -286,24 +327,31 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
         out: gets the whole model, and distillation/ with checkpoint, log and picture.
         settings: values or their texts by name: fields of `Distillation` and `TrainConfig`, options of the data.
         data: name or folder of the data set that the model was trained on.
+        start: a model that was distilled from `model` before; the training goes on from it.
 
     Raises UserError for an unknown name or an ill-typed value, another kind of model, or a place that is not as expected.
     """
-    start, out = find_model(model), Path(out)
-    if start.resolve() == out.resolve():
+    model, out = find_model(model), Path(out)
+    before = None if start is None else find_model(start)
+    if out.resolve() in [place.resolve() for place in (model, before) if place]:
         raise UserError(f"--out: expected another folder than the model's, found {out} for both; choose another --out")
     options = {option: value for option, value in (settings or {}).items() if option in options_of(data)}
     settings = {name: value for name, value in (settings or {}).items() if name not in options}
     config, loop = configure(settings, Distillation(), LOOP)
     check_place(out / "distillation", resume)
-    teacher = load(start, device="cpu", dtype="float32")
+    teacher = load(model, device="cpu", dtype="float32")
     if not isinstance(teacher, ModelScopeT2V):
         raise UserError(f"distill: expected a model of the system modelscope, found {teacher.preset.system}")
     preset, source = fast(teacher.preset), find_data(data, teacher.preset.fps, **options)
+    grown = before and load(before, device="cpu", dtype="float32")
+    if grown and grown.preset != preset:
+        raise UserError(f"--from: expected a model that was distilled from {teacher.preset.name}, "
+                        f"found {grown.preset.name} in {before}")  # fmt: skip
     with torch_defaults():
         torch.manual_seed(loop.seed)
-        task = DistillationTask(preset, config, source, teacher, out / "distillation")
-        recorded = asdict(config) | {"teacher": fingerprint(start), "data": source.identity()}
+        task = DistillationTask(preset, config, source, teacher, out / "distillation", grown and grown.unet)
+        recorded = asdict(config) | {"teacher": fingerprint(model), "data": source.identity()}
+        recorded |= {"start": fingerprint(before)} if before else {}
         averaged = train(task, out / "distillation", loop, resume, recorded)
     if this_process().is_main_process:
         save_model(out, preset, text=teacher.text, autoencoder=teacher.autoencoder, unet=averaged["unet"].half())
