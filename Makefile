@@ -191,8 +191,10 @@ quality: env  ## each sampler with 1 to 50 steps, docs/quality.md and .png: hour
 	$(BIN)/python scripts/quality.py
 	$(BIN)/python scripts/write_docs.py
 
-one-step: env  ## mini-fast from mini, docs/one-step.md and .png: two hours; after a stop ARGUMENTS=--resume
-	$(BIN)/minit2v distill mini --out runs/mini-fast --steps 1600 $(ARGUMENTS)
+resumed = $(if $(wildcard runs/$(1)/distillation/checkpoint.pt),--resume)
+one-step: env  ## mini-fast from mini, docs/one-step.md and .png: three hours; after a stop the same
+	$(BIN)/minit2v distill mini --out runs/shortcut --steps 1600 $(call resumed,shortcut) $(ARGUMENTS)
+	$(BIN)/minit2v distill mini --from runs/shortcut --out runs/mini-fast --steps 1200 $(call resumed,mini-fast) $(ARGUMENTS)
 	mkdir -p data/mini-fast
 	cp runs/mini-fast/config.json runs/mini-fast/unet.safetensors data/mini-fast
 	echo '{"text": "mini", "autoencoder": "mini"}' > data/mini-fast/shared.json

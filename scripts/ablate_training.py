@@ -24,6 +24,7 @@ import torch
 from minit2v import presets
 from minit2v.checkpoints.folder import read_preset
 from minit2v.datasets import find_data
+from minit2v.evaluation.table import markdown_table
 from minit2v.recipes import settings_of
 from minit2v.training.overrides import configure
 from minit2v.training.trainer import train
@@ -94,18 +95,18 @@ def trained(run: Path, name: str, minutes: float) -> UNetTask:
 def main(run: str, minutes: str, *chosen: str) -> None:
     torch.set_num_threads(1)
     log = Path(run) / "ablation.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = {(row["variant"], row["minutes"]): row["levels"] for row in rows}
-    print("| variant | " + " | ".join(f"loss, direction at t = {level}" for level in LEVELS) + " |")
-    print("|---" * (1 + len(LEVELS)) + "|")
+    before = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {(row["variant"], row["minutes"]): row["levels"] for row in before}
+    rows = []
     for name in chosen or VARIANTS:
         key = name, float(minutes)
         if key not in done:
             done[key] = measure(trained(Path(run), name, float(minutes)))
             with open(log, "a") as file:
                 file.write(json.dumps({"variant": name, "minutes": float(minutes), "levels": done[key]}) + "\n")
-        cells = ("{:.3f}, {:+.1f} % ± {:.1f}".format(*done[key][str(level)]) for level in LEVELS)
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        rows.append([name, *("{:.3f}, {:+.1f} % ± {:.1f}".format(*done[key][str(level)]) for level in LEVELS)])
+        print(*rows[-1], sep="\t", flush=True)
+    print(markdown_table(["variant", *(f"loss, direction at t = {level}" for level in LEVELS)], rows))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ import jupytext
 import nbformat
 
 from minit2v.errors import UserError
+from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic
 from minit2v.lab.course.checks import PACKED
 from minit2v.lab.course.exercises import get
@@ -101,9 +102,7 @@ HOSTED_HEAD = """# The notebooks on machines of others
 
 Nothing to install on yours. On Colab and Kaggle the first cell of a notebook installs the library; a
 [Codespace]({codespaces}) is ready when it opens. Solutions and outputs are left out. Made by `make notebooks`.
-
-| notebook | | |
-| --- | --- | --- |"""
+"""
 
 
 def sources(folder, numbers=()):
@@ -317,13 +316,14 @@ def address():
 def hosted_page(folder):
     """The page of the notebooks that open elsewhere."""
     place = address().removeprefix("https://github.com/")
-    lines = [HOSTED_HEAD.format(codespaces=f"https://codespaces.new/{place}")]
+    rows = []
     for source in finished(folder):
         title = re.search(r"^# (.+)$", read(source).cells[0].source, re.M)[1]
         at = f"{place}/blob/main/notebooks/hosted/{source.stem}.ipynb"
-        lines.append(f"| {title} | [Colab](https://colab.research.google.com/github/{at}) | "
-                     f"[Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/{at}) |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+        rows.append((title, f"[Colab](https://colab.research.google.com/github/{at})",
+                     f"[Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/{at})"))  # fmt: skip
+    table = markdown_table(("notebook", "on Colab", "on Kaggle"), rows)
+    return f"{HOSTED_HEAD.format(codespaces=f'https://codespaces.new/{place}')}\n{table}\n"
 
 
 def stub(code, number):
@@ -443,7 +443,7 @@ def words(text):
 def table(folder):
     """A markdown table of the built notebooks; of the cells with outputs, how many nbval compares."""
     heads = ("notebook", "words", "code lines", "cells", "exercises", "outputs compared", "not compared")
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    rows = []
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         nb = nbformat.read(path, 4)
         code = [cell for cell in nb.cells if cell.cell_type == "code"]
@@ -451,9 +451,8 @@ def table(folder):
         shown = [not {"nbval-ignore-output", "nbval-skip"} & set(c.metadata.get("tags", ())) for c in code if c.outputs]
         read, written = sum(len(words(one)) for one in text), sum(len(code_lines(cell.source)) for cell in code)
         exercises = sum(len(HEADING.findall(one)) for one in text)
-        counts = (read, written, len(nb.cells), exercises, sum(shown), len(shown) - sum(shown))
-        lines.append(f"| {path.stem} | " + " | ".join(map(str, counts)) + " |")
-    return "\n".join(lines)
+        rows.append((path.stem, read, written, len(nb.cells), exercises, sum(shown), len(shown) - sum(shown)))
+    return markdown_table(heads, rows)
 
 
 def main(argv=None):

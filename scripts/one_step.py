@@ -11,11 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+from judging import made
 
 import minit2v
 from minit2v.checkpoints.find import find_model, fingerprint
-from minit2v.datasets.moving_things import MovingThings
 from minit2v.evaluation import motion
 from minit2v.evaluation.estimates import mean_estimate
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
@@ -23,24 +22,20 @@ from minit2v.evaluation.table import HEADINGS, cell, markdown_table
 from minit2v.files import atomic
 
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
-EACH, BATCH = 128, 16  # clips of a split; at a time
+EACH = 128  # clips of a split
 SHOWN = 2  # clips of a kind in the picture
 MEASURES = ("identity drift", "flicker", "motion amplitude")
 NONE = "nothing"
 
 
-def made(pipe, split: str) -> list[dict]:
+def filed(pipe, split: str) -> list[dict]:
     """The first clips of a split in one step: caption, seed, kind (the first attribute that is wrong) and measures."""
-    view, found = MovingThings(split, size=pipe.preset.height, frames=pipe.preset.frames), []
-    for start in range(0, EACH, BATCH):
-        said, specs = zip(*(view.text(i) for i in range(start, start + BATCH)))
-        clips = np.stack([clip.pixels for clip in pipe(list(said), seed=start, steps=1)])
-        measured = motion.measure(clips)
-        for i, (caption, spec) in enumerate(zip(said, specs)):
-            verdict = agrees(read(clips[i]), spec)
-            kind = next((name for name in ATTRIBUTES if not verdict[name]), NONE)
-            found.append({"caption": caption, "seed": start + i, "kind": kind, "clip": clips[i]}
-                         | {name: float(measured[name][i]) for name in MEASURES})  # fmt: skip
+    found = []
+    for seed, (caption, spec, clip) in enumerate(made(pipe, split, EACH, steps=1)):
+        verdict, measured = agrees(read(clip.pixels), spec), motion.measure(clip.pixels[None])
+        kind = next((name for name in ATTRIBUTES if not verdict[name]), NONE)
+        found.append({"caption": caption, "seed": seed, "kind": kind, "clip": clip.pixels}
+                     | {name: float(measured[name][0]) for name in MEASURES})  # fmt: skip
     return found
 
 
@@ -90,7 +85,7 @@ def draw(found: list[dict], fast, slow, path: Path) -> None:
 
 def main(fast: str, slow: str, out: str) -> None:
     models = [minit2v.load(name, dtype="float32") for name in (fast, slow)]
-    found = [row for split in SPLITS for row in made(models[0], split)]
+    found = [row for split in SPLITS for row in filed(models[0], split)]
     how = (f"{models[0].preset.name} ({fingerprint(find_model(fast))}), one step, the first {EACH} prompts of each test "
            "split, prompt number i with seed i, float32. Means (95 % interval).")  # fmt: skip
     kept = {"how": how, "rows": summary(found)}

@@ -52,7 +52,7 @@ DISTILL = """The new model takes any number of steps and needs no guidance; its 
 examples:
   minit2v distill mini --out runs/mini-fast                        shortcut targets, 30 minutes
   minit2v distill mini --out runs/other --set target=consistency   or mean-flow
-  minit2v distill mini --from runs/mini-fast --out runs/faster --set matched_share=0.5 --set lr=2e-4
+  minit2v distill mini --from runs/mini-fast --out runs/better     goes on, with distribution matching
   minit2v distill runs/own --data my-videos --out runs/own-fast --steps 4000
   minit2v sample "a small red circle moves left" --model runs/mini-fast --steps 1
 """
@@ -245,7 +245,7 @@ def parser():
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips a step (8)")
     add("--resume", action="store_true", help="go on with the run in --out")
-    add("--from", dest="start", metavar="FAST", help="go on from a model that was distilled from MODEL, in a new --out")
+    add("--from", dest="start", metavar="FAST", help="go on from a distilled model, with distribution matching, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
     # `None` means not given, so that `evaluate` can refuse options that would have no effect.

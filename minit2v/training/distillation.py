@@ -316,6 +316,8 @@ def fast(preset: ModelScopePreset) -> ModelScopePreset:
 
 
 LOOP = TrainConfig(budget=1800.0, batch=8, lr=5e-4, weight_decay=0.0, betas=(0.9, 0.99), grad_clip=1.0, ema=0.999)
+FIRST = Distillation(), LOOP
+MATCHING = Distillation(teacher_share=0.125, matched_share=0.5), replace(LOOP, lr=3e-4)  # from a flow map
 
 
 def distill(model: str | Path, out: str | Path, resume: bool = False, settings: Mapping[str, Any] | None = None,
@@ -327,7 +329,7 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
         out: gets the whole model, and distillation/ with checkpoint, log and picture.
         settings: values or their texts by name: fields of `Distillation` and `TrainConfig`, options of the data.
         data: name or folder of the data set that the model was trained on.
-        start: a model that was distilled from `model` before; the training goes on from it.
+        start: a model that was distilled from `model` before; the training goes on from it, with distribution matching.
 
     Raises UserError for an unknown name or an ill-typed value, another kind of model, or a place that is not as expected.
     """
@@ -337,7 +339,7 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
         raise UserError(f"--out: expected another folder than the model's, found {out} for both; choose another --out")
     options = {option: value for option, value in (settings or {}).items() if option in options_of(data)}
     settings = {name: value for name, value in (settings or {}).items() if name not in options}
-    config, loop = configure(settings, Distillation(), LOOP)
+    config, loop = configure(settings, *(MATCHING if before else FIRST))
     check_place(out / "distillation", resume)
     teacher = load(model, device="cpu", dtype="float32")
     if not isinstance(teacher, ModelScopeT2V):
