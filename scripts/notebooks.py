@@ -74,7 +74,7 @@ sys.path.insert(0, "repository")"""
 RULE = "=" * 100
 COURSE_HEAD = """minit2v: the course as one text
 
-The notebooks 00 to 13 with their code, indented, and what it prints, after a bar; pictures are left out.
+The notebooks with their code, indented, and what it prints, after a bar; pictures are left out.
 Made by `make course-text` from notebooks/*.ipynb."""
 START = """# minit2v: notebooks for a lab
 

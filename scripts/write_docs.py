@@ -76,9 +76,14 @@ DEPARTURES = (  # what it is, its settings, the variant of scripts/ablate_traini
 )  # fmt: skip
 
 
-def report() -> dict:
-    """The evaluation of the shipped model."""
-    return json.loads((ROOT / "data/mini/report.json").read_text(encoding="utf-8"))
+def report(model: str = "mini") -> dict:
+    """The evaluation of a shipped model."""
+    return json.loads((ROOT / f"data/{model}/report.json").read_text(encoding="utf-8"))
+
+
+def judge_of(model: str) -> str:
+    """The judge's table of a shipped model, and how it was made."""
+    return f"{judged(report(model))}\n{note(report(model))}"
 
 
 def kept(name: str, default=None, folder: str = "docs"):
@@ -164,7 +169,8 @@ def equation_map() -> str:
 SOURCES: dict[str, Callable[[], str]] = {
     "data/mini/report.json": lambda: markdown(report()),
     "data/mini/report.json, in short": short_results,
-    "data/mini/report.json, the judge": lambda: f"{judged(report())}\n{note(report())}",
+    "data/mini/report.json, the judge": partial(judge_of, "mini"),
+    "data/mini-fast/report.json, the judge": partial(judge_of, "mini-fast"),
     "docs/bench.json": lambda: bench.table(kept("bench.json")),
     "docs/gpu.json": lambda: gpu.table(kept("gpu.json", {})),
     "docs/speedrun.json": lambda: speedrun.table(kept("speedrun.json", [])),

@@ -77,9 +77,10 @@ def note(report: dict) -> str:
     """How the clips were made, in one paragraph."""
     system = "{model} on {data}" if "data" in report else "{model}"
     if "sampler" in report:
-        text = system + ", {sampler}, {steps} steps, guidance {guidance:g}, seed {seed}; "
-        text += "one clip takes {seconds_per_clip:.1f} s, "
-        text += "with 50 steps {seconds_with_50_steps:.1f} s, " if report["seconds_with_50_steps"] else ""
+        steps = "{steps} steps" if report["steps"] > 1 else "one step"
+        text = system + ", {sampler}, " + steps + ", guidance {guidance:g}, seed {seed}; "
+        text += "one clip takes {seconds_per_clip:.2g} s, "
+        text += "with 50 steps {seconds_with_50_steps:.2g} s, " if report["seconds_with_50_steps"] else ""
         text += "in {dtype} on {device} with {threads} threads, torch {torch}"
     else:
         text = system + ", {n} clips of a folder, seed {seed}"

@@ -3,7 +3,7 @@
     noise  x_T ─────.                          the path (ODE) of a trained model, the *teacher*, from noise to a clip
                      ╲__ x_t ──.
                         ╲       ╲___ x_r ──.        a *flow map* jumps from any t to any r < t in one evaluation:
-                         ╲__________╱       ╲__ x_0      v(x_t, t, r),  told by the UNet's `step_embedding`
+                         ╲__________╱       ╲__ x_0      v(x_t, t, r),  of which the UNet hears r by `step_embedding`
 
 With clip and noise mixed as x = cos(a) clip + sin(a) noise, where cos² a is alpha_bar, a DDIM step with v is a rotation:
 x_r = cos(a_t - a_r) x_t - sin(a_t - a_r) v. So the sampler of a flow map is DDIM, with as many steps as one likes, and the
@@ -11,22 +11,22 @@ network is the teacher's with one more input. What v must be for a long jump is 
 from shorter jumps of the network itself:
 
     shortcut       two jumps of half the length                            Frans et al., arXiv 2410.12557, section 3.2
-    consistency    a short step along the path, then one jump              Song et al., arXiv 2303.01469, section 5
+    consistency    a short step along the path, then one jump              Song et al., arXiv 2303.01469, section 4
     mean-flow      the limit of ever shorter steps: a derivative           Geng et al., arXiv 2505.13447, section 4.1
 
 and for a jump of length 0 it is the teacher's v, with guidance folded in (Meng et al., arXiv 2210.03142, section 3), so a
-clip takes one evaluation in all. The targets are made by the averaged weights: what they learn today, tomorrow's targets
-are made of, and an average does not follow every error. Short jumps come first, as long ones are made of them.
+clip takes one evaluation in all. The targets are made by the averaged weights: later targets are made from what the network
+has learnt, and the average keeps single errors out of them. Short jumps come first, as long ones are made of them.
 
 Such jumps are right on average: where neighbouring noises lead to different clips, one long jump makes a blend of them. A
 second training, which starts from the first (`start`), corrects that by *distribution matching* (Yin et al., arXiv
 2311.18828, section 3.2). The ends of whole jumps are noised again, and two diffusion models guess what they were: the
 teacher, which knows good clips, and a `fake` network, which learns all the while to know these ends. The difference of
-their guesses points from what the network makes to what it should make, and the ends are asked to move by it.
+their guesses points from what the network makes to what it should make, and each end moves by this difference.
 
-Half of the items start from real clips, the others from what the network makes of noise itself, with captions recombined:
-the looks of a picture's caption and the motion of a clip's. So it learns to jump for things that no clip shows in motion
-too; what they look like there only the teacher says.
+Most jumps begin at pure noise. Half of the items have a clip's own caption, and below the last timestep start from that clip
+noised. The others start from what the network makes of noise, with captions recombined: the looks of a picture's caption and
+the motion of a clip's. So it learns to jump for things that no clip shows in motion; what they look like, the teacher says.
 
 References: AnyFlow, arXiv 2605.13724 (a map between any two levels, training on one's own samples); v: Salimans and Ho,
 arXiv 2202.00512, appendix D; TrigFlow, Lu and Song, arXiv 2410.11081, section 3 (rotations).
@@ -108,7 +108,7 @@ def consistency(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor
     near = t - ((t - r) // SHORT_STEP).clamp(min=1)
     moved = path.jump(x, model(x, t, t), t, near)
     end = path.jump(moved, model(moved, near, r), near, r)
-    return path.v_between(x, end, t, r)  # eq (21.5) · consistency models, algorithm 3
+    return path.v_between(x, end, t, r)  # eq (21.5) · consistency models, algorithm 2
 
 
 def mean_flow(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -242,7 +242,8 @@ class DistillationTask(nn.Module):
         fake_v = in_precision(self.fake, self.config.bfloat16, x, level, context)
         with torch.no_grad():
             real, fake = (diffusion.to_x0_eps(v, x, level)[0] for v in (self.teacher_v(x, level, context), fake_v))
-        return ends + real - fake, diffusion.loss(fake_v, ends, renoise, level, per_clip=True)
+        moved = ends + real - fake  # eq (21.7) · DMD, section 3.2
+        return moved, diffusion.loss(fake_v, ends, renoise, level, per_clip=True)
 
     def noisy(self, batch: dict[str, Tensor]) -> Tensor:
         """x_t of a batch: from its latents and noise, or where it is `own` by one jump from the noise."""

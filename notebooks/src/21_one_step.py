@@ -9,18 +9,18 @@
 # %% [markdown]
 # # 21 · One step
 #
-# **A diffusion model asks its network two dozen times for a clip. Here it learns to answer once: you write three ways to
-# teach it, train one in a world where the truth is known, and then type, while the clip follows.**
+# **A diffusion model asks its network many times for a clip. Here it learns to answer once: you write three ways to teach
+# it, try them where the truth is known, and then type, while the clip follows.**
 #
 # **You will**
 # - watch `mini` fall off the cliff as it gets fewer steps, and see why no solver can save it
-# - fold guidance into a network, so that it is asked once and not twice
+# - write the target that folds guidance into a network, so that it is asked once and not twice
 # - write the three targets of a *flow map*: shortcut, consistency and mean flow
 # - check each against a flow map that is known exactly: it must be its own target
 # - train all three on the ring of notebook 06, and compare them with the truth
 # - find a bug that shows only with more than one step
 # - see why its answers are right on average only, and what *distribution matching* does about it
-# - measure what a one-step model loses, and which figure sees it
+# - measure what a one-step model loses, with three figures of which each is blind to something
 #
 # **You need** [05](05_destroying_a_video.ipynb) for $v$, [06](06_un_destroying_it.ipynb) for the ring and DDIM,
 # [10](10_steering.ipynb) for guidance and the cliff.
@@ -35,8 +35,8 @@ ctx = lab.setup(21)
 # %% [markdown]
 # ## 1 · The cliff
 #
-# Notebook 10 ended its section on steps with a picture: down to a handful of steps hardly anything is lost, and then
-# everything. Here is one seed of `mini` on its way down.
+# In notebook 10 the clips stayed good down to a few steps, and then they fell apart. Here is one seed of `mini` on its way
+# down.
 
 # %%
 lab.predict("21.c")
@@ -69,19 +69,21 @@ for n in counts:
     print(f"{n:2} steps, {2 * n:2} answers of the network: all right in {right(clips):2} of {len(said)} clips")
 
 # %% [markdown]
-# What to see: where in this column the clips go to pieces. That a better solver cannot help follows from 06. Asked once,
-# at pure noise, a network that was trained to guess the clip answers with the average of all clips that the prompt allows,
-# and the average of clips is a smear. It is the right answer. We have to ask another question.
+# What to see: the number of steps at which the clips break. With one step no solver can help. At pure noise $v = -x_0$, so
+# the network answers with the average of all clips that the prompt allows. Guidance pushes this average about, and does
+# not make a clip of it. For the question that was asked, the average is the right answer. So we have to ask another one.
 #
 # ## 2 · A jump
 #
-# Back to the ring, where everything is known. This time we count in **angles**. A clip and its noise are mixed as
+# Back to the ring, where everything is known. This time we count in **angles**. The angle was $\varphi$ in 05; here it is
+# $t$, in the place of the timestep. A clip and its noise are mixed as
 #
 # $$x = \cos t\; x_0 + \sin t\; \epsilon ,$$
 #
 # so $t = 0$ is the clip, $t = \pi/2$ is the noise, and $\cos^2 t$ is the $\bar\alpha$ of the other notebooks. The velocity
-# of $x$, its derivative by $t$, is $\cos t\,\epsilon - \sin t\,x_0$: that is $v$. A step of DDIM holds the clip and the noise
-# that $v$ stands for. Then the point runs on a circle, and a step from $t$ to $r$ turns it by $t - r$:
+# of $x$, its derivative with respect to $t$, is $\cos t\,\epsilon - \sin t\,x_0$: that is $v$. DDIM keeps $x_0$ and
+# $\epsilon$ fixed during a step; both follow from $x$ and $v$. With them as axes, the point is the clock hand of 05, and a
+# step from $t$ to $r$ turns it by $t - r$:
 
 # %%
 import copy
@@ -100,7 +102,7 @@ lab.show_source(v_between)
 #
 # The second is the first, solved for $v$: it says which $v$ leads from $x_t$ to a given $x_r$ in one jump. We shall need it
 # three times. Now DDIM with a perfect network, the velocity of the ring's path (`flow_maps.ring` has it as a formula), and
-# the true ends, which Runge and Kutta's method finds:
+# the true ends, computed by the Runge–Kutta method (06):
 
 # %%
 world = flow_maps.ring()
@@ -138,21 +140,21 @@ lab.points({"one step": ends(velocity, 1), "2 steps": ends(velocity, 2), "4 step
            "steps come nearer to the six blobs of the truth.")
 
 # %% [markdown]
-# What to see: the cliff, without a single mistake of a network. $v$ at $t$ says where the path goes *now*; a step that is
-# longer than the path is straight leaves it.
+# What to see: the same cliff, although the network is perfect. $v$ at $t$ says where the path goes *now*, and a long step
+# leaves the path where it bends.
 #
 # ## 3 · A network that knows how far it is to go
 #
 # So tell the network where the jump ends, and ask for the $v$ that leads *there*: `model(x, t, r)`. This is a **flow map**.
-# The perfect one follows the path in its head and answers by (21.3). With it, one jump is enough, and so is any other
-# number of jumps:
+# For a long jump its $v$ is no longer the velocity at $t$, but what leads to $r$ in one turn. The perfect flow map computes
+# the end of the path and returns the $v$ of (21.3). With it, one jump is enough, and so is any other number of jumps:
 
 # %%
 for n in (1, 2, 5):
     print(f"true flow map, {n} step{'s' * (n > 1)}: {miss(ends(world.flow_map, n)):.5f} from the true ends")
 
 # %% [markdown]
-# A flow map holds the old network, too. Ask it for a jump of length 0, and it answers with the velocity of the path:
+# A flow map holds the old network, too. Ask for shorter and shorter jumps, and the answer becomes the velocity of the path:
 
 # %%
 t = torch.full((2000, 1), 1.0, dtype=torch.float64)
@@ -160,10 +162,10 @@ short = world.flow_map(noise, t, t - 1e-4) - world.velocity(noise, t)
 print(f"a jump of 0.0001 and the velocity differ by less than 0.001: {short.abs().max().item() < 1e-3}")
 
 # %% [markdown]
-# So this is the plan. Take a trained model, the **teacher**. Make a copy whose UNet is told one number more, the length of
-# the step. Train it so that its jumps of length 0 are the teacher's $v$; this anchors it. And train it so that its long
-# jumps agree with its shorter ones; this spreads what it knows at length 0 to all lengths. There are three ways to say
-# "agree", and you write all three. But first the anchor, for it saves half of the work.
+# So this is the plan. Take a trained model, the **teacher**. Make a copy whose UNet receives one more input: the length of
+# the step. Train it so that its jumps of length 0 are the teacher's $v$. This is the **anchor**. And train it so that its
+# long jumps agree with its shorter ones, which spreads what it knows at length 0 to all lengths. There are three ways to
+# say "agree", and you write all three. First the anchor: with guidance folded in, it halves the cost.
 #
 # ## 4 · Guidance, folded in
 #
@@ -178,8 +180,8 @@ print(f"a jump of 0.0001 and the velocity differ by less than 0.001: {short.abs(
 # Difficulty 2/5 · importance 4/5 · 8 minutes
 #
 # The target of a batch. `teacher(x, t, context)` gives $v$. `x` is (b, …), `t` (b,), `words` (b, n, d), one prompt for
-# each clip; `nothing` is (1, n, d), the empty prompt. The teacher wants as many texts as clips. A target is a number to be met,
-# so no gradient may lead through it to the teacher's weights.
+# each clip; `nothing` is (1, n, d), the empty prompt. The teacher wants as many texts as clips. A target is a constant, so
+# no gradient may flow through it to the teacher's weights.
 #
 # <details><summary>Hint 1</summary><code>nothing.expand_as(words)</code> is (b, n, d).</details>
 # <details><summary>Hint 2</summary>Ask within <code>with torch.no_grad():</code>. Then the line of (21.1).</details>
@@ -210,7 +212,7 @@ lab.check("21.1", folded)
 
 # %% [markdown]
 # *What if?* Tell the network the scale as well, beside the timestep, and draw another one for each batch. One network then
-# holds all scales, and whoever samples chooses. (That is what Meng and others did in 2022.)
+# holds all scales, and you choose the scale when you sample. (That is what Meng and others did in 2022.)
 #
 # ## 5 · Two halves make a whole
 #
@@ -219,8 +221,8 @@ lab.check("21.1", folded)
 # $$x_m = \text{jump}\big(x_t,\; t \to m\big), \quad x_r = \text{jump}\big(x_m,\; m \to r\big), \quad
 # m = \tfrac{t+r}{2}, \qquad \text{target} = \text{the } v \text{ from } x_t \text{ to } x_r \qquad (21.4)$$
 #
-# The network teaches itself: jumps of half the length are easier and are learnt first, from jumps of a quarter, and those
-# from the teacher.
+# (Where no $v$ is named, the network is asked for it.) The network teaches itself: jumps of half the length are easier and
+# are learnt first, from jumps of a quarter, and those from the teacher.
 #
 # ### Exercise 21.2 · shortcut
 #
@@ -261,8 +263,8 @@ def shortcut(model, x, t, r):
 lab.check("21.2", shortcut)
 
 # %% [markdown]
-# *What if?* On a straight way (flow matching, 10) the target is simply the mean of the two $v$. On a circle it is not: the
-# two point in different directions of a frame that has turned in between.
+# *What if?* On a straight path (flow matching, 10) the target is simply the mean of the two $v$. On the circle it is not,
+# because the direction turns between the two jumps.
 #
 # ## 6 · A short step along the path, then one jump
 #
@@ -285,8 +287,8 @@ lab.predict("21.a")
 # As 21.2, with `h`, the length of the short step: a number or (n, 1).
 #
 # <details><summary>Hint 1</summary>The $v$ of length 0 is <code>model(x, t, t)</code>.</details>
-# <details><summary>Hint 2</summary>The same three lines as for the shortcut. Only the place of the middle is another, and
-# what is asked for the first part.</details>
+# <details><summary>Hint 2</summary>The same lines as for the shortcut. Only the middle point and the first question
+# differ.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -316,8 +318,8 @@ lab.check("21.3", consistency)
 
 # %% [markdown]
 # *What if?* A short step is one of DDIM, so it leaves the path a little, and the target is a little wrong. Take $h$ too
-# short instead, and the target is nearly the network's own answer: it tells next to nothing new. Consistency models spend
-# much care on a schedule for $h$.
+# short instead, and the target is nearly the network's own answer, so what the anchor says reaches the long jumps in many
+# small steps. Consistency models spend much care on a schedule for $h$.
 #
 # ## 7 · The limit
 #
@@ -332,7 +334,7 @@ lab.check("21.3", consistency)
 # \dot u = \frac{d}{dt}\, u\big(x(t), t, r\big).$$
 #
 # Each term has a part of the product rule: $a$ grows with $t$, $x$ moves, and $u$ changes. If the sum is not zero, it says
-# how far the network is off, and in which direction. So the target is what the network says, less that:
+# how far the network is off, and in which direction. So the target is the network's answer plus this sum:
 #
 # $$\text{target} = u - \cos a\,(u - v) - \sin a\,(x + \dot u) \qquad (21.6)$$
 #
@@ -379,11 +381,11 @@ lab.check("21.4", mean_flow)
 
 # %% [markdown]
 # *What if?* `torch.func.jvp` gives the derivative without a difference, in one pass that costs about two. Large models do
-# that. It needs an attention that can be differentiated forwards, which the fast ones cannot.
+# that. It needs an attention with forward-mode differentiation, which fast kernels often lack.
 #
 # ## 8 · What the three have in common
 #
-# A true flow map fulfils all three. That is what makes them targets: where nothing is left to learn, they ask for nothing.
+# A true flow map satisfies all three: its target is its own answer. Where nothing is left to learn, they ask for nothing.
 # Here they are on the ring, for random points, starts and ends.
 
 # %%
@@ -407,7 +409,8 @@ print(f"what does not fulfil them, the velocity: shortcut {apart(two_halves(velo
 
 # %% [markdown]
 # What to see: the shortcut is exact whatever the length. With half the $h$ the distance of consistency falls to a quarter
-# and that of mean flow to a half. So both are right in the limit, and each pays for a finite $h$ in its own way.
+# and that of mean flow to a half. A step of DDIM of length $h$ is off by about $h^2$, and consistency takes one. Mean flow
+# divides such an error by $h$, and its difference is off by about $h$ as well. Both are right in the limit.
 #
 # Is the reverse true: is a network that fulfils a target a flow map of *this* path?
 
@@ -427,13 +430,15 @@ for name, target in {"shortcut": two_halves(lazy, x, t, r), "consistency": step_
     print(f"  {name:12} below 0.01: {(target - lazy(x, t, r)).abs().max().item() < 0.01}")
 
 # %% [markdown]
-# What to see: staying where one is agrees with itself perfectly. The targets say only that jumps fit together. *Where* the
-# path leads, the anchor says: a share of each training goes to jumps of length 0, with the teacher's answer.
+# What to see: a network that never moves agrees with itself perfectly. The targets say only that jumps fit together. *Where*
+# the path leads, the anchor says: a share of each training goes to jumps of length 0, with the teacher's answer.
 #
 # ## 9 · Train all three
 #
 # A small network, the ring, and the perfect teacher of section 2. Every other batch follows the teacher; the others follow
-# your target, from noise or from any other place. The network is its own reference, without a gradient through the target.
+# your target, from noise or from any other place. The network makes its own targets, without a gradient through them. So an
+# error can feed itself, most of all in mean flow, which divides a difference of two answers by a short $h$. The gradient is
+# therefore clipped, in the library's training too; without that, mean flow diverges here.
 
 # %%
 lab.show_source(flow_maps.Net)
@@ -452,12 +457,14 @@ def jump_loss(net, target, i, dice, n=256):
 
 
 def minimized(loss, groups, steps):
-    """Train: loss (number of the step) -> a number; groups: parameters and their rates, which fall to 0."""
-    optimizer = torch.optim.Adam([{"params": parameters, "lr": rate} for parameters, rate in groups])
+    """Train: loss (number of the step) -> a number; groups: networks and their rates, which fall to 0."""
+    optimizer = torch.optim.Adam([{"params": net.parameters(), "lr": rate} for net, rate in groups])
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for i in range(steps):
         optimizer.zero_grad()
         loss(i).backward()
+        for net, _ in groups:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         falling.step()
 
@@ -466,7 +473,7 @@ def trained(target, steps):
     """A network after some steps of training."""
     torch.manual_seed(0)
     net, dice = flow_maps.Net(), ctx.generator()
-    minimized(lambda i: jump_loss(net, target, i, dice), [(net.parameters(), 2e-3)], steps)
+    minimized(lambda i: jump_loss(net, target, i, dice), [(net, 2e-3)], steps)
     return net
 
 
@@ -476,6 +483,8 @@ TARGETS = {
     "mean flow": lambda model, x, t, r: still_end(model, x, t, r, (t - r) / 32),
 }
 nets = {name: trained(target, ctx.pick(fast=60, default=1500)) for name, target in TARGETS.items()}
+with torch.no_grad():
+    print("numbers, all of them:", all(ends(net, 1, noise.float()).isfinite().all().item() for net in nets.values()))
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: in fast mode the networks are trained for moments only
@@ -499,33 +508,34 @@ lab.points({"the truth": truth} | {f"{name}, one step": points[1] for name, poin
 # How to read the table: the last row is the cliff. The first column of the others is one step. Compare it with the number
 # of steps that the teacher takes to come as near. Then go along a row. For a true flow map it would be level. Where it
 # falls, short jumps have been learnt better than long ones; where it rises, the errors of several jumps have added up. Which
-# target wins depends on the world, the network and the patience. The shortcut has no $h$ to choose; it was the first choice
-# for `mini` for that reason.
+# target wins depends on the data, the network and the training time. The shortcut has no $h$ to choose; it was the first
+# choice for `mini` for that reason.
 #
 # The clouds say more than the distances. Look between the blobs: points that lie there are averages of two answers. Where
-# the true map is steep, at the border of two slices of the cake (06), a smooth network cuts corners.
+# the true map is steep, at the border between two sectors of the noise (06), a smooth network cuts corners.
 #
 # ## 10 · Right on average is not right
 #
-# A point between two blobs is the best answer to the question that we asked. If noises that lie close together lead to two
-# places, the middle has the smallest squared distance. Yet nothing in this world is there. For clips this means a shape that
-# is at two places, or in two colours. So ask another question. Not *does this noise lead where it should?* but *is what
-# comes out like the world?*
+# A network that cannot tell two close noises apart must give them one answer. If they lead to two places, the middle has the
+# smallest squared error. But the data has no point there. For clips this means a shape that is at two places, or in two
+# colours. So ask another question. Not *does this noise lead where it should?* but *does the output look like the data?*
 #
-# Two diffusion models can tell. Add noise to the ends of the jumps, and let both guess where the ends were. One is the
-# teacher, who knows the world. The other, the **fake** network, is trained all the while on nothing but these ends. Where
-# the ends are as common as in the world, both guess alike. Between two blobs the ends are too common: the teacher guesses a
-# blob, and the fake network the place between. The difference of the guesses is the step that the end has to make:
+# Two diffusion models can tell. Add noise to the ends $e$ of jumps, and let both guess where the ends were. One is the
+# teacher, which knows the data. The other, the **fake** network, is trained all the while on nothing but these ends. If the
+# ends are distributed as the data is, both guess alike everywhere. If too many ends lie between two blobs, the teacher
+# guesses nearer to a blob, and the fake network nearer to the middle. The difference of the guesses $\hat e$ says how far
+# the end has to move:
 #
-# $$\text{target} = x_0 + \hat x_0^{\,\text{teacher}} - \hat x_0^{\,\text{fake}}$$
+# $$\text{target} = e + \hat e^{\,\text{teacher}} - \hat e^{\,\text{fake}} \qquad (21.7)$$
 #
-# This is **distribution matching** (Yin and others, 2023). Here it goes on from the shortcut's network, whose training
-# goes on beside it.
+# This is **distribution matching** (Yin and others, 2023). We start from the shortcut's network and keep training it with
+# `jump_loss` too. The fake network is a copy of it that is asked for length 0 only. Of the two terms below, the first moves
+# the ends by (21.7). The second is the usual loss for $v$ (05), with the ends as clips. No gradient passes between the two.
 
 
 # %%
 def matching_loss(net, fake, dice, n=256):
-    """How far the ends of jumps from noise are to move, and how well the fake network knows them."""
+    """How far the ends of jumps from noise are to move, and how badly the fake network knows them."""
     start, eps = torch.randn(n, 2, generator=dice), torch.randn(n, 2, generator=dice)
     t, full, clean = NOISE * torch.rand(n, 1, generator=dice), torch.full((n, 1), NOISE), torch.zeros(n, 1)
     end = jump(start, net(start, full, clean), full, clean)
@@ -541,7 +551,7 @@ def matched(before, steps):
     """The shortcut's network after some steps of both."""
     net, fake, dice = copy.deepcopy(before), copy.deepcopy(before), ctx.generator(3)
     minimized(lambda i: jump_loss(net, two_halves, i, dice) + matching_loss(net, fake, dice),
-              [(net.parameters(), 1e-3), (fake.parameters(), 2e-3)], steps)  # fmt: skip
+              [(net, 1e-3), (fake, 2e-3)], steps)  # fmt: skip
     return net
 
 
@@ -559,13 +569,16 @@ with torch.no_grad():
 print(f"{'the truth':24}{stray(truth):6.1%} of the points are in no blob")
 for name in ("shortcut", "matched"):
     for n in (1, 2):
-        print(f"{name + f', {n} step' + 's' * (n > 1):24}{stray(made[name][n]):6.1%}, {miss(made[name][n]):.2f} from the true ends")
+        row = f"{name}, {n} step{'s' * (n > 1)}"
+        print(f"{row:24}{stray(made[name][n]):6.1%}, {miss(made[name][n]):.2f} from the true ends")
 
 # %% [markdown]
-# How to read it: the first column is the new question, the second is the old one. Matching takes points out of the gaps and
-# leaves most others where they were, because the shortcut is still asked for as well. (*What if* it is not? Leave
-# `jump_loss` out, and train 2,000 steps. The gaps empty, but a noise then leads to any blob: the world is right, and the
-# path is lost.)
+# How to read it: the first column answers the new question, and the second one the old question. Even of the truth a few
+# points lie outside: the tail of a Gaussian. Matching takes some of the points out of the gaps. The distance from the true
+# ends stays about the same, because the shortcut is still asked for.
+#
+# *What if* it is not? Leave `jump_loss` out, and look at two steps as well. Only the whole jump is trained then, so the map
+# forgets all others, and many a noise leads to another blob than before.
 #
 # ## 11 · A bug hunt
 #
@@ -592,7 +605,7 @@ for n in (1, 2, 4):
 #
 # Difficulty 2/5 · importance 4/5 · 8 minutes
 #
-# Mend it. `levels` is a list of falling angles; they need not be even, and the last need not be 0.
+# Fix it. `levels` is a list of falling angles; they need not be even, start at the noise or end at 0.
 #
 # <details><summary>Hint 1</summary>What is asked, and what is done with the answer? In one step the two are the
 # same.</details>
@@ -607,15 +620,15 @@ for n in (1, 2, 4):
 # return x
 # ```
 #
-# She asked for the jump to the clip and went a part of it. A jump is an arc of its own circle, and only its two ends lie on
-# the path.
+# She asked for the jump to the clip, and made only part of it. Each jump turns its own clock hand, and only its two ends lie
+# on the path.
 # </details>
 # <!-- END SOLUTION -->
 
 
 # %% tags=["exercise"]
 def sampled(model, x, levels):
-    """model (x, t, r) -> v; x (n, d) noise; levels falling numbers, from the noise's angle to 0 -> the points, (n, d)."""
+    """model (x, t, r) -> v; x (n, d) at the first of the levels, falling angles -> the points at the last, (n, d)."""
     ### BEGIN SOLUTION
     for pair in zip(levels, levels[1:]):
         t, r = (torch.full((len(x), 1), one, dtype=x.dtype) for one in pair)
@@ -635,12 +648,13 @@ lab.check("21.B", sampled)
 
 # %% [markdown]
 # *What if?* A consistency model knows only jumps to the clip. To take a second step it jumps to the clip, adds fresh noise,
-# and jumps again. Every step then begins with something that it has not seen, and more steps may well be worse.
+# and jumps again. The fresh noise leaves the path, so the clip is no longer the one of the first noise. A second step often
+# helps. But each step starts from the errors of the last, so many steps may not.
 #
 # ## 12 · The same for clips
 #
-# `minit2v distill mini --out runs/mini-fast` does to `mini` what you did on the ring. The three targets are lines that you
-# know, in timesteps instead of angles:
+# `minit2v distill mini --out runs/shortcut` does to `mini` what you did on the ring. The three targets are the formulas that
+# you wrote, in timesteps instead of angles:
 
 # %%
 from minit2v.training import distillation
@@ -650,8 +664,10 @@ lab.show_source(distillation.consistency)
 lab.show_source(distillation.mean_flow)
 
 # %% [markdown]
-# Then it goes on from there with distribution matching, as in section 10: the target of half of each batch is where `match`
-# moves the ends.
+# A second command, `minit2v distill mini --from runs/shortcut --out runs/mini-fast`, adds distribution matching. For half of
+# each batch the target is the $v$ that leads to where `match` moves the end. `renoise` and `level` are the noise and the
+# timestep that section 10 drew as `eps` and `t`, `teacher_v` is the teacher with guidance, and the fake network begins as a
+# copy of the teacher.
 
 # %%
 lab.show_source(distillation.DistillationTask.match)
@@ -675,11 +691,11 @@ lab.strip(rows, n=6, alt="Five rows of frames of one prompt and seed: mini with 
           "with one, two and four.")
 
 # %% [markdown]
-# The noise is the same in all rows. A flow map of mini's path leads from it to mini's own clip. Compare the third row with
-# the first: is it the same thing, at the same place? And the third with the second: that is what one answer is worth to a
-# network that was asked the right question.
+# The noise is the same in all rows. A flow map of mini's path would lead from it nearly to mini's own clip, and distribution
+# matching may move it away from there. Compare the third row with the first: is it the same thing, at the same place? And
+# the third with the second: that is what one answer is worth to a network that was asked the right question.
 #
-# ## 13 · What goes first
+# ## 13 · What one figure does not see
 #
 # "All right" is one figure, and a model can cheat it. Here are two cheats. Both are made of *real* clips, drawn by the
 # program that draws the training data. The first shows the same clip whatever the seed is. The second moves slowly whatever
@@ -713,41 +729,43 @@ real = redrawn(specs, size, length, seed=0)
 alike = real[::SEEDS].repeat(SEEDS, 0)  # of each prompt the first clip, for every seed
 slow = redrawn([parse(f"{prompt} slowly") for prompt in asked], size, length, seed=0)
 base = figures_of(real)
-print(f"{'':22}all right   motion amplitude   diversity   (of real clips, %)")
+print(f"{'':22}all right   motion amplitude, diversity: % of real clips")
 for name, clips in {"real": real, "one clip for all seeds": alike, "always slowly": slow}.items():
     share, *others = figures_of(clips)
     print(f"{name:22}{share:7.0f} %   " + "   ".join(f"{100 * one / whole:13.0f} %" for one, whole in zip(others, base[1:])))
 
 # %% [markdown]
-# How to read it: the judge looks at one clip at a time, so it has nothing against the first cheat, and *diversity* sees it.
-# Nor has it anything against the second, which does what the prompts say, and *motion amplitude* sees that. So much for one
-# figure. (Few clips have a chance of their own: a few percent say nothing.) Now the models, with the same prompts:
+# *Diversity* is the mean distance of two clips of one prompt, in features of a network (13). How to read it: the judge looks
+# at one clip at a time, so it does not object to the first cheat, and diversity sees it. Nor does it object to the second,
+# which does what the prompts say, and *motion amplitude* sees that. (With few clips, differences of a few percent mean
+# nothing.) Now the models, with the same prompts:
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are made depends on the mode
 makers = {f"mini, {counts[0]} steps": (pipe, counts[0]), "mini, one step": (pipe, 1)}
 makers |= {f"mini-fast, {n} step{'s' * (n > 1)}": (fast, n) for n in (1, 2, 4)}
-print(f"{'':22}all right   motion amplitude   diversity   (of real clips, %)")
+print(f"{'':22}all right   motion amplitude, diversity: % of real clips")
 for name, (model, n) in makers.items():
     clips = np.stack([clip.pixels for clip in model(asked, seed=0, steps=n)])
     share, *others = figures_of(clips)
     print(f"{name:22}{share:7.0f} %   " + "   ".join(f"{100 * one / whole:13.0f} %" for one, whole in zip(others, base[1:])))
 
 # %% [markdown]
-# How to read it: the first row is the teacher, and the goal. Where does `mini-fast` lose against it? When a one-step model
-# begins to fail, it falls back towards averages, and an average of clips that differ has less of everything in which they
-# differ. So the share of right clips is the last figure to notice. Diversity and motion amplitude come first: different
-# noises lead to more similar clips, and things move less, or smear along their way. And mind that more is not always
-# better: a broken clip, which jumps about, has a large amplitude as well. (So few clips tell large differences only; the
-# model card has N = 512, with intervals.)
+# How to read it: the first row is the teacher, and the goal. Compare `mini-fast` with it in all three columns; a difference
+# in either direction is a loss. A one-step model can fail in two ways. It may answer with an average. Averages are alike, and
+# a blurred thing moves less, so diversity and motion amplitude *fall*. Or its clips may break. A broken clip differs from
+# every other, and a shape that jumps counts as motion, so both figures *rise*. The two can cancel. So a higher diversity is
+# good news only if the share of right clips is not lower. (So few clips show large differences only; the
+# [model card](../data/mini-fast/README.md) has N = 512, with intervals.)
 #
 # Two and four steps are the other test. For a flow map they should be no worse than one, with the same weights.
+# Distribution matching trains only the whole jump, which is why the shorter ones are trained beside it.
 #
 # ## 14 · Type, and the clip follows
 #
-# One answer of the network takes a fraction of a second. So there is no need for a button. Type, and the clip follows your
-# words; words that the model does not know are left out. Then move the seed, and take two and four steps. (Without a kernel
-# you see what the prompt becomes as it grows.)
+# One answer of the network takes a fraction of a second. Type, and the clip follows your words; words that the model does not
+# know are left out. Then move the seed, and take two and four steps. (Without a kernel you see what the prompt becomes as
+# it grows.)
 
 # %%
 lab.LivePrompt(fast, ["a large ring", "a large red ring", "a large red ring moves", "a large red ring moves left",
@@ -755,8 +773,8 @@ lab.LivePrompt(fast, ["a large ring", "a large red ring", "a large red ring move
 
 # %% [markdown]
 # What to see: what each word changes, while the noise stays the same. Which words change only the thing, which the path,
-# and which change what they should leave alone? Write a prompt that the model gets wrong, and look at it with four steps: if
-# it stays wrong, it is not the steps that are to blame.
+# and which change what they should leave alone? Write a prompt that the model gets wrong, look at it with four steps, and
+# make it with `mini`. If both are wrong, one step is not to blame.
 #
 # *What if?* A step of 0.05 seconds is 20 clips a second. A model that draws the *next* frames in one step, from what it has
 # drawn so far and from the keys that somebody presses, is a game.
@@ -764,11 +782,15 @@ lab.LivePrompt(fast, ["a large ring", "a large red ring", "a large red ring move
 # ## Takeaways
 #
 # 1. Asked once at pure noise, a network of velocities answers with an average. A flow map is asked another question: where
-#    does the path end? Then one step is enough, and the number of steps is free.
+#    does the path end? For a true flow map one step is enough, and any number of steps gives the same end. A trained one
+#    comes near.
 # 2. Its long jumps are made to agree with its shorter ones: two halves, a short step and a jump, or an end that must not
 #    move. A true flow map is its own target in all three. The teacher's $v$ at length 0 is the anchor, with guidance folded
 #    in.
-# 3. Watch diversity and motion before you believe in a share of right clips. And check that more steps are not worse.
+# 3. Long jumps blend what a network cannot tell apart. Distribution matching asks whether the output looks like the data,
+#    and keeps the jumps as a second loss.
+# 4. Read the share of right clips, diversity and motion together, each against the teacher. Averages lower the latter two,
+#    broken clips raise them.
 #
 # ## Quiz
 
@@ -789,8 +811,8 @@ lab.equations(21)
 # - Song and others, [Consistency models](https://arxiv.org/abs/2303.01469), section 3, and Lu and Song,
 #   [sCM](https://arxiv.org/abs/2410.11081), section 3, whose circle is ours.
 # - Geng and others, [Mean flows](https://arxiv.org/abs/2505.13447), section 4: the derivative in half a page.
-# - Yin and others, [One-step diffusion with distribution matching](https://arxiv.org/abs/2311.18828), section 3: the fake
-#   network, and why the difference of two guesses is a gradient.
+# - Yin and others, [One-step diffusion with distribution matching distillation](https://arxiv.org/abs/2311.18828), section
+#   3: the fake network, and why the difference of two guesses is a gradient.
 # - Meng and others, [On distillation of guided diffusion models](https://arxiv.org/abs/2210.03142), section 3: guidance
 #   folded in.
 #

@@ -20,6 +20,7 @@ EQUATIONS = {
     "21.4": ("two halves make a whole", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
     "21.5": ("a short step along the path, then a jump", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
     "21.6": ("the end must not move with the start", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
+    "21.7": ("how far an end has to move", _TESTS + "test_ends_move_to_where_the_clips_of_the_teacher_are"),
 }
 
 QUIZ = [
@@ -47,6 +48,12 @@ QUIZ = [
         ["the share of clips in which the judge finds all that the prompt says", "diversity", "motion amplitude"],
         1,
         "Every single clip is right and moves as it should. Only a figure that compares clips of one prompt can see it.",
+    ),
+    (
+        "A distilled model has half as much diversity again as its teacher, and fewer clips are right. What is likely?",
+        ["It has learnt more than its teacher", "Some clips are broken, each in its own way", "It answers with averages"],
+        1,
+        "Averages are alike and lower the diversity. Broken clips differ from all others and raise it.",
     ),
 ]
 
@@ -318,9 +325,9 @@ MEAN_FLOW_MISTAKES = {
     "this is the formula of the straight way, v - (t - r) · derivative; here it runs on a circle":
         lambda model, x, t, r, h: _flow(
             model, x, t, r, h, form=lambda u, v, change, cos, sin: v - (t - r) * change),
-    "this is how far the end moves; the target is the network's answer less that": lambda model, x, t, r, h: _flow(
+    "this is what the target takes from the network's answer; subtract it from u": lambda model, x, t, r, h: _flow(
         model, x, t, r, h, form=lambda u, v, change, cos, sin: cos * (u - v) + sin * (x + change)),
-    "it goes the wrong way: the network's answer less what the end moves": lambda model, x, t, r, h: _flow(
+    "it goes the wrong way: what has to be taken from the network's answer was added": lambda model, x, t, r, h: _flow(
         model, x, t, r, h, form=lambda u, v, change, cos, sin: u + cos * (u - v) + sin * (x + change)),
     "the derivative is missing": lambda model, x, t, r, h: _flow(
         model, x, t, r, h, form=lambda u, v, change, cos, sin: u - cos * (u - v) - sin * x),
@@ -345,7 +352,7 @@ def check_mean_flow(student):
 
 
 def sampled(model, x, levels):
-    """model (x, t, r) -> v; x (n, d) noise; levels falling numbers, from the noise's angle to 0 -> the points, (n, d)."""
+    """model (x, t, r) -> v; x (n, d) at the first of the levels, falling angles -> the points at the last, (n, d)."""
     for pair in zip(levels, levels[1:]):
         t, r = (torch.full((len(x), 1), one, dtype=x.dtype) for one in pair)
         x = jump(x, model(x, t, r), t, r)
