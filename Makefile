@@ -198,9 +198,10 @@ one-step: env  ## mini-fast from mini, docs/one-step.md and .png: three hours; a
 	mkdir -p data/mini-fast
 	cp runs/mini-fast/config.json runs/mini-fast/unet.safetensors data/mini-fast
 	echo '{"text": "mini", "autoencoder": "mini"}' > data/mini-fast/shared.json
-	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --out data/mini-fast/report.json
-	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 2 --out data/mini-fast/report-2.json
-	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 4 --out data/mini-fast/report-4.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --out runs/mini-fast/report.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 2 --out runs/mini-fast/report-2.json
+	$(BIN)/minit2v evaluate --model mini-fast --dtype float32 --steps 4 --out runs/mini-fast/report-4.json
+	cp runs/mini-fast/report*.json data/mini-fast
 	$(BIN)/python scripts/one_step.py mini-fast mini docs/one-step
 	$(BIN)/python scripts/write_docs.py
 

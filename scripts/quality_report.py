@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate
+from minit2v.evaluation.paired import discordant, mcnemar
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic
 
@@ -23,23 +24,6 @@ HEADINGS = ("model", "sampler", "steps", "guidance", "network evaluations", "sec
             "motion amplitude")  # fmt: skip
 FAST_COLOUR = "tab:orange"  # the model of few steps, by DDIM
 FIGURES = ("all right, %", "FVD-mini", "diversity", "motion amplitude")  # that are drawn
-
-
-def discordant(a: list[bool], b: list[bool]) -> tuple[int, int, int]:
-    """(number of pairs, pairs that are right in a only, in b only), over the first prompts that both have."""
-    pairs = [(bool(x), bool(y)) for x, y in zip(a, b)]
-    return len(pairs), sum(x and not y for x, y in pairs), sum(y and not x for x, y in pairs)
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p of McNemar's test: the probability of a split at least this uneven, if both sides are equally
-    likely to be the one that is right.
-
-    >>> mcnemar(5, 5), round(mcnemar(0, 6), 5)
-    (1.0, 0.03125)
-    """
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def difference(n: int, only_a: int, only_b: int, z: float = NORMAL) -> tuple[float, float, float]:

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from judging import verdicts
-from quality_report import discordant, mcnemar
 
 import minit2v
 from minit2v.checkpoints.folder import load_into, read_preset
 from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.datasets.moving_things.phrases import motion_words
 from minit2v.evaluation.estimates import wilson
+from minit2v.evaluation.paired import discordant, mcnemar
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, say
 from minit2v.networks.autoencoder import VQGAN

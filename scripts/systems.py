@@ -19,7 +19,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from quality_report import discordant, mcnemar  # noqa: E402
 from torch import nn  # noqa: E402
 
 import minit2v  # noqa: E402
@@ -29,6 +28,7 @@ from minit2v.errors import UserError  # noqa: E402
 from minit2v.evaluation.clip_sources import KeptSampler, fingerprint_of  # noqa: E402
 from minit2v.evaluation.full_scale.published import MARK, TABLE  # noqa: E402
 from minit2v.evaluation.judge import agrees, read  # noqa: E402
+from minit2v.evaluation.paired import discordant, kendall, mcnemar  # noqa: E402
 from minit2v.evaluation.report import evaluate  # noqa: E402
 from minit2v.evaluation.table import cell, markdown_table  # noqa: E402
 from minit2v.files import atomic, data_dir, say  # noqa: E402
@@ -165,7 +165,8 @@ def ranks(rows: dict[str, dict]) -> dict:
         compared = list(combinations(pairs, 2))
         if compared:
             same = sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in compared)
-            found[metric] = {"pairs": len(compared), "same": same, "tau": 2 * same / len(compared) - 1}
+            tau, p = kendall(*zip(*pairs))
+            found[metric] = {"pairs": len(compared), "same": same, "tau": tau, "p": p}
     return found
 
 
@@ -216,8 +217,9 @@ def pairs(report: dict) -> str:
 
 def order(report: dict) -> str:
     """Our order against the published one."""
-    lines = [[metric, f"{one['same']} of {one['pairs']}", f"{one['tau']:+.2f}"] for metric, one in report["ranks"].items()]
-    return markdown_table(["metric", "pairs of systems in the published order", "Kendall's tau"], lines)
+    lines = [[metric, f"{one['same']} of {one['pairs']}", f"{one['tau']:+.2f}", f"{one['p']:.2f}"]
+             for metric, one in report["ranks"].items()]  # fmt: skip
+    return markdown_table(["metric", "pairs of systems in the published order", "Kendall's tau", "p, by all orders"], lines)
 
 
 def draw(names: list[str], out: Path) -> None:

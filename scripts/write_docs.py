@@ -46,7 +46,7 @@ from minit2v.lab.course.room import LABS  # noqa: E402
 from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
-DOCUMENTS = ("README.md", "data/mini/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
+DOCUMENTS = ("README.md", "data/mini/README.md", "data/mini-fast/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
     "adapters", "appendix", "gpu", "metrics", "one-step", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}

@@ -19,6 +19,7 @@ import quality_report  # noqa: E402
 
 import minit2v  # noqa: E402
 from benchmarks import bench, pairs, rows, scaling, sides  # noqa: E402
+from minit2v.evaluation.paired import discordant  # noqa: E402
 
 TINY = pairs.tiny(pairs.MINI)
 
@@ -179,6 +180,6 @@ def test_the_interval_of_a_paired_difference_holds_the_truth():
     for _ in range(1000):
         draw = generator.random(128)
         a, b = draw < 0.85, np.where(generator.random(128) < 0.9, draw < 0.80, generator.random(128) < 0.80)
-        _, low, high = quality_report.difference(*quality_report.discordant(a.tolist(), b.tolist()))
+        _, low, high = quality_report.difference(*discordant(a.tolist(), b.tolist()))
         inside += low <= 0.05 <= high
     assert 930 <= inside <= 980

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 19 · Seven systems, one protocol
 #
-# **A table in a paper puts seven systems in an order. Here all seven learn from the same clips in about the same time, are
-# asked the same prompts, and meet the same judge. You write the statistics that say which of the differences are more than
+# **A table in a paper puts seven systems in an order. Here all seven learn from the same data on the same machine, are asked
+# the same prompts, and meet the same judge. You write the statistics that say which of the differences are more than
 # chance.**
 #
 # **You will**
@@ -58,14 +58,14 @@ for column in COLUMNS:
     print(f"{column}: {known} of {len(SYSTEMS)} systems, so {known * (known - 1) // 2} of the 21 pairs")
 
 # %% [markdown]
-# Read the second line of each row. One model was trained further on MSR-VTT, the others never saw it. Some used all
-# captions, others one for each clip. Frames have other sizes and other rates. In some rows nobody knows which network the
-# figure comes from. And the systems learnt from other data, at other sizes, with other amounts of computing. So a difference
-# between two rows has many possible reasons, and the idea of the paper is only one of them.
+# Read the second line of each row. One model was trained further on MSR-VTT, the others never saw it. Some were measured
+# with all captions, others with one for each clip. Sizes and frame rates differ. For some figures nobody has verified which
+# network or which paper they come from. Behind the rows are other training data, other sizes of the models and other
+# amounts of computing. So a difference between two rows has many possible reasons, and the idea of the paper is only one of
+# them.
 #
-# Here each system is one file of [minit2v/systems](../minit2v/systems), small enough for a laptop. All learn from the same
-# program that draws clips, on the same machine. All answer the same prompts. [docs/systems.md](../docs/systems.md) says what
-# they share, and in what they differ from their papers.
+# Here each system is one file of [minit2v/systems](../minit2v/systems), small enough for a laptop. All learn from what one
+# program draws, and all answer the same prompts. [docs/systems.md](../docs/systems.md) says what they share.
 #
 # Which order do you expect? Commit yourself.
 
@@ -73,8 +73,8 @@ for column in COLUMNS:
 lab.predict("19.a")
 
 # %% [markdown]
-# Now the whole order. Change the list before you go on: the best system first. What stands there is the order of the
-# table from bottom to top, so roughly the newest first. Section 8 compares your order with ours.
+# Now the whole order. Change the list before you go on, with the best system first. What stands there is the published
+# table from bottom to top. Section 8 compares your order with ours.
 
 # %%
 MY_ORDER = ["modelscope", "makeavideo", "videoldm", "magicvideo", "cogvideo", "cogvideo-zh", "nuwa"]
@@ -84,7 +84,7 @@ assert sorted(MY_ORDER) == sorted(SYSTEMS), "each of the seven once"
 # ## 2 · What each claimed
 #
 # A paper is more than its row. Each made a claim, and a table helps only if one of its figures can show that claim to be
-# wrong. Here is each claim in a sentence, and below it the figure of our table that would show it.
+# wrong. Here is each claim in a sentence, and after it the figure of our table that would show it.
 #
 # - **[NÜWA](14_nuwa.ipynb)**: text, pictures and videos are grids of tokens, and it is enough to attend to a window around
 #   each token.
@@ -163,8 +163,8 @@ lab.predict("19.b")
 # <details><summary>Hint 1</summary>For arrays of bool, <code>first &amp; ~second</code> is true where only the first is
 # right. Its sum counts them; make an <code>int</code> of it.</details>
 # <details><summary>Hint 2</summary><code>math.comb(n, k)</code> is a whole number of any size. Add them up first and divide
-# by <code>2**n</code> last: the quotient of two huge whole numbers is exact enough, and their floats are too large to
-# exist. <code>range(fewer + 1)</code> includes <code>fewer</code>.</details>
+# by <code>2**n</code> last: the quotient of two huge whole numbers is exact enough, but as floats they would be too
+# large. <code>range(fewer + 1)</code> includes <code>fewer</code>.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -231,11 +231,14 @@ print(f"at least one of six below 0.05: {(luck.min(1) < 0.05).mean():.1%} of the
 # raises a false alarm is at most the sum of their chances, whether they depend on one another or not. (Ours do: the same
 # ModelScopeT2V is in all six.)
 #
-# Holm saw in 1979 that this gives something away. Sort the p's, $p_{(1)} \le \dots \le p_{(m)}$. The least must stand $m$
-# tests. If it does, it is no false alarm as far as we can tell, so at most $m - 1$ tests are left in which nothing
-# differs, and the next one has only to stand $m - 1$. And so on, until one fails; then all that follow have failed too:
+# Holm saw in 1979 that this gives something away. Sort the p's, $p_{(1)} \le \dots \le p_{(m)}$. Multiply the least by $m$,
+# the next by $m - 1$, and so on. Where one fails, all that follow fail too, so take the largest so far:
 #
 # $$\tilde p_{(i)} = \max_{j \le i}\; \min\big(1,\; (m - j + 1)\, p_{(j)}\big) \qquad (19.2)$$
+#
+# Why is that enough? Suppose that nothing differs in $k$ of the $m$ tests. Before the first of these comes up, at most
+# $m - k$ others have gone, so its factor is still $k$ or more. That is Bonferroni's correction for $k$ tests, and only these
+# $k$ can raise a false alarm.
 #
 # ### Exercise 19.2 · holm
 #
@@ -322,10 +325,11 @@ lab.predict("19.d")
 # all figures of a list are equal. Return two numbers: tau, and p. The order that is there is one of the $n!$.
 #
 # <details><summary>Hint 1</summary><code>np.sign(x[:, None] - x)</code> is a table (n, n) of the signs of all pairs. Each
-# pair stands in it twice, above the line of the root and below it alike, so that you may sum over the whole table.</details>
+# pair stands in it twice, above the fraction line and below it, so you may sum over the whole table.</details>
 # <details><summary>Hint 2</summary>The root is the same for all orders, since they have the same ties. So p needs the sum
-# above it only, and that is a whole number: compare it without rounding. <code>itertools.permutations(range(n))</code>
-# gives the orders, as tuples; <code>y[list(order)]</code> is y in one of them.</details>
+# above the line only, and that is a whole number: compare it without rounding.
+# <code>itertools.permutations(range(n))</code> gives the orders, as tuples; <code>y[list(order)]</code> is y in one of
+# them.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -409,13 +413,13 @@ def told(name, verdicts):
     print(f"  they differ on {only_first + only_second} of {len(one)} lines; two strangers would differ on {chance:.0f}")
 
 
-first, second = logs(200, np.random.default_rng(9))
+first, second = logs(200, np.random.default_rng(0))
 told("by line", by_line(first, second))
 
 # %% [markdown]
-# She writes: no difference. The shares are right, for a share does not care about the order of lines. But look at the last
-# line. Two systems that are asked the same things should agree on the easy and on the hard ones. These differ as often as
-# two strangers.
+# She writes: no difference that could not be chance. The shares are right, for a share does not care about the order of
+# lines. But look at the last line. Two systems that are asked the same things should agree on the easy and on the hard ones.
+# These two differ as often as strangers.
 #
 # ### Exercise 19.B · paired
 #
@@ -476,7 +480,7 @@ told("in pairs", lab.yours("19.B")(first, second))
 #
 # Now ours. Every system was asked the first prompts of three splits: *seen* combinations, combinations that were *held
 # out*, and things known from *pictures only*. Prompt number i began with seed i. The judge of notebook 13 read each clip.
-# All verdicts are kept, one for each prompt.
+# All verdicts are kept, one for each prompt. (The Chinese CogVideo was asked for the same clips in Chinese.)
 
 # %%
 import json
@@ -510,10 +514,10 @@ for label, (row, seconds) in (lines | {label: (row, "") for label, row in kept["
 
 # %% [markdown]
 # How to read it. Begin with the rows at the end, the bounds. *Real clips* are the ceiling of the judge and the floor of the
-# distances; no system can do better than that. *Autoencoder* is the ceiling of the systems that work in its latents. The
-# *image model, frame by frame* makes good pictures that know nothing of one another. *Its first frame throughout* is a
-# still: what of the table does it win? *Without a prompt* shows how often a clip is right by luck. A row that is not clearly
-# above the last three has not learnt to make a clip from a sentence.
+# distances; a system that is beyond them is there by chance. *Autoencoder* is the ceiling of the systems that work in its
+# latents. The *image model, frame by frame* makes pictures that know nothing of one another. *Its first frame throughout* is
+# a still: which of the columns does it win? *Without a prompt* shows how often a clip is right by luck. A row whose *all
+# right* is not clearly above these last three has not learnt to make a clip from a sentence.
 #
 # Then go along a row. The gap from *seen* to *held out* says whether a system can put together what it never saw together.
 # The gap to *pictures only* says whether it can move what it knows from pictures alone. A system may lose much in one of
@@ -554,7 +558,7 @@ for split, said in SPLITS.items():
 # %%
 ahead = [[100 * (right[one]["test_seen"].mean() - right[other]["test_seen"].mean()) for other in rows] for one in rows]
 called = [SYSTEMS[name] for name in rows]
-lab.matrix(np.array(ahead), called, called, ylabel="is ahead", xlabel="of", diverging=True,
+lab.matrix(np.array(ahead), called, called, ylabel="ahead, in points", xlabel="compared with", diverging=True,
            alt="A table of all pairs of systems: by how many percentage points the system of the row makes more clips "
            "right, on seen prompts, than the system of the column.")
 
@@ -584,14 +588,17 @@ print(f"it is below 0.05 although the intervals overlap in {unseen}")
 print(f"prompts on which two differ, of what strangers would have: {min(strangers):.0%} to {max(strangers):.0%}")
 
 # %% [markdown]
-# How to read it. A single place is sure, as far as these prompts go. Systems whose places overlap are not known to be equal:
-# so many prompts could not tell them apart. Small differences need many prompts, and twice the prompts narrow an interval by
-# less than a third.
+# How to read it. In the list, a single place is sure as far as these prompts go. Systems whose places overlap are not known
+# to be equal: so many prompts could not tell them apart. Small differences need many prompts, and twice the prompts narrow
+# an interval by less than a third. In the picture an orange row is ahead of many, and a violet one is behind.
 #
-# In the last table look along a row. The p of one comparison is the smallest, that of six planned ones is larger, and the
-# one of all pairs larger still or equal. Is there a pair that counts as different in one column and not in the next? Then
-# the answer depends on how many questions were asked, and an honest report says how many. The last line is the test of
-# section 6, on our own file: close to 100 % would mean that prompts do not belong together.
+# In the table of six look along a row. From left to right p stands for one question, for six and for all pairs, and it never
+# falls. Is there a system that counts as different in one column and not in the next? Then the answer depends on how many
+# questions were asked, and an honest report says how many.
+#
+# The last line is the test of section 6, on our own file. If the prompts did not belong together, every pair would be near
+# 100 %. A single pair can be near it for another reason: a system that is hardly ever right differs from a good one nearly
+# wherever the good one is right.
 #
 # One thing no test of this notebook can see. Each system was trained **once**. These p's speak about these weights, on
 # prompts like these. Another training of the same system, from another random start, might stand elsewhere. To compare
@@ -600,35 +607,41 @@ print(f"prompts on which two differ, of what strangers would have: {min(stranger
 # And the published order?
 
 # %%
-print("our figure on seen prompts, against the published    systems      tau       p   least p")
+def compared(what, ours, theirs):
+    """A line of the table below, of figures of the same systems; nothing where there is no order to speak of."""
+    if min(len(set(ours)), len(set(theirs))) > 1:
+        tau, p = agreement(np.array(ours), np.array(theirs))
+        print(f"{what:44} {len(ours):7} {tau:+8.2f} {p:7.3f} {2 / math.factorial(len(ours)):9.3f}")
+
+
+print("our figure on seen prompts                   systems      tau       p   least p")
 for column, metric in OURS.items():
-    known = [name for name in rows if column in published[SYSTEMS[name]].figures()]
-    theirs = np.array([published[SYSTEMS[name]].figures()[column] for name in known])
-    figures = {metric: [rows[name]["report"]["test_seen"]["metrics"][metric]["value"] for name in known],
-               "all right": [(1 if column == "CLIPSIM" else -1) * right[name]["test_seen"].mean() for name in known]}
-    for name, values in figures.items():
-        if len(known) > 1 and len(set(values)) > 1:
-            tau, p = agreement(np.array(values), theirs)
-            least = 2 / math.factorial(len(known))
-            print(f"{f'{name}, against {column}':52} {len(known):7} {tau:+8.2f} {p:7.3f} {least:9.3f}")
-places = np.array([-MY_ORDER.index(name) for name in rows])
-tau, p = agreement(places, np.array([right[name]["test_seen"].mean() for name in rows]))
-print(f"{'all right, against your order':52} {len(rows):7} {tau:+8.2f} {p:7.3f}")
+    known = {name: published[SYSTEMS[name]].figures().get(column) for name in rows}
+    known = {name: figure for name, figure in known.items() if figure is not None}
+    theirs, turned = list(known.values()), 1 if column == "CLIPSIM" else -1
+    found = [rows[name]["report"]["test_seen"]["metrics"][metric]["value"] for name in known]
+    compared(f"{metric}, against the published {column}", found, theirs)
+    shares_known = [turned * right[name]["test_seen"].mean() for name in known]
+    compared(f"all right, against the published {column}", shares_known, theirs)
+shares_seen = [right[name]["test_seen"].mean() for name in rows]
+compared("all right, against your order", shares_seen, [-MY_ORDER.index(name) for name in rows])
 
 # %% [markdown]
 # How to read it: a positive tau means that our order leans towards the published one (FID-vid and FVD, where lower is
 # better, are turned for *all right*), a negative one that it leans away. Then look at p, and at how small it could have been
 # at all. A column of three systems can say nothing, whatever its tau is.
 #
-# If the orders agree, the ideas may be what counts, or the papers may have been ordered by something that our systems share
-# with them. If they do not, that is no reproach to any paper: their rows differ in data, size and protocol, and ours differ
-# in none of these. It means that the published order is not one of the ideas alone.
+# If the orders agree, the ideas may be what counts, or something else that our systems have in common with the papers'. If
+# they do not, that is no reproach to any paper. Their rows differ in data, size and protocol; ours have one data set, one
+# protocol and small networks. So either the ideas alone do not make the published order, or at this size they do not make
+# the same one.
 #
 # ## 9 · Minutes, steps and seconds
 #
-# "The same training" has two meanings. The same *number of steps* sounds fair, but a step of one system costs far more than
-# a step of another. The same *number of minutes* is what somebody with one machine has. We planned minutes, and no two
-# trainings took exactly the same. What several systems share, such as the latents, was trained once and is counted for each.
+# "The same training" has two meanings. The same *number of steps* sounds fair, but a step of one system costs more than a
+# step of another. The same *number of minutes* is what somebody with one machine has. The plan was made in minutes; what
+# each training really took stands here. What several systems share, such as the latents, was trained once, and the column
+# *with shared* counts it for each.
 
 # %%
 from minit2v.recipes import recipe_of
@@ -652,8 +665,9 @@ for name, row in rows.items():
     own = sum(one["minutes"] for one in row["training"].values())
     whole = sum(training(name, part)["minutes"] for part in parts)
     cost[name] = 60 * motion["minutes"] / max(1, motion["steps"])
-    print(f"{SYSTEMS[name]:20} {row['parameters'] / 1e6:8.2f} M {row['temporal'] / row['parameters']:12.0%} {own:14.0f} "
-          f"{whole:13.0f} {motion['steps']:18,} {clips:12} {cost[name]:14.2f}")
+    along_time = f"{row['temporal'] / row['parameters']:.0%}" if row["temporal"] else "–"
+    print(f"{SYSTEMS[name]:20} {row['parameters'] / 1e6:8.2f} M {along_time:>12} {own:14.0f} {whole:13.0f} "
+          f"{motion['steps']:18,} {clips:12} {cost[name]:14.2f}")
 fewest = min(training(name, MOTION[name])["steps"] for name in rows)
 print(f"\nat equal steps ({fewest:,}, the fewest) the part that learns motion would have had, in minutes:")
 for name, seconds in cost.items():
@@ -661,12 +675,15 @@ for name, seconds in cost.items():
 
 # %% [markdown]
 # How to read it: the lower table is the other protocol. At equal steps a system whose steps are costly gets more of the
-# minutes, and one whose steps are cheap gets fewer. Compare with the order of section 8: would it be the systems
-# at the top that gain, or those at the bottom? What the order would be then, these figures do not say. A training that is
-# cut short is not one that was planned to be short.
+# minutes, and one whose steps are cheap gets fewer. Compare with the order of section 8: would it be the systems at the top
+# that gain, or those at the bottom? What the order would be then, these figures do not say. A training that is cut short is
+# not one that was planned to be short.
 #
-# *Along time* is the share of the parameters that only clips can teach. 0 % means that the network has no layers of its own
-# for time: where all is tokens, the same attention looks at space and time. *Clips each* is the batch, so that equal steps
+# Look at the minutes *with shared*, too. Where two systems lie far apart there, the one that was given more has had an
+# advantage, and their places in section 8 should be read with that in mind.
+#
+# *Along time* is the share of the parameters in layers that a picture model does not have. A dash means that none are
+# counted as such; in NÜWA, for one, the same attention looks at space and time. *Clips each* is the batch, so equal steps
 # are not even equal clips.
 #
 # The other bill comes later, with every clip.
@@ -685,15 +702,15 @@ for name in rows:
 print("threads:", sorted({row["threads"] for row in rows.values()}))
 
 # %% [markdown]
-# How to read it: who stands in the last group is a choice that somebody could defend, for quality or for speed. The seconds
-# are those of one machine, a processor without a graphics card. Systems that write token after token are hit hardest by
-# that; on other machines the bars have other lengths. Seconds were measured three times, and the median was kept; they have
-# no interval here.
+# How to read it: a system that no other beats in both is a choice that somebody can defend, for its quality or for its
+# speed. The seconds are the median of three clips on one machine, with so many threads, and have no interval. On another
+# machine the bars have other lengths, and not all by the same factor: a system that writes one token after another has less
+# to do at once than one that computes a whole clip.
 #
 # ## 10 · Without names
 #
 # Figures leave out what nobody thought of measuring. So vote: the same prompts and seeds, two of the seven systems, no
-# names.
+# names. Vote on at least ten pairs, then ask for the result.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many pairs there are depends on the mode
@@ -705,14 +722,13 @@ makers = {"ModelScopeT2V": minit2v.load("modelscope", device=ctx.device),
 count = ctx.pick(fast=2, default=12, full=24)
 asked = [MovingThings("test_seen").text(i)[0] for i in range(count)]
 clips = {name: pipe(asked, seed=0, steps=ctx.pick(fast=2, default=pipe.preset.steps)) for name, pipe in makers.items()}
-votes = lab.BlindABTest(clips, asked, "Which clip shows better what the prompt says?", least=min(10, count), name="blind-19")
-votes
+lab.BlindABTest(clips, asked, "Which clip shows better what the prompt says?", least=min(10, count), name="blind-19")
 
 # %% [markdown]
-# Then compare. What does your interval say, and what did the judge's verdicts say about these two in section 8? You judge a
-# dozen prompts, and the judge judged hundreds. So you may well see no difference where it has found one. The reverse is more
-# interesting. If you prefer one surely and the judge sees nothing, what did you see? Say it in words, and think of a metric
-# that would have seen it too.
+# Then compare. What does your interval say, and what did the judge's verdicts say about these two in section 8? You vote on
+# a dozen prompts or two, and the judge had many more. So you may well see no difference where it has found one. The reverse
+# is more interesting. If you surely prefer one and the judge sees nothing, what did you see? Say it in words, and think of a
+# metric that would have seen it too.
 #
 # *What if?* Ask three people, and you have three votes on each pair. They are not three independent votes: a clip that is
 # bad is bad for all three. The pair is the unit, as the prompt was in section 3.
@@ -722,7 +738,7 @@ votes
 # Back to section 2. First the claims that a paired test can answer. The p's are corrected for all of them together.
 
 # %%
-MORE, LEVEL = ("as claimed", "cannot be told", "the opposite"), ("even more", "no difference found", "not as claimed")
+MORE, LEVEL = ("as claimed", "cannot be told", "the opposite"), ("even better", "no difference found", "not as claimed")
 CLAIMS = [  # (claim, of whom, compared with, prompts, what to say: it is ahead, nothing is sure, it is behind)
     ("a window is enough", "nuwa", "cogvideo", "test_seen", LEVEL),
     ("pictures are handed on", "cogvideo", "nuwa", "test_imageonly", MORE),
@@ -766,23 +782,23 @@ for other in ("videoldm", BASE):
         print(f"{'a fraction of the computing':32}{'seconds':9}MagicVideo takes {share:.0%} of the time of {SYSTEMS[other]}")
 
 # %% [markdown]
-# How to read it. *As claimed* and *the opposite* are findings, about our small systems on our clips. *Cannot be told* is
-# none: the claim may be right or wrong. *No difference found* is the best that a claim of *no worse* can get, and it is
-# cheap, for a test with ten prompts finds nothing either. How small a difference could have been found here? In this table
-# look for the smallest difference that has been.
+# How to read it. *As claimed*, *the opposite*, *not as claimed* and *even better* are findings, about our small systems on
+# our clips. *Cannot be told* is none: the claim may be right or wrong. *No difference found* is the best that most claims of
+# *no less* get, and it is cheap, for a test with ten prompts finds nothing either. How small a difference could have been
+# found here? Look for the smallest one in this table that was found.
 #
-# For the direction of Make-A-Video, *lower* is what the paper itself expects, and what 18 has proved. For FID-vid *higher*
-# would mean that the layers along time cost some of the pictures; *lower* can happen too, since a set of clips in which
-# things hold together has better frames. MagicVideo's seconds have no interval; a few percent say nothing.
+# For the direction of Make-A-Video *lower* is what the paper itself expects, and 18 has shown why. For FID-vid *higher*
+# means that the layers along time have cost some of the pictures. *Lower* can happen too: the frames of one clip help one
+# another. The share of the time has no interval; do not make much of a few percent.
 #
 # Whatever stands there: these are seven systems at the size of a laptop, in a world of moving shapes. A claim that fails
-# here may hold for large models and real videos, and one that holds here may fail there. What the table can do is separate
-# the *idea* from the data and the size that came with it. No published table does that.
+# here may hold for large models and real videos, and one that holds here may fail there. What this table can do, and the
+# published one cannot, is to take the *idea* out of the data and the protocol that came with it.
 #
 # ## Takeaways
 #
-# 1. A row of a table is a system *with* its data, its size and its protocol. Only where these are the same can a difference
-#    come from the idea.
+# 1. A row of a table is a system *with* its data, its size and its protocol. Only where these are the same does a
+#    difference speak for the idea.
 # 2. The same prompts make pairs. Count the prompts that exactly one of two systems gets right, correct for the number of
 #    questions, and give places with their intervals. Not told apart is not equal.
 # 3. An order of few systems proves little, a single training of each is one sample, and a claim about a part needs an
@@ -807,8 +823,8 @@ lab.equations(19)
 #   and others, [Video LDM](https://arxiv.org/abs/2304.08818); Singer and others,
 #   [Make-A-Video](https://arxiv.org/abs/2209.14792), which also measured CogVideo's two rows; Wang and others,
 #   [ModelScopeT2V](https://arxiv.org/abs/2308.06571). Read the table of each first, and look for its protocol.
-# - Lin and others, [VideoDirectorGPT](https://arxiv.org/abs/2309.15091): the seventh paper, whose authors measured
-#   ModelScopeT2V again.
+# - Lin and others, [VideoDirectorGPT](https://arxiv.org/abs/2309.15091), whose authors measured ModelScopeT2V again: the
+#   last row of the table in [13](13_is_it_any_good.ipynb).
 # - McNemar, [Note on the sampling error of the difference between correlated
 #   proportions](https://doi.org/10.1007/BF02295996), Psychometrika 12 (1947): five pages. The exact form is the sign test of
 #   the pairs that differ.

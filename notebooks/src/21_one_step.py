@@ -25,7 +25,7 @@
 # **You need** [05](05_destroying_a_video.ipynb) for $v$, [06](06_un_destroying_it.ipynb) for the ring and DDIM,
 # [10](10_steering.ipynb) for guidance and the cliff.
 #
-# **Time** reading 22 minutes · running 1 to 3 minutes (fast mode 20 to 90 seconds) · exercises 58 minutes
+# **Time** reading 22 minutes · running 2 to 4 minutes (fast mode 20 to 90 seconds) · exercises 58 minutes
 
 # %%
 from minit2v import lab
@@ -464,7 +464,7 @@ def minimized(loss, groups, steps):
         optimizer.zero_grad()
         loss(i).backward()
         for net, _ in groups:
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.1)
         optimizer.step()
         falling.step()
 

@@ -27,7 +27,7 @@ EQUATIONS = {
 
 QUIZ = [
     (
-        "On the same 512 prompts A is right in 310 clips and B in 285. The two intervals overlap. Is the difference one of "
+        "On the same 512 prompts A is right in 310 clips and B in 285. The two intervals overlap. Is the difference only "
         "chance?",
         ["Yes, for the intervals overlap", "That depends on how many prompts exactly one of them gets right",
          "No, for 25 clips are many"],
@@ -65,11 +65,11 @@ def first_of_ours() -> str:
 
 
 PREDICTIONS = {
-    "19.a": Question("All seven learn from the same clips and pictures, on the same machine, in about the same time. Which "
-                     "one makes most clips in which everything is as the prompt says?", first_of_ours, tuple(ROWS.values())),
-    "19.b": Question("Of 512 prompts, both systems get 400 right, only the first 20, only the second 8. Suppose that both get "
-                     "40 right instead of 400, and the rest wrong, with 20 and 8 as before. The p of the difference is then",
-                     "the same", ("smaller", "the same", "larger")),
+    "19.a": Question("All seven learn from the same data, on the same machine, in one or two hours each. Which one makes "
+                     "most clips in which everything is as the prompt says?", first_of_ours, tuple(ROWS.values())),
+    "19.b": Question("Of 512 prompts, both systems get 400 right, only the first 20, only the second 8. Suppose that both "
+                     "get 40 right instead of 400, and the rest wrong, with 20 and 8 as before. What becomes of the p of "
+                     "the difference?", "it is the same", ("it is smaller", "it is the same", "it is larger")),
     "19.c": Question("Six comparisons of systems among which nothing differs, each with a chance of 5 % to say that "
                      "something does. How likely is at least one false alarm, in percent, if the six are independent?",
                      round(100 * (1 - (1 - LEVEL) ** COMPARISONS), 1), tolerance=3.0),
