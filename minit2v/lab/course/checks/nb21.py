@@ -44,12 +44,6 @@ QUIZ = [
         "preset says 1.",
     ),
     (
-        "A one-step model makes one and the same good clip of every noise. Which of these figures tells?",
-        ["the share of clips in which the judge finds all that the prompt says", "diversity", "motion amplitude"],
-        1,
-        "Every single clip is right and moves as it should. Only a figure that compares clips of one prompt can see it.",
-    ),
-    (
         "A distilled model has half as much diversity again as its teacher, and fewer clips are right. What is likely?",
         ["It has learnt more than its teacher", "Some clips are broken, each in its own way", "It answers with averages"],
         1,
