@@ -192,7 +192,7 @@ quality: env  ## each sampler with 1 to 50 steps, docs/quality.md and .png: hour
 	$(BIN)/python scripts/write_docs.py
 
 resumed = $(if $(wildcard runs/$(1)/distillation/checkpoint.pt),--resume)
-one-step: env  ## mini-fast from mini, docs/one-step.md and .png: three hours; after a stop the same
+one-step: env  ## mini-fast from mini, docs/one-step.md and .png: four hours; after a stop the same
 	$(BIN)/minit2v distill mini --out runs/shortcut --steps 1600 $(call resumed,shortcut) $(ARGUMENTS)
 	$(BIN)/minit2v distill mini --from runs/shortcut --out runs/mini-fast --steps 1200 $(call resumed,mini-fast) $(ARGUMENTS)
 	mkdir -p data/mini-fast

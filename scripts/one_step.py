@@ -51,8 +51,6 @@ def summary(found: list[dict]) -> list[dict]:
 
 def table(kept: dict) -> str:
     """Markdown of a summary that was kept."""
-    if not kept:
-        return "Not measured yet."
     cells = [[HEADINGS.get(row["kind"], row["kind"]), row["clips"], *(cell(row.get(name)) for name in MEASURES)]
              for row in kept["rows"]]  # fmt: skip
     return f"{markdown_table(['first wrong', 'clips', *MEASURES], cells)}\n\n{kept['how']}"

@@ -5,7 +5,7 @@
     docs/guidance.json      scripts/guidance.py       docs/mini.json        the training of the shipped weights, by hand
     docs/gpu.json           make gpu, if it has been run
     docs/speedrun.json      make speedrun, if there is an entry
-    docs/planning.json      scripts/plan_training.py  docs/one-step.json    make one-step, if it has been run
+    docs/planning.json      scripts/plan_training.py  docs/one-step.json    make one-step
     data/adapters/square-ring/judged.json    make adapter, if it has been run
 
 A figure stands between two comments that name its source. This script replaces what is between them:
@@ -78,7 +78,7 @@ DEPARTURES = (  # what it is, its settings, the variant of scripts/ablate_traini
 
 def report(model: str = "mini") -> dict:
     """The evaluation of a shipped model."""
-    return json.loads((ROOT / f"data/{model}/report.json").read_text(encoding="utf-8"))
+    return kept("report.json", folder=f"data/{model}")
 
 
 def judge_of(model: str) -> str:
@@ -109,10 +109,7 @@ def short_results() -> str:
 
 def few_steps() -> str:
     """The model of few steps beside the one that it was made from."""
-    names = ("report.json", "report-2.json", "report-4.json")
-    reports = list(filter(None, (kept(name, {}, "data/mini-fast") for name in names)))
-    if not reports:
-        return "Not measured yet."
+    reports = [kept(name, folder="data/mini-fast") for name in ("report.json", "report-2.json", "report-4.json")]
     return markdown_table(["model", "steps", *SPLITS.values(), *AGAINST], map(few_steps_row, [report(), *reports]))
 
 
@@ -178,7 +175,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "docs/planning.json, cards": lambda: plan_training.of_cards(kept("planning.json")),
     "docs/quality.json": lambda: quality_report.table(kept("quality.json")),
     "data/adapters/square-ring/judged.json": lambda: new_shape.table(kept("judged.json", {}, "data/adapters/square-ring")),
-    "docs/one-step.json": lambda: one_step.table(kept("one-step.json", {})),
+    "docs/one-step.json": lambda: one_step.table(kept("one-step.json")),
     "data/mini-fast/report*.json": few_steps,
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,

@@ -114,9 +114,9 @@ def levels(t):
     return DIFFUSION.alpha_bar[t].sqrt(), (1 - DIFFUSION.alpha_bar[t]).sqrt()
 
 
-def matching_task(folder, teacher, clips_mean, ends_mean, **settings):
+def matching_task(folder, teacher, clips_mean, ends_mean):
     """A task whose teacher knows clips around one mean, and whose fake network knows ends around another."""
-    config = Distillation(clips=4, bfloat16=False, guidance=1.0, matched_share=0.5, **settings)
+    config = Distillation(clips=4, bfloat16=False, guidance=1.0, matched_share=0.5)
     task = DistillationTask(fast(teacher.preset), config, find_data("moving-things"), teacher, folder)
     task.pipe.diffusion, task.fake = DIFFUSION, Normal(ends_mean)
     task.teacher_v = lambda x, t, context: Normal(clips_mean)(x, t, context)
@@ -124,8 +124,8 @@ def matching_task(folder, teacher, clips_mean, ends_mean, **settings):
 
 
 def test_ends_move_to_where_the_clips_of_the_teacher_are(untrained_nano, tmp_path):
-    """For two normal distributions the step is known; averaged over all noises it points from one mean to the other, and
-    ends that are distributed as the clips stay where they are."""
+    """For two normal distributions of one spread the step is known, whatever the noise: it points from one mean to the other.
+    Ends that are distributed as the clips stay where they are."""
     ends = torch.randn(5, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * SPREAD - 1
     noise, level = torch.randn(ends.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 200, 500, 800, 999])
     teacher = minit2v.load(untrained_nano, device="cpu")

@@ -14,6 +14,8 @@ import pytest
 from answers import assert_refused
 
 from minit2v import lab
+from minit2v.errors import UserError
+from minit2v.evaluation import paired
 from minit2v.evaluation.estimates import wilson
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb19
@@ -332,7 +334,9 @@ def test_other_ways_to_write_it_pass(number, answer):
 def test_mcnemar_counts_every_way_to_fall_at_least_as_unevenly():
     for b, c in itertools.product(range(7), range(5)):
         falls = [abs(2 * sum(coin) - (b + c)) >= abs(b - c) for coin in itertools.product((0, 1), repeat=b + c)]
-        assert nb19.mcnemar(*nb19._verdicts(3, b, c, 2, 0)) == (b, c, pytest.approx(sum(falls) / len(falls), abs=1e-15))
+        share = pytest.approx(sum(falls) / len(falls), abs=1e-15)
+        assert nb19.mcnemar(*nb19._verdicts(3, b, c, 2, 0)) == (b, c, share) and paired.mcnemar(b, c) == share
+        assert paired.discordant(*nb19._verdicts(3, b, c, 2, 0)) == (3 + b + c + 2, b, c)
 
 
 def test_holm_is_closed_testing():
@@ -344,6 +348,7 @@ def test_holm_is_closed_testing():
             sets = [one for k in range(1, m + 1) for one in itertools.combinations(range(m), k)]
             closed = [max(min(1.0, len(one) * p[list(one)].min()) for one in sets if i in one) for i in range(m)]
             np.testing.assert_allclose(nb19.holm(p), closed, atol=1e-15)
+            np.testing.assert_allclose(paired.holm(p), closed, atol=1e-15)
 
 
 def test_holm_keeps_its_promise_where_tests_depend_on_one_another():
@@ -360,7 +365,11 @@ def test_kendall_of_pairs_one_by_one():
         for values in (10, 3):
             x, y = rng.integers(values, size=(2, n)).astype(float)
             x[0], y[-1] = -1, 99  # not all equal
-            assert nb19.kendall(x, y) == pytest.approx(loops(x, y), abs=1e-15)
+            for kendall in (nb19.kendall, paired.kendall):
+                assert kendall(x, y) == pytest.approx(loops(x, y), abs=1e-15)
+    for x, y in [(range(8), range(8)), ([1, 2], [3, 3]), ([1], [1]), ([1, 2], [1, 2, 3])]:
+        with pytest.raises(UserError, match="kendall: expected figures of 2 to 7 systems"):
+            paired.kendall(x, y)
     for n in range(2, 8):
         assert nb19.kendall(np.arange(n), np.arange(n)) == pytest.approx((1, 2 / math.factorial(n)))
 

@@ -29,7 +29,7 @@ def test_is_the_preset_and_fits_into_a_repository():
 
 
 def test_the_fast_one_is_mini_but_for_its_unet(pipe):
-    """It shares text tower and autoencoder, takes one step without guidance, and was made from these very weights."""
+    """It shares text tower and autoencoder, and takes one step without guidance."""
     fast = minit2v.load("mini-fast", device="cpu", dtype="float32")
     preset = pipe.preset
     unet = replace(preset.unet, step_embedding=True)
@@ -47,15 +47,15 @@ def test_reconstructions_keep_every_attribute(pipe):
     assert np.mean([agrees(read(clip), spec)["all"] for clip, spec in zip(again, specs)]) >= 0.97
 
 
-@pytest.mark.parametrize("model, report, steps", [("mini", "report", 12), ("mini-fast", "report", 1),
-                                                  ("mini-fast", "report-2", 2), ("mini-fast", "report-4", 4)])  # fmt: skip
-def test_clips_follow_their_prompts(model, report, steps):
+@pytest.mark.parametrize("model, name, steps", [("mini", "report", 12), ("mini-fast", "report", 1),
+                                                ("mini-fast", "report-2", 2), ("mini-fast", "report-4", 4)])  # fmt: skip
+def test_clips_follow_their_prompts(model, name, steps):
     """24 prompts of the validation set: not worse than the report by more than chance allows."""
     _, _, specs = MovingThings("val").batch(range(24))
     pipe = minit2v.load(model, device="cpu", dtype="float32")
     clips = pipe([caption(spec) for spec in specs], seed=0, steps=steps)
     verdicts = [agrees(read(clip.pixels), spec) for clip, spec in zip(clips, specs)]
-    report = json.loads((data_dir() / model / f"{report}.json").read_text())
+    report = json.loads((data_dir() / model / f"{name}.json").read_text())
     assert report["steps"] == steps
     row = next(row for row in report["rows"] if (row["clips"], row["split"]) == (model, "test_seen"))
     for name in ("shape", "colour", "size", "motion", "all"):

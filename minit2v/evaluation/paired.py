@@ -51,14 +51,14 @@ def holm(p: Sequence[float]) -> np.ndarray:
 def kendall(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Kendall's tau (b) of figures of the same n systems, and its two-sided p by all n! orders, ties included.
 
-    Raises UserError for more than 7, and where all figures of a list are equal.
+    Raises UserError for fewer than 2 or more than 7, for lists of two lengths, and where all figures of a list are equal.
 
     >>> kendall([1, 2, 3, 4], [2, 3, 5, 7])
     (1.0, 0.08333333333333333)
     """
     a, b = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(x, np.float64), np.asarray(y, np.float64)))
-    if not 2 <= len(a) <= MOST or len(a) != len(b) or not a.any() or not b.any():
-        raise UserError(f"kendall: expected figures of 2 to {MOST} systems, not all equal, found {x} and {y}")
+    if not 2 <= len(a) == len(b) <= MOST or not a.any() or not b.any():
+        raise UserError(f"kendall: expected figures of 2 to {MOST} systems, not all equal, found {list(x)} and {list(y)}")
     orders = np.array(list(permutations(range(len(a)))))  # (n! n), the first is the one that is there
     agreements = (a * b[orders[:, :, None], orders[:, None]]).sum((1, 2))
     tau = agreements[0] / np.sqrt(np.square(a).sum() * np.square(b).sum())  # eq (19.3) · Kendall 1938, ties 1945
