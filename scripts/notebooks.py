@@ -44,7 +44,7 @@ from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic
 from minit2v.lab.course.checks import PACKED
 from minit2v.lab.course.exercises import get
-from minit2v.lab.course.handout import HANDED_OUT, INSTALL_CELL, hand_out
+from minit2v.lab.course.handout import HANDED_OUT, INSTALL_CELL, MODELS, hand_out
 
 ROOT = Path(__file__).parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -298,6 +298,8 @@ def hosted(nb):
     beyond = models_beyond_the_package(nb)
     first = CLONE.format(models=" and ".join(beyond), address=address()) if beyond else INSTALL
     nb.cells.insert(0, nbformat.v4.new_code_cell(first, id=INSTALL_CELL))
+    if beyond:
+        nb.metadata[MODELS] = beyond
     return nb
 
 

@@ -45,6 +45,17 @@ def test_a_copy_that_somebody_has_worked_in_is_kept(tmp_path, capsys):
     assert capsys.readouterr().out == "" and first.read_text() == mine
 
 
+def test_a_notebook_whose_model_is_not_here_is_left_out_and_said(tmp_path, monkeypatch):
+    """As after an installation from a wheel, which has no model but mini."""
+    needy = {source.stem: notebooks.models_beyond_the_package(notebooks.read(source)) for source in SOURCES}
+    monkeypatch.setattr(handout, "data_dir", lambda: tmp_path / "nothing")
+    told = handout.hand_out_all(tmp_path / "course")
+    there = {path.stem for path in (tmp_path / "course").glob("*.ipynb")}
+    assert there == {stem for stem, models in needy.items() if not models} != set(needy)
+    for stem, models in needy.items():
+        assert not models or any(line.startswith(f"{stem}.ipynb  left out: {', '.join(models)}") for line in told)
+
+
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     assert main(["lab", str(tmp_path / "file"), "--copy-only"]) == 2

@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, read_json, sha256
+from minit2v.files import atomic, data_dir, read_json, sha256
 from minit2v.lab.packages import INSTALL
 
 PACKAGE = Path(__file__).parents[2]
 HANDED_OUT = ".handed-out.json"
 INSTALL_CELL = "install"  # id of the cell for machines on which nothing is installed
+MODELS = "minit2v_models"  # metadata of a notebook: shipped models that it needs and a wheel has not
 
 
 def hosted() -> Path:
@@ -27,7 +28,8 @@ def hosted() -> Path:
 
 
 def hand_out_all(folder: str | Path) -> list[str]:
-    """Write a copy of every notebook into a folder. Returns what happened, a line for each that is new or was kept.
+    """Write a copy of every notebook into a folder. Returns what happened, a line for each that is new or was kept, or
+    that needs a model which is not here.
 
     Raises UserError for a folder that cannot be made.
     """
@@ -38,6 +40,9 @@ def hand_out_all(folder: str | Path) -> list[str]:
     told = []
     for path in sorted(hosted().glob("[0-9][0-9]_*.ipynb")):
         nb = json.loads(path.read_text(encoding="utf-8"))
+        if missing := [model for model in nb["metadata"].pop(MODELS, []) if not (data_dir() / model).is_dir()]:
+            told.append(f"{path.name}  left out: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} in the repository only")
+            continue
         nb["cells"] = [cell for cell in nb["cells"] if cell["id"] != INSTALL_CELL]
         told.append(hand_out(json.dumps(nb, ensure_ascii=False, indent=1).encode() + b"\n", Path(folder) / path.name))
     return [line for line in told if line]
