@@ -15,7 +15,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from minit2v.datasets.moving_things.phrases import motion_words, words
 from minit2v.errors import UserError
-from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Width, public
+from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Weight, Width, public
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class AutoencoderConfig(Checked):
     latent_channels: Width = 4  # channels of a latent; released 4
     bottleneck: str = "gaussian"  # "gaussian" (the release) or "codebook" (nearest code)
     codes: Size = 1024  # size of the codebook; unused by "gaussian"
+    thrift: Weight = 0.0  # departure: how much farther (squared) a code may lie that is used e times as often; see `Codebook`
     norm_groups: Width = 32  # groups of every GroupNorm; released 32
     mid_attention: bool = True  # one attention over pixels between encoder and decoder halves; released True
     scale_factor: Positive = 0.18215  # latents * scale_factor have unit variance; measured; released 0.18215

@@ -124,6 +124,21 @@ def test_codebook_takes_the_nearest_code_and_passes_the_gradient_through():
     assert torch.autograd.grad(loss, features)[0].abs().sum() > 0
 
 
+def test_a_thrifty_codebook_prefers_codes_that_are_used_often():
+    """The least squared distance minus thrift times the logarithm of the usage; what has become a code stays that code."""
+    torch.manual_seed(0)
+    codebook, plain = Codebook(codes=32, channels=4, thrift=0.7).eval(), Codebook(codes=32, channels=4).eval()
+    plain.codes.copy_(codebook.codes)
+    codebook.usage.copy_(torch.rand(32).pow(6)).div_(codebook.usage.sum())
+    features = torch.randn(2, 4, 15, 16)
+    vectors = features.permute(0, 2, 3, 1).reshape(-1, 4)
+    costs = torch.cdist(vectors, codebook.codes) ** 2 - 0.7 * codebook.usage.clamp(min=1e-6).log()
+    assert torch.equal(codebook.chosen(vectors), costs.argmin(dim=1))
+    taken = codebook.mode(features)
+    assert torch.equal(codebook.quantize(taken), taken) and torch.equal(plain.mode(features), plain.quantize(features))
+    assert len(codebook.chosen(vectors).unique()) < len(plain.chosen(vectors).unique())
+
+
 def test_codebook_follows_its_vectors_and_restarts_dead_codes():
     torch.manual_seed(0)
     codebook = Codebook(codes=4, channels=2)

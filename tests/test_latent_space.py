@@ -59,6 +59,8 @@ def test_three_axes_pass_and_one_axis_does_not(frames):
     report = {"model": "mini", "data": "moving-things", "commit": "0", "rows": [row]}
     assert "Gate failed" in markdown(report | {"colours": as_kept(bad)})
     assert "Gate passed" in markdown(report | {"colours": as_kept(good)})
+    tokens = markdown(report | {"rows": [row | {"bits": 1.5}]})  # of a codebook, without figures of colours
+    assert "| 1.50 |" in tokens and "Gate" not in tokens
 
 
 def test_the_shipped_latents_pass_and_those_of_the_first_autoencoder_would_not(frames):

@@ -14,10 +14,12 @@ Reference: what makes latents easy to model, Skorokhodov et al., Improving the D
 2502.14831.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
@@ -41,6 +43,7 @@ from minit2v.evaluation.table import cell, markdown_table
 from minit2v.pixels import evenly
 from minit2v.ranges import Place, public
 from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.tokens import TokensToVideo
 
 FACTORS = (0.8, 1.25)  # by which latents are scaled
 STILLS = 4  # frames of a clip whose colours are looked at
@@ -121,28 +124,44 @@ def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-
     """Measures the autoencoder of a model on the first n clips of each split, and prints the tables.
 
     The arguments are those of `report.evaluate`. Returns the report: figures of colours, and for each split the PSNR in
-    dB and the share in % of the reconstructions that the judge reads rightly, if the data set has one. Raises UserError.
+    dB and the share in % of the reconstructions that the judge reads rightly, if the data set has one. Of a codebook, whose
+    tokens no diffusion disturbs, the bits of a token take the place of the figures of colours. Raises UserError.
     """
     import minit2v
 
     whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
     pipe = pipe or minit2v.load(model, dtype=dtype)
+    codebook = isinstance(pipe, TokensToVideo)
     data = chosen_data(data, pipe.preset.fps, options)
     rows, frames = [], []
     for split, view in opened_splits(data, splits, pipe.preset).items():
         items = view.batch(range(min(n, len(view))))
-        decoded = np.concatenate([pipe.decode(pipe.encode(clip[None])) for clip in items.frames])
+        latents = [pipe.encode(clip[None]) for clip in items.frames]
+        decoded = np.concatenate([pipe.decode(clip) for clip in latents])
         row = {"split": split, "n": len(decoded), "PSNR": asdict(mean_estimate(psnr(decoded, items.frames)))}
         if judge := judge_of(data, items.specs):
             verdicts = [judge(clip, spec)["all"] for clip, spec in zip(decoded, items.specs)]
             row["judged"] = asdict(share_estimate(verdicts))
+        if codebook:
+            row["bits"] = entropy(pipe.to_tokens(torch.cat(latents)))
         rows.append(row)
         frames += [clip[evenly(len(clip), STILLS)] for clip in items.frames]
-    figures = colour_figures(pipe, np.concatenate(frames))
-    colours = {name: asdict(value) if isinstance(value, Estimate) else value for name, value in figures.items()}
-    about = {"model": name_of(model), "data": described(data, options)}
-    return publish(about | {"colours": colours, "rows": rows}, out, markdown)
+    report = {"model": name_of(model), "data": described(data, options), "rows": rows}
+    if not codebook:
+        figures = colour_figures(pipe, np.concatenate(frames))
+        report["colours"] = {name: asdict(value) if isinstance(value, Estimate) else value for name, value in figures.items()}
+    return publish(report, out, markdown)
+
+
+def entropy(tokens: Tensor) -> float:
+    """Bits that a token takes if one knows only how often each occurs.
+
+    >>> entropy(torch.tensor([7, 7, 2, 5]))
+    1.5
+    """
+    shares = torch.bincount(tokens.flatten()).double() / tokens.numel()
+    return torch.special.entr(shares).sum().item() / math.log(2)
 
 
 def passes_gate(colours: dict) -> bool:
@@ -155,7 +174,17 @@ def passes_gate(colours: dict) -> bool:
 
 def markdown(report: dict) -> str:
     """The tables of `evaluate_autoencoder`."""
-    colours, verdict = report["colours"], "passed" if passes_gate(report["colours"]) else "failed"
+    names = [name for name in ("PSNR", "judged", "bits") if name in report["rows"][0]]
+    text = lambda value: f"{value:.2f}" if isinstance(value, float) else cell(value)
+    rows = [[row["split"], row["n"], *(text(row[name]) for name in names)] for row in report["rows"]]
+    headings = {"PSNR": "PSNR, dB", "judged": "read rightly by the judge, %", "bits": "bits a token, from its frequency"}
+    table = markdown_table(["reconstructions of", "N", *(headings[name] for name in names)], rows)
+    about = f"{report['model']} on {report['data']}, minit2v {report['commit']}."
+    return f"{table}\n\n" + (f"{gate(report['colours'])}{about}\n" if "colours" in report else f"{about}\n")
+
+
+def gate(colours: dict) -> str:
+    """The figures of colours beside their bounds, and whether they pass."""
     kept = [[f"plain patches whose colour is kept when latents are scaled by {factor}, %",
              cell(colours[f"kept × {factor}"]), f"≥ {LEAST_KEPT:g}"] for factor in FACTORS]  # fmt: skip
     figures = [
@@ -163,11 +192,5 @@ def markdown(report: dict) -> str:
         ["nearest over largest distance of two colours", f"{colours['separation']:.2f}", f"> {LEAST_SEPARATION:g}"],
         *kept,
     ]
-    names = [name for name in ("PSNR", "judged") if name in report["rows"][0]]
-    rows = [[row["split"], row["n"], *(cell(row[name]) for name in names)] for row in report["rows"]]
-    headings = {"PSNR": "PSNR, dB", "judged": "read rightly by the judge, %"}
-    return "\n".join([
-        markdown_table(["reconstructions of", "N", *(headings[name] for name in names)], rows), "",
-        markdown_table(["latents", "found", "gate"], figures), "",
-        f"Gate {verdict}: {report['model']} on {report['data']}, minit2v {report['commit']}.", "",
-    ])  # fmt: skip
+    verdict = "passed" if passes_gate(colours) else "failed"
+    return f"{markdown_table(['latents', 'found', 'gate'], figures)}\n\nGate {verdict}: "

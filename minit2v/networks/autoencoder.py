@@ -152,7 +152,7 @@ class VQGAN(nn.Module):
         features = 2 * c if gaussian else c  # a mean and a log-variance each, or the vector itself
         self.encoder = Encoder(config, features)
         self.quant_conv = nn.Conv2d(features, features, 1)
-        self.bottleneck = Gaussian() if gaussian else Codebook(config.codes, c)
+        self.bottleneck = Gaussian() if gaussian else Codebook(config.codes, c, config.thrift)
         self.post_quant_conv = nn.Conv2d(c, c, 1)
         self.decoder = Decoder(config, c)
 

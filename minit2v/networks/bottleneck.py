@@ -10,6 +10,8 @@ References: latent diffusion, Rombach et al. 2022 (arXiv:2112.10752), section 3.
 et al. 2017 (arXiv:1711.00937), sections 3.1, 3.2 and A.1 (moving averages).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -58,14 +60,19 @@ class Codebook(nn.Module):
     Each code is an exponential moving average of its vectors, so it needs no gradient (VQ-VAE, appendix A.1). A code
     that is hardly used is dead: it moves to a vector of the batch, drawn with a probability in proportion to its
     squared error (the seeding of k-means++).
+
+    With `thrift` above 0 a vector of the encoder takes a code that is used more often, if that lies not much farther:
+    squared distance minus thrift times the logarithm of its usage is least. A background then has a few codes instead of
+    hundreds, and the tokens are worth guessing (entropy-constrained vector quantization, Chou and others 1989).
     """
 
     decay = 0.99  # of the moving averages, per training step
     dead_below = 0.01  # a code is dead when its usage falls below this part of a fair share, 1 / K
     commitment = 0.25  # how strongly vectors are drawn to their codes (beta of VQ-VAE, eq. 3)
 
-    def __init__(self, codes: int, channels: int):
+    def __init__(self, codes: int, channels: int, thrift: float = 0.0):
         super().__init__()
+        self.thrift = thrift
         self.register_buffer("codes", torch.randn(codes, channels))
         self.register_buffer("usage", torch.zeros(codes))  # share of the vectors of each code; zero is dead,
         self.register_buffer("sums", torch.zeros(codes, channels))  # so the first batch replaces every code
@@ -76,22 +83,35 @@ class Codebook(nn.Module):
         # |v - e|^2 = |v|^2 - 2 v.e + |e|^2, and |v|^2 is the same for every code
         return ((self.codes**2).sum(dim=1) - 2.0 * vectors @ self.codes.T).argmin(dim=1)  # eq (2.4) · VQ-VAE (1)
 
-    def quantize(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
-        vectors = rearrange(latents, "n c h w -> (n h w) c")
-        codes = self.codes[self.nearest(vectors)]
-        return rearrange(codes, "(n h w) c -> n c h w", n=latents.shape[0], h=latents.shape[2])
+    def chosen(self, vectors: Tensor) -> Tensor:
+        """Index of the code of each vector of the encoder (m c) -> (m,): the nearest one, but for thrift."""
+        if not self.thrift:
+            return self.nearest(vectors)
+        costs = (self.codes**2).sum(dim=1) - self.thrift * self.usage.clamp(min=1e-6).log()
+        return (costs - 2.0 * vectors @ self.codes.T).argmin(dim=1)
 
-    mode = sample = quantize  # nothing is random here
+    def quantize(self, latents: Tensor) -> Tensor:
+        """The nearest code of each latent vector: (n c h w) -> (n c h w)."""
+        return self.replaced(latents, self.nearest)
+
+    def mode(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The chosen code of each vector of the encoder: (n c h w) -> (n c h w)."""
+        return self.replaced(features, self.chosen)
+
+    sample = mode  # nothing is random here
+
+    def replaced(self, vectors: Tensor, choice: Callable[[Tensor], Tensor]) -> Tensor:
+        codes = self.codes[choice(rearrange(vectors, "n c h w -> (n h w) c"))]
+        return rearrange(codes, "(n h w) c -> n c h w", n=vectors.shape[0], h=vectors.shape[2])
 
     def forward(self, features: Tensor, noise: Tensor | None = None):
         """Latents (n c h w), commitment loss, figures to report. In training mode the codes move."""
-        quantised = self.quantize(features).detach()
+        quantised = self.mode(features).detach()
         loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
         # straight-through: gradients pass the choice by
         latents = features + (quantised - features).detach()  # eq (2.5) · VQ-VAE section 3.2
         vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
-        index = self.nearest(vectors)
+        index = self.chosen(vectors)
         share = torch.bincount(index, minlength=len(self.codes)).to(vectors) / len(vectors)
         if self.training:
             self.update(vectors, index, share)

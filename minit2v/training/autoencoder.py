@@ -48,7 +48,7 @@ class AutoencoderTraining(Checked):
     adversarial: Weight = 0.01  # weight of fooling the discriminator; released 0.5 times a ratio of gradients
     hinge: Weight = 1.0  # weight of the discriminator's loss; released 1
     start: Weight = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
-    ramp: Positive = 0.1  # share of the run over which the adversarial term then grows from 0 to its weight
+    ramp: Positive = 0.1  # share of the run over which the adversarial term, and thrift, then grow from 0 to their weight
     discriminator_width: Width = 64  # channels of the discriminator's first layer; released 64
     crop: Count = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames
     crop_until: Share = 0.6  # share of the run that sees windows; then whole frames, whose norms differ
@@ -180,6 +180,9 @@ class AutoencoderTask(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, frames, weights = self.config, batch["frames"], pixel_weights(batch["frames"], self.config.foreground)
+        ramp = min(1.0, max(0.0, (self.progress - config.start) / config.ramp))  # eq (3.7) · VQGAN, disc_start of its code
+        if self.preset.autoencoder.bottleneck == "codebook":  # codes have to be learnt before they can be spared
+            self.autoencoder.bottleneck.thrift = ramp * self.preset.autoencoder.thrift
         latents, bottleneck, report = self.autoencoder.bottleneck(self.autoencoder.features(frames), batch["noise"])
         disturbed = latents
         if config.latent_noise:
@@ -199,7 +202,6 @@ class AutoencoderTask(nn.Module):
             # nothing to learn yet, but every parameter has a gradient: DistributedDataParallel waits for each
             return loss + 0.0 * sum(p.sum() for p in self.discriminator.parameters()), report
         adversarial, hinge = self.adversarial(reconstruction), self.hinge(frames, reconstruction)
-        ramp = min(1.0, (self.progress - config.start) / config.ramp)  # eq (3.7) · VQGAN, disc_start of its code
         report |= {"adversarial": adversarial.item(), "hinge": hinge.item()}
         return loss + ramp * config.adversarial * adversarial + config.hinge * hinge, report
 
