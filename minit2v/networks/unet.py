@@ -135,6 +135,10 @@ class UNet(nn.Module):
         """What the embedding hears of a text (b, n, d): the mean token, or with `looks_first` the one of the looks (b, d)."""
         return context[:, 0] if self.config.looks_first else context.mean(dim=1)
 
+    def scene_priors(self) -> list[nn.Module]:
+        """Its own, and those of systems that have more than one."""
+        return [module for module in self.modules() if isinstance(module, ScenePrior)]
+
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
         blocks = [module for module in self.modules() if isinstance(module, self.block)]

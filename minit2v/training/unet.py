@@ -101,8 +101,8 @@ class UNetTask(nn.Module):
         contexts = self.cache["contexts"].float()
         if self.unet.text_embedding is not None and pipe is None:
             whiten_input(self.unet.text_embedding, self.unet.heard(contexts))
-        if self.unet.layout is not None and pipe is None:
-            whiten_input(self.unet.layout.text, contexts.mean(dim=1))
+        for prior in self.unet.scene_priors() if pipe is None else []:
+            whiten_input(prior.text, contexts.mean(dim=1))
         if config.from_image:
             begin_as(self.unet, trained(folder, "image"))
         if config.frozen_image:
@@ -262,9 +262,9 @@ def grouped(unet: UNet, config: Any, lr: float) -> list[dict]:
     blocks = nn.ModuleList([unet.first_temporal, unet.down, unet.middle, unet.up])
     matrices = identities(p for p in blocks.parameters() if p.ndim > 1) if config.muon_rate else set()
     temporal = identities(unet.temporal_parameters())
-    prior = identities(unet.layout.parameters() if unet.layout else [])
+    prior = identities(p for each in unet.scene_priors() for p in each.parameters())
     for p in (p for p in unet.parameters() if p.requires_grad):
-        rate = config.temporal_rate if id(p) in temporal else config.scene_prior_rate if id(p) in prior else 1.0
+        rate = config.scene_prior_rate if id(p) in prior else config.temporal_rate if id(p) in temporal else 1.0
         groups[rate * (config.muon_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
     return [
         {"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
@@ -301,7 +301,7 @@ def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tens
 
 
 def warn_of_slow_bfloat16(bfloat16: bool) -> None:
-    """Warns where float32 is faster."""
+    """Warns where float32 is faster, in a UNet's training and in a transformer's."""
     if bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
         warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
                       "--set bfloat16=false", stacklevel=3)  # fmt: skip
