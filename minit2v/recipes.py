@@ -65,7 +65,7 @@ RECIPES: dict[str, list[Step]] = {
     ],
     "videoldm": [
         *SHARED,
-        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=3000),
+        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=2500),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0}, steps=400),
     ],
     "magicvideo": [
@@ -83,15 +83,15 @@ RECIPES: dict[str, list[Step]] = {
         Step("autoencoder", 30, AUTOENCODER, steps=2000),
         Step("image", 20, {**TOKENS, "batch": 8}, steps=2500),
         Step("keyframes", 20, {**TOKENS, "batch": 16}, steps=2500),
-        Step("between", 20, {**TOKENS, "batch": 16}, steps=2000),
+        Step("between", 20, {**TOKENS, "batch": 16}, steps=1250),
     ] for name in ("cogvideo", "cogvideo-zh")},
     "makeavideo": [
         Step("text", 8, {**TEXT, "words": "images", "images": 8192}, steps=600),
         Step("prior", 4, {**LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999}, steps=4000),
-        Step("image", 15, {**PIXELS, "clips": 0, "images": 16384}, steps=1500),
-        Step("unet", 20, PIXELS, steps=1500),
-        Step("between", 8, {**PIXELS, "batch": 4}, steps=500),
-        Step("upscale", 8, {**PIXELS, "batch": 4, "clips": 1024}, steps=500),
+        Step("image", 15, {**PIXELS, "clips": 0, "images": 16384}, steps=3000),
+        Step("unet", 20, PIXELS, steps=3000),
+        Step("between", 8, {**PIXELS, "batch": 4}, steps=1000),
+        Step("upscale", 8, {**PIXELS, "batch": 4, "clips": 1024}, steps=1000),
     ],
     "nano": [Step("autoencoder", 3, AUTOENCODER), Step("text", 3, TEXT), Step("unet", 14, UNET)],
 }

@@ -6,6 +6,7 @@ Sizes are tiny and weights random or hardly trained: these are properties of the
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,13 +22,14 @@ from minit2v.networks.clip import build_clip
 from minit2v.networks.unet import ImageUNet
 from minit2v.presets import AutoencoderConfig, UNetConfig, VisionConfig
 from minit2v.systems import find_preset
-from minit2v.systems.cogvideo import ChannelConfig, PictureTransformer, TemporalChannel, Words, WordsConfig
+from minit2v.systems.cogvideo import ChannelConfig, CogVideo, PictureTransformer, TemporalChannel, Words, WordsConfig
 from minit2v.systems.magicvideo import FrameAdaptor, MagicVideoConfig, MagicVideoUNet
 from minit2v.systems.makeavideo import MakeAVideoUNet, enlarged, folded, halved, unfolded
 from minit2v.systems.nuwa import NearbyAttention, Nuwa, NuwaConfig
 from minit2v.systems.video_decoder import VideoDecoder, VideoDecoderConfig
 from minit2v.systems.videoldm import Mixed, VideoLDMUNet
 from minit2v.training import makeavideo
+from minit2v.training.unet import grouped
 from minit2v.video import Clip
 
 DOUBLE = torch.float64
@@ -107,6 +109,21 @@ def test_a_frame_of_cogvideo_depends_on_what_its_stage_gives_it(stage):
             assert moved[frame] == (given[changed] or changed <= frame)
 
 
+@pytest.mark.parametrize("stage", ["keyframes", "between"])
+def test_cogvideo_writes_with_a_memory_what_it_computes_at_once(stage):
+    image, channel = randomised(PictureTransformer(SIZES)), randomised(TemporalChannel(SIZES))
+    given, greedy = [stage == "between" and i % 2 == 0 for i in range(5)], SimpleNamespace(top_k=1, temperature=1.0)
+    words, tokens = torch.randint(8, (2, 5)), torch.randint(20, (2, 5, 2, 2))
+    stands, generators = tokens.clone(), [torch.Generator().manual_seed(i) for i in range(2)]
+    with torch.no_grad():
+        pipe = SimpleNamespace(image=image, preset=greedy)
+        written = list(CogVideo.fill(pipe, words, None, tokens, given, channel, 1, generators, 1.0))
+        likeliest = image(words, tokens, channel, 1, given).argmax(dim=-1)
+    assert written == [i for i in range(5) if not given[i]]
+    for i in range(5):
+        assert torch.equal(tokens[:, i], stands[:, i] if given[i] else likeliest[:, i])
+
+
 # ---- Video LDM and MagicVideo --------------------------------------------------------------------------------------------
 
 SIZE = dict(channels=(8, 16), attention=(False, True), layers_per_level=1, head_dim=4, context_dim=8, norm_groups=4, dropout=0.0,
@@ -141,6 +158,15 @@ def test_video_ldm_with_alpha_1_is_its_image_model_bit_for_bit():
         assert torch.equal(unet(x, t, context), unet(x, t, context, temporal=False))
         assert torch.equal(unet(x, t, context), image(x, t, context))
         assert torch.allclose(unet(x, t, context), frame_by_frame(image, x, t, context), atol=1e-12)
+
+
+def test_a_scene_prior_learns_at_its_own_rate_also_where_it_is_a_temporal_layer():
+    unet = VideoLDMUNet(UNetConfig(**SIZE))
+    rates = SimpleNamespace(muon_rate=0.0, temporal_rate=2.0, scene_prior_rate=3.0, bfloat16=False)
+    rate = {id(p): group["lr"] for group in grouped(unet, rates, 1.0) for p in group["params"]}
+    assert len(unet.scene_priors()) == 2  # of the image model, and of the clip
+    assert {rate[id(p)] for prior in unet.scene_priors() for p in prior.parameters()} == {3.0}
+    assert rate[id(unet.motion.alpha)] == 2.0 and rate[id(unet.conv_in.weight)] == 1.0
 
 
 @pytest.mark.parametrize("network", [VideoLDMUNet, lambda config: MagicVideoUNet(MagicVideoConfig(**vars(config), frames=4))])

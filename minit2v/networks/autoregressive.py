@@ -21,17 +21,26 @@ from minit2v.networks.layers import Linear
 
 
 class Memory:
-    """Keys and values (b, heads, m, c) of the m places that one attention has seen."""
+    """Keys and values (2, b, heads, m, c) of the m places that one attention has seen."""
 
     def __init__(self):
-        self.keys = self.values = None
+        self.kept, self.m = None, 0
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add new places behind the old ones; returns all."""
-        if self.keys is not None:
-            keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys, values
-        return keys, values
+        both, before = torch.stack([keys, values]), self.m
+        self.m += both.shape[3]
+        if self.kept is None or self.m > self.kept.shape[3]:  # twice the room, so that old places are seldom copied
+            room = both.new_empty(*both.shape[:3], 2 * self.m, both.shape[4])
+            if before:
+                room[:, :, :, :before] = self.kept[:, :, :, :before]
+            self.kept = room
+        self.kept[:, :, :, before : self.m] = both
+        return tuple(self.kept[:, :, :, : self.m])
+
+    def cut(self, m: int) -> None:
+        """Forget all but the first m places."""
+        self.m = min(m, self.m)
 
 
 class MaskedAttention(nn.Module):
@@ -50,7 +59,18 @@ class MaskedAttention(nn.Module):
         q, k, v = (rearrange(y, "b n (k c) -> b k n c", k=self.heads) for y in (self.to_q(x), self.to_k(x), self.to_v(x)))
         if memory is not None:
             k, v = memory.extend(k, v)
-        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=seen), "b k n c -> b n (k c)"))
+        return self.to_out(rearrange(attend(q, k, v, seen), "b k n c -> b n (k c)"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(c)) v for q (…, s, c) and k, v (…, m, c), over the places where `seen` (…, s, m) is True.
+
+    On a CPU the readable form, forward and backward, takes half of the time of PyTorch's fused kernel (350 places, bfloat16).
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    hidden = q.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + hidden).softmax(dim=-1) @ v
 
 
 def feed_forward(d: int) -> nn.Sequential:

@@ -81,7 +81,7 @@ def _cogvideo(name: str, language: str) -> CogVideoPreset:
         width=64,
         steps=LENGTH,
         guidance=2.0,
-        autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8),
+        autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8, thrift=1.0),
         text=WordsConfig(tuple(known), 20),
         image=sizes,
         keyframes=sizes,
@@ -214,8 +214,10 @@ class PictureTransformer(nn.Module):
 
     def run(self, x: Tensor, at: Places, others: Places, channel: "TemporalChannel | None",
             memory: list[tuple[Memory, Memory]] | None = None) -> Tensor:  # fmt: skip
-        """All blocks, for vectors (b, m, d) that stand `at` their places and see `others`, themselves included."""
+        """All blocks, for vectors (b, m, d) that stand `at` their places and see `others`, themselves included. The memory
+        of pictures holds only what one of them sees."""
         own, along = at.sees(others)
+        own = own[:, own.any(dim=0)] if memory else own
         for i, block in enumerate(self.blocks):
             h, kept = block.norm1(x), memory[i] if memory else (None, None)
             out = block.attention(h, own, kept[0])
@@ -235,6 +237,10 @@ class TemporalChannel(nn.Module):
         self.mix = nn.Parameter(torch.zeros(config.layers, config.width))  # sigmoid: half of each channel
         self.frames = nn.Parameter(torch.zeros(KEYS, config.width))  # which frame a token is of
         self.rates = nn.Parameter(torch.zeros(len(SPACINGS), config.width))
+
+    def temporal_layers(self) -> list[nn.Module]:
+        """All of it: what the picture transformer does not have."""
+        return [self]
 
     def mixed(self, i: int, out: Tensor, h: Tensor, frame: Tensor, seen: Tensor, memory: Memory | None) -> Tensor:
         """Block i: what the channel of pictures gives (b, m, d), mixed with what this one makes of its input h."""
@@ -330,6 +336,8 @@ class CogVideo(TokensToVideo):
         model.run(x, at.part(slice(x.shape[1])), at.part(slice(x.shape[1])), channel, memory)
         end = x.shape[1]
         for frame in todo:
+            for pictures, _ in memory:
+                pictures.cut(words.shape[1] + 1)  # a frame sees no other one there
             token = model.begin(b, flat)
             for place in range(h * w + 1):
                 x = (model.tokens(token) + model.places[place]).repeat(copies, 1, 1)

@@ -79,17 +79,17 @@ class MakeAVideoPreset(Preset):
 def _makeavideo() -> MakeAVideoPreset:
     mini = presets.get("mini")
     half = 3 * FOLD**2
-    base = replace(mini.unet, channels=(48, 96), in_channels=half, first_temporal_heads=0, context_dim=mini.text.embed_dim,
+    base = replace(mini.unet, channels=(32, 64), in_channels=half, first_temporal_heads=0, context_dim=mini.text.embed_dim,
                    rate_embedding=True, looks_first=False)  # fmt: skip
-    small = replace(base, channels=(32, 64), rate_embedding=False, scene_prior=False)
+    small = replace(base, channels=(24, 48), head_dim=16, norm_groups=8, rate_embedding=False, scene_prior=False)
     return MakeAVideoPreset(
         name="makeavideo",
         height=64,
         width=64,
         steps=12,
         guidance=2.0,
-        text=replace(mini.text, words=tuple(still_words(1)), skip_last=0, looks_first=False),
-        prior=PriorConfig(256, 4, mini.text.embed_dim),
+        text=replace(mini.text, words=tuple(still_words(1)), layers=2, skip_last=0, looks_first=False),
+        prior=PriorConfig(128, 4, mini.text.embed_dim),
         unet=base,
         between=replace(small, condition_channels=half + 1),
         upscale=replace(small, in_channels=3 * FOLD_WHOLE**2, condition_channels=3 * FOLD_WHOLE**2, attention=(False, False)),

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from minit2v import presets
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.networks.autoregressive import draw, feed_forward
+from minit2v.networks.autoregressive import attend, draw, feed_forward
 from minit2v.networks.blocks import Attention
 from minit2v.networks.layers import Linear
 from minit2v.presets import TextConfig
@@ -68,7 +68,7 @@ def _nuwa() -> NuwaPreset:
         width=64,
         steps=16,
         guidance=2.0,
-        autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8),
+        autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8, thrift=1.0),
         text=mini.text,
         transformer=NuwaConfig(codes, frames=16, rows=8, columns=8, width=128, heads=4, encoder_layers=2, layers=6,
                                context_dim=mini.text.width),
@@ -80,6 +80,8 @@ NUWA_PRESETS = {"nuwa": _nuwa}
 
 class NearbyAttention(nn.Module):
     """3D nearby attention: each place attends to the window around it, as far as that does not come later.
+
+    It costs as much as attention to all places of the frames that the window reaches.
 
     ``x (b, f, h, w, d) -> same``. Raises UserError for an extent that is even.
     """
@@ -95,26 +97,28 @@ class NearbyAttention(nn.Module):
         self.to_out = Linear(d, d)
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = x.shape[1:4]
-        q, k, v = (rearrange(y, "b f h w (n c) -> b f h w n c", n=self.heads)
+        b, f, h, w, _ = x.shape
+        q, k, v = (rearrange(y, "b f h w (n c) -> b n f (h w) c", n=self.heads)
                    for y in (self.to_q(x), self.to_k(x), self.to_v(x)))  # fmt: skip
-        earlier = [offset for offset in self.window if offset <= (0, 0, 0)]  # eq (14.2) · NÜWA, section 3.2
-        k, v = self.padded(k), self.padded(v)
-        scores = torch.stack([(q * self.shifted(k, offset, shape)).sum(-1) for offset in earlier], dim=-1)
-        inside = torch.stack([self.inside(offset, shape, x.device) for offset in earlier], dim=-1)  # (f h w o)
-        weights = (scores * q.shape[-1] ** -0.5).masked_fill(~inside[:, :, :, None], float("-inf")).softmax(dim=-1)
-        parts = (weights[..., i, None] * self.shifted(v, offset, shape) for i, offset in enumerate(earlier))
-        return self.to_out(rearrange(sum(parts), "b f h w n c -> b f h w (n c)"))  # eq (14.3) · NÜWA, section 3.2
+        # a frame beside those that its window reaches, as one row of places: faster than a window for each place
+        k, v = (torch.cat([F.pad(y, (0, 0, 0, 0, back, 0))[:, :, :f] for back in range(self.reach[0], -1, -1)], dim=3)
+                for y in (k, v))  # fmt: skip
+        out = attend(q, k, v, self.seen((f, h, w), x.device))  # eq (14.3) · NÜWA, section 3.2
+        return self.to_out(rearrange(out, "b n f (h w) c -> b f h w (n c)", h=h))
+
+    def seen(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+        """Of each place of each frame, which places it sees of the r frames that its window reaches (f, h w, r h w)."""
+        number, row, column = (torch.arange(size, device=device) for size in shape)
+        t = torch.arange(-self.reach[0], 1, device=device)[:, None, None]  # offsets, over (h w t y x)
+        y, x = (row - row[:, None])[:, None, None, :, None], (column - column[:, None])[:, None, None]
+        earlier = (t < 0) | (y < 0) | (y == 0) & (x <= 0)  # eq (14.2) · NÜWA, section 3.2
+        near = (y.abs() <= self.reach[1]) & (x.abs() <= self.reach[2]) & (number.view(-1, 1, 1, 1, 1, 1) + t >= 0)
+        return rearrange(earlier & near, "f h w t y x -> f (h w) (t y x)")
 
     def padded(self, y: Tensor) -> Tensor:
         """(b, f, h, w, n, c) with room around it for every window."""
         frames, rows, columns = self.reach
         return F.pad(y, (0, 0, 0, 0, columns, columns, rows, rows, frames, 0))
-
-    def shifted(self, y: Tensor, offset: tuple[int, int, int], shape: tuple[int, ...]) -> Tensor:
-        """Of each place the one at an offset from it, a view of what is `padded`."""
-        start = [reach + step for reach, step in zip(self.reach, offset)]
-        return y[(slice(None), *(slice(first, first + size) for first, size in zip(start, shape)))]
 
     def inside(self, offset: tuple[int, int, int], shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Whether the place at an offset from each is one of the clip, (f, h, w)."""

@@ -101,6 +101,10 @@ class VideoDecoder(nn.Module):
         # the last level has the most pixels and the fewest channels: it gets no layer
         self.temporal = nn.ModuleList(LAYERS[config.temporal](width, config.norm_groups) for width in [widths[0], *widths[:-1]])
 
+    def temporal_layers(self) -> list[nn.Module]:
+        """The layers that the decoder of pictures does not have."""
+        return list(self.temporal)
+
     def forward(self, latents: Tensor) -> Tensor:
         f, decoder = latents.shape[2], self.decoder
         frames = rearrange(latents, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)

@@ -38,7 +38,7 @@ from minit2v.training.parts import Part, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
 from minit2v.training.trainer import TrainConfig
-from minit2v.training.unet import begin_as, grouped, in_precision, uniform
+from minit2v.training.unet import begin_as, grouped, in_precision, uniform, warn_of_slow_bfloat16
 
 
 class Unlabelled:
@@ -150,6 +150,7 @@ class PixelTask(nn.Module):
 
     def __init__(self, preset: Preset, config: PixelTraining, data: Dataset, folder: Path):
         super().__init__()
+        warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.progress = preset, config, 0.0
         self.network = self.built(preset, folder).to(memory_format=torch.channels_last)
         self.diffusion, self.pixels, self.embeddings = Diffusion(preset.diffusion), {}, {}

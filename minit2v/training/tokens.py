@@ -27,6 +27,7 @@ from minit2v.systems import system_of
 from minit2v.systems.tokens import tokens_of
 from minit2v.training.latents import cached
 from minit2v.training.parts import trained
+from minit2v.training.unet import warn_of_slow_bfloat16
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class TokenTraining(Checked):
     wordings: Size = 1  # captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: Size = 8  # pictures in the place of one clip of a batch
     caption_dropout: Share = 0.1  # share of the captions that are replaced by the empty one, for guidance
+    bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
 
 
 class TokenTask(nn.Module):
@@ -51,6 +53,7 @@ class TokenTask(nn.Module):
 
     def __init__(self, preset: Preset, config: TokenTraining, data: Dataset, folder: Path):
         super().__init__()
+        warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.data, self.progress = preset, config, data, 0.0
         row = system_of(preset)
         networks = {name: kind(getattr(preset, name)) for name, kind in row.networks.items()}
@@ -89,7 +92,8 @@ class TokenTask(nn.Module):
         return self.tokens[kind][index].long(), context
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        losses = self.losses(batch)
+        with torch.autocast(batch["tokens"].device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            losses = self.losses(batch)
         return losses.mean(), {self.kind(batch): losses.mean().item()}
 
     def kind(self, batch: dict[str, Tensor]) -> str:

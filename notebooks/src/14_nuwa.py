@@ -256,7 +256,7 @@ print("what the library's layer depends on is this mask:", torch.equal(window_of
 #
 # Compute it with a mask. `layer` is a `NearbyAttention`, of which you use the weights: `to_q`, `to_k`, `to_v`, `to_out`, and
 # the number of `heads`. `x` is (b, f, h, w, d), `seen` bool (n, n). Return (b, f, h, w, d). The numbers of a head lie beside
-# one another, and c is their number. The check compares with the library's layer, which has no mask, in float64.
+# one another, and c is their number. The check compares with the library's layer in float64.
 #
 # <details><summary>Hint 1</summary><code>rearrange(layer.to_q(x), "b f h w (n c) -> b n (f h w) c", n=layer.heads)</code>,
 # and k and v alike. The scores are (b, heads, n, n).</details>
@@ -292,8 +292,8 @@ def attend(layer, x, seen):
 lab.check("14.2", attend)
 
 # %% [markdown]
-# Yours computes all pairs and throws most of them away. The library computes no other than those of the window: it shifts
-# keys and values by each of the 14 ways, so that every place meets one neighbour at a time.
+# Yours computes all pairs and throws most of them away. The library lays each frame's keys beside those of the frames that
+# its window reaches, here of one, and masks only there. So twice the frames cost twice as much, and not four times.
 
 # %%
 lab.show_source(NearbyAttention.forward)
@@ -634,6 +634,26 @@ lab.strip({"a real clip": real, "through its tokens": nuwa.decode(nuwa.to_latent
 # What to see: outlines and colours that are the same in both rows are within the alphabet's reach. Whatever differs here,
 # will be missing in every clip below, and the decoder is not to blame for it.
 #
+# What does an alphabet cost? If you know of each code only how often it occurs, a token takes as many bits as the entropy of
+# these shares. The encoder of a plain codebook takes the nearest code. The vectors of an empty ground differ by next to
+# nothing, but codes are cheap, and soon hundreds of them lie there, one nearest today and another tomorrow. A frame looks
+# the same, and the decoder has to guess noise. So the codebook of `nuwa` is *thrifty*: a vector takes the code whose squared
+# distance minus $\lambda \log(\text{usage})$ is least, so that a code in common use may lie a little farther away (Chou and
+# others, 1989).
+
+# %%
+from minit2v.pixels import to_signed
+
+book = nuwa.autoencoder.bottleneck
+with torch.no_grad():
+    features = nuwa.autoencoder.features(to_signed(torch.from_numpy(others[:, ::4]).flatten(0, 1)))
+vectors = rearrange(features, "n c h w -> (n h w) c")
+for name, choice in {"the nearest code": book.nearest, "the thrifty choice": book.chosen}.items():
+    shares = torch.bincount(choice(vectors), minlength=len(book.codes)) / len(vectors)
+    bits = torch.special.entr(shares).sum().item() / math.log(2)
+    print(f"{name:18} {bits:4.1f} bits a token, {(shares > 0).sum().item():4} codes in use")
+
+# %% [markdown]
 # Now let it write, and keep what it has after each frame.
 
 # %%

@@ -1,7 +1,7 @@
 """Checks of notebook 14, NÜWA: the mask of a window, attention through it, one place after the other with a memory, the draw
 of a token, and windows whose padding takes part.
 
-What readers write is compared with the library's layer, whose window is made of shifted copies and knows no mask of n x n.
+What readers write is compared with the library's layer, which looks at a few frames at a time and knows no mask of n x n.
 """
 
 from itertools import product
