@@ -162,7 +162,7 @@ recipes: env  ## what settings would add to the recipe, docs/recipes.json: hours
 questions: env  ## the paper's three questions, docs/questions.json: some seven hours; continues after a stop
 	$(BIN)/python scripts/recipes.py --experiment questions --minutes 8 --n 512 $(ARGUMENTS)
 
-systems: env  ## the seven systems under one protocol, docs/systems.json and .png: hours; continues after a stop
+systems: env  ## the seven systems under one protocol, data/systems.json and docs/systems.png: hours; continues after a stop
 	$(BIN)/python scripts/systems.py $(ARGUMENTS)
 	$(BIN)/python scripts/write_docs.py
 

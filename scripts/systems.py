@@ -1,16 +1,19 @@
 """The seven systems of the paper's table under one protocol: make systems
 
-    each model ── evaluate, N prompts a split ──► docs/systems/NAME.json      kept: only what changed is sampled again
+    each model ── evaluate, N prompts a split ──► docs/systems/NAME.json     kept: only what changed is sampled again
                ── verdicts, prompt by prompt ──► McNemar's test against ModelScopeT2V
-               ── summary ──► docs/systems.json ── write_docs ──► docs/systems.md, README.md
+               ── summary ──► data/systems.json ── write_docs ──► docs/systems.md, README.md, the model cards
                ── eight prompts, the same seeds ──► docs/systems.png
+               ── one clip, in turn ──► seconds
 
 The floors come from the image model that Video LDM holds: its pictures one by one, its first picture throughout, and
-without a prompt. A model that is not there yet is left out, and said so.
+without a prompt. A model that is not there yet is left out, and said so. Clips are kept in runs/systems.
 """
 
 import argparse
 import json
+import statistics
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -19,9 +22,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 import minit2v  # noqa: E402
+from minit2v.checkpoints.find import preset_of  # noqa: E402
 from minit2v.datasets import find_data  # noqa: E402
 from minit2v.datasets.moving_things import MovingThings  # noqa: E402
 from minit2v.errors import UserError  # noqa: E402
@@ -30,9 +35,12 @@ from minit2v.evaluation.full_scale.published import MARK, TABLE  # noqa: E402
 from minit2v.evaluation.judge import agrees, read  # noqa: E402
 from minit2v.evaluation.paired import discordant, kendall, mcnemar  # noqa: E402
 from minit2v.evaluation.report import evaluate  # noqa: E402
-from minit2v.evaluation.table import cell, markdown_table  # noqa: E402
+from minit2v.evaluation.table import cell, judged, markdown_table  # noqa: E402
+from minit2v.evaluation.table import note as table_note  # noqa: E402
 from minit2v.files import atomic, data_dir, say  # noqa: E402
 from minit2v.pixels import evenly  # noqa: E402
+from minit2v.recipes import recipe_of  # noqa: E402
+from minit2v.systems import TextToVideo, build  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 ROWS = {  # shipped name -> its row in the paper's table
@@ -50,7 +58,14 @@ PICTURES = "image model, frame by frame"
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "pictures only"}
 METRICS = ("FID-vid", "FVD-mini", "CLIPSIM / real")
 PUBLISHED = {"FID-vid": "fid_vid", "FVD": "fvd", "CLIPSIM": "clipsim"}
+FROM_REPORT = ("n", "steps", "guidance", "commit", "weights", "verdicts")
 SHOWN, FRAMES = 8, 6  # prompts and frames of the picture
+DTYPE = "float32"  # the same on every machine
+REPORTS, WORK = ROOT / "docs/systems", ROOT / "runs/systems"
+CLIPS = 3  # timed of each system
+SHARE = {"modelscope": "mini", "videoldm": "runs/modelscope", "magicvideo": "runs/modelscope", "nuwa": "runs/modelscope",
+         "cogvideo": "runs/nuwa", "cogvideo-zh": "runs/nuwa", "makeavideo": None}  # what each takes parts of  # fmt: skip
+MACHINE = "one core of an AMD EPYC with AVX-512, in bfloat16, while its other core trained another model"
 
 
 class FrameByFrame(nn.Module):
@@ -73,41 +88,54 @@ def data_of(name: str) -> str:
     return "moving-things-zh" if name.endswith("-zh") else "moving-things"
 
 
-def measured(name: str, n: int, splits, folder: Path) -> dict:
-    """The report of a shipped model, with the verdict on each prompt; kept, as long as the weights are the same."""
-    path, weights = folder / f"{name}.json", fingerprint_of(name, minit2v.load(name).dtype)
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if (report.get("weights"), report.get("n"), "verdicts" in report) != (weights, n, True):
-        report = evaluate(name, data_of(name), splits, n, path)
-        report["verdicts"] = {split: verdicts(name, report, split, path) for split in splits}
-        with atomic(path) as unfinished:
-            unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+def kept(path: Path, **expected) -> dict | None:
+    """What a file says, if it says that of everything `expected`."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if all(found.get(key) == value for key, value in expected.items()) else None
+
+
+def keep(path: Path, report: dict) -> dict:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 
-def verdicts(name: str, report: dict, split: str, path: Path, batch: int = 16) -> list[bool]:
-    """Whether all is right in each clip that the evaluation has kept."""
-    pipe, found = minit2v.load(name), []
-    sample = KeptSampler(pipe, report, path.with_suffix(""))
-    view = find_data(data_of(name)).open(split, pipe.preset.frames, pipe.preset.height, pipe.preset.width)
+def identity(name: str, pipe: TextToVideo, n: int) -> dict:
+    """What a report of a shipped model depends on, as the report says it."""
+    return {"weights": fingerprint_of(name, pipe.dtype), "dtype": DTYPE, "n": n, "steps": pipe.preset.steps,
+            "guidance": pipe.preset.guidance}  # fmt: skip
+
+
+def measured(name: str, n: int) -> dict:
+    """The report of a shipped model, with the verdict on each prompt; kept, as long as nothing changes."""
+    pipe, path, work = minit2v.load(name, dtype=DTYPE), REPORTS / f"{name}.json", WORK / f"{name}.json"
+    if (report := kept(path, **identity(name, pipe, n))) and "verdicts" in report:
+        return report
+    report = evaluate(name, data_of(name), list(SPLITS), n, work, dtype=DTYPE)
+    report["verdicts"] = {split: verdicts(pipe, report, split, work.with_suffix("")) for split in SPLITS}
+    return keep(path, report)
+
+
+def verdicts(pipe: TextToVideo, report: dict, split: str, clips: Path, batch: int = 16) -> str:
+    """Whether all is right in each clip that the evaluation has kept, as a row of 0 and 1."""
+    sample, found = KeptSampler(pipe, report, clips), ""
+    view = find_data(data_of(report["model"])).open(split, pipe.preset.frames, pipe.preset.height, pipe.preset.width)
     for start in range(0, report["n"], batch):
         items = view.batch(range(start, min(start + batch, report["n"])))
-        clips = sample(items.captions, split, start)
-        found += [agrees(read(clip), spec)["all"] for clip, spec in zip(clips, items.specs)]
+        made = sample(items.captions, split, start)
+        found += "".join("01"[agrees(read(clip), spec)["all"]] for clip, spec in zip(made, items.specs))
     return found
 
 
-def floors(n: int, folder: Path) -> dict:
+def floors(n: int) -> dict:
     """The report of Video LDM's image model, frame by frame; kept likewise."""
-    path, pipe = folder / "floors.json", minit2v.load("videoldm")
-    weights = fingerprint_of("videoldm", pipe.dtype)
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if (report.get("of"), report.get("n")) != (weights, n):
-        pipe.unet = FrameByFrame(pipe.unet)
-        report = evaluate(PICTURES, "moving-things", ["test_seen"], n, path, pipe=pipe) | {"of": weights}
-        with atomic(path) as unfinished:
-            unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
+    path, pipe = REPORTS / "floors.json", minit2v.load("videoldm", dtype=DTYPE)
+    of = identity("videoldm", pipe, n)
+    if report := kept(path, of=of):
+        return report
+    pipe.unet = FrameByFrame(pipe.unet)
+    return keep(path, evaluate(PICTURES, "moving-things", ["test_seen"], n, pipe=pipe) | {"of": of})
 
 
 def row_of(report: dict, clips: str, split: str) -> dict:
@@ -124,26 +152,38 @@ def facts(name: str) -> dict:
     return {"parameters": total, "temporal": count(temporal), "bytes": bytes_}
 
 
-def training(name: str, kept: dict) -> dict:
-    """Steps and minutes of each part, from the logs of runs/NAME; what was kept before, where they are gone."""
-    found = {}
-    for log in sorted((ROOT / "runs" / name).glob("*/log.jsonl")):
-        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-        found[log.parent.name] = {"steps": last["step"], "minutes": round(last["seconds"] / 60, 1)}
-    return found or kept.get(name, {})
+def training(name: str) -> dict:
+    """Steps and minutes of each part, as the shipped weights took them."""
+    return kept(data_dir() / name / "trained.json") or {}
 
 
-def summary(reports: dict[str, dict], floor: dict, kept: dict) -> dict:
-    """What docs/systems.json holds."""
-    rows = {}
+def seconds(names: list[str]) -> dict[str, float]:
+    """What a clip takes, the median of a few; all systems in one run, in turn, as machines differ from day to day."""
+    pipes, prompts = {name: minit2v.load(name, dtype=DTYPE) for name in names}, {}
+    for name, pipe in pipes.items():
+        prompts[name] = find_data(data_of(name)).open("test_seen", pipe.preset.frames, pipe.preset.height,
+                                                      pipe.preset.width).batch([0]).captions[0]  # fmt: skip
+        pipe(prompts[name], seed=0)  # the first one finds out how to compute
+    took = {name: [] for name in names}
+    for seed in range(CLIPS):
+        for name, pipe in pipes.items():
+            start = time.perf_counter()
+            pipe(prompts[name], seed=seed)
+            took[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in took.items()}
+
+
+def summary(reports: dict[str, dict], floor: dict) -> dict:
+    """What data/systems.json holds."""
+    rows, took = {}, seconds(list(reports))
     for name, report in reports.items():
         row = {"report": {split: row_of(report, report["model"], split) for split in report["verdicts"]}}
-        row |= {key: report[key] for key in ("n", "steps", "guidance", "seconds_per_clip", "threads", "commit", "weights")}
-        row |= facts(name) | {"training": training(name, {k: v.get("training", {}) for k, v in kept.get("rows", {}).items()})}
+        row |= {key: report[key] for key in FROM_REPORT} | facts(name) | {"training": training(name)}
+        row |= {"seconds_per_clip": took[name], "threads": torch.get_num_threads()}
         if BASE in reports and name != BASE:
             row["against"] = {}
             for split, right in report["verdicts"].items():
-                _, base, own = discordant(reports[BASE]["verdicts"][split], right)
+                _, base, own = discordant(*(np.array(list(one)) == "1" for one in (reports[BASE]["verdicts"][split], right)))
                 row["against"][split] = {"only base": base, "only this": own, "p": mcnemar(base, own)}
         rows[name] = row
     bounds = {}
@@ -175,7 +215,7 @@ def share(row: dict, name: str) -> str:
 
 
 def table(report: dict) -> str:
-    """docs/systems.json as Markdown: ours, with floors and ceilings, and the published figures beside."""
+    """data/systems.json as Markdown: ours, with floors and ceilings, and the published figures beside."""
     published = {row.system: row for row in TABLE}
     head = ["system", *(f"all right, {split}, %" for split in SPLITS.values()), "direction, seen, %", *METRICS,
             "seconds a clip", f"FID-vid / FVD / CLIPSIM, {MARK}"]  # fmt: skip
@@ -205,6 +245,41 @@ def costs(report: dict) -> str:
                       row["steps"], evaluations, steps])  # fmt: skip
     return markdown_table(["system", "parameters", "of these temporal", "own files", "steps", "evaluations", "trained, steps"],
                           lines)  # fmt: skip
+
+
+def command(name: str) -> str:
+    """How a system is trained."""
+    parts = [f"minit2v train all --preset {name} --out runs/{name}", f"--from {SHARE[name]}" if SHARE[name] else "",
+             f"--data {data_of(name)}" if name.endswith("-zh") else ""]  # fmt: skip
+    return " ".join(filter(None, parts))
+
+
+def commands() -> str:
+    """How all systems are trained, in order."""
+    return "```\n" + "\n".join(map(command, SHARE)) + "\n```"
+
+
+def card(name: str) -> str:
+    """The middle of a model card: files, training, and the judge's table, as far as it has been measured."""
+    folder = data_dir() / name
+    shared, preset = json.loads((folder / "shared.json").read_text(encoding="utf-8")), preset_of(name)
+    with torch.device("meta"):
+        networks = build(preset)
+    count = lambda network: f"{sum(p.numel() for p in network.parameters()):,}"
+    files = [[f"`{part}.safetensors`" + (f" of [`{shared[part]}`](../{shared[part]})" if part in shared else ""), count(network)]
+             for part, network in networks.items()]  # fmt: skip
+    took, steps = training(name), {step.name: step for step in recipe_of(name)}
+    rows = [[part, f"{one['steps']:,}", f"{one['minutes']:.0f}", " ".join(f"`{key}={value}`" for key, value in
+             steps[part].settings.items())] for part, one in took.items()]  # fmt: skip
+    report = kept(REPORTS / f"{name}.json")
+    return "\n\n".join([
+        markdown_table(["file", "parameters"], files),
+        "## How it was made",
+        f"```\n{command(name)}\n```",
+        markdown_table(["step", "optimizer steps", "minutes", "settings"], rows),
+        f"The minutes are those of {MACHINE}. What two models have in common is trained once and taken over.",
+        *(["## How good it is", judged(report), table_note(report)] if report else []),
+    ])  # fmt: skip
 
 
 def pairs(report: dict) -> str:
@@ -246,19 +321,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=512, help="prompts a split")
     parser.add_argument("--only", nargs="+", choices=[*ROWS, *MORE], default=[*ROWS, *MORE])
-    asked, folder = parser.parse_args(), ROOT / "docs/systems"
+    asked = parser.parse_args()
     names = [name for name in asked.only if there(name)]
     if not names:
         raise UserError(f"expected a shipped model of {', '.join(asked.only)}, found none in {data_dir()}")
     if missing := [name for name in asked.only if name not in names]:
         say(f"not there yet, left out: {', '.join(missing)}")
-    folder.mkdir(exist_ok=True)
-    reports = {name: measured(name, asked.n, list(SPLITS), folder) for name in names}
-    path = ROOT / "docs/systems.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = summary(reports, floors(asked.n, folder) if there("videoldm") else {}, kept)
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    reports = {name: measured(name, asked.n) for name in names}
+    found = keep(data_dir() / "systems.json", summary(reports, floors(asked.n) if there("videoldm") else {}))
     say("\n\n".join(part(found) for part in (table, pairs, order, costs)))
     draw(names, ROOT / "docs/systems.png")
 

@@ -7,6 +7,7 @@
     docs/speedrun.json      make speedrun, if there is an entry
     docs/planning.json      scripts/plan_training.py  docs/one-step.json    make one-step
     data/adapters/square-ring/judged.json    make adapter, if it has been run
+    docs/systems/NAME.json, data/NAME/trained.json   make systems, for the systems that are shipped
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -33,6 +34,7 @@ import one_step  # noqa: E402
 import plan_training  # noqa: E402
 import quality_report  # noqa: E402
 import speedrun  # noqa: E402
+import systems  # noqa: E402
 
 from benchmarks import bench  # noqa: E402
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
@@ -46,8 +48,9 @@ from minit2v.lab.course.room import LABS  # noqa: E402
 from minit2v.memory.plan import plan  # noqa: E402
 from minit2v.recipes import RECIPES  # noqa: E402
 
-DOCUMENTS = ("README.md", "data/mini/README.md", "data/mini-fast/README.md", *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
-    "adapters", "appendix", "gpu", "metrics", "one-step", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "training")))  # fmt: skip
+SHIPPED = [name for name in systems.ROWS if systems.there(name)]
+DOCUMENTS = ("README.md", "data/mini/README.md", "data/mini-fast/README.md", *(f"data/{name}/README.md" for name in SHIPPED), *(f"notebooks/labs/{name}.md" for name in LABS), *(f"docs/{name}.md" for name in (
+    "adapters", "appendix", "gpu", "metrics", "one-step", "planning", "quality", "released", "results", "sampling", "speed", "speedrun", "systems", "training")))  # fmt: skip
 BLOCK = re.compile(r"(<!-- from (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "known only from pictures"}
 AGAINST = ("FVD-mini", "diversity", "motion amplitude")  # of test_seen
@@ -177,6 +180,8 @@ SOURCES: dict[str, Callable[[], str]] = {
     "data/adapters/square-ring/judged.json": lambda: new_shape.table(kept("judged.json", {}, "data/adapters/square-ring")),
     "docs/one-step.json": lambda: one_step.table(kept("one-step.json")),
     "data/mini-fast/report*.json": few_steps,
+    **{f"data/{name}, the card": partial(systems.card, name) for name in SHIPPED},
+    "scripts/systems.py, the commands": systems.commands,
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,

@@ -1,0 +1,64 @@
+"""Puts what a training of a system has made into data/: python scripts/ship_system.py videoldm magicvideo
+
+    runs/NAME/*.safetensors ──► data/NAME/       the networks of the system; shared.json names those that another shipped
+    runs/NAME/*/log.jsonl   ──► trained.json     model has, byte for byte
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from minit2v.checkpoints.folder import read_preset
+from minit2v.errors import UserError
+from minit2v.files import atomic, data_dir, say
+from minit2v.recipes import recipe_of
+from minit2v.systems import system_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def ship(name: str) -> None:
+    """Raises UserError where a network is missing."""
+    run, out, shared = ROOT / "runs" / name, data_dir() / name, {}
+    files = [run / f"{network}.safetensors" for network in system_of(read_preset(run)).networks]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise UserError(f"expected {', '.join(missing)} in {run}, found none; train them first")
+    out.mkdir(exist_ok=True)
+    for file in files:
+        if owner := owner_of(file, name):
+            shared[file.stem] = owner
+        else:
+            shutil.copyfile(file, out / file.name)
+    shutil.copyfile(run / "config.json", out / "config.json")
+    write(out / "shared.json", shared)
+    write(out / "trained.json", trained(name, run))
+    say(f"{name}: {sum(path.stat().st_size for path in out.glob('*.safetensors')) / 1e6:.1f} MB; shared: {shared or 'nothing'}")
+
+
+def owner_of(file: Path, name: str) -> str | None:
+    """The shipped model, other than `name`, that holds this very file."""
+    same = (path.parent.name for path in sorted(data_dir().glob(f"*/{file.name}")) if path.read_bytes() == file.read_bytes())
+    return next((owner for owner in same if owner != name), None)
+
+
+def trained(name: str, run: Path) -> dict[str, dict]:
+    """Steps and minutes of each training of a recipe that was not taken over, {part: {"steps", "minutes"}}."""
+    found = {}
+    for step in recipe_of(name):
+        if (log := run / step.name / "log.jsonl").is_file():
+            last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+            found[step.name] = {"steps": step.steps, "minutes": round(last["seconds"] / 60, 1)}
+    return found
+
+
+def write(path: Path, values: dict) -> None:
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(values) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of a preset, trained in runs/NAME")
+    for name in parser.parse_args().names:
+        ship(name)
