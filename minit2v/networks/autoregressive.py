@@ -59,10 +59,10 @@ class MaskedAttention(nn.Module):
         q, k, v = (rearrange(y, "b n (k c) -> b k n c", k=self.heads) for y in (self.to_q(x), self.to_k(x), self.to_v(x)))
         if memory is not None:
             k, v = memory.extend(k, v)
-        return self.to_out(rearrange(attend(q, k, v, seen), "b k n c -> b n (k c)"))
+        return self.to_out(rearrange(masked_attention(q, k, v, seen), "b k n c -> b n (k c)"))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(c)) v for q (…, s, c) and k, v (…, m, c), over the places where `seen` (…, s, m) is True.
 
     On a CPU the readable form, forward and backward, takes half of the time of PyTorch's fused kernel (350 places, bfloat16).

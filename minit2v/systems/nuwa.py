@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from minit2v import presets
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.networks.autoregressive import attend, draw, feed_forward
+from minit2v.networks.autoregressive import draw, feed_forward, masked_attention
 from minit2v.networks.blocks import Attention
 from minit2v.networks.layers import Linear
 from minit2v.presets import TextConfig
@@ -103,7 +103,7 @@ class NearbyAttention(nn.Module):
         # a frame beside those that its window reaches, as one row of places: faster than a window for each place
         k, v = (torch.cat([F.pad(y, (0, 0, 0, 0, back, 0))[:, :, :f] for back in range(self.reach[0], -1, -1)], dim=3)
                 for y in (k, v))  # fmt: skip
-        out = attend(q, k, v, self.seen((f, h, w), x.device))  # eq (14.3) · NÜWA, section 3.2
+        out = masked_attention(q, k, v, self.seen((f, h, w), x.device))  # eq (14.3) · NÜWA, section 3.2
         return self.to_out(rearrange(out, "b n f (h w) c -> b f h w (n c)", h=h))
 
     def seen(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:

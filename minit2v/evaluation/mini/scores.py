@@ -124,5 +124,5 @@ def psnr(clips: np.ndarray, originals: np.ndarray) -> np.ndarray:
     20.2
     """
     errors = [np.square(clip.astype(np.float32) - original).mean() for clip, original in zip(clips, originals)]
-    worst = 255.0**2
-    return 10 * np.log10(worst / np.maximum(errors, worst * 10 ** (-BEST_PSNR / 10)))
+    # exactly the bound, and not what a processor's logarithm makes of it
+    return np.minimum(10 * np.log10(255.0**2 / np.maximum(errors, 1e-12)), BEST_PSNR)
