@@ -89,7 +89,7 @@ def data_of(name: str) -> str:
 
 
 def kept(path: Path, **expected) -> dict | None:
-    """What a file says, if it says that of everything `expected`."""
+    """What a file says, {} without one; None where it does not say that of all that is `expected`."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if all(found.get(key) == value for key, value in expected.items()) else None
 
@@ -110,7 +110,7 @@ def identity(name: str, pipe: TextToVideo, n: int) -> dict:
 def measured(name: str, n: int) -> dict:
     """The report of a shipped model, with the verdict on each prompt; kept, as long as nothing changes."""
     pipe, path, work = minit2v.load(name, dtype=DTYPE), REPORTS / f"{name}.json", WORK / f"{name}.json"
-    if (report := kept(path, **identity(name, pipe, n))) and "verdicts" in report:
+    if report := kept(path, **identity(name, pipe, n)):
         return report
     report = evaluate(name, data_of(name), list(SPLITS), n, work, dtype=DTYPE)
     report["verdicts"] = {split: verdicts(pipe, report, split, work.with_suffix("")) for split in SPLITS}
@@ -154,7 +154,7 @@ def facts(name: str) -> dict:
 
 def training(name: str) -> dict:
     """Steps and minutes of each part, as the shipped weights took them."""
-    return kept(data_dir() / name / "trained.json") or {}
+    return kept(data_dir() / name / "trained.json")
 
 
 def seconds(names: list[str]) -> dict[str, float]:
@@ -262,7 +262,7 @@ def commands() -> str:
 def card(name: str) -> str:
     """The middle of a model card: files, training, and the judge's table, as far as it has been measured."""
     folder = data_dir() / name
-    shared, preset = json.loads((folder / "shared.json").read_text(encoding="utf-8")), preset_of(name)
+    shared, preset = kept(folder / "shared.json"), preset_of(name)
     with torch.device("meta"):
         networks = build(preset)
     count = lambda network: f"{sum(p.numel() for p in network.parameters()):,}"

@@ -13,8 +13,10 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.datasets.moving_things.render import COLOURS
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import Estimate
-from minit2v.evaluation.latent_space import colour_figures, found_colours, markdown, passes_gate
+from minit2v.evaluation.latent_space import colour_figures, evaluate_autoencoder, found_colours, markdown, passes_gate
 from minit2v.files import data_dir
+from minit2v.pixels import to_signed
+from minit2v.systems import build, find_preset, system_of
 
 PALETTE = torch.tensor([*COLOURS.values(), (24, 24, 24)], dtype=torch.float32)
 
@@ -61,6 +63,21 @@ def test_three_axes_pass_and_one_axis_does_not(frames):
     assert "Gate passed" in markdown(report | {"colours": as_kept(good)})
     tokens = markdown(report | {"rows": [row | {"bits": 1.5}]})  # of a codebook, without figures of colours
     assert "| 1.50 |" in tokens and "Gate" not in tokens
+
+
+def test_the_bits_of_a_token_are_those_of_the_codes_that_the_encoder_chooses():
+    torch.manual_seed(0)
+    preset = find_preset("nuwa")
+    pipe = system_of(preset).pipeline(preset, **{name: network.eval() for name, network in build(preset).items()})
+    pipe.autoencoder.bottleneck.usage.copy_(torch.rand(preset.autoencoder.codes).pow(6))  # some codes are dear
+    (row,) = evaluate_autoencoder("nuwa", splits=["test_seen"], n=2, pipe=pipe)["rows"]
+    frames = to_signed(MovingThings("test_seen").batch(range(2)).frames.reshape(-1, 64, 64, 3))
+    with torch.no_grad():
+        vectors = pipe.autoencoder.features(frames).permute(0, 2, 3, 1).flatten(0, 2)
+    chosen, nearest_ones = pipe.autoencoder.bottleneck.chosen(vectors), pipe.autoencoder.bottleneck.nearest(vectors)
+    assert not torch.equal(chosen, nearest_ones)
+    share = np.unique(chosen, return_counts=True)[1] / len(chosen)
+    assert row["bits"] == pytest.approx(-(share * np.log2(share)).sum()) and row["bits"] > 0
 
 
 def test_the_shipped_latents_pass_and_those_of_the_first_autoencoder_would_not(frames):

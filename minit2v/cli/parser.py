@@ -263,7 +263,7 @@ def parser():
     add("--seed", type=_whole, default=0, help="seed of the noise (0)")
     add("--batch", type=_whole, help="clips at a time (16)")
     add("--dtype", help="float32, bfloat16, float16 or auto (auto)")
-    add("--part", choices=("autoencoder",), help="measure this part alone: how well its latents keep colours apart")
+    add("--part", choices=("autoencoder",), help="measure this part alone: how well its latents keep colours apart, or what its tokens cost")
     add("--clips", metavar="DIR", help="measure the videos of this folder instead of a model's")
     add("--captions", metavar="FILE", help="with --clips: lines of FILE<tab>CAPTION")
     add("--msrvtt", metavar="DIR", help="measure at full scale, beside real clips of MSR-VTT in this folder")

@@ -10,6 +10,8 @@ such an error is another colour: a latent scaled by 0.8 turned orange blue in ou
 were perfect. The gate: under 70 % of the variance between colours on one axis; the nearest two colours at 0.2 of the
 distance of the furthest two or more; 95 % of the colours kept by both factors.
 
+A transformer that writes the tokens of a codebook makes no small errors. There the question is how many bits a token takes.
+
 Reference: what makes latents easy to model, Skorokhodov et al., Improving the Diffusability of Autoencoders, arXiv
 2502.14831.
 """
@@ -40,6 +42,7 @@ from minit2v.evaluation.report import (
     whole_numbers,
 )
 from minit2v.evaluation.table import cell, markdown_table
+from minit2v.networks.bottleneck import perplexity
 from minit2v.pixels import evenly
 from minit2v.ranges import Place, public
 from minit2v.systems.pipeline import TextToVideo
@@ -157,11 +160,10 @@ def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-
 def entropy(tokens: Tensor) -> float:
     """Bits that a token takes if one knows only how often each occurs.
 
-    >>> entropy(torch.tensor([7, 7, 2, 5]))
+    >>> round(entropy(torch.tensor([7, 7, 2, 5])), 3)
     1.5
     """
-    shares = torch.bincount(tokens.flatten()).double() / tokens.numel()
-    return torch.special.entr(shares).sum().item() / math.log(2)
+    return math.log2(perplexity(torch.bincount(tokens.flatten()).double() / tokens.numel()))
 
 
 def passes_gate(colours: dict) -> bool:

@@ -301,7 +301,7 @@ def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tens
 
 
 def warn_of_slow_bfloat16(bfloat16: bool) -> None:
-    """Warns where float32 is faster, in a UNet's training and in a transformer's."""
+    """Warns where float32 is faster."""
     if bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
         warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
                       "--set bfloat16=false", stacklevel=3)  # fmt: skip

@@ -48,7 +48,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from minit2v.datasets.moving_things import MovingThings
-from minit2v.networks.bottleneck import Codebook
+from minit2v.networks.bottleneck import Codebook, perplexity
 
 pipe = ctx.pipe
 others, _, _ = MovingThings("train").batch(range(ctx.pick(fast=4, default=24)))
@@ -650,7 +650,7 @@ with torch.no_grad():
 vectors = rearrange(features, "n c h w -> (n h w) c")
 for name, choice in {"the nearest code": book.nearest, "the thrifty choice": book.chosen}.items():
     shares = torch.bincount(choice(vectors), minlength=len(book.codes)) / len(vectors)
-    bits = torch.special.entr(shares).sum().item() / math.log(2)
+    bits = math.log2(perplexity(shares))
     print(f"{name:18} {bits:4.1f} bits a token, {(shares > 0).sum().item():4} codes in use")
 
 # %% [markdown]
