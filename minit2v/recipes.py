@@ -48,10 +48,10 @@ READABLE = {"readout": 0.9, "latent_noise": 0.1}
 PICTURES = {"image_share": 0.3, "new_share": 0.5, "frozen_clips": 0.8, "clips": 8192, "wordings": 4}
 
 JOINT = {**UNET, **PICTURES}
-VIDEOS = {**UNET, "image_stage": 0.0, "image_share": 0.0, "images": 64, "sparse_until": 0.0, "clips": 8192, "wordings": 4}
+VIDEOS = {**UNET, "image_stage": 0.0, "image_share": 0.0, "images": 64, "clips": 8192, "wordings": 4}
 IMAGE = {**JOINT, "image_stage": 1.0, "clips": 64}
 PIXELS = {**LOOP, "batch": 8, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999, "muon_rate": 2.0}
-TOKENS = {**LOOP, "lr": 1e-3, "weight_decay": 0.05, "ema": 0.998, "wordings": 4}
+TOKENS = {**LOOP, "lr": 1e-3, "weight_decay": 0.05, "ema": 0.998, "wordings": 4, "muon_rate": 2.0}
 
 # what several systems begin with: `minit2v train all --from` takes them over from one that has them
 LATENTS, WORDS = Step("autoencoder", 31, {**AUTOENCODER, **READABLE}, steps=2000), Step("text", 13, TEXT, steps=2332)
@@ -61,23 +61,22 @@ RECIPES: dict[str, list[Step]] = {
     "mini": [LATENTS, WORDS, Step("unet", 180, JOINT, steps=9000)],
     "modelscope": [
         *SHARED,
-        Step("unet", 60, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=2500),
+        Step("unet", 60, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=4000),
     ],
     "videoldm": [
         *SHARED,
-        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=2500),
+        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=4000),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0}, steps=400),
     ],
     "magicvideo": [
         *SHARED,
-        Step("unet", 50, {**JOINT, "image_stage": 0.0, "lr": 2e-4, "temporal_rate": 5.0, "scene_prior_rate": 15.0,
-                          "from_image": True}, steps=2500),
+        Step("unet", 50, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=4000),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0, "adversarial": 0.0}, steps=400),
     ],
     "nuwa": [
         Step("autoencoder", 30, AUTOENCODER, steps=2000),
         WORDS,
-        Step("transformer", 60, {**TOKENS, "batch": 8}, steps=2500),
+        Step("transformer", 60, {**TOKENS, "batch": 8}, steps=4000),
     ],
     **{name: [
         Step("autoencoder", 30, AUTOENCODER, steps=2000),

@@ -3,6 +3,7 @@
 Sizes are tiny and weights random or hardly trained: these are properties of the architectures, not of the trained models.
 """
 
+from collections import defaultdict
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -22,13 +23,22 @@ from minit2v.networks.clip import build_clip
 from minit2v.networks.unet import ImageUNet
 from minit2v.presets import AutoencoderConfig, UNetConfig, VisionConfig
 from minit2v.systems import find_preset
-from minit2v.systems.cogvideo import ChannelConfig, CogVideo, PictureTransformer, TemporalChannel, Words, WordsConfig
+from minit2v.systems.cogvideo import (
+    ChannelConfig,
+    CogVideo,
+    PictureTransformer,
+    TemporalChannel,
+    Words,
+    WordsConfig,
+    places,
+)
 from minit2v.systems.magicvideo import FrameAdaptor, MagicVideoConfig, MagicVideoUNet
 from minit2v.systems.makeavideo import MakeAVideoUNet, enlarged, folded, halved, unfolded
 from minit2v.systems.nuwa import NearbyAttention, Nuwa, NuwaConfig
 from minit2v.systems.video_decoder import VideoDecoder, VideoDecoderConfig
 from minit2v.systems.videoldm import Mixed, VideoLDMUNet
 from minit2v.training import makeavideo
+from minit2v.training.tokens import BIAS_RATE, TokenTask, TokenTraining
 from minit2v.training.unet import grouped
 from minit2v.video import Clip
 
@@ -64,14 +74,18 @@ def test_nearby_attention_with_a_window_over_the_whole_clip_is_dense_causal_atte
     attention, x = randomised(NearbyAttention(8, 2, (7, 9, 11))), torch.randn(2, 4, 5, 6, 8, dtype=DOUBLE)
     flat = x.flatten(1, 3)
     q, k, v = (layer(flat).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (attention.to_q, attention.to_k, attention.to_v))
-    scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(torch.ones(120, 120).triu(1).bool(), -torch.inf)
+    clip = list(product(range(4), range(5), range(6)))
+    row = lambda here, there: attention.window.index(tuple(b - a for a, b in zip(here, there))) if there <= here else 0
+    bias = attention.bias[:, torch.tensor([[row(here, there) for there in clip] for here in clip])]
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias
+    scores = scores.masked_fill(torch.ones(120, 120).triu(1).bool(), -torch.inf)
     dense = attention.to_out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
     assert torch.allclose(attention(x).flatten(1, 3), dense, atol=1e-12)
 
 
 def test_nuwa_writes_with_a_memory_what_it_computes_at_once():
     config = NuwaConfig(codes=20, frames=3, rows=4, columns=5, width=16, heads=2, encoder_layers=1, layers=2, context_dim=8)
-    model = Nuwa(config).double().eval()
+    model = randomised(Nuwa(config)).eval()
     tokens, context = torch.randint(20, (2, 3, 4, 5)), torch.randn(2, 6, 8, dtype=DOUBLE)
     with torch.no_grad():
         whole, text, memory = model(tokens, context), model.encode(context), model.memory(2, (3, 4, 5))
@@ -93,6 +107,33 @@ def test_cogvideo_begins_as_its_picture_transformer():
     words, tokens = torch.randint(8, (3, 5)), torch.randint(20, (3, 1, 2, 2))
     assert torch.equal(channel.mix.sigmoid(), torch.full_like(channel.mix, 0.5))
     assert torch.allclose(image(words, tokens, channel), image(words, tokens), atol=1e-12)
+
+
+def test_a_row_of_cogvideos_bias_is_for_one_distance():
+    at = places(3, [0, 1, 3], 4, [False] * 3)
+    inside, along = at.apart(at, 4)
+    rows = defaultdict(set)
+    for i, j in product(range(len(at.frame)), repeat=2):
+        words, frames = min(at.frame[i], at.frame[j]) < 0, int(at.frame[i] - at.frame[j])
+        distance = "words" if words else (frames, int(at.index[i] - at.index[j]))
+        rows[int(along[i, j])].add(distance)
+        if words or frames == 0:
+            assert inside[i, j] == (0 if words else 1 + 4 + distance[1])
+    assert all(len(distances) == 1 for distances in rows.values())
+    assert len(rows) == len(set().union(*rows.values())) and max(rows) < TemporalChannel(SIZES).bias.shape[-1]
+
+
+def test_muon_steps_the_matrices_of_a_transformer_and_nothing_else():
+    names = {"encoder.layers.0.linear1.weight": 2.0, "blocks.0.nearby.to_q.weight": 2.0, "blocks.0.cross.to_k.weight": 2.0,
+             "blocks.0.nearby.bias": BIAS_RATE, "tokens.weight": 1.0, "places.0": 1.0, "head.weight": 1.0,
+             "blocks.0.norm1.weight": 1.0}  # fmt: skip
+    task = SimpleNamespace(network=Nuwa(NuwaConfig(20, 2, 2, 2, 8, 2, 1, 1)), config=TokenTraining(muon_rate=2.0))
+    groups = TokenTask.parameter_groups(task, 0.1)
+    found = {id(p): (group["lr"], group["orthogonal"]) for group in groups for p in group["params"]}
+    parameters = dict(task.network.named_parameters())
+    assert len(found) == len(parameters) == sum(len(group["params"]) for group in groups)
+    for name, rate in names.items():
+        assert found[id(parameters[name])] == (0.1 * rate, rate == 2.0), name
 
 
 @pytest.mark.parametrize("stage", ["keyframes", "between"])
@@ -167,6 +208,19 @@ def test_a_scene_prior_learns_at_its_own_rate_also_where_it_is_a_temporal_layer(
     assert len(unet.scene_priors()) == 2  # of the image model, and of the clip
     assert {rate[id(p)] for prior in unet.scene_priors() for p in prior.parameters()} == {3.0}
     assert rate[id(unet.motion.alpha)] == 2.0 and rate[id(unet.conv_in.weight)] == 1.0
+
+
+def test_the_temporal_layers_of_video_ldm_know_which_frames_they_see():
+    unet, (x, t, context) = randomised(VideoLDMUNet(UNetConfig(**SIZE))), inputs()
+    unet.motion = None  # what else knows
+    every, fourth = torch.arange(4).expand(2, -1), torch.arange(0, 16, 4).expand(2, -1)
+    with torch.no_grad():
+        assert torch.equal(unet(x, t, context), unet(x, t, context, positions=every))
+        assert not torch.allclose(unet(x, t, context), unet(x, t, context, positions=fourth))
+        mixed = torch.stack([every[0], fourth[0]])
+        assert torch.allclose(unet(x, t, context, positions=mixed)[1], unet(x, t, context, positions=fourth)[1], atol=1e-12)
+        pictures = [unet(x, t, context, temporal=False, positions=numbers) for numbers in (every, fourth)]
+    assert torch.equal(*pictures)
 
 
 @pytest.mark.parametrize("network", [VideoLDMUNet, lambda config: MagicVideoUNet(MagicVideoConfig(**vars(config), frames=4))])

@@ -11,8 +11,9 @@ The key frames are written one after the other; then a second temporal channel w
 again. A token tells the rate: how far apart frames are. Words are tokens of the same sequence: there is no text encoder,
 so the Chinese model differs from the English one in its vocabulary alone.
 
-Departures from the paper: learnt places instead of sandwich norms and 9 billion parameters; guidance against no words
-instead of the word "video".
+Departures from the paper: learnt places instead of sandwich norms and 9 billion parameters; a learnt bias for each distance
+in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section 2.1); guidance against no words instead of
+the word "video".
 
 Reference: CogVideo, arXiv 2205.15868, section 3.1 (multi-frame-rate training) and 3.2 (dual-channel attention).
 """
@@ -152,6 +153,14 @@ class Places(NamedTuple):
         written = ~given & ~stands & (other < frame) & ~words
         return inside, inside | (frame >= 0) & (stands | written)  # eq (15.3) · CogVideo, code of stage 2
 
+    def apart(self, others: "Places", size: int) -> tuple[Tensor, Tensor]:
+        """How far the others are from each element (m, n), as rows of the tables of bias: in the channel of pictures, and
+        in the temporal one. `size` is that of a frame; row 0 is for words."""
+        frames, places = ((a[:, None] - b[None]) for a, b in zip(self[:2], others[:2]))
+        words = (self.frame < 0)[:, None] | (others.frame < 0)
+        inside, along = 1 + size + places, 1 + size + places + (frames + KEYS - 1) * (2 * size + 1)
+        return inside.masked_fill(words, 0), along.masked_fill(words, 0)
+
 
 def places(words: int, frames: list[int], size: int, given: list[bool], device=None) -> Places:
     """The places of a caption and of frames with these numbers, each of `size` tokens and the one that begins it."""
@@ -169,6 +178,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.attention = MaskedAttention(config.width, config.heads)
+        self.bias = nn.Parameter(torch.zeros(config.heads, 2 * config.places + 2))
         self.feed_forward = feed_forward(config.width)
 
 
@@ -216,13 +226,14 @@ class PictureTransformer(nn.Module):
             memory: list[tuple[Memory, Memory]] | None = None) -> Tensor:  # fmt: skip
         """All blocks, for vectors (b, m, d) that stand `at` their places and see `others`, themselves included. The memory
         of pictures holds only what one of them sees."""
-        own, along = at.sees(others)
-        own = own[:, own.any(dim=0)] if memory else own
+        (own, along), (near, apart) = at.sees(others), at.apart(others, self.config.places)
+        if memory:
+            near, own = near[:, own.any(dim=0)], own[:, own.any(dim=0)]
         for i, block in enumerate(self.blocks):
             h, kept = block.norm1(x), memory[i] if memory else (None, None)
-            out = block.attention(h, own, kept[0])
+            out = block.attention(h, own, kept[0], block.bias[:, near])
             if channel is not None:
-                out = channel.mixed(i, out, h, at.frame, along, kept[1])
+                out = channel.mixed(i, out, h, at.frame, along, apart, kept[1])
             x = x + out
             x = x + block.feed_forward(block.norm2(x))
         return x
@@ -234,6 +245,7 @@ class TemporalChannel(nn.Module):
     def __init__(self, config: ChannelConfig = ChannelConfig()):
         super().__init__()
         self.attentions = nn.ModuleList(MaskedAttention(config.width, config.heads) for _ in range(config.layers))
+        self.bias = nn.Parameter(torch.zeros(config.layers, config.heads, 1 + (2 * KEYS - 1) * (2 * config.places + 1)))
         self.mix = nn.Parameter(torch.zeros(config.layers, config.width))  # sigmoid: half of each channel
         self.frames = nn.Parameter(torch.zeros(KEYS, config.width))  # which frame a token is of
         self.rates = nn.Parameter(torch.zeros(len(SPACINGS), config.width))
@@ -242,17 +254,20 @@ class TemporalChannel(nn.Module):
         """All of it: what the picture transformer does not have."""
         return [self]
 
-    def mixed(self, i: int, out: Tensor, h: Tensor, frame: Tensor, seen: Tensor, memory: Memory | None) -> Tensor:
+    def mixed(self, i: int, out: Tensor, h: Tensor, frame: Tensor, seen: Tensor, apart: Tensor,
+              memory: Memory | None) -> Tensor:  # fmt: skip
         """Block i: what the channel of pictures gives (b, m, d), mixed with what this one makes of its input h."""
         h = h + torch.where(frame[:, None] >= 0, self.frames[frame.clamp(min=0)], 0.0)
         share = self.mix[i].sigmoid()
-        return share * out + (1 - share) * self.attentions[i](h, seen, memory)  # eq (15.1) · CogVideo, section 3.2
+        return share * out + (1 - share) * self.attentions[i](h, seen, memory, self.bias[i][:, apart])  # eq (15.1) · CogVideo, section 3.2
 
     @torch.no_grad()
     def copy(self, image: PictureTransformer) -> "TemporalChannel":
         """Begin as the channel of pictures; returns itself."""
-        for attention, block in zip(self.attentions, image.blocks):
+        for attention, bias, block in zip(self.attentions, self.bias, image.blocks):
             attention.load_state_dict(block.attention.state_dict())
+            begin, many = 1 + (KEYS - 1) * (2 * image.config.places + 1), 2 * image.config.places + 1
+            bias[:, 0], bias[:, begin : begin + many] = block.bias[:, 0], block.bias[:, 1:]
         return self
 
 

@@ -8,7 +8,7 @@ in raster order (frame, row, column), and itself. So the cost grows with the cli
 away arrives through several blocks.
 
 Departures from the paper: the text comes from the small CLIP that all our systems share; guidance (the paper has none and
-keeps the best of many by CLIP).
+keeps the best of many by CLIP); a learnt bias for each place of the window (T5, arXiv 1910.10683, section 2.1).
 
 Reference: NÜWA, arXiv 2111.12417, section 3 (3D nearby attention: equations 3 to 6; three tasks: section 3.4).
 """
@@ -81,7 +81,8 @@ NUWA_PRESETS = {"nuwa": _nuwa}
 class NearbyAttention(nn.Module):
     """3D nearby attention: each place attends to the window around it, as far as that does not come later.
 
-    It costs as much as attention to all places of the frames that the window reaches.
+    Each head has a `bias` for each place of the window, added to the logits; at first 0. It costs as much as attention to
+    all places of the frames that the window reaches.
 
     ``x (b, f, h, w, d) -> same``. Raises UserError for an extent that is even.
     """
@@ -95,6 +96,7 @@ class NearbyAttention(nn.Module):
         self.window = list(product(range(-frames, 1), range(-rows, rows + 1), range(-columns, columns + 1)))
         self.to_q, self.to_k, self.to_v = (Linear(d, d, bias=False) for _ in range(3))
         self.to_out = Linear(d, d)
+        self.bias = nn.Parameter(torch.zeros(heads, len(self.window)))
 
     def forward(self, x: Tensor) -> Tensor:
         b, f, h, w, _ = x.shape
@@ -103,7 +105,8 @@ class NearbyAttention(nn.Module):
         # a frame beside those that its window reaches, as one row of places: faster than a window for each place
         k, v = (torch.cat([F.pad(y, (0, 0, 0, 0, back, 0))[:, :, :f] for back in range(self.reach[0], -1, -1)], dim=3)
                 for y in (k, v))  # fmt: skip
-        out = masked_attention(q, k, v, self.seen((f, h, w), x.device))  # eq (14.3) · NÜWA, section 3.2
+        bias = self.bias[:, self.offsets((h, w), x.device)][:, None]
+        out = masked_attention(q, k, v, self.seen((f, h, w), x.device), bias)  # eq (14.3) · NÜWA, section 3.2
         return self.to_out(rearrange(out, "b n f (h w) c -> b f h w (n c)", h=h))
 
     def seen(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -114,6 +117,15 @@ class NearbyAttention(nn.Module):
         earlier = (t < 0) | (y < 0) | (y == 0) & (x <= 0)  # eq (14.2) · NÜWA, section 3.2
         near = (y.abs() <= self.reach[1]) & (x.abs() <= self.reach[2]) & (number.view(-1, 1, 1, 1, 1, 1) + t >= 0)
         return rearrange(earlier & near, "f h w t y x -> f (h w) (t y x)")
+
+    def offsets(self, shape: tuple[int, int], device: torch.device) -> Tensor:
+        """Which row of `window` leads from each place of a frame to each of the frames that it reaches (h w, r h w)."""
+        sides = [2 * reach + 1 for reach in self.reach[1:]]
+        rows, columns = (torch.arange(size, device=device) for size in shape)
+        y, x = ((at - at[:, None] + reach).clamp(0, 2 * reach) for at, reach in zip((rows, columns), self.reach[1:]))
+        t = torch.arange(self.reach[0] + 1, device=device)
+        index = (t[:, None, None] * sides[0] + y[:, None, None, :, None]) * sides[1] + x[:, None, None]
+        return rearrange(index, "h w t y x -> (h w) (t y x)")
 
     def padded(self, y: Tensor) -> Tensor:
         """(b, f, h, w, n, c) with room around it for every window."""
@@ -143,7 +155,7 @@ class NearbyAttention(nn.Module):
         sides = self.reach[0] + 1, 2 * self.reach[1] + 1, 2 * self.reach[2] + 1
         window = (slice(None), *(slice(at, at + side) for at, side in zip(place, sides)))
         near, held = (rearrange(part[window], "b f h w n c -> b n (f h w) c") for part in (keys, values))
-        out = F.scaled_dot_product_attention(q[:, :, None], near, held, attn_mask=seen[place][None, None, None])
+        out = masked_attention(q[:, :, None], near, held, seen[place], self.bias[:, None])
         return self.to_out(out.flatten(1))
 
 

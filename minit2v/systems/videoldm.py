@@ -63,7 +63,7 @@ class Mixed(nn.Module):
 class TemporalAttention(nn.Module):
     """Each pixel attends to itself along time and to the text, with sines of the frame's number, at first the identity.
 
-    ``x (b f, c, h, w), context (b, n, d), f -> as x``.
+    ``x (b f, c, h, w), context (b, n, d), f, numbers (b, f) of the frames, by default 0, 1, 2, … -> as x``.
     """
 
     def __init__(self, c: int, head_dim: int, context_dim: int, groups: int):
@@ -72,9 +72,10 @@ class TemporalAttention(nn.Module):
         self.attention, self.cross = Attention(c, head_dim), Attention(c, head_dim, context_dim)
         self.proj_out = zeroed(Linear(c, c))
 
-    def forward(self, x: Tensor, context: Tensor, f: int) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, f: int, numbers: Tensor | None = None) -> Tensor:
+        numbers = torch.arange(f, device=x.device)[None] if numbers is None else numbers
         h = rearrange(self.norm(clip_view(x, f)), "b c f s -> b s f c")  # eq (17.2) · Video LDM, section 3.1
-        h = h + sinusoid(torch.arange(f, device=x.device), h.shape[-1]).to(h)  # eq (17.3) · Video LDM, section 3.1
+        h = h + sinusoid(numbers, h.shape[-1]).to(h)[:, None]  # eq (17.3) · Video LDM, section 3.1
         b, s = h.shape[:2]
         h = h.flatten(0, 1).contiguous()  # (b s) f c; of one clip it would still be laid out as (f s)
         h = (h + self.attention(self.norm1(h))).view(b, s * f, -1)
@@ -96,11 +97,12 @@ class VideoLDMBlock(FrameBlock):
         return [layer for layer in (self.temporal_conv, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
+        emb, numbers = emb[:, :-1], emb[:, -1].view(-1, f)  # see `VideoLDMUNet.embed`
         x = self.res(x, emb)
         x = self.temporal_conv(x, f) if temporal else x
         if self.spatial is not None:
             x = self.spatial(x, context)
-            x = self.temporal(x, context, f) if temporal else x
+            x = self.temporal(x, context, f, numbers) if temporal else x
         return x
 
 
@@ -123,6 +125,12 @@ class VideoLDMUNet(ImageUNet):
     def __init__(self, config: UNetConfig):
         super().__init__(config, VideoLDMBlock)
         self.motion = Mixed(MotionPrior(config.context_dim, config.channels[0])) if config.scene_prior else None
+
+    def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
+        """The embedding, and behind it the number of the frame, which temporal attention is to know: (b f, e + 1)."""
+        emb = super().embed(t, context, positions, until)
+        numbers = positions.to(emb).expand(len(t), -1).reshape(-1, 1)
+        return torch.cat([emb, numbers], dim=1)
 
     def first(self, x: Tensor, context: Tensor, positions: Tensor) -> Tensor:
         return x if self.motion is None else self.motion(x, context, positions)

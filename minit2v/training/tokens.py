@@ -7,6 +7,7 @@ The autoencoder is frozen, so the tokens of everything are computed once (see `l
 Reference: VQGAN, arXiv 2012.09841, section 3.2, equation 11.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,16 @@ from minit2v.datasets.base import Dataset
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
-from minit2v.ranges import Checked, Count, Share, Size
+from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.systems import system_of
 from minit2v.systems.tokens import tokens_of
 from minit2v.training.latents import cached
 from minit2v.training.parts import trained
 from minit2v.training.unet import warn_of_slow_bfloat16
+
+
+BIAS_RATE = 10.0  # learning rate of tables of relative bias over that of the others: useful ones are 3 or more
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class TokenTraining(Checked):
     wordings: Size = 1  # captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: Size = 8  # pictures in the place of one clip of a batch
     caption_dropout: Share = 0.1  # share of the captions that are replaced by the empty one, for guidance
+    muon_rate: Weight = 0.0  # departure: rate of the blocks' weight matrices, which Muon steps; 0 leaves all to AdamW
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32
 
 
@@ -80,6 +85,18 @@ class TokenTask(nn.Module):
     @property
     def ema_modules(self) -> dict[str, nn.Module]:
         return {self.trains: self.network}
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        config, groups = self.config, defaultdict(list)
+        layers = nn.ModuleList(module for module in self.network.modules() if isinstance(module, nn.ModuleList))
+        matrices = {id(p) for p in layers.parameters() if p.ndim == 2} if config.muon_rate else set()
+        for name, p in self.network.named_parameters():
+            if name.endswith("bias") and p.ndim > 1:  # of relative places
+                groups[BIAS_RATE, False].append(p)
+            else:
+                groups[config.muon_rate if id(p) in matrices else 1.0, id(p) in matrices].append(p)
+        return [{"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
+                for (rate, matrix), p in groups.items()]  # fmt: skip
 
     def chosen(self, generator: torch.Generator, n: int, kind: str) -> tuple[Tensor, Tensor]:
         """n items of a kind: tokens (n, f, h, w), and captions, some of them empty."""

@@ -294,6 +294,9 @@ lab.check("14.2", attend)
 # %% [markdown]
 # Yours computes all pairs and throws most of them away. The library lays each frame's keys beside those of the frames that
 # its window reaches, here of one, and masks only there. So twice the frames cost twice as much, and not four times.
+#
+# It also adds a learnt `bias` to the scores, one number for each head and place of the window, at first 0. The paper has none.
+# With it a head can say "the place above" or "here, a frame ago" without learning to find it from tables of places.
 
 # %%
 lab.show_source(NearbyAttention.forward)
@@ -405,7 +408,7 @@ class Stepping(NearbyAttention):
 
 writer = copy.deepcopy(small).double()
 for block in writer.blocks:
-    block.nearby.__class__ = Stepping  # the same weights
+    block.nearby.__class__ = Stepping  # the same weights; the bias of an untrained layer is 0
 
 
 # %%
