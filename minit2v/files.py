@@ -54,6 +54,12 @@ def atomic(path: str | Path):
             unfinished.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, content: object, indent: int | None = 1) -> None:
+    """Write a JSON file as `atomic` does; `indent` None puts everything on one line."""
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+
+
 def check_writable(path: str | Path, shown: str = "") -> None:
     """Raises UserError unless `atomic` can write that file, in a folder that is there: to be called before the work.
     `shown` is what the message calls it, if not by its path."""

@@ -9,12 +9,11 @@ code of the submission and is no sandbox: run it in the container or the account
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, check_writable, say
+from minit2v.files import check_writable, say, write_json
 from minit2v.lab.course.exercises import of
 from minit2v.lab.course.grading import SECONDS, Grade, grade
 
@@ -68,8 +67,7 @@ def main(argv=None):
             of(number)
         check_writable(args.results)
         content = results(*graded(args.submission, args.expect, args.limit))
-        with atomic(args.results) as unfinished:
-            unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(args.results, content)
     except UserError as error:
         say(f"autograder: {' '.join(str(error).split())}", sys.stderr)
         return 2

@@ -4,14 +4,13 @@ Samples six clips of one prompt with each guidance scale, as the cell in noteboo
 which the judge reads everything that the prompt says.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import minit2v
 from minit2v.checkpoints.find import find_model, fingerprint
 from minit2v.evaluation.judge import read
-from minit2v.files import atomic, say
+from minit2v.files import say, write_json
 
 PROMPT, CLIPS, SEED = "a small blue ring moves up", 6, 7
 SCALES = (0, 1, 1.5, 3, 12, 30)
@@ -30,8 +29,7 @@ def main(out: str) -> None:
         counts[f"{scale:g}"] = sum(right(clip.pixels) for clip in clips)
         say(f"guidance {scale:g}: {counts[f'{scale:g}']} of {CLIPS}")
     kept = {"weights": fingerprint(find_model("mini")), "clips": CLIPS, "right": counts}
-    with atomic(Path(out)) as unfinished:
-        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(out), kept)
 
 
 if __name__ == "__main__":

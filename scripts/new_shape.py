@@ -12,7 +12,6 @@ the autoencoder, bound it from above.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +27,7 @@ from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.finding import locate, mean_look, median_colour, pooled
 from minit2v.evaluation.judge import CORRELATION, agrees, read
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic, say
+from minit2v.files import say, write_json
 from minit2v.lab.course.new_shape import LIKE, NEW, drawn, said, specs, write
 
 ATTRIBUTES = ("shape", "colour", "size", "motion", "speed", "all")
@@ -122,8 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         write(chosen.folder, chosen.clips, chosen.old, minit2v.load(chosen.model, device="cpu") if chosen.old else None)
         return
     report = judge(chosen.folder, chosen.model, chosen.n, chosen.strength)
-    with atomic(chosen.folder / "judged.json") as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(chosen.folder / "judged.json", report)
     say(table(report))
 
 

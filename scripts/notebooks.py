@@ -41,7 +41,7 @@ import nbformat
 
 from minit2v.errors import UserError
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic
+from minit2v.files import atomic, write_json
 from minit2v.lab.course.checks import PACKED
 from minit2v.lab.course.exercises import get
 from minit2v.lab.course.handout import HANDED_OUT, INSTALL_CELL, MODELS, hand_out
@@ -183,8 +183,7 @@ def measure(folder, numbers):
         kept["seconds"][source.stem[:2]] = round(time.monotonic() - start)
         print(source.stem, kept["seconds"][source.stem[:2]], "s", flush=True)
         kept |= {"cores": os.cpu_count(), "machine": platform.machine()}
-        with atomic(path) as unfinished:
-            unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_json(path, kept)
 
 
 def live(nb):
@@ -219,8 +218,7 @@ def keep_live(shown, path):
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(shown, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(path, shown)
 
 
 def stripped(nb):

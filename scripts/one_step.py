@@ -6,7 +6,6 @@ are right; OUT.png shows the first clips of each kind above what four steps, and
 same prompt and noise.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from minit2v.evaluation import motion
 from minit2v.evaluation.estimates import mean_estimate
 from minit2v.evaluation.judge import ATTRIBUTES, agrees, read
 from minit2v.evaluation.table import HEADINGS, cell, markdown_table
-from minit2v.files import atomic
+from minit2v.files import write_json
 
 SPLITS = ("test_seen", "test_heldout", "test_imageonly")
 EACH = 128  # clips of a split
@@ -88,8 +87,7 @@ def main(fast: str, slow: str, out: str) -> None:
            "split, prompt number i with seed i, float32. Means (95 % interval).")  # fmt: skip
     kept = {"how": how, "rows": summary(found)}
     draw(found, *models, Path(f"{out}.png"))
-    with atomic(Path(f"{out}.json")) as unfinished:
-        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(f"{out}.json"), kept)
     print(table(kept))
 
 

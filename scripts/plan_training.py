@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from minit2v.evaluation.table import markdown_table  # noqa: E402
-from minit2v.files import atomic  # noqa: E402
+from minit2v.files import write_json  # noqa: E402
 from minit2v.memory.plan import Live, gigabytes  # noqa: E402
 from minit2v.networks.unet import UNet  # noqa: E402
 from minit2v.presets import get  # noqa: E402
@@ -64,8 +64,7 @@ def of_cards(planned: dict) -> str:
 def main() -> None:
     preset = get("modelscope-1.7b")
     planned = plan(preset)
-    with atomic(ROOT / "docs" / "planning.json") as path:
-        path.write_text(json.dumps(planned, indent=1) + "\n", encoding="utf-8")
+    write_json(ROOT / "docs" / "planning.json", planned)
     print(json.dumps(planned, indent=1))
 
 

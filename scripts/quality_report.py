@@ -4,7 +4,6 @@
                                                                              ── draw ───►  docs/quality.png
 """
 
-import json
 import math
 import statistics
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from minit2v.errors import UserError
 from minit2v.evaluation.estimates import NORMAL, mean_estimate, share_estimate
 from minit2v.evaluation.paired import discordant, mcnemar
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic
+from minit2v.files import write_json
 
 NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "ddpm": "DDPM"}
 COLOURS = {"ddim": "tab:blue", "dpm++": "tab:red", "ddpm": "tab:green"}
@@ -182,6 +181,5 @@ def draw(kept: dict, path: Path) -> None:
 
 def write(kept: dict, out: Path) -> None:
     """Save a summary as JSON in `out`, and draw the picture beside it."""
-    with atomic(out) as unfinished:
-        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_json(out, kept)
     draw(kept, out.with_suffix(".png"))

@@ -30,7 +30,7 @@ from minit2v.datasets.moving_things.phrases import motion_words
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.paired import discordant, mcnemar
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic, say
+from minit2v.files import say, write_json
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import ImageUNet
@@ -103,8 +103,7 @@ def merge(source: Path, folder: Path, part: str) -> None:
     shutil.copyfile(source / f"{part}.safetensors", folder / f"{part}.safetensors")
     ours, theirs = (json.loads(path.read_text()) if path.is_file() else None
                     for path in (folder / "config.json", source / "config.json"))  # fmt: skip
-    with atomic(folder / "config.json") as path:
-        path.write_text(json.dumps((ours or theirs) | ({part: theirs[part]} if part in theirs else {}), indent=1) + "\n")
+    write_json(folder / "config.json", (ours or theirs) | ({part: theirs[part]} if part in theirs else {}))
 
 
 def pipeline(folder: Path):
@@ -126,8 +125,7 @@ def judged(folder: Path, n: int) -> dict[str, list[list[bool]]]:
     pipe = pipeline(folder)
     found = {split: [[each["all"], each["colour changes"] or each["shape breaks"]] for each in verdicts(pipe, split, n)]
              for split in MovingThingsData.test_splits}  # fmt: skip
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(found))
+    write_json(path, found, indent=None)
     return found
 
 
@@ -189,8 +187,7 @@ def main() -> None:
         rows.setdefault(name, []).append(judged(folder, asked.n))
         report = {"preset": asked.preset, "rules": rules, "n": asked.n, "rows": summary(rows)}
         say(f"\n{table(report)}\n\n{i} of {len(todo)} after {(time.monotonic() - began) / 60:.0f} minutes\n")
-    with atomic(ROOT / f"docs/{asked.experiment}.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(ROOT / f"docs/{asked.experiment}.json", report)
 
 
 if __name__ == "__main__":

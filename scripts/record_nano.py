@@ -6,12 +6,11 @@ The autoencoder and the text tower of nano are trained for 800 steps each, then 
 without (`minit2v.lab.course.video_trainings`). The clips of both models for the first prompts of two splits are judged.
 """
 
-import json
 
 import torch
 from judging import verdicts
 
-from minit2v.files import atomic, data_dir, say
+from minit2v.files import data_dir, say, write_json
 from minit2v.lab.course.video_trainings import VARIANTS, recorded, verdicts_path
 from minit2v.training.run import run
 
@@ -32,8 +31,7 @@ def main():
         path = training.save(data_dir() / "runs" / f"nano-video-{variant.replace(' ', '-')}.npz")
         say(f"{path}  {path.stat().st_size:,} bytes")
         found[variant] = {split: verdicts(pipe, split, n) for split, n in JUDGED.items()}
-        with atomic(verdicts_path()) as unfinished:
-            unfinished.write_text(json.dumps(found) + "\n")
+        write_json(verdicts_path(), found, indent=None)
 
 
 if __name__ == "__main__":

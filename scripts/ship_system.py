@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minit2v.checkpoints.folder import read_preset
 from minit2v.errors import UserError
-from minit2v.files import atomic, data_dir, say
+from minit2v.files import data_dir, say, write_json
 from minit2v.recipes import recipe_of
 from minit2v.systems import system_of
 
@@ -31,8 +31,8 @@ def ship(name: str) -> None:
         else:
             shutil.copyfile(file, out / file.name)
     shutil.copyfile(run / "config.json", out / "config.json")
-    write(out / "shared.json", shared)
-    write(out / "trained.json", trained(name, run))
+    write_json(out / "shared.json", shared)
+    write_json(out / "trained.json", trained(name, run))
     say(f"{name}: {sum(path.stat().st_size for path in out.glob('*.safetensors')) / 1e6:.1f} MB; shared: {shared or 'nothing'}")
 
 
@@ -50,11 +50,6 @@ def trained(name: str, run: Path) -> dict[str, dict]:
             last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
             found[step.name] = {"steps": step.steps, "minutes": round(last["seconds"] / 60, 1)}
     return found
-
-
-def write(path: Path, values: dict) -> None:
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

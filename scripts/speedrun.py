@@ -20,7 +20,7 @@ from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.errors import UserError
 from minit2v.evaluation.estimates import share_estimate
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic, say
+from minit2v.files import say, write_json
 
 ROOT = Path(__file__).parent.parent
 BARS = {"test_seen": 90.0, "test_heldout": 75.0}  # % of the prompts in which all is right
@@ -80,8 +80,7 @@ def main() -> None:
         rows = json.loads(path.read_text()) if path.is_file() else []
         rows.append({"name": asked.record, "date": datetime.date.today().isoformat(), "weights": fingerprint(asked.entry),
                      "minutes": round(minutes, 1), "steps": steps, "parts": parts, "n": asked.n, "shares": shares})  # fmt: skip
-        with atomic(path) as unfinished:
-            unfinished.write_text(json.dumps(rows, indent=1) + "\n")
+        write_json(path, rows)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from minit2v.evaluation.paired import discordant, kendall, mcnemar  # noqa: E402
 from minit2v.evaluation.report import evaluate  # noqa: E402
 from minit2v.evaluation.table import cell, judged, markdown_table  # noqa: E402
 from minit2v.evaluation.table import note as table_note  # noqa: E402
-from minit2v.files import atomic, data_dir, say  # noqa: E402
+from minit2v.files import data_dir, say, write_json  # noqa: E402
 from minit2v.pixels import evenly  # noqa: E402
 from minit2v.recipes import recipe_of  # noqa: E402
 from minit2v.systems import TextToVideo, build  # noqa: E402
@@ -96,8 +96,7 @@ def kept(path: Path, **expected) -> dict | None:
 
 def keep(path: Path, report: dict) -> dict:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(path, report)
     return report
 
 

@@ -31,7 +31,7 @@ from minit2v.evaluation.validity.matrix import (
     floor,
     matched_pair,
 )
-from minit2v.files import atomic, data_dir, say, sha256
+from minit2v.files import atomic, data_dir, say, sha256, write_json
 
 
 def measured(n: int, jobs: int) -> dict:
@@ -171,8 +171,7 @@ def main() -> None:
     place = options.out.with_suffix(".json")
     kept = json.loads(place.read_text()) if options.kept else measured(options.n, options.jobs)
     report = markdown(kept)
-    with atomic(place) as unfinished:
-        unfinished.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    write_json(place, kept, indent=None)
     with atomic(options.out.with_suffix(".md")) as unfinished:
         unfinished.write_text(report, encoding="utf-8")
     draw(cells_of(kept), options.out.with_suffix(".png"))

@@ -27,7 +27,7 @@ from minit2v.checkpoints.foreign import ADAPTED, ADAPTER, bare
 from minit2v.checkpoints.names import LAYOUTS, axes, names_of
 from minit2v.checkpoints.reading import SUFFIXES, Tensors, inside, metadata, read, read_json
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import write_json
 from minit2v.networks.lora import Adapter, LowRank, layers_of, merge
 from minit2v.networks.unet import UNet
 
@@ -299,6 +299,5 @@ def save_adapter(folder: str | Path, adapter: Adapter, network: nn.Module, base:
         "target_modules": sorted(places),
     }  # fmt: skip
     save_tensors(tensors, folder / WEIGHTS)
-    with atomic(folder / CONFIG) as path:
-        path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config)
     return folder

@@ -20,7 +20,7 @@ from minit2v.checkpoints.names import axes, names
 from minit2v.checkpoints.reading import read_json
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, write_json
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 from minit2v.ranges import Place, public
@@ -109,7 +109,7 @@ def _write_entry(folder: Path, layout: str, preset: Preset) -> None:
     written = json.loads(json.dumps(Source(folder).preset.to_dict()))
     entry = difference(json.loads(json.dumps(preset.to_dict())), written)
     index = folder / INDICES[layout]
-    _write_json(index, read_json(index) | {ENTRY: entry})
+    write_json(index, read_json(index) | {ENTRY: entry})
 
 
 def difference(values: dict, others: dict) -> dict:
@@ -140,7 +140,7 @@ def _diffusers(folder: Path, preset: ModelScopePreset, states: dict, text: nn.Mo
         **tokenizer_json(text.tokens, preset.text.context_length),
         "model_index.json": INDEX,
     }.items():
-        _write_json(folder / place, content)
+        write_json(folder / place, content)
     with atomic(folder / "tokenizer" / "merges.txt") as path:
         merges = sorted(text.tokens.bpe.bpe_ranks.items(), key=lambda item: item[1])
         path.write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair, _ in merges), encoding="utf-8")
@@ -173,7 +173,7 @@ def _modelscope(folder: Path, preset: ModelScopePreset, states: dict, text: nn.M
     files |= {"max_frames": preset.frames, "tiny_gpu": 1}
     model = {"type": "latent-text-to-video-synthesis", "model_args": files, "model_cfg": settings}
     content = {"framework": "pytorch", "task": "text-to-video-synthesis", "model": model}
-    _write_json(folder / "configuration.json", content)
+    write_json(folder / "configuration.json", content)
 
 
 INDEX = {
@@ -251,8 +251,3 @@ def tokenizer_json(tokens, length: int) -> dict:
         "tokenizer/tokenizer_config.json": settings | special,
     }
     return files | ({"tokenizer/added_tokens.json": tokens.added} if tokens.added else {})
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

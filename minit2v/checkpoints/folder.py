@@ -9,7 +9,6 @@ hold, and are refused when it has changed; files of others have none.
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from minit2v.checkpoints.fill import matched
 from minit2v.checkpoints.reading import DIGEST, digest, read, read_json
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, write_json
 from minit2v.presets import Preset
 from minit2v.ranges import Place, public
 
@@ -39,8 +38,7 @@ def read_preset(folder: Place) -> Preset:
 
 def save_preset(folder: Path, preset: Preset) -> None:
     """Write config.json."""
-    with atomic(Path(folder) / "config.json") as path:
-        path.write_text(json.dumps(preset.to_dict(), indent=1) + "\n")
+    write_json(Path(folder) / "config.json", preset.to_dict())
 
 
 def save_module(module, path: Path, dtype=None) -> None:

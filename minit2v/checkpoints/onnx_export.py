@@ -13,7 +13,6 @@ Reference: Open Neural Network Exchange, https://onnx.ai/onnx/intro.
 """
 
 import copy
-import json
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.export import check_target
 from minit2v.errors import UserError
-from minit2v.files import atomic
+from minit2v.files import atomic, write_json
 from minit2v.networks.text import Tokenizer
 from minit2v.pixels import to_pixels
 from minit2v.presets import ModelScopePreset, Preset
@@ -52,9 +51,7 @@ def export_onnx(folder: Place, preset: Preset, **networks: nn.Module) -> Path:
     write("unet", _Denoiser(unet), "output", x=torch.zeros(1, c, f, h, w), t=t, context=context,
           **({"until": t} if preset.unet.step_embedding else {}))  # fmt: skip
     write("decoder", _Decoder(autoencoder, preset.scale_factor), "pixels", latents=torch.zeros(f, c, h, w))
-    with atomic(folder / "config.json") as path:
-        content = preset.to_dict() | {"tokens": token_table(text.tokens)}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", preset.to_dict() | {"tokens": token_table(text.tokens)})
     return folder
 
 

@@ -7,7 +7,6 @@
 The system of the preset says which parts there are; `parts` says how one is found.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
@@ -21,7 +20,7 @@ from minit2v.checkpoints.find import find_model
 from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
 from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
-from minit2v.files import atomic, read_json, say, sha256
+from minit2v.files import atomic, read_json, say, sha256, write_json
 from minit2v.presets import Preset
 from minit2v.ranks import this_process
 from minit2v.recipes import recipe_of, settings_of
@@ -110,8 +109,7 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
             run_step(step.name, step.part, preset, out, begun, own, out if step.after else None, data)
         done.append(step.name)
         if this_process().is_main_process:
-            with atomic(out / "recipe.json") as path:
-                path.write_text(json.dumps({"done": done}) + "\n")
+            write_json(out / "recipe.json", {"done": done})
     return out
 
 

@@ -5,7 +5,6 @@
 A metric is only as good as its network: it cannot distinguish what the network cannot.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from minit2v.evaluation.mini.networks import HEADS, VALUES, build, extract
 from minit2v.evaluation.mini.scores import redrawn
 from minit2v.evaluation.mini.similarity import Similarity, Towers
 from minit2v.evaluation.table import markdown_table
-from minit2v.files import atomic, say
+from minit2v.files import say, write_json
 from minit2v.pixels import to_pixels, to_signed
 
 
@@ -35,8 +34,7 @@ def measure(folder: str | Path) -> list[dict]:
         if path.is_file():
             network = Towers() if name == "similarity" else build(name)
             table += accuracy(name, load_into(network, path).eval())
-    with atomic(folder / "accuracy.json") as path:
-        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "accuracy.json", table)
     say(markdown(table))
     return table
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, data_dir, read_json, sha256
+from minit2v.files import atomic, data_dir, read_json, sha256, write_json
 from minit2v.lab.packages import INSTALL
 
 PACKAGE = Path(__file__).parents[2]
@@ -65,8 +65,7 @@ def hand_out(content: bytes, path: Path, record: Path | None = None) -> str | No
         return f"{path}  yours, kept; for the newer one of the course, rename yours and try again" if newer else None
     with atomic(path) as unfinished:
         unfinished.write_bytes(content)
-    with atomic(record) as unfinished:
-        unfinished.write_text(json.dumps(known | {path.name: new}, indent=1), encoding="utf-8")
+    write_json(record, known | {path.name: new})
     return f"{path}  {'new' if there is None else 'renewed'}"
 
 
