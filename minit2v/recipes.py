@@ -81,8 +81,8 @@ RECIPES: dict[str, list[Step]] = {
     **{name: [
         Step("autoencoder", 30, AUTOENCODER, steps=2000),
         Step("image", 20, {**TOKENS, "batch": 8}, steps=2500),
-        Step("keyframes", 20, {**TOKENS, "batch": 16}, steps=2500),
-        Step("between", 20, {**TOKENS, "batch": 16}, steps=1250),
+        Step("keyframes", 20, {**TOKENS, "batch": 12}, steps=2500),
+        Step("between", 20, {**TOKENS, "batch": 12}, steps=1500),
     ] for name in ("cogvideo", "cogvideo-zh")},
     "makeavideo": [
         Step("text", 8, {**TEXT, "words": "images", "images": 8192}, steps=600),
