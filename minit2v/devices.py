@@ -1,5 +1,7 @@
 """Where networks run and in which precision: names that users type, as torch's devices and dtypes."""
 
+import warnings
+
 import torch
 
 from minit2v.errors import UserError
@@ -34,3 +36,10 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {name!r}")
     return DTYPES[name]
+
+
+def warn_of_slow_bfloat16(bfloat16: bool) -> None:
+    """Warns where float32 is faster."""
+    if bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
+                      "--set bfloat16=false", stacklevel=3)  # fmt: skip

@@ -46,6 +46,7 @@ from minit2v.checkpoints.find import find_model, fingerprint
 from minit2v.checkpoints.folder import save_model
 from minit2v.datasets import find_data, options_of
 from minit2v.datasets.base import Dataset
+from minit2v.devices import warn_of_slow_bfloat16
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.loading import load
@@ -60,7 +61,7 @@ from minit2v.training.latents import cached
 from minit2v.training.overrides import configure
 from minit2v.training.run import torch_defaults
 from minit2v.training.trainer import TrainConfig, train
-from minit2v.training.unet import in_precision, uniform, warn_of_slow_bfloat16
+from minit2v.training.unet import in_precision, uniform
 
 FlowMap = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x (b c f h w), t (b,), r (b,)) -> v (b c f h w)
 SHORT_STEP, DIFFERENCE = 8, 32  # parts of a jump: of `consistency` the first step, of `mean_flow` the difference

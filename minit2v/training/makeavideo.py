@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from minit2v.checkpoints.folder import load_into
 from minit2v.datasets.base import Batch, Dataset, VideoText
+from minit2v.devices import warn_of_slow_bfloat16
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.networks.clip import build_clip
@@ -38,7 +39,7 @@ from minit2v.training.parts import Part, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
 from minit2v.training.trainer import TrainConfig
-from minit2v.training.unet import begin_as, grouped, in_precision, uniform, warn_of_slow_bfloat16
+from minit2v.training.unet import begin_as, grouped, in_precision, uniform
 
 
 class Unlabelled:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.folder import load_into
 from minit2v.datasets.base import Dataset
+from minit2v.devices import warn_of_slow_bfloat16
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.pixels import evenly
 from minit2v.presets import Preset
@@ -28,8 +29,6 @@ from minit2v.systems import system_of
 from minit2v.systems.tokens import tokens_of
 from minit2v.training.latents import cached
 from minit2v.training.parts import trained
-from minit2v.training.unet import warn_of_slow_bfloat16
-
 
 BIAS_RATE = 10.0  # learning rate of tables of relative bias over that of the others: useful ones are 3 or more
 

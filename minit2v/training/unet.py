@@ -29,6 +29,7 @@ from torch.func import functional_call
 
 from minit2v.checkpoints.folder import load_into
 from minit2v.datasets.base import Batch, Dataset, Probe
+from minit2v.devices import warn_of_slow_bfloat16
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
@@ -298,13 +299,6 @@ def in_precision(unet: UNet, bfloat16: bool, x: Tensor, t: Tensor, context: Tens
     if "condition" in options:
         options["condition"] = options["condition"].to(dtype)
     return functional_call(unet, parameters, (x.to(dtype), t, context.to(dtype)), options).float()
-
-
-def warn_of_slow_bfloat16(bfloat16: bool) -> None:
-    """Warns where float32 is faster."""
-    if bfloat16 and not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        warnings.warn("bfloat16: this CPU lacks AVX-512 and takes about five times as long as in float32; "
-                      "--set bfloat16=false", stacklevel=3)  # fmt: skip
 
 
 def uniform(generator: torch.Generator, n: int) -> Tensor:
