@@ -233,6 +233,18 @@ def table(report: dict) -> str:
     return markdown_table(head, lines)
 
 
+def in_short(report: dict) -> str:
+    """The seven rows for the README."""
+    published, lines = {row.system: row for row in TABLE}, []
+    for name, row in report["rows"].items():
+        if name in ROWS:
+            of, figures = row["report"], published[ROWS[name]]
+            said = [value if (value := getattr(figures, field)) is not None else "–" for field in PUBLISHED.values()]
+            lines.append([ROWS[name], *(f"{of[split]['all']['percent']:.1f}" for split in SPLITS),
+                          f"{of['test_seen']['motion']['percent']:.1f}", *said])  # fmt: skip
+    return markdown_table(["system", *SPLITS.values(), "direction, seen", *PUBLISHED], lines)
+
+
 def costs(report: dict) -> str:
     """What each model is and what its training took."""
     lines = []
@@ -294,6 +306,15 @@ def order(report: dict) -> str:
     lines = [[metric, f"{one['same']} of {one['pairs']}", f"{one['tau']:+.2f}", f"{one['p']:.2f}"]
              for metric, one in report["ranks"].items()]  # fmt: skip
     return markdown_table(["metric", "pairs of systems in the published order", "Kendall's tau", "p, by all orders"], lines)
+
+
+TABLES = {"": table, ", pairs": pairs, ", order": order, ", costs": costs, ", in short": in_short}
+
+
+def block(part: str) -> str:
+    """A part of data/systems.json as Markdown, for the documents; nothing before the first evaluation."""
+    report = kept(data_dir() / "systems.json")
+    return TABLES[part](report) if report else ""
 
 
 def draw(names: list[str], out: Path) -> None:

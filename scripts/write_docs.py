@@ -7,7 +7,7 @@
     docs/speedrun.json      make speedrun, if there is an entry
     docs/planning.json      scripts/plan_training.py  docs/one-step.json    make one-step
     data/adapters/square-ring/judged.json    make adapter, if it has been run
-    docs/systems/NAME.json, data/NAME/trained.json   make systems, for the systems that are shipped
+    docs/systems/NAME.json, data/systems.json   make systems, for the systems that are shipped; data/NAME/trained.json
 
 A figure stands between two comments that name its source. This script replaces what is between them:
 
@@ -182,6 +182,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "data/mini-fast/report*.json": few_steps,
     **{f"data/{name}, the card": partial(systems.card, name) for name in SHIPPED},
     "scripts/systems.py, the commands": systems.commands,
+    **{f"data/systems.json{part}": partial(systems.block, part) for part in systems.TABLES},
     "docs/ablation.jsonl": departures,
     "docs/guidance.json": guidance,
     "minit2v/recipes.py and docs/mini.json": recipe,

@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minit2v
+
 from minit2v.checkpoints.folder import save_preset
+from minit2v.datasets import find_data
 from minit2v.errors import UserError
 from minit2v.evaluation.report import score
+from minit2v.files import data_dir
 from minit2v.recipes import recipe_of
 from minit2v.systems import find_preset
 
@@ -22,6 +26,7 @@ import ship_system  # noqa: E402
 import systems  # noqa: E402
 
 N = 60
+SHIPPED = [name for name in systems.ROWS if systems.there(name)]
 
 
 def report(name: str, skill: float) -> dict:
@@ -69,6 +74,8 @@ def test_the_tables_name_every_system_with_its_interval(summary):
     for name, row in summary["rows"].items():
         (line,) = (line for line in systems.table(summary).splitlines() if line.startswith(f"| {systems.ROWS[name]} |"))
         assert all(systems.share(row["report"][split], "all") in line for split in systems.SPLITS)
+    short = systems.in_short(summary).splitlines()
+    assert [line.split(" | ")[0] for line in short[2:]] == [f"| {systems.ROWS[name]}" for name in summary["rows"]]
     assert systems.pairs(summary).count("p = ") == 9 and len(systems.costs(summary).splitlines()) == 6
 
 
@@ -100,3 +107,18 @@ def test_a_system_is_shipped_without_what_another_one_has(tmp_path, monkeypatch)
     assert json.loads((out / "shared.json").read_text()) == {"text": "mini"}
     steps = next(step.steps for step in recipe_of("modelscope") if step.name == "unet")
     assert json.loads((out / "trained.json").read_text()) == {"unet": {"steps": steps, "minutes": 1.5}}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_system_makes_clips_of_its_prompts(name):
+    pipe = minit2v.load(name, device="cpu", dtype="float32")
+    preset = pipe.preset
+    (prompt,) = find_data(systems.data_of(name)).open("test_seen", preset.frames, preset.height, preset.width).batch([0]).captions
+    first, again, other = (pipe(prompt, seed=seed).pixels for seed in (0, 0, 1))
+    assert first.shape == (preset.frames, preset.height, preset.width, 3) and np.array_equal(first, again)
+    assert not np.array_equal(first, other) and first.std() > 10
+
+
+def test_shipped_systems_are_small():
+    sizes = [sum(path.stat().st_size for path in (data_dir() / name).iterdir()) for name in SHIPPED]
+    assert all(size <= 8.2e6 for size in sizes) and sum(sizes) <= 40e6, dict(zip(SHIPPED, sizes))
