@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import minit2v
-
 from minit2v.checkpoints.folder import save_preset
 from minit2v.datasets import find_data
 from minit2v.errors import UserError
