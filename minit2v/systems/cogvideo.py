@@ -11,9 +11,9 @@ The key frames are written one after the other; then a second temporal channel w
 again. A token tells the rate: how far apart frames are. Words are tokens of the same sequence: there is no text encoder,
 so the Chinese model differs from the English one in its vocabulary alone.
 
-Departures from the paper: learnt places instead of sandwich norms and 9 billion parameters; a learnt bias for each distance
-in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section 2.1); guidance against no words instead of
-the word "video".
+Departures from the paper: plain layer norms instead of sandwich norms; a token that begins each frame; no window in the second
+stage; a learnt bias for each distance in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section 2.1);
+guidance against no words instead of the word "video".
 
 Reference: CogVideo, arXiv 2205.15868, section 3.1 (multi-frame-rate training) and 3.2 (dual-channel attention).
 """

@@ -11,7 +11,7 @@ as things in videos do. The UNet begins as a model of pictures. Its convolutions
 as the identity, its attention an attention along time that starts as nothing: K frames are at first K pictures.
 
 Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the condition in the
-timestep embedding, the frame's number there as well, and the scene prior. Blocks of 2 x 2 and 4 x 4 pixels are channels.
+timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as well. Blocks of 2 x 2 and 4 x 4 pixels are channels.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3D layers), 3.3 (frame interpolation).
 """

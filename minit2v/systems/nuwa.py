@@ -8,7 +8,7 @@ in raster order (frame, row, column), and itself. So the cost grows with the cli
 away arrives through several blocks.
 
 Departures from the paper: the text comes from the small CLIP that all our systems share; guidance (the paper has none and
-keeps the best of many by CLIP); a learnt bias for each place of the window (T5, arXiv 1910.10683, section 2.1).
+keeps the best of many by CLIP); a thrifty codebook; one task a batch; a learnt bias for each place of the window (T5, arXiv 1910.10683, section 2.1).
 
 Reference: NÜWA, arXiv 2111.12417, section 3 (3D nearby attention: equations 3 to 6; three tasks: section 3.4).
 """
@@ -81,7 +81,7 @@ NUWA_PRESETS = {"nuwa": _nuwa}
 class NearbyAttention(nn.Module):
     """3D nearby attention: each place attends to the window around it, as far as that does not come later.
 
-    Each head has a `bias` for each place of the window, added to the logits; at first 0. It costs as much as attention to
+    Each head has a `bias` for each place of the window, added to the logits; at first 0. The layer costs as much as attention to
     all places of the frames that the window reaches.
 
     ``x (b, f, h, w, d) -> same``. Raises UserError for an extent that is even.

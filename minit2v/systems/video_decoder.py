@@ -54,7 +54,7 @@ class TemporalConvolutions(nn.Module):
 class DirectedAttention(nn.Module):
     """Each pixel attends to itself in this frame and in earlier ones, at first the identity: ``x (b f, c, h, w), f -> same``.
 
-    ``branch`` is what is added to x. As in most ports the mask comes before the softmax; the paper's equation 6
+    ``branch`` is what is added to x. As in transformers of text, the mask comes before the softmax; the paper's equation 6
     multiplies by it afterwards, so that the rows would not sum to 1.
     """
 

@@ -97,7 +97,7 @@ class VideoLDMBlock(FrameBlock):
         return [layer for layer in (self.temporal_conv, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
-        emb, numbers = emb[:, :-1], emb[:, -1].view(-1, f)  # see `VideoLDMUNet.embed`
+        emb, numbers = emb[:, :-1].contiguous(), emb[:, -1].view(-1, f)  # see `VideoLDMUNet.embed`
         x = self.res(x, emb)
         x = self.temporal_conv(x, f) if temporal else x
         if self.spatial is not None:

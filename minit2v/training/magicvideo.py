@@ -1,4 +1,6 @@
-"""Training MagicVideo's UNet: from the image model, with clips at several frame rates; its convolutions move slowly.
+"""Training MagicVideo's UNet: from the image model, whose layers learn a tenth as fast as the new ones.
+
+The recipe sets one rate for both (`temporal_rate`) and shows clips at several frame rates (`sparse_until`).
 
 Reference: MagicVideo, arXiv 2211.11018, section 3.3.
 """

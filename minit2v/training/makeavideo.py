@@ -7,7 +7,7 @@
     between    clips without text        the frames between known ones
     upscale    clips without text        twice the size
 
-`Unlabelled` is all that the last three parts see of a data set, and it has no captions.
+`Unlabelled` is all that the last four parts see of a data set, and it has no captions.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3.
 """

@@ -1,4 +1,4 @@
-"""Training NÜWA's transformer on three tasks at once.
+"""Training NÜWA's transformer on three tasks, one a batch; the paper adds up the three losses.
 
     text to picture      a caption and one frame
     video prediction     no caption, the first frame is given

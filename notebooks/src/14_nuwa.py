@@ -99,8 +99,8 @@ print(f"an untrained decoder needs {loss / math.log(2):.0f} bits for a token; lo
 lab.show_source(cross_entropy)
 
 # %% [markdown]
-# How does it see only what comes before? Two things together. The tokens are shifted by one place, so that at each place
-# stands the token *before* the one to be guessed; a learnt token begins the clip. And attention does not look ahead. The
+# How does it see only what comes before? Two things together. The tokens are shifted by one place, so that each place
+# holds the token *before* the one that it has to guess; a learnt token begins the clip. And attention does not look ahead. The
 # first is one line here, `before`:
 
 # %%
@@ -239,8 +239,8 @@ print("what the library's layer depends on is this mask:", torch.equal(window_of
 # %% [markdown]
 # *What if?* Ask "not later" of each axis instead of the order: then (t - 1, y + 1, x + 1) is out. Nobody would look ahead, so
 # it is allowed, and it is easy to build: pad each axis at its beginning only, as causal convolutions do. The public port
-# [nuwa-pytorch](https://github.com/lucidrains/nuwa-pytorch) has done so since March 2022; its window of three reaches two back on
-# each axis. But that is another window. A token no longer sees where the thing in the frame before goes on to the right and
+# [nuwa-pytorch](https://github.com/lucidrains/nuwa-pytorch) has done so since March 2022; its window of three reaches two back
+# on each axis. But that is another window. A token no longer sees where the thing in the frame before goes on to the right and
 # below.
 #
 # ## 3 · Attention through it
@@ -255,8 +255,9 @@ print("what the library's layer depends on is this mask:", torch.equal(window_of
 # Difficulty 3/5 · importance 4/5 · 10 minutes
 #
 # Compute it with a mask. `layer` is a `NearbyAttention`, of which you use the weights: `to_q`, `to_k`, `to_v`, `to_out`, and
-# the number of `heads`. `x` is (b, f, h, w, d), `seen` bool (n, n). Return (b, f, h, w, d). The numbers of a head lie beside
-# one another, and c is their number. The check compares with the library's layer in float64.
+# the number of `heads`. Its `bias` is 0 here, so leave it out. `x` is (b, f, h, w, d), `seen` bool (n, n). Return (b, f, h, w,
+# d). The numbers of a head lie beside one another, and c is their number. The check compares with the library's layer in
+# float64.
 #
 # <details><summary>Hint 1</summary><code>rearrange(layer.to_q(x), "b f h w (n c) -> b n (f h w) c", n=layer.heads)</code>,
 # and k and v alike. The scores are (b, heads, n, n).</details>
@@ -334,9 +335,9 @@ lab.predict("14.c")
 #
 # One place of a `NearbyAttention`. `x` (b, d) is its input, `place` is (t, y, x), `memory` two tensors, keys and values, each
 # (b, f, h, w, heads, c). Those of earlier places are in it; at later ones stands anything, perhaps another clip. Put the new
-# key and value where they belong, and return the output (b, d). `layer.reach` has half of each extent, (1, 1, 1) for a window
-# of 3 × 3 × 3. The check writes clips place by place and compares with the layer's `forward`. It counts the keys that you
-# compute.
+# key and value where they belong, and return the output (b, d). The `bias` is 0 again. `layer.reach` has half of each extent,
+# (1, 1, 1) for a window of 3 × 3 × 3. The check writes clips place by place and compares with the layer's `forward`. It counts
+# the keys that you compute.
 #
 # <details><summary>Hint 1</summary><code>layer.to_k(x).unflatten(-1, (layer.heads, -1))</code> is (b, heads, c).
 # <code>keys[(slice(None), *place)]</code> is where it goes, before you attend: the place sees itself.</details>
@@ -634,7 +635,7 @@ lab.strip({"a real clip": real, "through its tokens": nuwa.decode(nuwa.to_latent
           alt="Two rows of frames: a real clip, and the same clip through the tokens of NÜWA's codebook.")
 
 # %% [markdown]
-# What to see: outlines and colours that are the same in both rows are within the alphabet's reach. Whatever differs here,
+# What to see: outlines and colours that are the same in both rows are within the alphabet's reach. Whatever differs here
 # will be missing in every clip below, and the decoder is not to blame for it.
 #
 # What does an alphabet cost? If you know of each code only how often it occurs, a token takes as many bits as the entropy of
@@ -763,5 +764,5 @@ lab.equations(14)
 # - Wang, [nuwa-pytorch](https://github.com/lucidrains/nuwa-pytorch): a port to read, with windows made by `unfold`. Its
 #   history is a lesson in itself.
 #
-# **Next:** [docs/systems.md](../docs/systems.md) has the seven systems side by side. CogVideo also writes tokens, but its
+# **Next:** [15 · CogVideo](15_cogvideo.ipynb) also writes tokens, but its
 # pictures' transformer is frozen, and time comes in beside it.

@@ -69,8 +69,8 @@ print("the sequence: frame", at.frame.tolist(), "\n              place", at.inde
 # it and four of its own.
 #
 # The paper's transformer, CogView2, has 48 layers of width 3,072, a frame has 20 × 20 tokens, and a caption up to 64. Ours
-# has 6 layers of width 128, and frames of 8 × 8. It also has plain layer norms and learnt places, where CogView2 has
-# "sandwich" norms, and every frame has a token that begins it.
+# has 6 layers of width 128, and frames of 8 × 8. Three things differ besides: plain layer norms, where CogView2 has
+# "sandwich" norms; a token that begins every frame; and a learnt bias for each distance between two tokens.
 #
 # ## 2 · A second channel
 #
@@ -150,8 +150,10 @@ lab.show_source(TemporalChannel.mixed)
 
 # %% [markdown]
 # The library keeps all second attentions of a model in one `TemporalChannel`, beside the picture transformer, so that two
-# stages can have one each and share the frozen weights. And it tells the second channel, by a table that starts at zero, of
-# which frame a token is. Does the whole model, with all its blocks, begin as the picture model?
+# stages can have one each and share the frozen weights. And it tells the second channel, by a table that starts at zero, which
+# frame a token belongs to. Both channels also add a learnt `bias` to their scores, one number for each head and distance, as
+# NÜWA does (14). That of the second channel has rows for other frames too, which begin at zero. Does the whole model, with all
+# its blocks, begin as the picture model?
 
 # %%
 lab.predict("15.a")
@@ -379,7 +381,7 @@ for blocks in (1, 2, 3):
 #
 # ## 5 · And again
 #
-# The second stage doubles the number of frames, and nothing forbids to do it again with what it has written. Key frames are
+# The second stage doubles the number of frames, and it can do so again with what it has written. Key frames are
 # 4 apart; one round makes them 2 apart, the next one 1. But the model writes five frames at a time, of which three are
 # given. So a longer clip is cut into **runs** of five, which share their ends:
 #
@@ -396,7 +398,8 @@ lab.predict("15.c")
 # Plan the rounds. `keys` is how many frames a run has (an odd number, 5 for us), and `spacing` how far apart the key frames
 # are (a power of two, 4 for us). The clip ends with the last key frame. Return a list with a pair for each round: `(apart,
 # runs)`. `apart` is the distance of neighbours in a run of this round. `runs` is a list of lists: the frames of each run,
-# numbered as in the clip. Every second of them is written, beginning with the second. The last round has `apart` 1.
+# numbered as in the clip. Every second of them is written, beginning with the second. The last round has `apart` 1; key frames
+# that are 1 apart need no round.
 #
 # <details><summary>Hint 1</summary>Halve <code>spacing</code> until it is 1. A run spans <code>apart * (keys - 1)</code>,
 # and the next one begins where it ends.</details>
@@ -718,4 +721,4 @@ lab.equations(15)
 # - Blattmann and others, [Align your latents](https://arxiv.org/abs/2304.08818), section 3.1: the same idea for diffusion,
 #   with an $\alpha$ for each layer.
 #
-# **Next:** [docs/systems.md](../docs/systems.md), the other systems of the table, one file each.
+# **Next:** [16 · MagicVideo](16_magicvideo.ipynb) goes back to diffusion, and adds next to nothing to a picture model.

@@ -74,8 +74,8 @@ print(f"ModelScopeT2V, for time     {sum(p.numel() for p in theirs.temporal_para
 
 # %% [markdown]
 # That is our reduced size, where both begin with the same picture model. (Clips have 16 frames, as in the paper. Three things
-# are ours, and all our diffusion systems have them: the network answers $v$, the timestep embedding hears the text, and
-# the scene prior of [docs/training.md](../docs/training.md) is added at the start.)
+# are ours, and all our diffusion systems have them: the network answers $v$, the timestep embedding hears the words for looks,
+# and the scene prior of [docs/training.md](../docs/training.md) is added at the start.)
 #
 # ## 2 · A scale and a shift
 #
@@ -316,7 +316,8 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # The last two are None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: the residual block takes `x,
 # emb`, the adaptor `x, f`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
 # `directed(x, f)` returns x plus what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
-# block of a picture model. `temporal_layers()` lists the layers that a picture model does not have.
+# block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table
+# and without None.
 #
 # <details><summary>Hint 1</summary>Residual block, then the adaptor if <code>temporal</code>. Without attention that is
 # all.</details>
@@ -478,8 +479,8 @@ print(f"ModelScopeT2V: a clip that is cut short changes by less than 1e-10: {cut
 #
 # $$\text{apart} = \frac{\text{fps in training}}{\text{fps that is asked for}} \qquad (16.5)$$
 #
-# as a sinusoid and a linear layer that joins the timestep embedding. (The paper embeds the rate itself, in two layers, and adds
-# it to the features.) The layer begins as zero, like everything here:
+# as a sinusoid and a linear layer that joins the timestep embedding. (The paper embeds the rate itself, in two layers, and
+# adds it to the features.) The layer begins as zero, like everything here:
 
 # %%
 lab.show_source(magicvideo.MagicVideo.apart)
@@ -544,8 +545,8 @@ for name, kind in (("the library's", video_decoder.DirectedAttention), ("hers", 
 #
 # This one was not invented. The autoencoder of HunyuanVideo, a later model, is called causal. In
 # [issue 219](https://github.com/Tencent-Hunyuan/HunyuanVideo/issues/219) somebody asks whether three frames, encoded, begin as the
-# first two alone do. Others try it, and they do not. The explanation there is three words long; read it after the exercise. (Of
-# MagicVideo itself we know no public code, so no port of it can have the bug.)
+# first two alone do. Others try it, and they do not. The explanation there is three words long; read it after the exercise.
+# (Of MagicVideo itself we know no public code, so no port of it can have the bug.)
 #
 # ### Exercise 16.B · histories
 #
@@ -594,8 +595,9 @@ lab.check("16.B", histories)
 #
 # ## 8 · What a trained one has learnt
 #
-# Everything so far holds for any weights. The rest asks our trained model. It began as the picture model, and was then
-# trained on clips of several frame rates and on pictures, what it had from the picture model more slowly than what is new.
+# Everything so far holds for any weights. The rest asks our trained model. It began as the picture model, and was then trained
+# on clips of several frame rates and on pictures. The settings of `minit2v/training/magicvideo.py` let new layers learn ten
+# times as fast as those of the picture model. Our recipe gives both the same rate, and only the scene prior a higher one.
 #
 # First the adaptors: the table of one layer, a row for each channel and a column for each frame, sorted by how much the
 # scale changes from the first frame to the last.
@@ -636,8 +638,8 @@ for name, layer in layers.items():
 # has the scene prior besides, which knows the frame's number too and says where a thing is then. So its adaptors need not
 # carry the whole motion, as the table of section 2 did.)
 #
-# Next, who looks at whom. The widget shows every directed attention for a clip of the data set that was made half noise.
-# Pick a cell that the thing crosses, then one of the background.
+# Next, who looks at whom. The widget shows every directed attention for a clip of the data set under much noise, at timestep
+# 400 of 1,000. Pick a cell that the thing crosses, then one of the background.
 
 # %%
 latents, told = pipe.encode(sample.frames[None]), pipe.text.encode([sample.caption])
@@ -646,13 +648,13 @@ half_noise = pipe.diffusion.add_noise(latents, noise, torch.tensor([400]))
 lab.FrameAttention(lab.frame_maps(pipe.unet, half_noise, 400, told), sample.frames, name="frame-attention-16")
 
 # %% [markdown]
-# What to see: the first row always is a single cell, as it must be. Further down compare the rows with even ones: where a row
-# is level the layer takes the mean of what came before, where it is steep it looks for something. The layer is told no
+# What to see: the first row is always a single cell, as it must be. Compare the rows further down with even ones: where a row
+# is level, the layer takes the mean of what came before, where it is steep it looks for something. The layer is told no
 # positions. What it knows of the order of frames, the adaptors have marked.
 #
 # Does it cost the early frames something to see so little? Here is the error of the answer for each frame, over clips of the
-# validation set, beside that of `mini`, whose frames see one another both ways. (The two models differ in size and training, so
-# only the *shape* of the lines can be compared: each is divided by its own mean.)
+# validation set, beside that of `mini`, whose frames see one another both ways. (The two models differ in size and training,
+# so only the *shape* of the lines can be compared: each is divided by its own mean.)
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are measured depends on the mode
@@ -711,8 +713,8 @@ for name, (frames, fps) in asked.items():
 #
 # ### Decoded one by one, and together
 #
-# Last the decoder. We decode real clips from their latents, once frame by frame with the autoencoder, and once with the decoder
-# that sees time.
+# Last the decoder. We decode real clips from their latents, once frame by frame with the autoencoder, and once with the
+# decoder that sees time.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many clips are decoded depends on the mode
@@ -763,4 +765,4 @@ lab.equations(16)
 # - Houlsby and others, [Parameter-efficient transfer learning](https://arxiv.org/abs/1902.00751), section 2: where the word
 #   adapter comes from, and why to begin neutral.
 #
-# **Next:** [docs/systems.md](../docs/systems.md) has the seven systems side by side.
+# **Next:** [17 · Video LDM](17_video_ldm.ipynb) freezes the picture model altogether.

@@ -224,7 +224,7 @@ print("a gradient has reached", sum(p.grad is not None for p in video.parameters
 # What to see: next to each residual block and each attention of the image model stands a new layer. In the paper the image
 # model has some 860 million parameters, the new layers 650 million. The last in the list, `motion`, is a departure of ours:
 # the scene prior, which all our diffusion systems share, tells of every cell of every frame. What it says about time is
-# learnt by a copy of it, which is a temporal layer here and mixed in like the others.
+# learnt by a second one, which is a temporal layer here and mixed in like the others.
 #
 # Mind what frozen does *not* mean. The gradient of the loss passes *through* the frozen layers, back to the temporal layers
 # further up. Whoever runs the image model within `torch.no_grad()` saves memory, and cuts them off.
@@ -328,9 +328,11 @@ class AlongTime(nn.Module):
 lab.check("17.3", AlongTime)
 
 # %% [markdown]
-# The library's attention reads the text besides. It stands in one block with convolutions along time, which have a mix of
-# their own. (In the paper these are kernels of 3 × 1 × 1 in three dimensions. With rows and columns as one axis, that is a
-# kernel of 3 × 1, as in 08.)
+# The library's attention also reads the text. And it is told the true numbers of its frames. Early in training a clip is four
+# frames, four apart, and their numbers are, for instance, 2, 6, 10 and 14, not 0 to 3. `VideoLDMUNet.embed` writes the number
+# behind the timestep embedding, and the block takes it off. The attention stands in one block with convolutions along time,
+# which have a mix of their own. (In the paper these are kernels of 3 × 1 × 1 in three dimensions. With rows and columns as one
+# axis, that is a kernel of 3 × 1, as in 08.)
 
 # %%
 lab.show_source(TemporalConvolutions.forward)
@@ -338,7 +340,8 @@ lab.show_source(videoldm.VideoLDMBlock.forward)
 
 # %% [markdown]
 # *What if?* The attention knows the frames' numbers, so the layer has only ever seen the numbers 0 to 15. Ask for 24
-# frames, and it meets numbers that it does not know. For text to video the paper takes relative positions.
+# frames, and numbers up to 23 would be new to it. So the library spreads longer clips over the numbers 0 to 15: the same
+# motion, slower. For text to video the paper takes relative positions.
 #
 # ## 5 · Train it
 #
@@ -529,8 +532,7 @@ for name, (pictures, data) in others.items():
 # A latent leaves open how exactly its pixels look. Decoded frame by frame, the decoder fills that in each time anew, and
 # the clip shimmers even if its latents are perfect. So the decoder gets layers along time as well, and is trained on clips
 # with a discriminator that sees clips, while the encoder stays. Of all that the paper measures this has the largest
-# effect: on its driving scenes the distance of reconstructed clips from real ones falls from 390.88 to 7.61 (rFVD), on
-# other videos from 35.82 to 18.66.
+# effect: on its driving scenes the distance of reconstructed clips from real ones falls from 390.88 to 32.94 (FVD).
 
 # %%
 from minit2v.systems.video_decoder import VideoDecoder
@@ -651,10 +653,10 @@ lab.show_source(TemporalAttention.forward)
 #
 # ## 9 · The trained one
 #
-# `videoldm` was trained as sections 2 to 7 say: the image model frozen, the layers along time on clips, then the decoder.
-# What differs from the paper is what all our systems of diffusion share: v-prediction (05), the noise schedule, the text
-# in the timestep's embedding, and the scene prior. It makes a clip at once; the paper's models for prediction,
-# interpolation and enlargement are left out.
+# `videoldm` was trained as sections 2 to 7 say: the image model frozen, the layers along time on clips, then the decoder. In
+# the first half of the steps a clip is only a few frames far apart. What differs from the paper is what all our systems of
+# diffusion share: v-prediction (05), the noise schedule, the words for looks in the timestep embedding, and the scene prior.
+# It makes a clip at once; the paper's models for prediction, interpolation and enlargement are left out.
 
 # %%
 import minit2v
@@ -741,4 +743,4 @@ lab.equations(17)
 # - Blattmann and others, [Stable video diffusion](https://arxiv.org/abs/2311.15127), section 3: the same layers, with all
 #   weights trained in the end, and what the choice of videos does.
 #
-# **Next:** [docs/systems.md](../docs/systems.md) sets Video LDM beside six other systems, on the same data.
+# **Next:** [18 · Make-A-Video](18_make_a_video.ipynb) learns motion from videos without captions.

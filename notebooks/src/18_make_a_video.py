@@ -56,7 +56,7 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # | | network | makes | has learnt from |
 # | --- | --- | --- | --- |
 # | $P$ | `prior` | CLIP's embedding of a picture, from CLIP's embedding of the prompt $x$ | pictures and captions |
-# | $D$ | `unet` | key frames that such a picture may be one of | pictures, then videos |
+# | $D$ | `unet` | key frames of a clip to which such a picture could belong | pictures, then videos |
 # | $F$ | `between` | the frames between them | videos |
 # | $S$ | `upscale` | the same frames at twice the size | videos |
 #
@@ -68,8 +68,8 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks
 # enlarge them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network
 # enlarges them to 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours
-# is an MLP. Everything that our diffusion systems share (v-prediction, the condition in the timestep embedding, frame
-# numbers, the scene prior) is in this one, too.
+# is an MLP. Everything that our diffusion systems share (v-prediction, the noise schedule, the condition in the timestep
+# embedding) is in this one, too. All three video networks are told frame numbers, and $D$ has the scene prior.
 #
 # And this is the door that the videos come through in training:
 
@@ -208,8 +208,8 @@ print("and a ring is another:", not torch.equal(four[0], made("a red ring")))
 # ## 3 · Pictures learn to move
 #
 # $D$ is first trained as a model of pictures. How does it become one of videos? Notebook 08 added branches that end in zero.
-# Make-A-Video goes another way with its convolutions. Each convolution within the frame is followed by one along time,
-# **in the path itself**, and attention within the frame by attention along time, which is added:
+# Make-A-Video goes another way with its convolutions. Each convolution within the frame (in ours, each of a residual block) is
+# followed by one along time, **in the path itself**, and attention within the frame by attention along time, which is added:
 #
 # $$\text{Conv}_{P3D}(h) = \text{Conv}_{1D}\big(\text{Conv}_{2D}(h)\big) \quad (18.2), \qquad
 # \text{Attn}_{P3D}(h) = h' + \text{Attn}_{1D}(h'),\;\; h' = \text{Attn}_{2D}(h) \quad (18.3)$$
@@ -379,8 +379,8 @@ for name, config in {"the paper's": paper, "with our departures": preset.unet}.i
     print(f"{name}: the clip is six independent pictures: {torch.allclose(clip, independent, atol=1e-4)}")
 
 # %% [markdown]
-# The second line is the price of a departure. Ours are told the number of each frame from the first step on, by a new
-# layer that begins at random, so they begin as pictures that differ in their frame number.
+# The second line is the price of a departure. Ours are told the number of each frame from the first step on, by two
+# layers that pictures never used and that are still random, so they begin as pictures that differ in their frame number.
 #
 # Zero and the identity differ in one more thing: who can learn. A branch that ends in zero grows from its end (08). With
 # the identity, gradients pass through at once:
@@ -836,5 +836,4 @@ lab.equations(18)
 # - Ge and others, [Preserve your own correlation](https://arxiv.org/abs/2305.10474): noise that is partly shared by
 #   all frames.
 #
-# **Next:** [docs/systems.md](../docs/systems.md) has all systems of the paper's table, and what each of them shares with the
-# others.
+# **Next:** [19 · Seven systems](19_seven_systems.ipynb) lets all of them answer the same prompts.

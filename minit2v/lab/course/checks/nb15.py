@@ -98,7 +98,8 @@ def library_channel(layer, h, own, along):
     with torch.no_grad():
         channel.attentions[0].load_state_dict(layer.extra.state_dict())
         channel.mix.copy_(layer.mix)
-        return channel.mixed(0, layer.base(h, own), h, torch.zeros(h.shape[1], dtype=torch.long), along, None)
+        return channel.mixed(0, layer.base(h, own), h, torch.zeros(h.shape[1], dtype=torch.long), along,
+                             torch.zeros_like(along, dtype=torch.long), None)
 
 
 def _mixture(share=torch.sigmoid, first=None, second=None, plus=None):
