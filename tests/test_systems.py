@@ -223,6 +223,15 @@ def test_the_temporal_layers_of_video_ldm_know_which_frames_they_see():
     assert torch.equal(*pictures)
 
 
+def test_frame_adaptors_are_tables_and_no_matrices():
+    unet = MagicVideoUNet(MagicVideoConfig(**SIZE, frames=4))
+    rates = SimpleNamespace(muon_rate=2.0, temporal_rate=1.0, scene_prior_rate=3.0, bfloat16=False)
+    orthogonal = {id(p) for group in grouped(unet, rates, 1.0) if group["orthogonal"] for p in group["params"]}
+    adaptors = [module for module in unet.modules() if isinstance(module, FrameAdaptor)]
+    assert adaptors and not orthogonal & {id(p) for adaptor in adaptors for p in adaptor.parameters()}
+    assert id(unet.middle.first.res.conv1.weight) in orthogonal and id(unet.conv_in.weight) not in orthogonal
+
+
 @pytest.mark.parametrize("network", [VideoLDMUNet, lambda config: MagicVideoUNet(MagicVideoConfig(**vars(config), frames=4))])
 def test_one_clip_alone_is_what_it_is_among_others(network):
     unet, (x, t, context) = randomised(network(UNetConfig(**SIZE))), inputs()

@@ -261,7 +261,8 @@ def grouped(unet: UNet, config: Any, lr: float) -> list[dict]:
     layers are AdamW's. `config` has the rates of `UNetTraining`."""
     groups, identities = defaultdict(list), lambda parameters: {id(p) for p in parameters}
     blocks = nn.ModuleList([unet.first_temporal, unet.down, unet.middle, unet.up])
-    matrices = identities(p for p in blocks.parameters() if p.ndim > 1) if config.muon_rate else set()
+    layers = [module for module in blocks.modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))]
+    matrices = identities(layer.weight for layer in layers) if config.muon_rate else set()  # a table of frames is no matrix
     temporal = identities(unet.temporal_parameters())
     prior = identities(p for each in unet.scene_priors() for p in each.parameters())
     for p in (p for p in unet.parameters() if p.requires_grad):
