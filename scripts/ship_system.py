@@ -1,15 +1,19 @@
 """Puts what a training of a system has made into data/: python scripts/ship_system.py videoldm magicvideo
 
-    runs/NAME/*.safetensors ──► data/NAME/       the networks of the system; shared.json names those that another shipped
-    runs/NAME/*/log.jsonl   ──► trained.json     model has, byte for byte
+    runs/NAME/*.safetensors ──► data/NAME/       the networks of the system, in float16; shared.json names those that
+    runs/NAME/*/log.jsonl   ──► trained.json     another shipped model has, byte for byte
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from minit2v.checkpoints.folder import read_preset
+from torch import Tensor
+
+from minit2v.checkpoints.folder import read_preset, save_tensors
+from minit2v.checkpoints.reading import read
 from minit2v.errors import UserError
 from minit2v.files import data_dir, say, write_json
 from minit2v.recipes import recipe_of
@@ -26,14 +30,21 @@ def ship(name: str) -> None:
         raise UserError(f"expected {', '.join(missing)} in {run}, found none; train them first")
     out.mkdir(exist_ok=True)
     for file in files:
-        if owner := owner_of(file, name):
+        if not (owner := owner_of(file, name)):
+            save_tensors(halved(read(file)), own := out / file.name)
+            if owner := owner_of(own, name):
+                own.unlink()
+        if owner:
             shared[file.stem] = owner
-        else:
-            shutil.copyfile(file, out / file.name)
     shutil.copyfile(run / "config.json", out / "config.json")
     write_json(out / "shared.json", shared)
     write_json(out / "trained.json", trained(name, run))
     say(f"{name}: {sum(path.stat().st_size for path in out.glob('*.safetensors')) / 1e6:.1f} MB; shared: {shared or 'nothing'}")
+
+
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In float16, as the networks of all shipped systems are."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def owner_of(file: Path, name: str) -> str | None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import minit2v
-from minit2v.checkpoints.folder import save_preset
+from minit2v.checkpoints.folder import save_preset, save_tensors
+from minit2v.checkpoints.reading import read
 from minit2v.datasets import find_data
 from minit2v.errors import UserError
 from minit2v.evaluation.report import score
@@ -89,21 +91,27 @@ def test_a_kept_report_counts_only_for_what_it_was_made_of(tmp_path):
 def test_a_system_is_shipped_without_what_another_one_has(tmp_path, monkeypatch):
     monkeypatch.setattr(ship_system, "ROOT", tmp_path)
     monkeypatch.setattr(ship_system, "data_dir", lambda: tmp_path / "data")
-    run, mini = tmp_path / "runs/modelscope", tmp_path / "data/mini"
+    run, data_folder = tmp_path / "runs/modelscope", tmp_path / "data"
+    mini = data_folder / "mini"
     mini.mkdir(parents=True)
     save_preset(run, find_preset("modelscope"))
     with pytest.raises(UserError, match="expected unet.safetensors, autoencoder.safetensors, text.safetensors"):
         ship_system.ship("modelscope")
-    for name, content in {"unet": b"new", "text": b"same", "autoencoder": b"other"}.items():
-        (run / f"{name}.safetensors").write_bytes(content)
-    (mini / "text.safetensors").write_bytes(b"same")
-    (mini / "autoencoder.safetensors").write_bytes(b"another")
+    third = {"weight": torch.tensor([1 / 3]), "count": torch.tensor([70_000])}
+    for name in ("unet", "text", "autoencoder"):
+        save_tensors(third, run / f"{name}.safetensors")
+    save_tensors(third, mini / "text.safetensors")
+    other = data_folder / "nuwa"
+    other.mkdir()
+    save_tensors(ship_system.halved(third), other / "autoencoder.safetensors")
     (run / "unet").mkdir()
     (run / "unet/log.jsonl").write_text('{"step": 1, "seconds": 6.0}\n{"step": 2499, "seconds": 90.0}\n')
     ship_system.ship("modelscope")
     out = tmp_path / "data/modelscope"
-    assert sorted(path.name for path in out.glob("*.safetensors")) == ["autoencoder.safetensors", "unet.safetensors"]
-    assert json.loads((out / "shared.json").read_text()) == {"text": "mini"}
+    assert [path.name for path in out.glob("*.safetensors")] == ["unet.safetensors"]
+    assert json.loads((out / "shared.json").read_text()) == {"text": "mini", "autoencoder": "nuwa"}
+    kept = dict(read(out / "unet.safetensors"))
+    assert torch.equal(kept["weight"], third["weight"].half()) and torch.equal(kept["count"], third["count"])
     steps = next(step.steps for step in recipe_of("modelscope") if step.name == "unet")
     assert json.loads((out / "trained.json").read_text()) == {"unet": {"steps": steps, "minutes": 1.5}}
 

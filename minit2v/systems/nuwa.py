@@ -68,6 +68,7 @@ def _nuwa() -> NuwaPreset:
         width=64,
         steps=16,
         guidance=2.0,
+        temperature=0.5,
         autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8, thrift=1.0),
         text=mini.text,
         transformer=NuwaConfig(codes, frames=16, rows=8, columns=8, width=128, heads=4, encoder_layers=2, layers=6,
