@@ -13,6 +13,7 @@ of the text tower, DoRA, LoHa and other kinds, changes of biases, layers that th
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,11 +95,11 @@ def merge_into(network: nn.Module, place: str | Path, strength: float = 1.0) -> 
 
 def file_of(place: Path) -> Path:
     """The file of weights of an adapter that is a folder or a file. Raises UserError."""
-    if place.is_file():
+    if os.path.isfile(place):  # False where a name is too long, which Path.is_file raises for
         return place
-    found = next((place / name for name in FILES if (place / name).is_file()), None)
+    found = next((place / name for name in FILES if os.path.isfile(place / name)), None)
     if found is None:
-        what = "no folder or file" if not place.exists() else "a folder without one"
+        what = "no folder or file" if not os.path.exists(place) else "a folder without one"
         raise UserError(f"{place}: expected an adapter, a file or a folder with {WEIGHTS}, found {what}; check the path")
     return inside(place, found)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minit2v.checkpoints.adapters import CONFIG
 from minit2v.checkpoints.find import find_source
-from minit2v.checkpoints.reading import read_json
+from minit2v.checkpoints.reading import inside, read_json
 from minit2v.errors import UserError
 from minit2v.files import read_text
 
@@ -30,14 +30,16 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
     from huggingface_hub import ModelCard, ModelCardData
 
     folder, said = Path(folder), {}
-    text = read_text(folder / "README.md") if (folder / "README.md").is_file() else body(folder, name)
+    written = inside(folder, folder / "README.md")
+    text = read_text(written) if written.is_file() else body(folder, name)
     if text.startswith("---"):
         try:
             found = ModelCard(text, ignore_metadata_errors=True)
+            said = found.data.to_dict()
         except Exception as error:  # of the YAML reader, or of a front matter that is no dictionary
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{folder / 'README.md'}: expected a front matter of YAML, found {reason}; mend it") from None
-        said, text = found.data.to_dict(), found.text
+        text = found.text
     given = {"license": license, "datasets": list(datasets) or None}
     known, model = {"library_name": LIBRARY, "pipeline_tag": TASK}, base(folder)
     if model and "/" in model:
@@ -51,7 +53,7 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
 
 def base(folder: Path) -> str | None:
     """The model that an adapter belongs to; None for a whole model, and where it is not said."""
-    found = read_json(folder / CONFIG).get("base_model_name_or_path") if (folder / CONFIG).is_file() else None
+    found = read_json(inside(folder, folder / CONFIG)).get("base_model_name_or_path") if (folder / CONFIG).is_file() else None
     return found if isinstance(found, str) else None
 
 

@@ -63,7 +63,8 @@ def export(folder: Place, layout: str, preset: Preset, **networks: nn.Module) ->
     return folder
 
 
-def check_target(folder: str | Path) -> Path:
+@public
+def check_target(folder: Place) -> Path:
     """The folder, if it is empty or not there yet. Raises UserError, before any work."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

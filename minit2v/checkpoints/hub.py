@@ -15,7 +15,7 @@ from minit2v.checkpoints.layouts import needed
 from minit2v.checkpoints.reading import SUFFIXES, inside
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
-from minit2v.ranges import public
+from minit2v.ranges import Place, public
 
 TIMEOUT = 20  # seconds until the hub answers
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -100,7 +100,8 @@ def push(folder: str | Path, hub_id: str, private: bool = False, license: str | 
                         "and the token (hf auth login)") from None  # fmt: skip
 
 
-def published(folder: Path) -> tuple[Path, list[str]]:
+@public
+def published(folder: Place) -> tuple[Path, list[str]]:
     """The folder of a model or an adapter, and the names in it of the files that are published. Raises UserError."""
     if (folder / adapters.CONFIG).is_file():
         source, files = None, [folder / adapters.CONFIG, folder / adapters.WEIGHTS]

@@ -75,9 +75,10 @@ def built(network: str, kind: type[nn.Module], config, path: Path | str) -> nn.M
         return kind(config)
     except UserError:
         raise
-    except (ValueError, ZeroDivisionError, AssertionError, TypeError, RuntimeError) as error:
-        found = f"found {str(error).splitlines()[0]}; put its config.json beside it"
-        raise UserError(f"{path}: expected the sizes of a {network}, {found}") from None
+    except (ValueError, ArithmeticError, AssertionError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: expected sizes of a {network} that go together, found: {found}; mend its settings, or "
+                        "put its config.json beside it") from None  # fmt: skip
 
 
 def load_parts(source: Source, dtype: torch.dtype, device: str) -> tuple[Preset, dict[str, nn.Module]]:

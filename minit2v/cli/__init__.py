@@ -12,7 +12,7 @@ import sys
 import warnings
 
 from minit2v.cli.parser import parser
-from minit2v.errors import UserError
+from minit2v.errors import UserError, one_line
 
 
 def main(argv=None):
@@ -21,7 +21,7 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):  # a code page may lack a letter of a file's name: print a substitute
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    warnings.formatwarning = lambda message, *place, **more: f"minit2v: {message}\n"
+    warnings.formatwarning = lambda message, *place, **more: f"minit2v: {one_line(message)}\n"
     try:
         args = parser().parse_args(argv)
         return args.run(args) or 0
@@ -36,5 +36,5 @@ def main(argv=None):
 
 
 def _complain(message, status):
-    print(f"minit2v: {' '.join(str(message).split())}", file=sys.stderr)  # always one line
+    print(f"minit2v: {one_line(message)}", file=sys.stderr)
     return status

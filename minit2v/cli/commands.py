@@ -3,6 +3,7 @@
 Heavy packages are imported inside the functions, so that `--help` is quick.
 """
 
+import os
 import secrets
 import subprocess
 import sys
@@ -22,6 +23,7 @@ OF_SAMPLING = ("steps", "guidance", "sampler", "batch")  # of evaluate: what a p
 PROMPT_OPTIONS = ("data", "set", "split", "n", "batch")  # what it is asked
 FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
 AT_ONCE = 16  # clips that are sampled together
+MOST_PROMPTS = 100_000  # of one command
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
 INSTALL_SERVING = 'pip install "minit2v[serve]"'
 INSTALL_TRAINING = 'pip install "minit2v[train]"'
@@ -93,16 +95,18 @@ def extend(args):
 
 def upscale(args):
     """A clip at twice the size."""
-    _changed(args, "enlarged", lambda make, clip, seed: make(clip.pixels, seed=seed))
+    _changed(args, "enlarged", lambda make, clip, seed: make(clip.pixels, seed=seed), larger=2)
 
 
-def _changed(args, way, use, rate=1):
+def _changed(args, way, use, rate=1, larger=1):
     """A clip changed by a method of a pipeline, which not every system has, and saved."""
     import minit2v
     from minit2v.systems import SYSTEMS
-    from minit2v.video import Clip, check_output
+    from minit2v.video import Clip, check_output, check_shown
 
     out, seed, clip = check_output(args.out), _drawn(args.seed), Clip.load(args.clip)
+    height, width = (larger * side for side in clip.pixels.shape[1:3])
+    check_shown(out, height, width, clip.fps * rate)
     pipe = minit2v.load(args.model, args.device)
     if not hasattr(pipe, way):
         able = ", ".join(name for name, row in SYSTEMS.items() if hasattr(row.pipeline, way))
@@ -114,9 +118,11 @@ def _prompts(args):
     """The prompts of the command, then those of a file, a line each."""
     listed = []
     if args.listed is not None:
-        if not Path(args.listed).is_file():
+        if not os.path.isfile(args.listed):  # False where a name is too long, which Path.is_file raises for
             raise UserError(f"--prompts: expected a file with a prompt a line, found no {args.listed}; write one")
         listed = [line.strip() for line in read_text(Path(args.listed)).splitlines() if line.strip()]
+    if len(args.prompts + listed) > MOST_PROMPTS:
+        raise UserError(f"--prompts: expected at most {MOST_PROMPTS:,} prompts, found {len(listed):,}; cut the file")
     if not (args.prompts or listed):
         raise UserError("expected a prompt, found none; write one, as in minit2v sample \"a small red circle\"")
     return args.prompts + listed

@@ -39,9 +39,9 @@ def free_port(host: str, port: int) -> int:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port that was left is busy for a minute
             trial.bind(address)
             return trial.getsockname()[1]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no host can have
         raise UserError(f"serve: expected an address of this machine with a free port, found {host}:{port} "
-                        f"({error.strerror or error}); choose another --port or --host") from None  # fmt: skip
+                        f"({getattr(error, 'strerror', None) or error}); choose another --port or --host") from None  # fmt: skip
 
 
 def serve(pipe: TextToVideo, host: str = "127.0.0.1", port: int = 5006) -> None:

@@ -6,6 +6,7 @@ References: CLIP, arXiv 2103.00020, sections 2.3 and 2.4.
 import numpy as np
 from torch import nn
 
+from minit2v.errors import UserError
 from minit2v.networks.text import Tokenizer
 from minit2v.presets import TextConfig
 
@@ -16,6 +17,8 @@ def build_clip(config: TextConfig) -> nn.Module:
     from open_clip.model import CLIP  # after the tokenizer, which imports open_clip on the CPU
 
     vision, vocabulary = config.vision, len(tokens.rows)
+    if vision.size % vision.patch:
+        raise UserError(f"text.vision.patch: expected a divisor of {vision.size}, found {vision.patch}; the rest would not be seen")
     return CLIP(
         config.embed_dim,
         vision_cfg={

@@ -36,9 +36,9 @@ from minit2v.networks.clip import build_clip
 from minit2v.networks.layers import Linear
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet, sinusoid
-from minit2v.pixels import to_signed
+from minit2v.pixels import Frames, to_signed
 from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
-from minit2v.ranges import Checked, Depth, Size, Width
+from minit2v.ranges import Checked, Depth, Seed, Size, Width, public
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings
 
@@ -46,6 +46,7 @@ KEY_INTERVAL = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
 BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
+LARGEST = 1024  # pixels a side of a clip that is changed: attention looks at all of a frame
 
 
 @dataclass(frozen=True)
@@ -273,13 +274,15 @@ class MakeAVideo(TextToVideo):
             *_, last = SAMPLERS["ddim"](model, noise, self.prior_diffusion, self.preset.prior.steps)  # eq (18.1) · Make-A-Video (1)
         return F.normalize(last.x, dim=-1).to(self.dtype)
 
-    def interpolated(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    @public
+    def interpolated(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) with n new frames between each two: (f + n (f - 1), H, W, 3).
 
         It needs no text. Raises UserError for another n than training has shown, 1, 3 or 4, and for other sizes.
         """
         if n not in BETWEEN:
             raise UserError(f"between: expected {', '.join(map(str, BETWEEN))} new frames, found {n}")
+        self.require_frames(n + 2)
         known, step, f = self.half(pixels), n + 1, len(pixels)
         if f < 2:
             raise UserError(f"between: expected a clip of 2 frames or more, found {f}")
@@ -294,8 +297,10 @@ class MakeAVideo(TextToVideo):
         whole[::step] = pixels
         return whole
 
-    def continued(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    @public
+    def continued(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3), seen from its last frames."""
+        self.require_frames(2)
         known, most = self.half(pixels), self.preset.frames
         made = known
         while (missing := len(pixels) + n - made.shape[2]) > 0:
@@ -306,10 +311,16 @@ class MakeAVideo(TextToVideo):
             made = torch.cat([made, self.filled(frames, given, seed + made.shape[2])[:, :, -new:]], dim=2)
         return np.concatenate([pixels, self.whole(made[:, :, len(pixels) :], seed)])
 
-    def enlarged(self, pixels: np.ndarray, seed: int = 0) -> np.ndarray:
+    @public
+    def enlarged(self, pixels: Frames, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) at twice the size, (f, 2H, 2W, 3)."""
         require_sides(pixels, FOLD_WHOLE // 2)
         return self.whole(to_signed(pixels).transpose(0, 1)[None].to(self.device), seed)
+
+    def require_frames(self, least: int) -> None:
+        """Raises UserError if the clips of this model are shorter."""
+        if self.preset.frames < least:
+            raise UserError(f"expected a model of {least} frames or more, found {self.preset.name}, of {self.preset.frames}")
 
     def half(self, pixels: np.ndarray) -> Tensor:
         """uint8 (f, H, W, 3) -> (1, 3, f, H/2, W/2). Raises UserError for sides that are no multiples."""
@@ -367,8 +378,10 @@ class MakeAVideo(TextToVideo):
 
 
 def require_sides(pixels: np.ndarray, side: int) -> None:
-    """Raises UserError for a clip whose height or width is no multiple of `side`, or too small."""
+    """Raises UserError for a clip whose height or width is no multiple of `side`, too small or too large."""
     height, width = pixels.shape[1:3]
+    if max(height, width) > LARGEST:
+        raise UserError(f"expected a clip of at most {LARGEST} pixels a side, found {width}x{height}; cut it")
     if height % side or width % side or min(height, width) < 2 * side:
         raise UserError(f"expected a clip whose sides are multiples of {side} pixels, {2 * side} or more, found "
                         f"{width}x{height}; cut it")  # fmt: skip

@@ -16,6 +16,7 @@ Reference: NÜWA, arXiv 2111.12417, section 3 (3D nearby attention: equations 3 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ from minit2v.errors import UserError
 from minit2v.networks.autoregressive import draw, feed_forward, masked_attention
 from minit2v.networks.blocks import Attention
 from minit2v.networks.layers import Linear
+from minit2v.pixels import Frames
 from minit2v.presets import TextConfig
-from minit2v.ranges import Checked, Depth, Size, Width
+from minit2v.ranges import Checked, Depth, Length, Range, Seed, Size, Width, public
 from minit2v.systems.settings import SamplingSettings
 from minit2v.systems.tokens import TokenPreset, TokensToVideo, guided_logits
 
@@ -47,7 +49,7 @@ class NuwaConfig(Checked):
     heads: Width = 20  # paper 20
     encoder_layers: Depth = 12  # paper 12
     layers: Depth = 24  # of the decoder; paper 24
-    extent: tuple[int, ...] = (3, 3, 3)  # of the window: frames, rows, columns, odd numbers; paper 3, 3, 3
+    extent: Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)] = (3, 3, 3)  # of the window: frames, rows, columns, odd numbers; paper 3, 3, 3
     context_dim: Width = 1280  # width of a text token
 
 
@@ -245,12 +247,15 @@ class NuwaT2V(TokensToVideo):
         yield from self.written(context, unconditional, settings, shape, given=None)
 
     @torch.inference_mode()
-    def continued(self, pixels: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    @public
+    def continued(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3): NÜWA's video prediction.
 
         It is seen from its last frames, half as many as a clip has. Raises UserError for another size than training's.
         """
         size, most = (self.preset.height, self.preset.width), self.preset.transformer.frames
+        if most < 2:
+            raise UserError(f"after: expected a model of clips, found {self.preset.name}, which writes one frame")
         if pixels.shape[1:3] != size:
             raise UserError(f"after: expected a clip of {size[1]}x{size[0]} pixels, found {pixels.shape[2]}x{pixels.shape[1]}")
         nothing, made = self.text.encode([""]).to(self.device, self.dtype), pixels

@@ -25,7 +25,7 @@ from minit2v.datasets.base import Dataset
 from minit2v.errors import UserError
 from minit2v.loading import load
 from minit2v.networks.lora import DEFAULT, attach, detach, fresh
-from minit2v.ranges import Size, Weight
+from minit2v.ranges import Place, Size, Weight, public
 from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.checkpoint import check_place
@@ -79,7 +79,8 @@ class AdapterTask(UNetTask):
             p.data.copy_(state[name])
 
 
-def train_adapter(model: str | Path, out: str | Path, resume: bool = False, settings: Mapping[str, Any] | None = None,
+@public
+def train_adapter(model: str | Path, out: Place, resume: bool = False, settings: Mapping[str, Any] | None = None,
                   data: str | Path = "moving-things") -> Path:  # fmt: skip
     """An adapter of a model's UNet, into `out`; returns it.
 
@@ -102,6 +103,9 @@ def train_adapter(model: str | Path, out: str | Path, resume: bool = False, sett
     pipe = load(source.path, device="cpu", dtype="float32")
     if not isinstance(pipe, ModelScopeT2V):
         raise UserError(f"--lora: expected a model of the system modelscope, found {pipe.preset.system}")
+    if pipe.preset.unet.step_embedding:
+        raise UserError(f"--lora: expected a model of many steps, found {pipe.preset.name}, which jumps; train the adapter on "
+                        "its teacher, and distill that")  # fmt: skip
     videos = find_data(data, pipe.preset.fps, **options)
     with torch_defaults():
         torch.manual_seed(loop.seed)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from minit2v.datasets.base import Dataset, VideoText
+from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.pixels import to_pixels, to_signed
 from minit2v.presets import Preset
@@ -134,6 +135,8 @@ class AutoencoderTask(nn.Module):
 
     def __init__(self, preset: Preset, config: AutoencoderTraining, data: Dataset, folder: Path | None = None):
         super().__init__()
+        if config.crop % preset.factor:
+            raise UserError(f"crop: expected 0 or a multiple of {preset.factor}, found {config.crop}")
         self.preset, self.config = preset, config
         self.autoencoder = VQGAN(preset.autoencoder)
         self.discriminator = PatchDiscriminator(config.discriminator_width)

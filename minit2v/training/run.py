@@ -8,7 +8,7 @@ The system of the preset says which parts there are; `parts` says how one is fou
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,14 +16,18 @@ from typing import Any
 
 import torch
 
+from minit2v.checkpoints.fill import finite
 from minit2v.checkpoints.find import find_model
 from minit2v.checkpoints.folder import load_into, read_preset, save_module, save_preset
+from minit2v.checkpoints.load import built
+from minit2v.checkpoints.reading import read
 from minit2v.datasets import find_data, options_of
 from minit2v.errors import UserError
 from minit2v.files import atomic, read_json, say, sha256, write_json
 from minit2v.presets import Preset
+from minit2v.ranges import Place, public
 from minit2v.ranks import this_process
-from minit2v.recipes import recipe_of, settings_of
+from minit2v.recipes import Step, recipe_of, settings_of
 from minit2v.systems import find_preset, system_of
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure, known, unknown
@@ -35,10 +39,11 @@ WORDLESS = ("autoencoder", "decoder")  # parts that hear no captions
 LEGACY_PARTS = {"vqgan": "autoencoder", "clip": "text"}
 
 
+@public
 def run(
     part: str,
     preset: str,
-    out: str | Path,
+    out: Place,
     budget: float | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
@@ -95,7 +100,7 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
     if not resume:
         for step in steps:  # before anything takes minutes
             check_place(out / step.name, resume)
-    done = _done(out) if resume else []
+    done = _done(out, preset, steps) if resume else []
     scale = budget / sum(60 * step.minutes for step in steps) if budget else 1.0
     for step in steps:
         if step.name in done:
@@ -106,6 +111,8 @@ def run_recipe(preset: str, out: Path, budget: float | None, resume: bool, setti
         own, row = rule | own, part_of(find_preset(preset), step.part)
         begun = (out / step.name / "checkpoint.pt").is_file()
         if begun or step.after or not taken_over(step.part, row, find_preset(preset), start, out):
+            if start is not None and not begun:
+                say(f"{step.name}: {start} has none that fits; trained here")
             run_step(step.name, step.part, preset, out, begun, own, out if step.after else None, data)
         done.append(step.name)
         if this_process().is_main_process:
@@ -127,14 +134,15 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
     if theirs.parts.get(name) != ours.parts[name] or any(getattr(found, size) != getattr(base, size) for size in SIZES):
         return False
     values = {network: getattr(found, network) for network in names if network in ours.networks}
-    if any(shapes(ours.networks[network], getattr(base, network)) != shapes(theirs.networks[network], value)
-           for network, value in values.items()):  # fmt: skip
+    if any(shapes(ours.networks[network], getattr(base, network), network, out)
+           != shapes(theirs.networks[network], value, network, start) for network, value in values.items()):  # fmt: skip
         return False
     if name not in (*WORDLESS, "text") and getattr(found, "text", None) != getattr(base, "text", None):
         return False
     if this_process().is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         for file in names:
+            dict(read(start / f"{file}.safetensors"))  # a damaged one is named here
             with atomic(out / f"{file}.safetensors") as unfinished:
                 shutil.copyfile(start / f"{file}.safetensors", unfinished)
         save_preset(out, replace(base, **values))
@@ -143,10 +151,10 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
     return True
 
 
-def shapes(network: type, config: Any) -> dict[str, torch.Size]:
-    """The shapes of a network's state, without making it."""
+def shapes(kind: type, config: Any, network: str, place: Path) -> dict[str, torch.Size]:
+    """The shapes of a network's state, without making it. Raises UserError for sizes that do not go together."""
     with torch.device("meta"):
-        return {name: value.shape for name, value in network(config).state_dict().items()}
+        return {name: value.shape for name, value in built(network, kind, config, place).state_dict().items()}
 
 
 def run_step(
@@ -162,6 +170,8 @@ def run_step(
     chosen = base_preset(row, find_preset(preset), found, start)
     config, loop, chosen = configure(settings_of(preset, name) | settings, *row.configs, chosen)
     check_place(out / name, resume)  # before anything takes minutes
+    for network, kind in system_of(chosen).networks.items():
+        shapes(kind, getattr(chosen, network), network, out)
     networks = [field for field in row.fields if field in system_of(chosen).networks]
     for network in row.needs if start is None else (*row.needs, *networks):
         trained(start or out, network)
@@ -224,9 +234,14 @@ def copy_needed(start: Path, out: Path, part: Part, preset: Preset) -> None:
 def export(part: Part, preset: Preset, task, averaged, out: Path) -> None:
     """Write what was trained, then the settings of the model as far as they are known now."""
     networks, values = part.finish(task, averaged)
-    found = read_preset(out) if (out / "config.json").is_file() else preset
+    for name, module in networks.items():
+        if bad := next((key for key, value in module.state_dict().items()
+                        if value.is_floating_point() and not finite(value)), None):
+            raise UserError(f"{name}: expected finite numbers after the last step, found others in {bad}; "
+                            "start again in another --out with a lower --set lr=")  # fmt: skip
     for name, module in networks.items():
         save_module(module, out / f"{name}.safetensors")
+    found = read_preset(out) if (out / "config.json").is_file() else preset
     own = {field: getattr(preset, field) for field in (*SIZES, *part.fields)}
     save_preset(out, replace(found, **own | values))
 
@@ -243,13 +258,17 @@ def torch_defaults():
         torch.set_default_dtype(dtype)
 
 
-def _done(out: Path) -> list[str]:
-    """The steps of a recipe that are done in a folder. Raises UserError if the note of them is damaged."""
-    path = out / "recipe.json"
+def _done(out: Path, preset: str, steps: Sequence[Step]) -> list[str]:
+    """The steps of a recipe that are done in a folder, and whose networks are there. Raises UserError for a folder of
+    another preset, and if the note of them is damaged."""
+    path, found = out / "recipe.json", read_preset(out) if (out / "config.json").is_file() else find_preset(preset)
+    if found.name != preset:
+        raise UserError(f"{out} is a run of preset {found.name!r}, not {preset!r}; choose another folder or preset")
     if not path.is_file():
         return []
     todo = "delete it, and the same command with --resume goes on"
     done = read_json(path, todo).get("done")
     if not isinstance(done, list):
         raise UserError(f"{path} is damaged: expected the steps that are done, found {done!r}; {todo}")
-    return done
+    there = lambda step: all((out / f"{file}.safetensors").is_file() for file in part_of(found, step.part).outputs(found))
+    return [step.name for step in steps if step.name in done and there(step)]

@@ -15,6 +15,7 @@ DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -139,8 +140,8 @@ def loop(
             loss, metrics = backward(accelerator, model, batch, config.accumulate)
             norm = accelerator.clip_grad_norm_(task.parameters(), config.grad_clip)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                raise FloatingPointError(
-                    f"loss {loss.item()}, gradient {float(norm)} at step {step}; "
+                raise UserError(
+                    f"expected a loss and a gradient that are finite, found {loss.item()} and {float(norm)} at step {step}; "
                     f"start again in another --out with --set lr= below {config.lr}"
                 )
             optimizer.step()
@@ -202,9 +203,12 @@ def interruption():
 
 
 def show(task: nn.Module, log: Log) -> None:
-    """The task's picture, without dropout."""
+    """The task's picture, without dropout. A training does not end for want of one: a caption may be one of no words."""
     task.eval()
-    log.picture(task.picture())
+    try:
+        log.picture(task.picture())
+    except UserError as error:
+        warnings.warn(f"left out the picture of the run: {error}", stacklevel=2)
     task.train()
 
 

@@ -1,0 +1,176 @@
+"""What a breaker with fresh eyes found in the newer doors: recipes, adapters, longer and larger clips, cards. Each test
+stands for the kind of a fault."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_trainer import CONFIG, Regression
+from torch import nn
+
+from minit2v.checkpoints.card import card
+from minit2v.checkpoints.folder import save_model, save_preset
+from minit2v.cli import main
+from minit2v.errors import UserError, one_line
+from minit2v.lab.page import free_port
+from minit2v.systems import build, find_preset
+from minit2v.systems.nuwa import NuwaConfig
+from minit2v.training import run as runs
+from minit2v.training.adapter import train_adapter
+from minit2v.training.parts import finish
+from minit2v.training.trainer import train
+from minit2v.video import Clip
+
+PIXELS = np.zeros((3, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory):
+    """A folder of nano with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "nano"
+    save_model(folder, preset := find_preset("nano"), **build(preset))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def makeavideo():
+    preset = find_preset("makeavideo")
+    small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
+    preset = replace(preset, height=16, width=16, fill_steps=1,
+                     **{name: replace(getattr(preset, name), **small) for name in ("unet", "between", "upscale")})  # fmt: skip
+    return runs.system_of(preset).pipeline(preset, **build(preset))
+
+
+# --- trainings
+
+
+def test_a_training_outlives_a_picture_that_cannot_be_made(tmp_path):
+    task = Regression()
+    task.picture = lambda: (_ for _ in ()).throw(UserError("prompt: expected words, found '...'"))
+    with pytest.warns(UserWarning, match="left out the picture"):
+        train(task, tmp_path, CONFIG)
+
+
+def test_a_training_that_diverges_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="start again in another --out with --set lr= below"):
+        train(Regression(), tmp_path, replace(CONFIG, lr=1e30, train_steps=20))
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    networks = nn.ModuleDict({"good": nn.Linear(2, 2), "large": nn.Linear(2, 2)})
+    nn.init.constant_(networks["large"].weight, 1e6)
+    part = SimpleNamespace(finish=lambda task, averaged: ({name: net.half() for name, net in finish(task, averaged)[0].items()}, {}))
+    with pytest.raises(UserError, match="large: expected finite numbers after the last step"):
+        runs.export(part, find_preset("nano"), None, networks, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_believes_what_is_there(tmp_path, nano):
+    steps = runs.recipe_of("nano")
+    note = json.dumps({"done": [step.name for step in steps]})
+    (tmp_path / "recipe.json").write_text(note)
+    assert runs._done(tmp_path, "nano", steps) == []
+    save_model(tmp_path, preset := find_preset("nano"), **build(preset))
+    assert runs._done(tmp_path, "nano", steps) == [step.name for step in steps]
+    (tmp_path / "text.safetensors").unlink()
+    assert "text" not in runs._done(tmp_path, "nano", steps)
+    with pytest.raises(UserError, match="is a run of preset 'nano', not 'mini'"):
+        runs._done(tmp_path, "mini", runs.recipe_of("mini"))
+
+
+@pytest.mark.parametrize("part, preset, setting", [
+    ("unet", "nano", "unet.norm_groups=7"), ("unet", "nano", "unet.attention=true"), ("autoencoder", "nano", "autoencoder.norm_groups=5"),
+    ("transformer", "nuwa", "transformer.heads=7"), ("transformer", "nuwa", "transformer.extent=3"), ("autoencoder", "nano", "crop=7"),
+    ("text", "nano", "text.vision.patch=7"),
+])  # fmt: skip
+def test_sizes_that_do_not_go_together_are_refused_before_anything_is_there(part, preset, setting, tmp_path):
+    with pytest.raises(UserError, match=setting.partition("=")[0].split(".")[-1] if "crop" in setting or "patch" in setting else None):
+        runs.run(part, preset, tmp_path / "out", settings=dict([setting.split("=")]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_taken_over_is_said(tmp_path, nano, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "run_step", lambda name, *rest: None)
+    runs.run("all", "modelscope", tmp_path / "out", start=nano)
+    assert f"autoencoder: {nano} has none that fits; trained here" in capsys.readouterr().out
+
+
+def test_a_model_that_jumps_gets_no_adapter(tmp_path):
+    with pytest.raises(UserError, match="expected a model of many steps, found mini-fast"):
+        train_adapter("mini-fast", tmp_path)
+
+
+# --- clips that are changed
+
+
+@pytest.mark.parametrize("call, found", [
+    (lambda pipe: pipe.continued(PIXELS.astype("f4"), 1), "pixels: expected uint8"),
+    (lambda pipe: pipe.continued(Clip(PIXELS, 8), 1), "pixels: expected uint8"),
+    (lambda pipe: pipe.continued(PIXELS, 0), "n: expected a whole number"),
+    (lambda pipe: pipe.continued(PIXELS, 1.5), "n: expected a whole number"),
+    (lambda pipe: pipe.interpolated(PIXELS, 1, seed=-1), "seed: expected a whole number"),
+    (lambda pipe: pipe.enlarged(PIXELS[None]), "pixels: expected uint8"),
+    (lambda pipe: pipe.enlarged(np.zeros((1, 2048, 16, 3), np.uint8)), "at most 1024 pixels a side"),
+])  # fmt: skip
+def test_a_clip_to_change_is_one_or_one_line(makeavideo, call, found):
+    with pytest.raises(UserError, match=found):
+        call(makeavideo)
+
+
+def test_a_model_of_few_frames_extends_none(makeavideo):
+    pipe = type(makeavideo)(replace(makeavideo.preset, frames=4), **makeavideo.networks)
+    with pytest.raises(UserError, match="expected a model of 6 frames or more, found makeavideo, of 4"):
+        pipe.interpolated(PIXELS, 4)
+
+
+@pytest.mark.parametrize("extent", [(3_999_999_999, 3, 3), (3, 3), 3])
+def test_a_window_has_three_sides_that_memory_can_hold(extent):
+    with pytest.raises(UserError, match="extent: expected"):
+        NuwaConfig(extent=extent)
+
+
+# --- cards, names, terminals
+
+
+def test_a_card_is_no_link_out_of_its_folder(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "README.md").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UserError, match="leads out of its folder"):
+        card(folder, "a/b", "mit")
+
+
+def test_a_front_matter_of_wrong_kinds_is_one_line(tmp_path):
+    save_preset(tmp_path, find_preset("nano"))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\neval_results: 7\n---\n# x\n")
+    with pytest.raises(UserError, match="expected a front matter of YAML"):
+        card(tmp_path, "a/b")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["sample", "a red circle", "--lora", "LONG"], ["sample", "--prompts", "LONG"], ["train", "unet", "--out", "LONG"],
+    ["weights", "convert", "mini", "LONG", "--to", "minit2v"], ["push", "LONG", "a/b", "--license", "mit"],
+])  # fmt: skip
+def test_a_name_that_no_file_can_have_is_one_line(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.replace("LONG", "x" * 300) for argument in arguments]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_host_can_have_is_one_line():
+    with pytest.raises(UserError, match="serve: expected an address"):
+        free_port("a" * 64 + ".com", 0)
+
+
+def test_a_strangers_names_do_nothing_to_a_terminal(tmp_path, capsys):
+    save_file({"\x1b]0;pwned\x07\x1b[2J": torch.zeros(2), "x" * 100_000: torch.zeros(2)}, tmp_path / "esc.safetensors")
+    assert main(["sample", "a red circle", "--model", "mini", "--lora", str(tmp_path / "esc.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(c.isprintable() for c in said.strip()) and len(said) < 1200
+    assert one_line("a\n b\x1b") == "a b?" and one_line("é → 的") == "é → 的"
