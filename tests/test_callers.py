@@ -4,6 +4,7 @@ import inspect as inspect_source
 import math
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 import minit2v
 from minit2v import presets
-from minit2v.checkpoints import export, find, folder, inspect, load, reading
+from minit2v.checkpoints import export, find, folder, hub, inspect, load, reading
 from minit2v.checkpoints.fetching import fetch
 from minit2v.checkpoints.hub import download
 from minit2v.checkpoints.onnx_export import export_onnx
@@ -33,8 +34,11 @@ from minit2v.recording import recorder
 from minit2v.recording.clip_set import ClipSet
 from minit2v.recording.recording import Recording
 from minit2v.recording.run import TrainingRun
-from minit2v.systems import find_preset
+from minit2v.systems import build, find_preset
+from minit2v.systems.makeavideo import MakeAVideo
 from minit2v.systems.pipeline import TextToVideo
+from minit2v.training import run as runs
+from minit2v.training.adapter import train_adapter
 from minit2v.video import Clip, Footage, check_output, stated
 
 NAN = math.nan
@@ -78,6 +82,16 @@ def model_rows(*arguments):
 @pytest.fixture(scope="module")
 def pipe(untrained_nano):
     return minit2v.load(untrained_nano)
+
+
+@pytest.fixture(scope="module")
+def changer():
+    """A Make-A-Video that is hardly a network."""
+    preset = find_preset("makeavideo")
+    small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
+    preset = replace(preset, height=16, width=16, fill_steps=1,
+                     **{name: replace(getattr(preset, name), **small) for name in ("unet", "between", "upscale")})  # fmt: skip
+    return MakeAVideo(preset, **build(preset))
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +222,16 @@ CALLS = {
     "read_preset": (folder.read_preset, {"folder": "@nano"}, {"folder": "path"}),
     "export_onnx": (export_onnx, None, {"folder": "place", "preset": "thing"}),
     "save_model": (folder.save_model, None, {"folder": "place", "preset": "thing", "dtype": "thing?"}),
+    "check_target": (export.check_target, {"folder": "new"}, {"folder": "place"}),
+    "published": (hub.published, None, {"folder": "path"}),
+    "run": (runs.run, None, {"part": "text", "preset": "text", "out": "place", "resume": "flag", "budget": "amount?"}),
+    "train_adapter": (train_adapter, None, {"model": "path", "out": "place", "resume": "flag"}),
+    "interpolated": (MakeAVideo.interpolated, {"self": "@changer", "pixels": CLIP[:2, :16, :16], "n": 1},
+                     {"pixels": "frames", "n": "count", "seed": "count"}),
+    "continued": (MakeAVideo.continued, {"self": "@changer", "pixels": CLIP[:2, :16, :16], "n": 1},
+                  {"pixels": "frames", "n": "count", "seed": "count"}),
+    "enlarged": (MakeAVideo.enlarged, {"self": "@changer", "pixels": CLIP[:1, :16, :16]},
+                 {"pixels": "frames", "seed": "count"}),
     "export": (export.export, None, {"folder": "place", "layout": "text", "preset": "thing"}),
     "download": (download, None, {"hub_id": "text", "half": "flag"}),
     "fetch": (fetch, None, {"url": "text", "path": "place", "digest": "text"}),
@@ -221,13 +245,13 @@ CALLS = {
 
 
 @pytest.fixture
-def given(pipe, saved, untrained_nano, monkeypatch):
+def given(pipe, saved, changer, untrained_nano, monkeypatch):
     """What the words with @ stand for; an evaluation stops before it samples."""
     monkeypatch.setattr(report, "_model_rows", model_rows)
     monkeypatch.setattr(report, "_costs", lambda *_: {})
     monkeypatch.setattr(report, "publish", lambda made, *_: made)
     clip_set = ClipSet("a", {}, ["b"], np.zeros(1), CLIP[None]).save(saved / "set.npz")
-    made = {"@pipe": pipe, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"),
+    made = {"@pipe": pipe, "@changer": changer, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"),
     "@recording": Recording.load("left"),
             "@data": FolderData(saved), "@clip_set": clip_set}  # fmt: skip
 

@@ -103,6 +103,7 @@ def push(folder: str | Path, hub_id: str, private: bool = False, license: str | 
 @public
 def published(folder: Place) -> tuple[Path, list[str]]:
     """The folder of a model or an adapter, and the names in it of the files that are published. Raises UserError."""
+    folder = Path(folder)
     if (folder / adapters.CONFIG).is_file():
         source, files = None, [folder / adapters.CONFIG, folder / adapters.WEIGHTS]
     else:
