@@ -61,11 +61,11 @@ RECIPES: dict[str, list[Step]] = {
     "mini": [LATENTS, WORDS, Step("unet", 180, JOINT, steps=9000)],
     "modelscope": [
         *SHARED,
-        Step("unet", 60, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=4000),
+        Step("unet", 60, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=5000),
     ],
     "videoldm": [
         *SHARED,
-        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=4000),
+        Step("unet", 50, {**VIDEOS, "from_image": True}, steps=6000),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0}, steps=400),
     ],
     "magicvideo": [
