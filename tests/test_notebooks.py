@@ -449,7 +449,7 @@ print(callable(shell.user_ns["q_sample"]), lab.predict("7.a").question)
 def test_the_zip_for_a_room(trial):
     (trial / "README.md").write_text("order\n\n## For lecturers\n\nanswers")
     first, again = (notebooks.archive(trial, trial / name) for name in ("a.zip", "b.zip"))
-    assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 40e6
+    assert first.read_bytes() == again.read_bytes() and first.stat().st_size < 80e6  # with the weights of seven systems
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
         assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}  # not only for who unpacks it
