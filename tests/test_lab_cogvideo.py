@@ -427,10 +427,11 @@ def test_what_is_written_with_a_memory_is_what_is_computed_at_once():
 
 @torch.no_grad()
 def test_without_its_second_channel_a_clip_is_pictures():
-    """The switch of the notebook: alpha 1 and no rate leave the picture model."""
+    """The switch of the notebook: alpha 1, no rate and nothing added to the words leave the picture model."""
     pipe = small()
     pipe.keyframes.mix.fill_(torch.inf)
     pipe.keyframes.rates.zero_()
+    pipe.keyframes.words.zero_()
     words, tokens = pipe.text.encode(["a small red ring"]), drawn(20, 1, 5, 2, 2)
     torch.testing.assert_close(pipe.image(words, tokens, pipe.keyframes, 0), pipe.image(words, tokens))
 
@@ -444,7 +445,7 @@ def test_the_chinese_model_differs_in_its_table_of_words():
     with torch.device("meta"):
         english, chinese = ({f"{part}.{name}": p.shape for part, network in build(find_preset(preset)).items()
                              for name, p in network.named_parameters()} for preset in ("cogvideo", "cogvideo-zh"))  # fmt: skip
-    assert [name for name in english if english[name] != chinese[name]] == ["image.words.weight"]
+    assert [name for name in english if english[name] != chinese[name]] == ["image.words.weight", "keyframes.words", "between.words"]
     assert english.keys() == chinese.keys()
 
 

@@ -12,8 +12,9 @@ again. A token tells the rate: how far apart frames are. Words are tokens of the
 so the Chinese model differs from the English one in its vocabulary alone.
 
 Departures from the paper: plain layer norms instead of sandwich norms; a token that begins each frame; no window in the second
-stage; a learnt bias for each distance in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section 2.1);
-guidance against no words instead of the word "video".
+stage; a learnt bias for each distance in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section
+2.1); what a temporal channel adds to each word, as our pictures have no words of motion in their captions; guidance against
+no words instead of the word "video".
 
 Reference: CogVideo, arXiv 2205.15868, section 3.1 (multi-frame-rate training) and 3.2 (dual-channel attention).
 """
@@ -82,6 +83,7 @@ def _cogvideo(name: str, language: str) -> CogVideoPreset:
         width=64,
         steps=LENGTH,
         guidance=2.0,
+        temperature=0.5,
         autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8, thrift=1.0),
         text=WordsConfig(tuple(known), 20),
         image=sizes,
@@ -218,8 +220,10 @@ class PictureTransformer(nn.Module):
 
     def caption(self, words: Tensor, channel: "TemporalChannel | None", rate: int) -> Tensor:
         """The rate and the words (b, n) as vectors (b, 1 + n, d)."""
-        first = self.rate if channel is None else self.rate + channel.rates[rate]  # eq (15.2) · CogVideo, section 3.1
-        text = torch.cat([first.expand(len(words), 1, -1), self.words(words)], dim=1)
+        first, text = self.rate, self.words(words)
+        if channel is not None:
+            first, text = first + channel.rates[rate], text + channel.words[words]  # eq (15.2) · CogVideo, section 3.1
+        text = torch.cat([first.expand(len(words), 1, -1), text], dim=1)
         return text + self.word_places[: text.shape[1]]
 
     def run(self, x: Tensor, at: Places, others: Places, channel: "TemporalChannel | None",
@@ -249,6 +253,7 @@ class TemporalChannel(nn.Module):
         self.mix = nn.Parameter(torch.zeros(config.layers, config.width))  # sigmoid: half of each channel
         self.frames = nn.Parameter(torch.zeros(KEYS, config.width))  # which frame a token is of
         self.rates = nn.Parameter(torch.zeros(len(SPACINGS), config.width))
+        self.words = nn.Parameter(torch.zeros(config.words, config.width))  # pictures have taught no words of motion
 
     def temporal_layers(self) -> list[nn.Module]:
         """All of it: what the picture transformer does not have."""

@@ -17,7 +17,7 @@
 # - draw who sees whom in both stages
 # - write the mask of the frames between, and find the leak that it must not have
 # - plan how 5 frames become 9 and 17
-# - see what has to change for captions in Chinese: the size of one table
+# - see what has to change for captions in Chinese: the size of the tables of words
 # - find a bug in a loop, with a perfect painter
 #
 # **You need** [02](02_squeezing_frames.ipynb) for codes, [04](04_words_into_vectors.ipynb) for causal attention,
@@ -488,10 +488,11 @@ english, chinese = sizes.values()
 print("weights of another size:", {key: (english[key], chinese[key]) for key in english if english[key] != chinese[key]})
 
 # %% [markdown]
-# One table, with a row for each word that captions use, and one for nothing. Chinese puts no spaces between words, so
-# `Words` takes the longest phrase that it knows, again and again. The rest of the model has no idea that it is Chinese. (A
-# word is a token here because the captions use so few of them. The paper has icetk, one vocabulary of pieces of words and
-# of pictures.)
+# The tables with a row for each word that captions use, and one for nothing: that of the picture model, and what each temporal
+# channel adds to it. (The channels need it because captions of pictures have no words of motion.) Chinese puts no spaces
+# between words, so `Words` takes the longest phrase that it knows, again and again. The rest of the model has no idea that it
+# is Chinese. (A word is a token here because the captions use so few of them. The paper has icetk, one vocabulary of pieces of
+# words and of pictures.)
 #
 # The sizes are the same, the *values* are not: both are trained from the start, as the picture model reads its captions too.
 #
@@ -644,8 +645,8 @@ lab.curves(lines | {"at the start": (blocks, [0.5] * len(blocks))}, "block", "al
 # there. Which blocks have moved, and do both stages agree? Be careful with small movements. $\alpha$ is not the only way to
 # change the mixture: Plus can also make its own output larger.
 #
-# A surer way to see what a part does is to take it away (08). With $\alpha = 1$ everywhere, and without the rate, nothing is
-# left but the frozen picture model. It paints five pictures of the prompt.
+# A surer way to see what a part does is to take it away (08). With $\alpha = 1$ everywhere, without the rate, and without what
+# the channel adds to the words, nothing is left but the frozen picture model. It paints five pictures of the prompt.
 
 # %%
 from contextlib import contextmanager
@@ -654,11 +655,12 @@ from itertools import islice
 
 @contextmanager
 def switched_off(channel):
-    """Within the block alpha is 1, and the rate says nothing."""
+    """Within the block alpha is 1, and the channel says nothing of the rate and the words."""
     kept = copy.deepcopy(channel.state_dict())
     with torch.no_grad():
         channel.mix.fill_(torch.inf)  # sigmoid(inf) = 1
         channel.rates.zero_()
+        channel.words.zero_()
     try:
         yield
     finally:

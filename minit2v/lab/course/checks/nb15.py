@@ -54,11 +54,11 @@ QUIZ = [
         "What has to be trained anew for captions in another language, if both models are built as here?",
         [
             "A text encoder for that language",
-            "All weights, of which only one table has another size",
+            "All weights, of which only the tables of words have another size",
             "Only the codebook of the autoencoder",
         ],
         1,
-        "Words are tokens of the same sequence, so there is no text encoder. The table of words gets other rows, and the "
+        "Words are tokens of the same sequence, so there is no text encoder. The tables of words get other rows, and the "
         "network learns what they mean.",
     ),
 ]  # fmt: skip
