@@ -209,7 +209,7 @@ def _broken(kind: Any, value: Any) -> Iterator[str]:
         if isinstance(mark, Array) and not mark.holds(value):
             yield mark.wanted(_name(plain))
         if isinstance(mark, Length) and not mark.low <= len(value) <= mark.high:
-            yield f"{mark.low} to {mark.high} values"
+            yield f"{mark.low} values" if mark.low == mark.high else f"{mark.low} to {mark.high} values"
         if isinstance(mark, FileName) and not mark.holds(value):
             yield "a name that a file can have"
     yield from _broken_items(plain, get_args(kind), value)

@@ -77,7 +77,7 @@ def built(network: str, kind: type[nn.Module], config, path: Path | str) -> nn.M
         raise
     except (ValueError, ArithmeticError, AssertionError, TypeError, IndexError, RuntimeError, MemoryError) as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: expected sizes of a {network} that go together, found: {found}; mend its settings, or "
+        raise UserError(f"{path}: expected sizes of {network} that go together, found: {found}; mend its settings, or "
                         "put its config.json beside it") from None  # fmt: skip
 
 
