@@ -5,6 +5,7 @@ import re
 import sys
 import types
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,16 @@ def untrained_nano(tmp_path_factory):
     unet, autoencoder, text = UNet(preset.unet), VQGAN(preset.autoencoder), TextEncoder(preset.text)
     save_model(folder, preset, unet=unet, autoencoder=autoencoder, text=text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_makeavideo():
+    """A Make-A-Video that is hardly a network."""
+    from minit2v.systems import build, find_preset
+    from minit2v.systems.makeavideo import MakeAVideo
+
+    preset = find_preset("makeavideo")
+    small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
+    preset = replace(preset, height=16, width=16, fill_steps=1,
+                     **{name: replace(getattr(preset, name), **small) for name in ("unet", "between", "upscale")})  # fmt: skip
+    return MakeAVideo(preset, **build(preset))

@@ -4,7 +4,6 @@ import inspect as inspect_source
 import math
 import pickle
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from minit2v.recording import recorder
 from minit2v.recording.clip_set import ClipSet
 from minit2v.recording.recording import Recording
 from minit2v.recording.run import TrainingRun
-from minit2v.systems import build, find_preset
+from minit2v.systems import find_preset
 from minit2v.systems.makeavideo import MakeAVideo
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.training import run as runs
@@ -82,16 +81,6 @@ def model_rows(*arguments):
 @pytest.fixture(scope="module")
 def pipe(untrained_nano):
     return minit2v.load(untrained_nano)
-
-
-@pytest.fixture(scope="module")
-def changer():
-    """A Make-A-Video that is hardly a network."""
-    preset = find_preset("makeavideo")
-    small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
-    preset = replace(preset, height=16, width=16, fill_steps=1,
-                     **{name: replace(getattr(preset, name), **small) for name in ("unet", "between", "upscale")})  # fmt: skip
-    return MakeAVideo(preset, **build(preset))
 
 
 @pytest.fixture(scope="module")
@@ -245,13 +234,13 @@ CALLS = {
 
 
 @pytest.fixture
-def given(pipe, saved, changer, untrained_nano, monkeypatch):
+def given(pipe, saved, small_makeavideo, untrained_nano, monkeypatch):
     """What the words with @ stand for; an evaluation stops before it samples."""
     monkeypatch.setattr(report, "_model_rows", model_rows)
     monkeypatch.setattr(report, "_costs", lambda *_: {})
     monkeypatch.setattr(report, "publish", lambda made, *_: made)
     clip_set = ClipSet("a", {}, ["b"], np.zeros(1), CLIP[None]).save(saved / "set.npz")
-    made = {"@pipe": pipe, "@changer": changer, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"),
+    made = {"@pipe": pipe, "@changer": small_makeavideo, "@nano": untrained_nano, "@footage": Footage(saved / "clip.gif"),
     "@recording": Recording.load("left"),
             "@data": FolderData(saved), "@clip_set": clip_set}  # fmt: skip
 

@@ -28,23 +28,6 @@ from minit2v.video import Clip
 PIXELS = np.zeros((3, 16, 16, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory):
-    """A folder of nano with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "nano"
-    save_model(folder, preset := find_preset("nano"), **build(preset))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def makeavideo():
-    preset = find_preset("makeavideo")
-    small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
-    preset = replace(preset, height=16, width=16, fill_steps=1,
-                     **{name: replace(getattr(preset, name), **small) for name in ("unet", "between", "upscale")})  # fmt: skip
-    return runs.system_of(preset).pipeline(preset, **build(preset))
-
-
 # --- trainings
 
 
@@ -97,10 +80,10 @@ def test_sizes_that_do_not_go_together_are_refused_before_anything_is_there(part
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_taken_over_is_said(tmp_path, nano, capsys, monkeypatch):
+def test_what_is_not_taken_over_is_said(tmp_path, untrained_nano, capsys, monkeypatch):
     monkeypatch.setattr(runs, "run_step", lambda name, *rest: None)
-    runs.run("all", "modelscope", tmp_path / "out", start=nano)
-    assert f"autoencoder: {nano} has none that fits; trained here" in capsys.readouterr().out
+    runs.run("all", "modelscope", tmp_path / "out", start=untrained_nano)
+    assert f"autoencoder: {untrained_nano} has none that fits; trained here" in capsys.readouterr().out
 
 
 def test_a_model_that_jumps_gets_no_adapter(tmp_path):
@@ -120,13 +103,13 @@ def test_a_model_that_jumps_gets_no_adapter(tmp_path):
     (lambda pipe: pipe.enlarged(PIXELS[None]), "pixels: expected uint8"),
     (lambda pipe: pipe.enlarged(np.zeros((1, 2048, 16, 3), np.uint8)), "at most 1024 pixels a side"),
 ])  # fmt: skip
-def test_a_clip_to_change_is_one_or_one_line(makeavideo, call, found):
+def test_a_clip_to_change_is_one_or_one_line(small_makeavideo, call, found):
     with pytest.raises(UserError, match=found):
-        call(makeavideo)
+        call(small_makeavideo)
 
 
-def test_a_model_of_few_frames_extends_none(makeavideo):
-    pipe = type(makeavideo)(replace(makeavideo.preset, frames=4), **makeavideo.networks)
+def test_a_model_of_few_frames_extends_none(small_makeavideo):
+    pipe = type(small_makeavideo)(replace(small_makeavideo.preset, frames=4), **small_makeavideo.networks)
     with pytest.raises(UserError, match="expected a model of 6 frames or more, found makeavideo, of 4"):
         pipe.interpolated(PIXELS, 4)
 

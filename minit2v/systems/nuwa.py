@@ -122,7 +122,7 @@ class NearbyAttention(nn.Module):
         return rearrange(earlier & near, "f h w t y x -> f (h w) (t y x)")
 
     def offsets(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """Which row of `window` leads from each place of a frame to each of the frames that it reaches (h w, r h w)."""
+        """Which row of `window` leads from each place of a frame to each place of the frames that it reaches (h w, r h w)."""
         sides = [2 * reach + 1 for reach in self.reach[1:]]
         rows, columns = (torch.arange(size, device=device) for size in shape)
         y, x = ((at - at[:, None] + reach).clamp(0, 2 * reach) for at, reach in zip((rows, columns), self.reach[1:]))
