@@ -8,7 +8,8 @@ in raster order (frame, row, column), and itself. So the cost grows with the cli
 away arrives through several blocks.
 
 Departures from the paper: the text comes from the small CLIP that all our systems share; guidance (the paper has none and
-keeps the best of many by CLIP); a thrifty codebook; one task a batch; a learnt bias for each place of the window (T5, arXiv 1910.10683, section 2.1).
+keeps the best of many by CLIP); a thrifty codebook; one task a batch; a learnt bias for each place of the window (T5, arXiv
+1910.10683, section 2.1).
 
 Reference: NÜWA, arXiv 2111.12417, section 3 (3D nearby attention: equations 3 to 6; three tasks: section 3.4).
 """
@@ -37,6 +38,9 @@ from minit2v.systems.settings import SamplingSettings
 from minit2v.systems.tokens import TokenPreset, TokensToVideo, guided_logits
 
 
+Extent = Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)]
+
+
 @dataclass(frozen=True)
 class NuwaConfig(Checked):
     """The encoder-decoder; figures of the paper in the comments."""
@@ -49,7 +53,7 @@ class NuwaConfig(Checked):
     heads: Width = 20  # paper 20
     encoder_layers: Depth = 12  # paper 12
     layers: Depth = 24  # of the decoder; paper 24
-    extent: Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)] = (3, 3, 3)  # of the window: frames, rows, columns, odd numbers; paper 3, 3, 3
+    extent: Extent = (3, 3, 3)  # of the window: frames, rows, columns, odd numbers; paper 3, 3, 3
     context_dim: Width = 1280  # width of a text token
 
 

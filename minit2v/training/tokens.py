@@ -30,7 +30,7 @@ from minit2v.systems.tokens import tokens_of
 from minit2v.training.latents import cached
 from minit2v.training.parts import trained
 
-BIAS_RATE = 10.0  # learning rate of tables of relative bias over that of the others: useful ones are 3 or more
+BIAS_RATE = 10.0  # learning rate of tables of relative bias over that of the others: they are few, and begin at 0
 
 
 @dataclass(frozen=True)
