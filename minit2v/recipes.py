@@ -70,7 +70,7 @@ RECIPES: dict[str, list[Step]] = {
     ],
     "magicvideo": [
         *SHARED,
-        Step("unet", 50, {**JOINT, "image_stage": 0.0, "from_image": True}, steps=6000),
+        Step("unet", 50, {**JOINT, "image_stage": 0.0, "from_image": True, "temporal_rate": 10.0}, steps=6000),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0, "adversarial": 0.0}, steps=400),
     ],
     "nuwa": [

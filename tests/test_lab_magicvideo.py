@@ -13,7 +13,7 @@ from torch import nn
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb16
 from minit2v.lab.course.comparing import normal
-from minit2v.networks.unet import ImageUNet, zero_layer
+from minit2v.networks.unet import ImageUNet, numbers_apart, zero_layer
 from minit2v.systems import find_preset, magicvideo
 from minit2v.systems.magicvideo import MagicVideo, MagicVideoConfig, MagicVideoUNet
 from minit2v.systems.video_decoder import DirectedAttention
@@ -212,8 +212,9 @@ class Branches(nb16.MagicVideoBlock):
     """What both branches find, added to x at the end."""
 
     def forward(self, x, emb, context, f, temporal=True):
+        emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
-        x = self.adaptor(x, f) if temporal else x
+        x = self.adaptor(x, f, numbers) if temporal else x
         found = [] if self.spatial is None else [self.spatial(x, context) - x]
         return sum([*found, *([self.directed(x, f) - x] if found and temporal else [])], x)
 
@@ -302,10 +303,11 @@ def test_the_two_branches_add_up():
     config = MagicVideoConfig(**SIZE, frames=4)
     block = random(magicvideo.MagicVideoBlock(8, 16, True, config))
     x, emb, context = normal(8, 8, 3, 2), normal(8, 32, seed=1), normal(2, 3, 8, seed=2)
+    numbers = torch.arange(4.0).repeat(2)[:, None]
     with torch.no_grad():
         features = block.adaptor(block.res(x, emb), 4)
         expected = block.spatial(features, context) + block.directed(features, 4) - features
-        torch.testing.assert_close(block(x, emb, context, 4), expected)
+        torch.testing.assert_close(block(x, torch.cat([emb, numbers], dim=1), context, 4), expected)
 
 
 def test_half_the_frame_rate_puts_frames_twice_as_far_apart():

@@ -223,13 +223,28 @@ def test_the_temporal_layers_of_video_ldm_know_which_frames_they_see():
     assert torch.equal(*pictures)
 
 
+def test_a_frame_has_the_row_of_its_number_in_a_sparse_clip_too():
+    adaptor, clip = randomised(FrameAdaptor(3, 8)), torch.randn(8, 3, 2, 2, dtype=DOUBLE)
+    numbers = torch.tensor([[1, 4, 7]])
+    with torch.no_grad():
+        assert torch.equal(adaptor(clip[numbers[0]], 3, numbers), adaptor(clip, 8)[numbers[0]])
+        assert torch.equal(adaptor(clip, 8, 2 * torch.arange(8)[None]), adaptor(clip, 8))  # 0, 2, …, 14 is spread over 0 to 7
+        between = adaptor(clip[:4], 4, torch.tensor([[0.0, 2.5, 3.0, 7.0]]))[1]
+        assert torch.allclose(between, (adaptor(clip[1].repeat(8, 1, 1, 1), 8)[[2, 3]]).mean(0))
+
+
 def test_frame_adaptors_are_tables_and_no_matrices():
     unet = MagicVideoUNet(MagicVideoConfig(**SIZE, frames=4))
-    rates = SimpleNamespace(muon_rate=2.0, temporal_rate=1.0, scene_prior_rate=3.0, bfloat16=False)
-    orthogonal = {id(p) for group in grouped(unet, rates, 1.0) if group["orthogonal"] for p in group["params"]}
+    rates = SimpleNamespace(muon_rate=2.0, temporal_rate=10.0, scene_prior_rate=3.0, bfloat16=False)
+    groups = grouped(unet, rates, 1.0)
+    orthogonal = {id(p): group["orthogonal"] for group in groups for p in group["params"]}
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     adaptors = [module for module in unet.modules() if isinstance(module, FrameAdaptor)]
-    assert adaptors and not orthogonal & {id(p) for adaptor in adaptors for p in adaptor.parameters()}
-    assert id(unet.middle.first.res.conv1.weight) in orthogonal and id(unet.conv_in.weight) not in orthogonal
+    assert adaptors and not any(orthogonal[id(p)] for adaptor in adaptors for p in adaptor.parameters())
+    assert orthogonal[id(unet.middle.first.res.conv1.weight)] and not orthogonal[id(unet.conv_in.weight)]
+    assert {rate[id(p)] for adaptor in adaptors for p in adaptor.parameters()} == {10.0}
+    # Muon's steps do not depend on how large a gradient is: one rate for old and new layers
+    assert rate[id(unet.middle.first.directed.to_q.weight)] == rate[id(unet.middle.first.res.conv1.weight)] == 2.0
 
 
 @pytest.mark.parametrize("network", [VideoLDMUNet, lambda config: MagicVideoUNet(MagicVideoConfig(**vars(config), frames=4))])

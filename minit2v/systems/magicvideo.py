@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minit2v import presets
 from minit2v.networks.blocks import FrameBlock
-from minit2v.networks.unet import UNet
+from minit2v.networks.unet import NumbersFrames, UNet, numbers_apart
 from minit2v.presets import ModelScopePreset, UNetConfig
 from minit2v.ranges import Size
 from minit2v.systems.modelscope import ModelScopeT2V
@@ -59,26 +59,32 @@ MAGICVIDEO_PRESETS = {"magicvideo": _magicvideo}
 
 
 class FrameAdaptor(nn.Module):
-    """A scale and a shift of each channel for each frame, at first 1 and 0: ``x (b f, c, h, w), f -> same``."""
+    """A scale and a shift of each channel for each frame, at first 1 and 0.
+
+    ``x (b f, c, h, w), f, numbers (b, f) of the frames, by default 0, 1, 2, … -> as x``. A clip whose last number is beyond
+    the table is spread over it.
+    """
 
     def __init__(self, c: int, frames: int):
         super().__init__()
         self.scale, self.shift = nn.Parameter(torch.ones(frames, c)), nn.Parameter(torch.zeros(frames, c))
 
-    def forward(self, x: Tensor, f: int) -> Tensor:
-        scale, shift = (self.rows(table, f).repeat(len(x) // f, 1)[:, :, None, None] for table in (self.scale, self.shift))
+    def forward(self, x: Tensor, f: int, numbers: Tensor | None = None) -> Tensor:
+        numbers = torch.arange(f, device=x.device)[None].expand(len(x) // f, -1) if numbers is None else numbers
+        scale, shift = (self.rows(table, numbers).flatten(0, 1)[:, :, None, None] for table in (self.scale, self.shift))
         return scale * x + shift  # eq (16.1) · MagicVideo (3)
 
     @staticmethod
-    def rows(table: Tensor, f: int) -> Tensor:
-        """The first f rows; of more frames than there are, the table stretched along time."""
-        if f <= len(table):
-            return table[:f]
-        return nn.functional.interpolate(table.T[None], size=f, mode="linear", align_corners=True)[0].T
+    def rows(table: Tensor, numbers: Tensor) -> Tensor:
+        """The rows of those numbers (b, f, c); between two rows, a mean of both."""
+        last, numbers = len(table) - 1, numbers.float()
+        places = numbers * last / numbers.amax(dim=1, keepdim=True).clamp(min=last)
+        away = (places[..., None] - torch.arange(len(table), device=table.device)).abs()  # b f rows
+        return (1 - away).clamp(min=0).to(table) @ table
 
 
 class MagicVideoBlock(FrameBlock):
-    """Convolutions, adaptor, then spatial and directed attention side by side."""
+    """Convolutions, adaptor, then spatial and directed attention side by side. `emb` ends in the number of the frame."""
 
     def __init__(self, c_in: int, c_out: int, attention: bool, config: MagicVideoConfig):
         super().__init__(c_in, c_out, attention, config)
@@ -90,8 +96,9 @@ class MagicVideoBlock(FrameBlock):
         return [layer for layer in (self.adaptor, self.directed) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
+        emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
-        x = self.adaptor(x, f) if temporal else x
+        x = self.adaptor(x, f, numbers) if temporal else x
         if self.spatial is None:
             return x
         within = self.spatial(x, context)  # with its shortcut
@@ -100,11 +107,11 @@ class MagicVideoBlock(FrameBlock):
         return within + self.directed.branch(x, f)  # eq (16.4) · MagicVideo (5)
 
 
-class MagicVideoUNet(UNet):
+class MagicVideoUNet(NumbersFrames, UNet):
     """See `UNet`."""
 
-    def __init__(self, config: MagicVideoConfig):
-        super().__init__(config, MagicVideoBlock)
+    def __init__(self, config: MagicVideoConfig, block: type[nn.Module] = MagicVideoBlock):
+        super().__init__(config, block)
 
 
 class MagicVideo(DecodesClips, ModelScopeT2V):

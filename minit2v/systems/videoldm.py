@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from minit2v import presets
 from minit2v.networks.blocks import Attention, FrameBlock, clip_view, frame_view, zeroed
 from minit2v.networks.layers import GroupNorm, Linear
-from minit2v.networks.unet import ImageUNet, ScenePrior, sinusoid
+from minit2v.networks.unet import ImageUNet, NumbersFrames, ScenePrior, numbers_apart, sinusoid
 from minit2v.presets import ModelScopePreset, UNetConfig
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.systems.video_decoder import DecodesClips, TemporalConvolutions, VideoDecoderConfig, sized_as
@@ -97,7 +97,7 @@ class VideoLDMBlock(FrameBlock):
         return [layer for layer in (self.temporal_conv, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
-        emb, numbers = emb[:, :-1].contiguous(), emb[:, -1].view(-1, f)  # see `VideoLDMUNet.embed`
+        emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
         x = self.temporal_conv(x, f) if temporal else x
         if self.spatial is not None:
@@ -119,18 +119,12 @@ class MotionPrior(nn.Module):
         return x + self.prior(context, positions, *x.shape[-2:])
 
 
-class VideoLDMUNet(ImageUNet):
+class VideoLDMUNet(NumbersFrames, ImageUNet):
     """See `UNet`; ``temporal=False`` gives the image model."""
 
     def __init__(self, config: UNetConfig):
         super().__init__(config, VideoLDMBlock)
         self.motion = Mixed(MotionPrior(config.context_dim, config.channels[0])) if config.scene_prior else None
-
-    def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
-        """The embedding, and behind it the number of the frame, which temporal attention is to know: (b f, e + 1)."""
-        emb = super().embed(t, context, positions, until)
-        numbers = positions.to(emb).expand(len(t), -1).reshape(-1, 1)
-        return torch.cat([emb, numbers], dim=1)
 
     def first(self, x: Tensor, context: Tensor, positions: Tensor) -> Tensor:
         return x if self.motion is None else self.motion(x, context, positions)

@@ -1,6 +1,6 @@
 """Training MagicVideo's UNet: from the image model, whose layers learn a tenth as fast as the new ones.
 
-The recipe sets one rate for both (`temporal_rate`) and shows clips at several frame rates (`sparse_until`).
+Muon steps the weight matrices of old and new layers at one rate (`muon_rate`), which the recipe sets.
 
 Reference: MagicVideo, arXiv 2211.11018, section 3.3.
 """

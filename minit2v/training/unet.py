@@ -63,7 +63,7 @@ class UNetTraining(Checked):
     from_image: bool = False  # begin as the image model of the part `image`, as the released one did
     frozen_image: bool = False  # train the temporal layers alone, as Video LDM does
     caption_dropout: Share = 0.1  # share of captions replaced by the empty one; released 0.1
-    temporal_rate: Weight = 5.0  # learning rate of the temporal layers over that of the others; released 5
+    temporal_rate: Weight = 5.0  # learning rate of the temporal layers that AdamW steps over that of the others; released 5
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
     frozen_clips: Share = 0.0  # departure: share of the later image batches shown as clips in which nothing moves
     sparse_until: Share = 0.0  # departure: share of the run that sees clips as a few frames far apart
@@ -267,7 +267,7 @@ def grouped(unet: UNet, config: Any, lr: float) -> list[dict]:
     prior = identities(p for each in unet.scene_priors() for p in each.parameters())
     for p in (p for p in unet.parameters() if p.requires_grad):
         rate = config.scene_prior_rate if id(p) in prior else config.temporal_rate if id(p) in temporal else 1.0
-        groups[rate * (config.muon_rate if id(p) in matrices else 1.0), id(p) in matrices].append(p)
+        groups[config.muon_rate if id(p) in matrices else rate, id(p) in matrices].append(p)
     return [
         {"params": p, "lr": lr * rate, "orthogonal": matrix, "bfloat16": config.bfloat16}
         for (rate, matrix), p in groups.items()

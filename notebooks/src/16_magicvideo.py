@@ -188,6 +188,10 @@ print("the same clips with your adaptor:", same)
 lab.show_source(magicvideo.FrameAdaptor)
 
 # %% [markdown]
+# The library's adaptor can also be told which frames it has. Early in training a clip is four frames, four apart, and their
+# numbers are, for instance, 2, 6, 10 and 14. Then these are the rows that are used and that learn. Without the numbers, the
+# first four rows would learn what to do through two seconds, and have to learn it anew when clips become dense.
+#
 # *What if?* Ask for 24 frames. A table of 16 rows has no row 17, so the library stretches it along time. It is the price of
 # the idea: the model knows how long its clips are. The temporal layers of 08 do not.
 #
@@ -313,8 +317,9 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # | `spatial` | `blocks.SpatialTransformer(c_out, config.head_dim, config.context_dim, config.norm_groups)`, or None |
 # | `directed` | `video_decoder.DirectedAttention(c_out, config.norm_groups, config.head_dim)`, or None |
 #
-# The last two are None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: the residual block takes `x,
-# emb`, the adaptor `x, f`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
+# The last two are None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: `emb` ends in the number of the
+# frame, and `numbers_apart(emb, f)` gives the embedding and the numbers. The residual block takes `x, emb`, the adaptor `x, f,
+# numbers`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
 # `directed(x, f)` returns x plus what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
 # block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table
 # and without None.
@@ -342,9 +347,10 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # ```
 #
 # ```python
+# emb, numbers = numbers_apart(emb, f)
 # x = self.res(x, emb)
 # if temporal:
-#     x = self.adaptor(x, f)
+#     x = self.adaptor(x, f, numbers)
 # if self.spatial is None:
 #     return x
 # within = self.spatial(x, context)
@@ -355,11 +361,12 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 
 # %%
 from minit2v.networks import blocks
+from minit2v.networks.unet import numbers_apart
 
 
 # %% tags=["exercise"]
 class MagicVideoBlock(nn.Module):
-    """x ((b f), c_in, h, w), emb ((b f), e), context (b, n, d), f -> ((b f), c_out, h, w)."""
+    """x ((b f), c_in, h, w), emb ((b f), e + 1), context (b, n, d), f -> ((b f), c_out, h, w)."""
 
     def __init__(self, c_in, c_out, attention, config):
         ### BEGIN SOLUTION
@@ -380,9 +387,10 @@ class MagicVideoBlock(nn.Module):
 
     def forward(self, x, emb, context, f, temporal=True):
         ### BEGIN SOLUTION
+        emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
         if temporal:
-            x = self.adaptor(x, f)
+            x = self.adaptor(x, f, numbers)
         if self.spatial is None:
             return x
         within = self.spatial(x, context)
@@ -416,7 +424,7 @@ def shaken(network):
     return network.double().eval()
 
 
-pictures, clips = shaken(ImageUNet(settings)), UNet(settings, lab.yours("16.3")).double().eval()
+pictures, clips = shaken(ImageUNet(settings)), magicvideo.MagicVideoUNet(settings, lab.yours("16.3")).double().eval()
 clips.load_state_dict(pictures.state_dict(), strict=False)  # its temporal layers stay new
 noisy = torch.randn(1, 4, 6, 4, 4, generator=ctx.generator(3), dtype=torch.float64)
 t, words = torch.tensor([400]), torch.randn(1, 3, 8, generator=ctx.generator(4), dtype=torch.float64)
@@ -596,8 +604,8 @@ lab.check("16.B", histories)
 # ## 8 · What a trained one has learnt
 #
 # Everything so far holds for any weights. The rest asks our trained model. It began as the picture model, and was then trained
-# on clips of several frame rates and on pictures. The settings of `minit2v/training/magicvideo.py` let new layers learn ten
-# times as fast as those of the picture model. Our recipe gives both the same rate, and only the scene prior a higher one.
+# on clips of several frame rates and on pictures. New layers learn ten times as fast as those of the picture model, as in the
+# paper. (All but weight matrices: Muon steps these, and changes all of them by the same share.)
 #
 # First the adaptors: the table of one layer, a row for each channel and a column for each frame, sorted by how much the
 # scale changes from the first frame to the last.
@@ -680,8 +688,8 @@ lab.curves(lines, "frame", "error over its mean", alt="The error of each frame o
 # ### Other frame rates
 #
 # The same two seconds in 16, 8 and 4 frames: the model is asked for 8, 4 and 2 frames a second. And, to compare, 8 frames at 8
-# a second: the first second only. (A row of the adaptors belongs to the frame's *number* in the clip, whatever the rate. What
-# frame 5 of such a clip means, the rate embedding has to say. Our scene prior is told the time of each frame besides.)
+# a second: the first second only. (A row of our adaptors belongs to a *time*: at half the rate, frame 5 has row 10. In the
+# paper it belongs to the frame's number in the clip, and the rate embedding alone says what time that is.)
 
 # %%
 PROMPT = "a large yellow square moves right"

@@ -12,6 +12,7 @@ from minit2v.lab.course.comparing import built, called, normal, recognised, same
 from minit2v.lab.course.exercises import Failed, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
+from minit2v.networks.unet import numbers_apart
 from minit2v.systems import magicvideo, video_decoder
 from minit2v.systems.magicvideo import MagicVideoConfig
 
@@ -234,9 +235,10 @@ class MagicVideoBlock(nn.Module):
         return [self.adaptor] + ([self.directed] if self.directed is not None else [])
 
     def forward(self, x, emb, context, f, temporal=True):
+        emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
         if temporal:
-            x = self.adaptor(x, f)
+            x = self.adaptor(x, f, numbers)
         if self.spatial is None:
             return x
         out = self.spatial(x, context)
@@ -248,33 +250,37 @@ class MagicVideoBlock(nn.Module):
 def _block(b, x, emb, context, f, temporal=True, *, both=None, adapt=None, always=False):
     """The library's block with one thing wrong. `both`: block, features, what spatial attention makes of them, f -> output."""
     temporal = temporal or always
+    emb, numbers = numbers_apart(emb, f)
     before = b.res(x, emb)
-    x = (adapt or b.adaptor)(before, f) if temporal else before
+    x = (adapt or b.adaptor)(before, f, numbers) if temporal else before
     if b.spatial is None:
         return x
     within = b.spatial(x, context)
     if not temporal:
         return within
-    return both(b, x, within, f, before, context) if both else within + b.directed.branch(x, f)
+    return both(b, x, within, f, before, context, numbers) if both else within + b.directed.branch(x, f)
 
 
 BLOCK_MISTAKES = {
     "directed attention looks at what spatial attention has made; side by side, both look at the same": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: within + b.directed.branch(within, f)),
     "spatial attention looks at what directed attention has made; side by side, both look at the same": lambda b, *given: _block(
-        b, *given, both=lambda b, x, within, f, before, context: b.spatial(x + b.directed.branch(x, f), context)),
+        b, *given, both=lambda b, x, within, f, before, context, _: b.spatial(x + b.directed.branch(x, f), context)),
     "x counts twice: both layers add it to what they find. directed.branch is what is found alone": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: within + b.directed(x, f)),
     "half of each; the two are added": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: (within + b.directed(x, f)) / 2),
     "directed attention looks at what came before the adaptor": lambda b, *given: _block(
-        b, *given, both=lambda b, x, within, f, before, context: within + b.directed.branch(before, f)),
+        b, *given, both=lambda b, x, within, f, before, *_: within + b.directed.branch(before, f)),
     "directed attention is missing": lambda b, *given: _block(b, *given, both=lambda b, x, within, *_: within),
     "spatial attention is missing": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: b.directed(x, f)),
-    "the adaptor is missing": lambda b, *given: _block(b, *given, adapt=lambda x, f: x),
+    "the adaptor is missing": lambda b, *given: _block(b, *given, adapt=lambda x, f, numbers: x),
+    "the adaptor is not told the numbers, and takes its frames for the first": lambda b, *given: _block(
+        b, *given, adapt=lambda x, f, numbers: b.adaptor(x, f)),
     "the adaptor comes after attention; it follows the convolutions": lambda b, *given: _block(
-        b, *given, adapt=lambda x, f: x, both=lambda b, x, within, f, *_: b.adaptor(within + b.directed.branch(x, f), f)),
+        b, *given, adapt=lambda x, f, numbers: x,
+        both=lambda b, x, within, f, before, context, numbers: b.adaptor(within + b.directed.branch(x, f), f, numbers)),
     "with temporal=False neither the adaptor nor directed attention runs": lambda b, *given: _block(b, *given, always=True),
 }  # fmt: skip
 
@@ -284,7 +290,8 @@ def check_magicvideo_block(student):
     """With and without attention, as a clip model and as an image model, and which layers it calls temporal."""
     first = MagicVideoConfig(channels=(4, 8), norm_groups=2, head_dim=4, context_dim=5, dropout=0.25, frames=5)
     other = MagicVideoConfig(channels=(4,), norm_groups=4, head_dim=2, context_dim=5, dropout=0.0, scale_shift=True, frames=3)
-    inputs = normal(6, 4, 3, 5), normal(6, 16, seed=1), normal(2, 7, 5, seed=2), 3
+    emb = torch.cat([normal(6, 16, seed=1), torch.tensor([[0, 1, 2, 0, 2, 4]]).T], dim=1)  # one clip dense, one sparse
+    inputs = normal(6, 4, 3, 5), emb, normal(2, 7, 5, seed=2), 3
     for arguments in ((4, 8, True, first), (4, 8, False, other), (4, 4, True, other)):
         same_layer(student, magicvideo.MagicVideoBlock, [(arguments, [inputs, (*inputs, False)])], BLOCK_MISTAKES,
                    zero=["res.conv2.", "adaptor.shift", "spatial.proj_out.", "directed.to_out."])
