@@ -233,7 +233,7 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     paths = [path for kind in ("py", "js", "css") for path in (ROOT / "minit2v").rglob(f"*.{kind}")]
     source = {path.relative_to(ROOT).as_posix() for path in paths}
     files = ("config.json", "unet.safetensors", "autoencoder.safetensors", "text.safetensors")
-    shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.npz"}
+    shipped = {f"minit2v/_data/mini/{name}" for name in files} | {"minit2v/_data/fashion_mnist.webp"}
     shipped |= {"minit2v/_data/recordings/left.npz", "minit2v/_data/runs/nano-vqgan-late.npz"}
     assert source | shipped <= names
     models = {path.parent.name for path in (ROOT / "data").glob("*/config.json")} - {"mini"}

@@ -1,6 +1,6 @@
 """Photographs as moving things: 2,000 of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT).
 
-    fashion_mnist.npz (10 classes, 200 each, 28, 28)  --- blur, border --->  tables that `render.paint` draws
+    fashion_mnist.webp (10 classes, 200 each, 28, 28)  --- blur, border --->  tables that `render.paint` draws
 
 A photograph is light on black. It is drawn smaller than it is, so a moving one would flicker as its details fall
 between the pixels: it is blurred first, in proportion to how much it shrinks.
@@ -9,6 +9,7 @@ between the pixels: it is blurred first, in proportion to how much it shrinks.
 from functools import lru_cache
 
 import numpy as np
+from einops import rearrange
 
 from minit2v.files import data_dir
 
@@ -42,5 +43,7 @@ def _blur(width: int) -> np.ndarray:
 
 @lru_cache
 def _all() -> np.ndarray:
-    with np.load(data_dir() / "fashion_mnist.npz") as file:
-        return file["photos"]
+    from PIL import Image
+
+    with Image.open(data_dir() / "fashion_mnist.webp") as sheet:  # 20 photographs in a row, 10 rows of each class
+        return rearrange(np.asarray(sheet.convert("L")), "(k r h) (q w) -> k (r q) h w", k=len(CLASSES), h=28, w=28)
