@@ -69,13 +69,13 @@ CHANGES = {
     ("16.3", "an adaptor of 16 frames always"): lambda b: setattr(b, "adaptor", magicvideo.FrameAdaptor(
         b.adaptor.scale.shape[1], 16)),
     ("16.3", "another name"): lambda b: renamed(b, "directed", "temporal"),
-    ("16.3", "attention begins at random"): lambda b: b.directed is not None and b.directed.to_out.reset_parameters(),
-    ("16.3", "one head"): lambda b: b.directed is not None and setattr(b.directed, "heads", 1),
-    ("16.3", "temporal layers with None"): lambda b: setattr(b, "temporal_layers", lambda: [b.adaptor, b.directed]),
+    ("16.3", "attention begins at random"): lambda b: b.directed.to_out.reset_parameters(),
+    ("16.3", "one head"): lambda b: setattr(b.directed, "heads", 1),
+    ("16.3", "temporal layers with None"): lambda b: setattr(b, "temporal_layers", lambda: [b.adaptor, b.spatial, b.directed]),
     ("16.3", "spatial attention counts as temporal"): lambda b: setattr(b, "temporal_layers", lambda: [
         one for one in (b.adaptor, b.spatial, b.directed) if one is not None]),
-    ("16.3", "the adaptor does not count"): lambda b: setattr(b, "temporal_layers", lambda: [
-        one for one in (b.directed,) if one is not None]),
+    ("16.3", "the adaptor does not count"): lambda b: setattr(b, "temporal_layers", lambda: [b.directed]),
+    ("16.3", "directed attention only beside spatial attention"): lambda b: b.spatial is None and setattr(b, "directed", None),
     ("16.3", "a weight too many"): lambda b: setattr(b, "more", nn.Linear(2, 2)),
 }  # fmt: skip
 
@@ -216,7 +216,7 @@ class Branches(nb16.MagicVideoBlock):
         x = self.res(x, emb)
         x = self.adaptor(x, f, numbers) if temporal else x
         found = [] if self.spatial is None else [self.spatial(x, context) - x]
-        return sum([*found, *([self.directed(x, f) - x] if found and temporal else [])], x)
+        return sum([*found, *([self.directed(x, f) - x] if temporal else [])], x)
 
 
 def frame_by_frame(norm, x, f):

@@ -74,9 +74,9 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + added).softmax(dim=-1) @ v
 
 
-def feed_forward(d: int) -> nn.Sequential:
-    """Two layers with a GELU between them, four times as wide: (…, d) -> (…, d)."""
-    return nn.Sequential(Linear(d, 4 * d), nn.GELU(), Linear(4 * d, d))
+def feed_forward(d: int, wider: int = 4) -> nn.Sequential:
+    """Two layers with a GELU between them, `wider` times as wide: (…, d) -> (…, d)."""
+    return nn.Sequential(Linear(d, wider * d), nn.GELU(), Linear(wider * d, d))
 
 
 def draw(logits: Tensor, generators: Sequence[Generator], top_k: int = 0, temperature: float = 1.0) -> Tensor:

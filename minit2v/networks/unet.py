@@ -33,10 +33,9 @@ class UNet(nn.Module):
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
     temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
     only by the departures `frame_positions`, `rate_embedding` and `scene_prior`, and by UNets that `NumbersFrames`); until (b,):
-    the timestep that a sampling step is to reach,
-    -1 where it ends, by default t (used only by the departure `step_embedding`); condition (b, condition_channels, f, h, w):
-    what is known beside x. Sizes need not be powers of two: an
-    up-sampler takes the size of its skip.
+    the timestep that a sampling step is to reach, -1 where it ends, by default t (used only by the departure
+    `step_embedding`); condition (b, condition_channels, f, h, w): what is known beside x. Sizes need not be powers of two:
+    an up-sampler takes the size of its skip.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] | None = None):

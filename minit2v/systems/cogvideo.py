@@ -13,8 +13,8 @@ so the Chinese model differs from the English one in its vocabulary alone.
 
 Departures from the paper: plain layer norms instead of sandwich norms; a token that begins each frame; no window in the second
 stage; a learnt bias for each distance in the sequence, within a frame and between frames (T5, arXiv 1910.10683, section
-2.1); what a temporal channel adds to each word, as our pictures have no words of motion in their captions; guidance against
-no words instead of the word "video".
+2.1); guidance against no words instead of the word "video". And two, because the frozen layers have seen no motion, nor a word
+of it: a temporal channel adds something to each word, and has small feed-forward layers of its own.
 
 Reference: CogVideo, arXiv 2205.15868, section 3.1 (multi-frame-rate training) and 3.2 (dual-channel attention).
 """
@@ -32,6 +32,7 @@ from minit2v.datasets.moving_things.phrases import words
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
 from minit2v.networks.autoregressive import MaskedAttention, Memory, draw, feed_forward
+from minit2v.networks.blocks import zeroed
 from minit2v.networks.layers import Linear
 from minit2v.ranges import Checked, Depth, Size, Width
 from minit2v.systems.settings import SamplingSettings
@@ -239,12 +240,18 @@ class PictureTransformer(nn.Module):
             if channel is not None:
                 out = channel.mixed(i, out, h, at.frame, along, apart, kept[1])
             x = x + out
-            x = x + block.feed_forward(block.norm2(x))
+            h = block.norm2(x)
+            x = x + block.feed_forward(h)
+            if channel is not None:
+                x = x + channel.feed_forwards[i](h)
         return x
 
 
 class TemporalChannel(nn.Module):
-    """The second channel of attention, one for each block of a picture transformer, and what mixes both."""
+    """The second channel of attention, one for each block of a picture transformer, and what mixes both.
+
+    Its small feed-forward layers stand beside the frozen ones, at first without effect.
+    """
 
     def __init__(self, config: ChannelConfig = ChannelConfig()):
         super().__init__()
@@ -254,6 +261,9 @@ class TemporalChannel(nn.Module):
         self.frames = nn.Parameter(torch.zeros(KEYS, config.width))  # which frame a token is of
         self.rates = nn.Parameter(torch.zeros(len(SPACINGS), config.width))
         self.words = nn.Parameter(torch.zeros(config.words, config.width))  # pictures have taught no words of motion
+        self.feed_forwards = nn.ModuleList(feed_forward(config.width, wider=2) for _ in range(config.layers))
+        for layers in self.feed_forwards:
+            zeroed(layers[-1])
 
     def temporal_layers(self) -> list[nn.Module]:
         """All of it: what the picture transformer does not have."""

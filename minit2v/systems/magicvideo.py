@@ -8,7 +8,8 @@ ones, beside the spatial attention and not after it. The frame rate is embedded 
 knows slow clips from fast ones. A decoder with directed attention removes flicker.
 
 Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the words for looks
-in the timestep embedding, and the scene prior.
+in the timestep embedding, and the scene prior. As in ModelScopeT2V of this size, the number of the frame is there too. And
+directed attention also stands at the fine level, where the small image model has no spatial attention.
 
 Reference: MagicVideo, arXiv 2211.11018, sections 3.2 to 3.4.
 """
@@ -50,7 +51,7 @@ def _magicvideo() -> MagicVideoPreset:
     return MagicVideoPreset(
         **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet")},
         name="magicvideo",
-        unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, frame_positions=False, rate_embedding=True),
+        unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, rate_embedding=True),
         decoder=sized_as(base.autoencoder, "attention"),
     )
 
@@ -89,19 +90,17 @@ class MagicVideoBlock(FrameBlock):
     def __init__(self, c_in: int, c_out: int, attention: bool, config: MagicVideoConfig):
         super().__init__(c_in, c_out, attention, config)
         self.adaptor = FrameAdaptor(c_out, config.frames)
-        self.directed = DirectedAttention(c_out, config.norm_groups, config.head_dim) if attention else None
+        self.directed = DirectedAttention(c_out, config.norm_groups, config.head_dim)
 
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
-        return [layer for layer in (self.adaptor, self.directed) if layer is not None]
+        return [self.adaptor, self.directed]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
         emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
         x = self.adaptor(x, f, numbers) if temporal else x
-        if self.spatial is None:
-            return x
-        within = self.spatial(x, context)  # with its shortcut
+        within = x if self.spatial is None else self.spatial(x, context)  # with its shortcut
         if not temporal:
             return within
         return within + self.directed.branch(x, f)  # eq (16.4) · MagicVideo (5)

@@ -73,9 +73,9 @@ print(f"MagicVideo: adaptors        {size(adaptors):9,}\n            attention  
 print(f"ModelScopeT2V, for time     {sum(p.numel() for p in theirs.temporal_parameters()):9,}")
 
 # %% [markdown]
-# That is our reduced size, where both begin with the same picture model. (Clips have 16 frames, as in the paper. Three things
-# are ours, and all our diffusion systems have them: the network answers $v$, the timestep embedding hears the words for looks,
-# and the scene prior of [docs/training.md](../docs/training.md) is added at the start.)
+# That is our reduced size, where both begin with the same picture model. (Clips have 16 frames, as in the paper. Four things
+# are ours, and ModelScopeT2V of this size has them too: the network answers $v$, the timestep embedding hears the words for
+# looks and the number of the frame, and the scene prior of [docs/training.md](../docs/training.md) is added at the start.)
 #
 # ## 2 · A scale and a shift
 #
@@ -302,9 +302,11 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 #
 # $$z' = \text{S-Attn}(z) + \text{T-Attn}(z) \qquad (16.4)$$
 #
-# In our version the spatial branch is the picture model's transformer with its shortcut, so it gives z plus what it
-# finds. (The paper's is two attentions, one within the frame and one to the text.) The temporal one is a single attention that
-# ends in zeros, and gives only what it finds. So a new block is the picture model's block.
+# In our version the spatial branch is the picture model's transformer with its shortcut, so it gives z plus what it finds.
+# (The paper's is two attentions, one within the frame and one to the text.) The temporal one is a single attention that ends
+# in zeros, and gives only what it finds. So a new block is the picture model's block. (The paper puts a pair wherever its
+# picture model has attention, at three of four resolutions. Ours has it at the coarse one of two, and frames of the fine one
+# would not see one another. So the directed branch stands at both, at the fine one beside nothing.)
 #
 # ### Exercise 16.3 · MagicVideoBlock
 #
@@ -315,17 +317,16 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # | `res` | `blocks.ResBlock(c_in, c_out, 4 * config.channels[0], config.norm_groups, config.dropout, config.scale_shift)` |
 # | `adaptor` | `magicvideo.FrameAdaptor(c_out, config.frames)` |
 # | `spatial` | `blocks.SpatialTransformer(c_out, config.head_dim, config.context_dim, config.norm_groups)`, or None |
-# | `directed` | `video_decoder.DirectedAttention(c_out, config.norm_groups, config.head_dim)`, or None |
+# | `directed` | `video_decoder.DirectedAttention(c_out, config.norm_groups, config.head_dim)` |
 #
-# The last two are None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: `emb` ends in the number of the
+# `spatial` is None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: `emb` ends in the number of the
 # frame, and `numbers_apart(emb, f)` gives the embedding and the numbers. The residual block takes `x, emb`, the adaptor `x, f,
 # numbers`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
 # `directed(x, f)` returns x plus what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
-# block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table
-# and without None.
+# block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table.
 #
-# <details><summary>Hint 1</summary>Residual block, then the adaptor if <code>temporal</code>. Without attention that is
-# all.</details>
+# <details><summary>Hint 1</summary>Residual block, then the adaptor if <code>temporal</code>. Where there is no spatial
+# attention, the features themselves stand in its place.</details>
 # <details><summary>Hint 2</summary>Keep the features in one variable, and let both branches read it. Count how often x is in
 # the sum: once.</details>
 # <!-- BEGIN SOLUTION -->
@@ -336,14 +337,12 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # groups, head_dim = config.norm_groups, config.head_dim
 # self.res = blocks.ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
 # self.adaptor = magicvideo.FrameAdaptor(c_out, config.frames)
-# self.spatial = self.directed = None
-# if attention:
-#     self.spatial = blocks.SpatialTransformer(c_out, head_dim, config.context_dim, groups)
-#     self.directed = video_decoder.DirectedAttention(c_out, groups, head_dim)
+# self.spatial = blocks.SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
+# self.directed = video_decoder.DirectedAttention(c_out, groups, head_dim)
 # ```
 #
 # ```python
-# return [layer for layer in (self.adaptor, self.directed) if layer is not None]
+# return [self.adaptor, self.directed]
 # ```
 #
 # ```python
@@ -351,9 +350,7 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # x = self.res(x, emb)
 # if temporal:
 #     x = self.adaptor(x, f, numbers)
-# if self.spatial is None:
-#     return x
-# within = self.spatial(x, context)
+# within = x if self.spatial is None else self.spatial(x, context)
 # return within + self.directed.branch(x, f) if temporal else within
 # ```
 # </details>
@@ -374,15 +371,13 @@ class MagicVideoBlock(nn.Module):
         groups, head_dim = config.norm_groups, config.head_dim
         self.res = blocks.ResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
         self.adaptor = magicvideo.FrameAdaptor(c_out, config.frames)
-        self.spatial = self.directed = None
-        if attention:
-            self.spatial = blocks.SpatialTransformer(c_out, head_dim, config.context_dim, groups)
-            self.directed = video_decoder.DirectedAttention(c_out, groups, head_dim)
+        self.spatial = blocks.SpatialTransformer(c_out, head_dim, config.context_dim, groups) if attention else None
+        self.directed = video_decoder.DirectedAttention(c_out, groups, head_dim)
         ### END SOLUTION
 
     def temporal_layers(self):
         ### BEGIN SOLUTION
-        return [layer for layer in (self.adaptor, self.directed) if layer is not None]
+        return [self.adaptor, self.directed]
         ### END SOLUTION
 
     def forward(self, x, emb, context, f, temporal=True):
@@ -391,9 +386,7 @@ class MagicVideoBlock(nn.Module):
         x = self.res(x, emb)
         if temporal:
             x = self.adaptor(x, f, numbers)
-        if self.spatial is None:
-            return x
-        within = self.spatial(x, context)
+        within = x if self.spatial is None else self.spatial(x, context)
         return within + self.directed.branch(x, f) if temporal else within
         ### END SOLUTION
 
@@ -643,8 +636,8 @@ for name, layer in layers.items():
 
 # %% [markdown]
 # What to see: where in the network the columns "from frame to frame" are largest. There the model counts its frames. (Ours
-# has the scene prior besides, which knows the frame's number too and says where a thing is then. So its adaptors need not
-# carry the whole motion, as the table of section 2 did.)
+# has the scene prior and the timestep embedding besides, which know the frame's number too. So its adaptors need not carry the
+# whole motion, as the table of section 2 did.)
 #
 # Next, who looks at whom. The widget shows every directed attention for a clip of the data set under much noise, at timestep
 # 400 of 1,000. Pick a cell that the thing crosses, then one of the background.
@@ -658,7 +651,7 @@ lab.FrameAttention(lab.frame_maps(pipe.unet, half_noise, 400, told), sample.fram
 # %% [markdown]
 # What to see: the first row is always a single cell, as it must be. Compare the rows further down with even ones: where a row
 # is level, the layer takes the mean of what came before, where it is steep it looks for something. The layer is told no
-# positions. What it knows of the order of frames, the adaptors have marked.
+# positions. What it knows of the order of frames, the adaptors and the timestep embedding have marked.
 #
 # Does it cost the early frames something to see so little? Here is the error of the answer for each frame, over clips of the
 # validation set, beside that of `mini`, whose frames see one another both ways. (The two models differ in size and training,

@@ -226,25 +226,19 @@ class MagicVideoBlock(nn.Module):
         groups, emb = config.norm_groups, 4 * config.channels[0]
         self.res = blocks.ResBlock(c_in, c_out, emb, groups, config.dropout, config.scale_shift)
         self.adaptor = magicvideo.FrameAdaptor(c_out, config.frames)
-        self.spatial = self.directed = None
-        if attention:
-            self.spatial = blocks.SpatialTransformer(c_out, config.head_dim, config.context_dim, groups)
-            self.directed = video_decoder.DirectedAttention(c_out, groups, config.head_dim)
+        self.spatial = blocks.SpatialTransformer(c_out, config.head_dim, config.context_dim, groups) if attention else None
+        self.directed = video_decoder.DirectedAttention(c_out, groups, config.head_dim)
 
     def temporal_layers(self):
-        return [self.adaptor] + ([self.directed] if self.directed is not None else [])
+        return [self.adaptor, self.directed]
 
     def forward(self, x, emb, context, f, temporal=True):
         emb, numbers = numbers_apart(emb, f)
         x = self.res(x, emb)
         if temporal:
             x = self.adaptor(x, f, numbers)
-        if self.spatial is None:
-            return x
-        out = self.spatial(x, context)
-        if temporal:
-            out = out + self.directed.branch(x, f)
-        return out
+        out = x if self.spatial is None else self.spatial(x, context)
+        return out + self.directed.branch(x, f) if temporal else out
 
 
 def _block(b, x, emb, context, f, temporal=True, *, both=None, adapt=None, always=False):
@@ -253,19 +247,23 @@ def _block(b, x, emb, context, f, temporal=True, *, both=None, adapt=None, alway
     emb, numbers = numbers_apart(emb, f)
     before = b.res(x, emb)
     x = (adapt or b.adaptor)(before, f, numbers) if temporal else before
-    if b.spatial is None:
-        return x
-    within = b.spatial(x, context)
+    within = _spatial(b, x, context)
     if not temporal:
         return within
     return both(b, x, within, f, before, context, numbers) if both else within + b.directed.branch(x, f)
 
 
+def _spatial(b, x, context):
+    return x if b.spatial is None else b.spatial(x, context)
+
+
 BLOCK_MISTAKES = {
+    "directed attention stands also where there is no spatial attention": lambda b, *given: _block(
+        b, *given, both=lambda b, x, within, f, *_: within + b.directed.branch(x, f) if b.spatial else within),
     "directed attention looks at what spatial attention has made; side by side, both look at the same": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: within + b.directed.branch(within, f)),
     "spatial attention looks at what directed attention has made; side by side, both look at the same": lambda b, *given: _block(
-        b, *given, both=lambda b, x, within, f, before, context, _: b.spatial(x + b.directed.branch(x, f), context)),
+        b, *given, both=lambda b, x, within, f, before, context, _: _spatial(b, b.directed(x, f), context)),
     "x counts twice: both layers add it to what they find. directed.branch is what is found alone": lambda b, *given: _block(
         b, *given, both=lambda b, x, within, f, *_: within + b.directed(x, f)),
     "half of each; the two are added": lambda b, *given: _block(
@@ -296,7 +294,7 @@ def check_magicvideo_block(student):
         same_layer(student, magicvideo.MagicVideoBlock, [(arguments, [inputs, (*inputs, False)])], BLOCK_MISTAKES,
                    zero=["res.conv2.", "adaptor.shift", "spatial.proj_out.", "directed.to_out."])
         layer = built(student, arguments)
-        found, wanted = list(layer.temporal_layers()), [layer.adaptor, *([layer.directed] if arguments[2] else [])]
+        found, wanted = list(layer.temporal_layers()), [layer.adaptor, layer.directed]
         if [id(one) for one in found] != [id(one) for one in wanted]:
             names = [", ".join(type(one).__name__ for one in each) or "none" for each in (wanted, found)]
             raise Failed(f"temporal_layers() to give {names[0]}", names[1])
