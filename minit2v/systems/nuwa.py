@@ -37,7 +37,6 @@ from minit2v.ranges import Checked, Depth, Length, Range, Seed, Size, Width, pub
 from minit2v.systems.settings import SamplingSettings
 from minit2v.systems.tokens import TokenPreset, TokensToVideo, guided_logits
 
-
 Extent = Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)]
 
 
