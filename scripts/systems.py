@@ -58,7 +58,7 @@ PICTURES = "image model, frame by frame"
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "pictures only"}
 METRICS = ("FID-vid", "FVD-mini", "CLIPSIM / real")
 PUBLISHED = {"FID-vid": "fid_vid", "FVD": "fvd", "CLIPSIM": "clipsim"}
-FROM_REPORT = ("n", "steps", "guidance", "commit", "weights", "verdicts")
+FROM_REPORT = ("n", "steps", "guidance", "commit", "weights", "peak_memory_gb", "verdicts")
 SHOWN, FRAMES = 8, 6  # prompts and frames of the picture
 DTYPE = "float32"  # the same on every machine
 REPORTS, WORK = ROOT / "docs/systems", ROOT / "runs/systems"
@@ -249,13 +249,15 @@ def costs(report: dict) -> str:
     """What each model is and what its training took."""
     lines = []
     for name, row in report["rows"].items():
-        steps = ", ".join(f"{part} {one['steps']:,} ({one['minutes']:.0f} min)" for part, one in row["training"].items())
+        batch = {step.name: step.settings["batch"] for step in recipe_of(name)}
+        steps = ", ".join(f"{part} {one['steps']:,} × {batch[part]} ({one['minutes']:.0f} min)"
+                          for part, one in row["training"].items())  # fmt: skip
         share = f"{row['temporal'] / row['parameters']:.0%}" if row["temporal"] else "–"
         evaluations = row["steps"] * (1 if row["guidance"] == 1 else 2)
         lines.append([(ROWS | MORE)[name], f"{row['parameters'] / 1e6:.1f} M", share, f"{row['bytes'] / 1e6:.1f} MB",
-                      row["steps"], evaluations, steps])  # fmt: skip
-    return markdown_table(["system", "parameters", "of these temporal", "own files", "steps", "evaluations", "trained, steps"],
-                          lines)  # fmt: skip
+                      row["steps"], evaluations, f"{row['peak_memory_gb']:.2f} GB", steps])  # fmt: skip
+    return markdown_table(["system", "parameters", "of these temporal", "own files", "steps", "evaluations", "peak memory",
+                           "trained, steps × batch"], lines)  # fmt: skip
 
 
 def command(name: str) -> str:

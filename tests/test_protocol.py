@@ -39,7 +39,7 @@ def report(name: str, skill: float) -> dict:
         metrics = {metric: {"value": scale * (1.5 - skill), "low": 0.0, "high": 9.0, "limit": None}
                    for metric, scale in {"FID-vid": 1, "FVD-mini": 2, "CLIPSIM": 1, "CLIPSIM / real": 1}.items()}  # fmt: skip
         rows.append({"clips": name, "split": split, "metrics": metrics} | score([{"all": bool(x), "motion": bool(x)} for x in right]))
-    return {"model": name, "n": N, "steps": 4, "guidance": 2.0, "commit": "c", "weights": name, "verdicts": verdicts, "rows": rows}
+    return {"model": name, "n": N, "steps": 4, "guidance": 2.0, "commit": "c", "weights": name, "peak_memory_gb": 1.0, "verdicts": verdicts, "rows": rows}
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from minit2v.evaluation import report as reports
 from minit2v.evaluation.estimates import wilson
 from minit2v.evaluation.report import evaluate, evaluate_folder, publish
 from minit2v.evaluation.sensitivity import caption_sensitivity
+from minit2v.evaluation.table import note
 from minit2v.files import data_dir
 from minit2v.presets import Preset
 from minit2v.systems import TextToVideo
@@ -251,8 +252,10 @@ def test_a_data_set_may_bring_its_own_judge(capsys):
 def test_a_model_of_fewer_steps_than_the_release_is_timed_with_its_own_only(monkeypatch):
     monkeypatch.setattr(Preset, "timesteps", 8)
     monkeypatch.setattr(Painter, "preset", Preset("few", width=32, height=32, steps=8))
+    monkeypatch.setattr(reports, "peak_memory", lambda model, prompt, steps: float(steps))
     report = evaluate("few", Colours(), n=2, pipe=Painter())
-    assert report["seconds_per_clip"] >= 0 and report["seconds_with_50_steps"] is report["peak_memory_gb"] is None
+    assert report["seconds_per_clip"] >= 0 and report["seconds_with_50_steps"] is None and report["peak_memory_gb"] == 8.0
+    assert "`minit2v sample` needs at most 8.00 GB" in note(report)
 
 
 def test_the_memory_of_a_model_that_another_process_cannot_load_is_left_out(tmp_path):

@@ -374,7 +374,7 @@ def whole_numbers(least: int, **values) -> None:
 def _costs(pipe, settings: dict, prompt: str, model: str | None) -> dict:
     """Seconds of one clip alone, with the model's own steps and with LONG_RUN, memory of the latter, and the machine.
 
-    A figure with LONG_RUN steps is None for a model that takes fewer.
+    Seconds with LONG_RUN steps are None for a model that takes fewer; its memory is that of its own steps.
     """
     import torch
 
@@ -382,7 +382,7 @@ def _costs(pipe, settings: dict, prompt: str, model: str | None) -> dict:
     return {
         "seconds_per_clip": _seconds(pipe, settings, prompt, settings["steps"]),
         "seconds_with_50_steps": long and _seconds(pipe, settings, prompt, long),
-        "peak_memory_gb": model and long and peak_memory(model, prompt, long),
+        "peak_memory_gb": model and peak_memory(model, prompt, long or settings["steps"]),
         "device": str(pipe.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
 

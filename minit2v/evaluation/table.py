@@ -86,7 +86,8 @@ def note(report: dict) -> str:
         text = system + ", {n} clips of a folder, seed {seed}"
     text = text.format(**report) + f", minit2v {report['commit']}."
     if report.get("peak_memory_gb"):
-        text += f" `minit2v sample` with 50 steps needs at most {report['peak_memory_gb']:.2f} GB of memory."
+        steps = " with 50 steps" if report["seconds_with_50_steps"] else ""
+        text += f" `minit2v sample`{steps} needs at most {report['peak_memory_gb']:.2f} GB of memory."
     short = [f"{row['split']} has {row['n']}" for row in report["rows"] if row["n"] < report["n"]]
     if short:
         text += f" Of {report['n']} prompts a split that were requested, {', '.join(dict.fromkeys(short))}."
