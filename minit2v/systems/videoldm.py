@@ -38,8 +38,9 @@ class VideoLDMPreset(ModelScopePreset):
 def _videoldm() -> VideoLDMPreset:
     base = presets.get("modelscope")
     return VideoLDMPreset(
-        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet")},
+        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet", "guidance")},
         name="videoldm",
+        guidance=4.0,  # its temporal layers alone know the words of motion, and are to be heard
         unet=replace(base.unet, first_temporal_heads=0, frame_positions=False),
         decoder=sized_as(base.autoencoder, "convolution"),
     )
