@@ -152,8 +152,14 @@ lab.show_source(TemporalChannel.mixed)
 # The library keeps all second attentions of a model in one `TemporalChannel`, beside the picture transformer, so that two
 # stages can have one each and share the frozen weights. And it tells the second channel, by a table that starts at zero, which
 # frame a token belongs to. Both channels also add a learnt `bias` to their scores, one number for each head and distance, as
-# NÜWA does (14). That of the second channel has rows for other frames too, which begin at zero. Does the whole model, with all
-# its blocks, begin as the picture model?
+# NÜWA does (14). That of the second channel has rows for other frames too, which begin at zero.
+#
+# Two things are ours, and both begin without effect. The temporal channel adds something to each word, and beside each frozen
+# feed-forward layer it has a small one of its own. The paper's picture model is large and has read captions of every kind.
+# Ours has read captions of still pictures, so its frozen layers have never heard "left", and cannot work out what it means for
+# a place.
+#
+# Does the whole model, with all its blocks, begin as the picture model?
 
 # %%
 lab.predict("15.a")
