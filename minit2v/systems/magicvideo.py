@@ -49,8 +49,9 @@ def _magicvideo() -> MagicVideoPreset:
     base = presets.get("modelscope")
     sizes = {one.name: getattr(base.unet, one.name) for one in fields(base.unet)}
     return MagicVideoPreset(
-        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet")},
+        **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet", "guidance")},
         name="magicvideo",
+        guidance=5.0,  # with less the words of motion are heard too little
         unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, rate_embedding=True),
         decoder=sized_as(base.autoencoder, "attention"),
     )
