@@ -83,7 +83,7 @@ def _cogvideo(name: str, language: str) -> CogVideoPreset:
         height=64,
         width=64,
         steps=LENGTH,
-        guidance=2.0,
+        guidance=1.6,
         temperature=0.5,
         autoencoder=replace(mini.autoencoder, bottleneck="codebook", codes=codes, latent_channels=8, thrift=1.0),
         text=WordsConfig(tuple(known), 20),
