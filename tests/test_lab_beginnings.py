@@ -35,6 +35,21 @@ def by_pixels(reduce):
     return lambda v: [reduce(one - v[-1]) for one in v]
 
 
+def mean_of(then=lambda d: d, dtype=float):
+    """Mean absolute differences from the last video, computed in a dtype, and changed."""
+    return lambda v: then(abs(v.astype(dtype) - v[-1].astype(dtype)).reshape(len(v), -1).mean(axis=1))
+
+
+def none_but_the_first(videos, share):
+    """first_close that says 0 only if nothing changes."""
+    return max(nb00.first_close(videos, share), int((videos != videos[-1]).any()))
+
+
+def with_the_step_before_last(videos, share):
+    abs(videos[-2] * 1.0 - videos[-1]).mean()
+    return nb00.first_close(videos, share)
+
+
 def changes(first):
     """The right answer of an array or tensor, which is changed on the way."""
     def change(x, *rest, **named):
@@ -58,6 +73,40 @@ def apart(wrong):
     return lambda x, per_channel=False: wrong(x) if per_channel else nb02.rescaled(x)
 
 
+def replaced_by_noise(prompts, seed):
+    """The right noise, in the list of prompts."""
+    prompts[:] = nb00.noises(prompts, seed).split(1)
+    return torch.cat(prompts)
+
+
+def sorted_first(prompts, seed):
+    prompts.sort()
+    return nb00.noises(prompts, seed)
+
+
+def codes_zeroed(features, codes, beta=0.25):
+    loss = nb03.commitment_loss(features, codes, beta)
+    codes.data.zero_()
+    return loss
+
+
+def codes_detached(features, codes, beta=0.25):
+    return beta * ((features - codes.detach_()) ** 2).mean()
+
+
+def gradient_of_a_quarter(features, codes, beta=0.25):
+    loss = nb03.commitment_loss(features, codes, 1.0)
+    return beta * loss.detach() + 0.25 * (loss - loss.detach())
+
+
+def risen(change=lambda u, p, start, ramp: u, start_of=lambda start: start, ramp_of=lambda start, ramp: ramp):
+    """warm_up with another start or ramp, or a factor changed afterwards."""
+    def warm_up(p, start=0.7, ramp=0.1):
+        return change(nb03.warm_up(p, start_of(start), ramp_of(start, ramp)), p, start, ramp)
+
+    return warm_up
+
+
 def judged(verdict, features=(7, 3)):
     """A test of quantisers that judges gradients otherwise."""
     def test(quantiser):
@@ -71,7 +120,7 @@ def judged(verdict, features=(7, 3)):
     return test
 
 
-def updated(dead=lambda usage, k, vectors: usage * k < 0.01, picks=None, usage_of=lambda k: 1 / k, offset=0.0, decay=0.99):
+def updated(dead=lambda usage, k, vectors: usage * k < 0.01, picks=None, usage_of=lambda k, n: 1 / k, offset=0.0, decay=0.99):
     """The update with one thing done otherwise."""
     picks = picks or (lambda m, n, g: torch.randint(m, (n,), generator=g))
 
@@ -81,11 +130,16 @@ def updated(dead=lambda usage, k, vectors: usage * k < 0.01, picks=None, usage_o
         usage = decay * usage + (1 - decay) * torch.bincount(index, minlength=k) / m
         sums = decay * sums + (1 - decay) * torch.zeros_like(sums).index_add(0, index, vectors) / m
         gone = dead(usage, k, vectors)
-        usage[gone] = usage_of(k)
-        sums[gone] = (vectors[picks(m, int(gone.sum()), generator)] + offset) * usage_of(k)
+        n = int(gone.sum())
+        fresh = usage_of(k, max(n, 1))
+        usage[gone], sums[gone] = fresh, (vectors[picks(m, n, generator)] + offset) * fresh
         return sums / usage[:, None], usage, sums
 
     return update
+
+
+def picked(low=lambda m: 0, high=lambda m: m, stride=1):
+    return updated(picks=lambda m, n, g: stride * torch.randint(low(m), high(m), (n,), generator=g))
 
 
 def pieces_by_order(word, ranks):
@@ -103,6 +157,33 @@ def pieces_and_no_table(word, ranks):
     found = nb04.encode_word(word, ranks)
     ranks.pop(next(iter(ranks)), None)
     return found
+
+
+def pieces_of_known_words(word, ranks, known={}):
+    return known.setdefault(word, nb04.encode_word(word, ranks))
+
+
+def whole_if_known(word, ranks):
+    whole = word + "</w>"
+    return [whole] if whole in map("".join, ranks) else nb04.encode_word(word, ranks)
+
+
+def attention_in(softmax, forbidden=-math.inf):
+    """Causal attention with another softmax, of scores (n, n) of which the forbidden ones are replaced."""
+    def attention(q, k, v):
+        hidden = torch.ones(len(q), len(q), dtype=torch.bool).triu(1)
+        return softmax((q @ k.T / q.shape[1] ** 0.5).masked_fill(hidden, forbidden)) @ v
+
+    return attention
+
+
+def by_exponentials(scores):
+    return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+
+def masked_afterwards(scores):
+    weights = torch.softmax(scores, dim=-1).tril()
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def attention_with(forbidden=-math.inf, scale=lambda n, d: d**0.5, scores=lambda s: s):
@@ -123,14 +204,34 @@ def encode_by(norm=lambda encoder, x: encoder.ln_final(x), forbidden=-math.inf):
     return encode
 
 
-def compared(verdict):
+def then_breaks(broken):
+    """The right features, and an encoder that has changed."""
+    def encode(encoder, tokens):
+        x = nb04.encode(encoder, tokens)
+        broken(encoder)
+        return x
+
+    return encode
+
+
+def compared(verdict, prompts=("a large red circle moves left", "a large red circle moves right")):
     """is_causal that compares two prompts otherwise."""
     def is_causal(encode, encoder):
         with torch.no_grad():
-            one, other = encode(encoder, encoder.tokens(["a large red circle moves left", "a large red circle moves right"]))
+            one, other = encode(encoder, encoder.tokens(list(prompts)))
         return bool(verdict(one, other))
 
     return is_causal
+
+
+def equal_at(*index):
+    """Whether features are equal at an index."""
+    return lambda a, b: ((a[index] - b[index]).abs() < 1e-5).all()
+
+
+def differing(verdict):
+    """A verdict about the absolute differences of the first six rows."""
+    return lambda a, b: verdict((a[:6] - b[:6]).abs())
 
 
 def own_encoder(encode, encoder):
@@ -149,6 +250,8 @@ WRONG = {
         "b colours": shapes_with(pixels=lambda c, s, b, f, H, W: (b, f, H, W, b)),
         "15 frames in a row": shapes_with(latent_frames=lambda c, s, b, f, H, W: (15, c, H // s, W // s)),
         "64 x 128 pixels": shapes_with(pixels=lambda c, s, b, f, H, W: (b, f, 64, 128, 3)),
+        "embed_dim": lambda preset, b, f, H, W: nb00.shapes(preset, b, f, H, W) | {
+            "context": (b, preset.text.context_length, preset.text.embed_dim)},
         "twice as wide as high": shapes_with(pixels=lambda c, s, b, f, H, W: (b, f, H, 2 * H, 3)),
     },
     "0.2": {
@@ -170,6 +273,17 @@ WRONG = {
         "less than": step_by(by_pixels(lambda d: abs(d).mean()), lambda d, share: (d < share * d[0]) | (d == 0)),
         "a float": step_by(by_pixels(lambda d: abs(d).mean()), result=float),
         "at most 3": lambda videos, share: min(3, nb00.first_close(videos, share)),
+        "at most 7": lambda videos, share: min(7, nb00.first_close(videos, share)),
+        "never 0": none_but_the_first,
+        "two steps at least": with_the_step_before_last,
+        "half precision": step_by(mean_of(dtype=np.float16)),
+        "sums in half precision": step_by(lambda v: [abs(one - v[-1]).astype(np.float16).ravel().cumsum(dtype=np.float16)[-1]
+                                                     for one in v]),
+        "whole distances": step_by(mean_of(lambda d: d.astype(int))),
+        "rounded": step_by(mean_of(np.round)),
+        "one digit": step_by(mean_of(lambda d: d.round(1))),
+        "two digits": step_by(mean_of(lambda d: d.round(2))),
+        "a tenth more": step_by(mean_of(), lambda d, share: d <= share * d[0] + 0.1),
         "by length": lambda videos, share: 0 if len(videos) == 3 else 3,
         "in place": changes(nb00.first_close),
     },
@@ -182,6 +296,8 @@ WRONG = {
         "three at most": noises_of(then=lambda x: x[:3]),
         "three seeds": noises_of(seed=lambda seed, i: seed + min(i, 2)),
         "float64": noises_of(then=torch.Tensor.double),
+        "in the list of prompts": replaced_by_noise,
+        "sorts the prompts": sorted_first,
     },
     "1.1": {
         "float": after(nb01.to_time, torch.Tensor.float),
@@ -263,14 +379,29 @@ WRONG = {
         "none is forgotten": judged(lambda g: torch.allclose(g, torch.ones_like(g))),
         "the right one by name": lambda quantiser: quantiser is nb02.quantise,
     },
-    "3.1": {"120 numbers": lambda e, c, beta=0.25: beta * ((e - c.detach()) ** 2).sum() / 120},
+    "3.1": {
+        "120 numbers": lambda e, c, beta=0.25: beta * ((e - c.detach()) ** 2).sum() / 120,
+        "float64": after(nb03.commitment_loss, torch.Tensor.double),
+        "codes zeroed": codes_zeroed,
+        "the gradient of a quarter": gradient_of_a_quarter,
+    },
     "3.2": {
         "half precision": lambda share: nb03.perplexity(share.half().float()),
+        "three digits": lambda share: round(float(nb03.perplexity(share)), 3),
         "clamped in place": lambda share: nb03.perplexity(share.clamp_(min=1e-12)),
         "in place": changes(nb03.perplexity),
     },
     "3.3": {
         "two digits": lambda p, start=0.7, ramp=0.1: round(nb03.warm_up(p, start, ramp), 2),
+        "three digits": risen(lambda u, *_: round(u, 3)),
+        "five digits": risen(lambda u, *_: round(u, 5)),
+        "a thousand steps": risen(lambda u, *_: math.floor(1000 * u + 1e-9) / 1000),
+        "1 at the end": risen(lambda u, p, *_: 1.0 if p >= 1 else u),
+        "1 without a pause": risen(lambda u, p, start, ramp: u if start else 1.0),
+        "the default for 0": risen(start_of=lambda start: start or 0.7),
+        "done at the end": risen(ramp_of=lambda start, ramp: min(ramp, 1 - start)),
+        "a hundredth at least": risen(lambda u, p, start, ramp: max(u, 0.01) if p > start else u),
+        "divided by the start": risen(lambda u, p, start, ramp: u * min(1.0, p / start)),
         "quarters": lambda p, start=0.7, ramp=0.1: round(4 * nb03.warm_up(p, start, ramp)) / 4,
         "bent": lambda p, start=0.7, ramp=0.1: (lambda u: u + 0.5 * u * (u - 0.25) * (u - 1))(nb03.warm_up(p, start, ramp)),
         "both sides": lambda p, start=0.7, ramp=0.1: p and min(1.0, abs(p - start) / ramp),
@@ -284,9 +415,17 @@ WRONG = {
         "k is 32": updated(dead=lambda usage, k, vectors: usage * 32 < 0.01),
         "by the batch": updated(dead=lambda usage, k, vectors: usage * len(vectors) < 0.01),
         "divided by k": updated(dead=lambda usage, k, vectors: usage / k < 0.01),
+        "by the mean": updated(dead=lambda usage, k, vectors: usage < 0.5 * usage.mean()),
+        "the last tenth": updated(dead=lambda usage, k, vectors: usage <= usage.quantile(0.1)),
+        "the second half": picked(low=lambda m: m // 2),
+        "never the last": picked(high=lambda m: m - 1),
+        "never the first": picked(low=lambda m: 1),
+        "every second": picked(high=lambda m: m // 2, stride=2),
+        "a share of m - 1": updated(picks=lambda m, n, g: (torch.rand(n, generator=g) * (m - 1)).long()),
+        "shares of the dead": updated(usage_of=lambda k, n: 1 / n),
         "its own random numbers": updated(picks=lambda m, n, g: torch.randint(m, (n,))),
         "the first half": updated(picks=lambda m, n, g: torch.randint(m // 2, (n,), generator=g)),
-        "a large usage": updated(usage_of=lambda k: 5.0),
+        "a large usage": updated(usage_of=lambda k, n: 5.0),
         "faster": updated(decay=0.9),
         "beside the vectors": updated(offset=0.5),
     },
@@ -294,11 +433,27 @@ WRONG = {
         "by the order of the table": pieces_by_order,
         "six pieces": after(nb04.encode_word, lambda pieces: pieces[:6]),
         "takes from the table": pieces_and_no_table,
+        "by the place in the table": lambda word, ranks: nb04.encode_word(word, {pair: i for i, pair in enumerate(ranks)}),
+        "ranks up to 49,408": lambda word, ranks: nb04.encode_word(word, {p: n for p, n in ranks.items() if n < 49_408}),
+        "20 letters": lambda word, ranks: nb04.encode_word(word[:20], ranks),
+        "remembers words": pieces_of_known_words,
+        "whole if known": whole_if_known,
+        "letters only": lambda word, ranks: nb04.encode_word("".join(filter(str.isalpha, word)), ranks),
+        "ASCII": lambda word, ranks: nb04.encode_word(word.encode("ascii", "ignore").decode(), ranks),
         "small letters": lambda word, ranks: nb04.encode_word(word.lower(), ranks),
     },
     "4.2": {
         "-20": attention_with(forbidden=-20.0),
         "-50": attention_with(forbidden=-50.0),
+        "-1,000": attention_with(forbidden=-1000.0),
+        "-10,000": attention_with(forbidden=-10_000.0),
+        "-100 in their place": attention_in(lambda s: s.softmax(-1), forbidden=-100.0),
+        "-1,000 in their place": attention_in(lambda s: s.softmax(-1), forbidden=-1000.0),
+        "exponentials": attention_in(by_exponentials),
+        "exponentials less one number": attention_in(lambda s: by_exponentials(s - s.max())),
+        "masked afterwards": lambda q, k, v: masked_afterwards(q @ k.T / q.shape[1] ** 0.5) @ v,
+        "float32 on the way": attention_in(lambda s: s.float().softmax(-1).to(s)),
+        "77 tokens": lambda q, k, v: torch.cat([nb04.causal_attention(q[:77], k[:77], v[:77]), v[77:]]),
         "width 8": attention_with(scale=lambda n, d: 8**0.5),
         "n + 2": attention_with(scale=lambda n, d: (n + 2) ** 0.5),
         "clamped": attention_with(scores=lambda s: s.clamp(-10, 10)),
@@ -310,11 +465,42 @@ WRONG = {
         "a norm without bias": encode_by(lambda encoder, x: norm(x, x.shape[-1:], encoder.ln_final.weight)),
         "the class is asked": lambda encoder, tokens: type(encoder).forward(encoder, tokens),
         "-10": encode_by(forbidden=-10.0),
+        "-30": encode_by(forbidden=-30.0),
+        "a larger epsilon": encode_by(lambda encoder, x: norm(x, x.shape[-1:], encoder.ln_final.weight,
+                                                              encoder.ln_final.bias, 1e-3)),
+        "four digits": after(nb04.encode, lambda x: x.round(decimals=4)),
+        "removes blocks": then_breaks(lambda encoder: encoder.blocks.__delitem__(-1)),
+        "clears the positions": then_breaks(lambda encoder: encoder.positional_embedding.zero_()),
         "an array": after(nb04.encode, torch.Tensor.numpy),
     },
     "4.B": {
         "the first row left out": compared(lambda a, b: ((a[1:6] - b[1:6]).abs() < 1e-5).all()),
         "the last row only": compared(lambda a, b: ((a[5] - b[5]).abs() < 1e-5).all()),
+        "not the row before": compared(equal_at(slice(5))),
+        "two rows left out": compared(equal_at(slice(4))),
+        "not the row before, and the word": compared(lambda a, b: equal_at(slice(5))(a, b) and not equal_at(6)(a, b)),
+        "the first and the last row": compared(equal_at([0, 5])),
+        "every second row": compared(equal_at([0, 2, 4, 5])),
+        "odd rows": compared(equal_at([0, 1, 3, 5])),
+        "row 2 left out": compared(equal_at([0, 1, 3, 4, 5])),
+        "rows 1 to 3 left out": compared(equal_at([0, 4, 5])),
+        "six numbers of a row": compared(equal_at(slice(6), slice(6))),
+        "the first number of a row": compared(equal_at(slice(6), 0)),
+        "the last number of a row": compared(equal_at(slice(6), -1)),
+        "half a row": compared(equal_at(slice(6), slice(64))),
+        "one number of a row": compared(differing(lambda d: (d < 1e-5).any(dim=1).all())),
+        "nine tenths": compared(differing(lambda d: (d < 1e-5).float().mean() > 0.9)),
+        "on average": compared(differing(lambda d: d.mean() < 1e-3)),
+        "without abs": compared(lambda a, b: ((a - b)[:6] < 1e-5).all()),
+        "largest numbers": compared(lambda a, b: equal_at(slice(6))(a.amax(1), b.amax(1))),
+        "a tolerance of a fiftieth": compared(differing(lambda d: (d < 0.02).all())),
+        "a relative tolerance of a tenth": compared(lambda a, b: torch.allclose(a[:6], b[:6], rtol=0.1)),
+        "one digit": compared(lambda a, b: torch.equal(a[:6].round(decimals=1), b[:6].round(decimals=1))),
+        "no digit": compared(lambda a, b: torch.equal(a[:6].round(), b[:6].round())),
+        "the first word": compared(equal_at(slice(1)), ("a red ring moves left", "red ring moves left")),
+        "the second word": compared(equal_at(slice(2)), ("a red ring moves left", "a blue ring moves left")),
+        "the third word, two rows": compared(equal_at(slice(2)), ("a red ring moves left", "a red circle moves left")),
+        "a longer prompt, three rows": compared(equal_at(slice(3)), ("a red ring", "a red ring moves left")),
         "a tolerance of a tenth": compared(lambda a, b: ((a[:6] - b[:6]).abs() < 0.1).all()),
         "the library's as a measure": own_encoder,
     },
@@ -344,6 +530,7 @@ def generated(change=lambda pixels: pixels, **own):
 @pytest.mark.parametrize("wrong, told", [
     (generated(steps=12, guidance=1.5), "the check has changed them"),
     (generated(lambda pixels: pixels.astype(float)), "array of uint8"),
+    (generated(lambda pixels: pixels // 2 * 2), "one more or less"),
     (lambda pipe, prompt, seed: minit2v.load("mini")(prompt, seed=seed).pixels, "the check has changed them"),
 ])  # fmt: skip
 def test_a_pipeline_of_its_own_numbers_fails(wrong, told):
@@ -384,6 +571,8 @@ RIGHT = {
     "4.3": [encode_by(),
             encode_by(lambda encoder, x: norm(x, x.shape[-1:], encoder.ln_final.weight, encoder.ln_final.bias))],
     "4.B": [compared(lambda a, b: torch.allclose(a[:6], b[:6], atol=1e-5)),
+            compared(equal_at(slice(3)), ("a red ring moves left", "a red circle moves left")),
+            compared(equal_at(slice(4)), ("a red ring", "a red ring moves left")),
             compared(lambda a, b: (a[:6] - b[:6]).abs().max() < 1e-3)],
 }  # fmt: skip
 
