@@ -355,6 +355,10 @@ def test_pictures_keep_every_pixel(clip):
     assert np.array_equal(pictures.pixels(clip), clip.pixels)
 
 
+def test_letters_beyond_english_are_no_boxes():
+    assert not np.array_equal(pictures.line_of_text("NÜWA", 60), pictures.line_of_text("NÉWA", 60))
+
+
 def test_pictures_leave_the_notebook_s_matplotlib_as_it_is():
     code = ("import matplotlib; matplotlib.use('svg'); matplotlib.rcParams['lines.linewidth'] = 7; "
             "from minit2v import lab; lab.curves({'a': ([0, 1], [0, 1])}, 'x', 'y', alt='a line'); "

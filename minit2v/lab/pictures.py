@@ -85,6 +85,10 @@ def line_of_text(text, width=None):
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(LETTERS)
+    if not str(text).isascii():  # the default has boxes for what English does not need
+        from matplotlib import get_data_path
+
+        font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", LETTERS)
     line = Image.new("RGB", (width or round(font.getlength(str(text))) + 2, LETTERS + 5), "white")
     ImageDraw.Draw(line).text((0, 1), str(text), fill="black", font=font)
     return np.asarray(line)
