@@ -8,6 +8,11 @@
 
 The floors come from the image model that Video LDM holds: its pictures one by one, its first picture throughout, and
 without a prompt. A model that is not there yet is left out, and said so. Clips are kept in runs/systems.
+
+The second table compares at equal steps: what teaches motion has taken 4,000 of them. For a shipped model that was trained
+for more stands one of the same preset in runs/equal/NAME: a copy of its run without the UNet, then for instance
+
+    minit2v train unet --preset videoldm --out runs/equal/videoldm --set train_steps=4000
 """
 
 import argparse
@@ -63,6 +68,8 @@ SHOWN, FRAMES = 8, 6  # prompts and frames of the picture
 DTYPE = "float32"  # the same on every machine
 REPORTS, WORK = ROOT / "docs/systems", ROOT / "runs/systems"
 CLIPS = 3  # timed of each system
+EQUAL, STEPS = ROOT / "runs/equal", 4000
+STILL = ("autoencoder", "text", "prior", "image", "decoder", "upscale")  # steps of recipes that teach nothing of motion
 SHARE = {"modelscope": "mini", "videoldm": "runs/modelscope", "magicvideo": "runs/modelscope", "nuwa": "runs/modelscope",
          "cogvideo": "runs/nuwa", "cogvideo-zh": "runs/nuwa", "makeavideo": None}  # what each takes parts of  # fmt: skip
 MACHINE = "one core of an AMD EPYC with AVX-512, in bfloat16, while its other core trained another model"
@@ -106,14 +113,29 @@ def identity(name: str, pipe: TextToVideo, n: int) -> dict:
             "guidance": pipe.preset.guidance}  # fmt: skip
 
 
-def measured(name: str, n: int) -> dict:
-    """The report of a shipped model, with the verdict on each prompt; kept, as long as nothing changes."""
-    pipe, path, work = minit2v.load(name, dtype=DTYPE), REPORTS / f"{name}.json", WORK / f"{name}.json"
-    if report := kept(path, **identity(name, pipe, n)):
+def measured(name: str, n: int, folder: Path | None = None) -> dict:
+    """The report of a shipped model, with the verdict on each prompt; kept, as long as nothing changes. Of one in a `folder`
+    only the seen prompts."""
+    model, splits, file = (folder, ["test_seen"], f"equal/{name}.json") if folder else (name, list(SPLITS), f"{name}.json")
+    pipe, path, work = minit2v.load(model, dtype=DTYPE), REPORTS / file, WORK / file
+    if report := kept(path, **identity(model, pipe, n)):
         return report
-    report = evaluate(name, data_of(name), list(SPLITS), n, work, dtype=DTYPE)
-    report["verdicts"] = {split: verdicts(pipe, report, split, work.with_suffix("")) for split in SPLITS}
+    work.parent.mkdir(parents=True, exist_ok=True)
+    report = evaluate(model, data_of(name), splits, n, work, dtype=DTYPE)
+    report["verdicts"] = {split: verdicts(pipe, report, split, work.with_suffix("")) for split in splits}
     return keep(path, report)
+
+
+def at_equal_steps(reports: dict[str, dict], n: int) -> dict[str, dict]:
+    """The rows of seen prompts after STEPS steps that teach motion; of shipped models that took as many, and of runs."""
+    found = {}
+    for name, report in reports.items():
+        steps = sum(one["steps"] for part, one in training(name).items() if part not in STILL)
+        if steps != STEPS and (EQUAL / name / "config.json").is_file():
+            steps, report = STEPS, measured(name, n, EQUAL / name)
+        if steps == STEPS:
+            found[name] = row_of(report, name, "test_seen")
+    return found
 
 
 def verdicts(pipe: TextToVideo, report: dict, split: str, clips: Path, batch: int = 16) -> str:
@@ -172,7 +194,7 @@ def seconds(names: list[str]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in took.items()}
 
 
-def summary(reports: dict[str, dict], floor: dict) -> dict:
+def summary(reports: dict[str, dict], floor: dict, equal: dict) -> dict:
     """What data/systems.json holds."""
     rows, took = {}, seconds(list(reports))
     for name, report in reports.items():
@@ -190,7 +212,7 @@ def summary(reports: dict[str, dict], floor: dict) -> dict:
         kinds = {"real clips": "real clips", "autoencoder": "autoencoder", PICTURES: PICTURES,
                  "frozen first frame": "its first frame throughout", "empty prompt": "without a prompt"}  # fmt: skip
         bounds = {label: row_of(floor, kind, "test_seen") for kind, label in kinds.items()}
-    return {"rows": rows, "bounds": bounds, "ranks": ranks(rows)}
+    return {"rows": rows, "bounds": bounds, "ranks": ranks(rows), "equal steps": equal}
 
 
 def ranks(rows: dict[str, dict]) -> dict:
@@ -303,6 +325,13 @@ def pairs(report: dict) -> str:
     return markdown_table(["against ModelScopeT2V: right in it only / in this only", *SPLITS.values()], lines)
 
 
+def equal(report: dict) -> str:
+    """The systems after the same number of steps."""
+    lines = [[ROWS[name], share(row, "all"), share(row, "motion"), *(cell(row["metrics"].get(metric)) for metric in METRICS)]
+             for name, row in report["equal steps"].items()]  # fmt: skip
+    return markdown_table([f"after {STEPS:,} steps", "all right, seen, %", "direction, seen, %", *METRICS], lines)
+
+
 def order(report: dict) -> str:
     """Our order against the published one."""
     lines = [[metric, f"{one['same']} of {one['pairs']}", f"{one['tau']:+.2f}", f"{one['p']:.2f}"]
@@ -310,7 +339,7 @@ def order(report: dict) -> str:
     return markdown_table(["metric", "pairs of systems in the published order", "Kendall's tau", "p, by all orders"], lines)
 
 
-TABLES = {"": table, ", pairs": pairs, ", order": order, ", costs": costs, ", in short": in_short}
+TABLES = {"": table, ", equal steps": equal, ", pairs": pairs, ", order": order, ", costs": costs, ", in short": in_short}
 
 
 def block(part: str) -> str:
@@ -350,8 +379,9 @@ def main() -> None:
     if missing := [name for name in asked.only if name not in names]:
         say(f"not there yet, left out: {', '.join(missing)}")
     reports = {name: measured(name, asked.n) for name in names}
-    found = keep(data_dir() / "systems.json", summary(reports, floors(asked.n) if there("videoldm") else {}))
-    say("\n\n".join(part(found) for part in (table, pairs, order, costs)))
+    same = at_equal_steps({name: report for name, report in reports.items() if name in ROWS}, asked.n)
+    found = keep(data_dir() / "systems.json", summary(reports, floors(asked.n) if there("videoldm") else {}, same))
+    say("\n\n".join(part(found) for part in (table, equal, pairs, order, costs)))
     draw(names, ROOT / "docs/systems.png")
 
 

@@ -39,7 +39,8 @@ def report(name: str, skill: float) -> dict:
         metrics = {metric: {"value": scale * (1.5 - skill), "low": 0.0, "high": 9.0, "limit": None}
                    for metric, scale in {"FID-vid": 1, "FVD-mini": 2, "CLIPSIM": 1, "CLIPSIM / real": 1}.items()}  # fmt: skip
         rows.append({"clips": name, "split": split, "metrics": metrics} | score([{"all": bool(x), "motion": bool(x)} for x in right]))
-    return {"model": name, "n": N, "steps": 4, "guidance": 2.0, "commit": "c", "weights": name, "peak_memory_gb": 1.0, "verdicts": verdicts, "rows": rows}
+    return {"model": name, "n": N, "steps": 4, "guidance": 2.0, "commit": "c", "weights": name, "peak_memory_gb": 1.0,
+            "verdicts": verdicts, "rows": rows}  # fmt: skip
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def summary(monkeypatch):
     monkeypatch.setattr(systems, "facts", lambda name: {"parameters": 10**6, "temporal": 10**5, "bytes": 2 * 10**6})
     monkeypatch.setattr(systems, "seconds", lambda names: dict.fromkeys(names, 1.0))
     skills = {"modelscope": 0.8, "nuwa": 0.3, "cogvideo": 0.5, "videoldm": 0.7}
-    return systems.summary({name: report(name, skill) for name, skill in skills.items()}, {})
+    reports = {name: report(name, skill) for name, skill in skills.items()}
+    return systems.summary(reports, {}, {name: systems.row_of(reports[name], name, "test_seen") for name in ("nuwa", "cogvideo")})
 
 
 def test_systems_are_compared_prompt_by_prompt(summary):
@@ -77,7 +79,24 @@ def test_the_tables_name_every_system_with_its_interval(summary):
         assert all(systems.share(row["report"][split], "all") in line for split in systems.SPLITS)
     short = systems.in_short(summary).splitlines()
     assert [line.split(" | ")[0] for line in short[2:]] == [f"| {systems.ROWS[name]}" for name in summary["rows"]]
+    equal = systems.equal(summary).splitlines()
+    assert [line.split(" | ")[0] for line in equal[2:]] == ["| NÜWA", "| CogVideo (English)"]
     assert systems.pairs(summary).count("p = ") == 9 and len(systems.costs(summary).splitlines()) == 6
+
+
+def test_equal_steps_are_those_that_teach_motion(tmp_path, monkeypatch):
+    """A shipped model of as many is taken as it is, one of more is replaced by a run; one without a run is left out."""
+    taken = {"cogvideo": {"image": 2500, "keyframes": 2500, "between": 1500}, "videoldm": {"unet": 6000, "decoder": 400},
+             "magicvideo": {"unet": 6000}}  # fmt: skip
+    monkeypatch.setattr(systems, "EQUAL", tmp_path)
+    monkeypatch.setattr(systems, "training", lambda name: {part: {"steps": steps} for part, steps in taken[name].items()})
+    monkeypatch.setattr(systems, "measured", lambda name, n, folder: report(name, 0.1) if folder == tmp_path / name else None)
+    save_preset(tmp_path / "videoldm", find_preset("videoldm"))
+    reports = {name: report(name, 0.9) for name in taken}
+    found = systems.at_equal_steps(reports, N)
+    assert list(found) == ["cogvideo", "videoldm"]
+    assert found["cogvideo"] == systems.row_of(reports["cogvideo"], "cogvideo", "test_seen")
+    assert found["videoldm"]["all"]["percent"] < 50 < found["cogvideo"]["all"]["percent"]
 
 
 def test_a_kept_report_counts_only_for_what_it_was_made_of(tmp_path):
