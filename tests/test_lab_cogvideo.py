@@ -429,11 +429,11 @@ def test_what_is_written_with_a_memory_is_what_is_computed_at_once():
 
 @torch.no_grad()
 def test_without_its_second_channel_a_clip_is_pictures():
-    """The switch of the notebook: alpha 1, no rate and nothing added to the words leave the picture model."""
+    """The switch of the notebook: alpha 1, no rate and nothing added to words and feed-forward layers leave the picture model."""
     pipe = small()
     pipe.keyframes.mix.fill_(torch.inf)
-    pipe.keyframes.rates.zero_()
-    pipe.keyframes.words.zero_()
+    for parameter in (pipe.keyframes.rates, pipe.keyframes.words, *pipe.keyframes.feed_forwards.parameters()):
+        parameter.zero_()
     words, tokens = pipe.text.encode(["a small red ring"]), drawn(20, 1, 5, 2, 2)
     torch.testing.assert_close(pipe.image(words, tokens, pipe.keyframes, 0), pipe.image(words, tokens))
 

@@ -652,7 +652,8 @@ lab.curves(lines | {"at the start": (blocks, [0.5] * len(blocks))}, "block", "al
 # change the mixture: Plus can also make its own output larger.
 #
 # A surer way to see what a part does is to take it away (08). With $\alpha = 1$ everywhere, without the rate, and without what
-# the channel adds to the words, nothing is left but the frozen picture model. It paints five pictures of the prompt.
+# the channel adds to the words and to the feed-forward layers, nothing is left but the frozen picture model. It paints five
+# pictures of the prompt.
 
 # %%
 from contextlib import contextmanager
@@ -661,12 +662,12 @@ from itertools import islice
 
 @contextmanager
 def switched_off(channel):
-    """Within the block alpha is 1, and the channel says nothing of the rate and the words."""
+    """Within the block alpha is 1, and the channel adds nothing to the rate, to the words and to the feed-forward layers."""
     kept = copy.deepcopy(channel.state_dict())
     with torch.no_grad():
         channel.mix.fill_(torch.inf)  # sigmoid(inf) = 1
-        channel.rates.zero_()
-        channel.words.zero_()
+        for parameter in (channel.rates, channel.words, *channel.feed_forwards.parameters()):
+            parameter.zero_()
     try:
         yield
     finally:
