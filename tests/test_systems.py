@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.autoregressive import draw
 from minit2v.networks.clip import build_clip
 from minit2v.networks.unet import ImageUNet
+from minit2v.pixels import to_pixels
 from minit2v.presets import AutoencoderConfig, UNetConfig, VisionConfig
 from minit2v.systems import find_preset
 from minit2v.systems.cogvideo import (
@@ -349,6 +351,24 @@ class RenamedClips:
     def batch(self, indices):
         batch = self.view.batch(indices)
         return batch._replace(captions=["nothing"] * len(batch.captions), specs=None)
+
+
+class Enlarges(nn.Module):
+    """Answers with what it is told to make larger."""
+
+    def forward(self, x, t, context, condition, **options):
+        return condition
+
+
+def test_the_last_stage_of_make_a_video_answers_with_clean_frames(small_makeavideo, monkeypatch):
+    """So its clip has no noise left, although the network is narrower than a block of pixels."""
+    pipe, frames = small_makeavideo, torch.rand(1, 3, 4, 8, 8) * 2 - 1
+    monkeypatch.setattr(pipe, "upscale", Enlarges())
+    expected = to_pixels(enlarged(frames)[0].transpose(0, 1))
+    assert np.abs(pipe.whole(frames, seed=0).astype(int) - expected.numpy()).max() <= 1
+    preset = find_preset("makeavideo")
+    assert pipe.upscale_diffusion.config == makeavideo.UpscaleTask.schedule(None, preset)
+    assert preset.upscale.channels[0] < preset.upscale.in_channels
 
 
 @pytest.mark.parametrize("part", ["UNET", "BETWEEN", "UPSCALE"])

@@ -11,7 +11,8 @@ as things in videos do. The UNet begins as a model of pictures. Its convolutions
 as the identity, its attention an attention along time that starts as nothing: K frames are at first K pictures.
 
 Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the condition in the
-timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as well. Blocks of 2 x 2 and 4 x 4 pixels are channels.
+timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as well. Blocks of
+2 x 2 and 4 x 4 pixels are channels, and the last stage answers with clean frames.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3D layers), 3.3 (frame interpolation).
 """
@@ -99,6 +100,12 @@ def _makeavideo() -> MakeAVideoPreset:
 
 
 MAKEAVIDEO_PRESETS = {"makeavideo": _makeavideo}
+
+
+def of_upscale(config: DiffusionConfig) -> DiffusionConfig:
+    """The diffusion of the last stage, whose network answers with clean frames: it is narrower than a block of 4 x 4 pixels,
+    so it cannot say which noise lies on each (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025)."""
+    return replace(config, prediction="x0")
 
 
 class JointText(TextEncoder):
@@ -205,6 +212,7 @@ class MakeAVideo(TextToVideo):
         super().__init__(preset, **networks)
         self.diffusion = Diffusion(preset.diffusion)
         self.prior_diffusion = Diffusion(replace(preset.diffusion, prediction="x0", snr_shift=1.0))
+        self.upscale_diffusion = Diffusion(of_upscale(preset.diffusion))
 
     def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
         """See `TextToVideo.checked`; what only latent diffusion has is refused, and the size is that of training."""
@@ -355,20 +363,22 @@ class MakeAVideo(TextToVideo):
         """Frames (b, 3, f, h, w), of which those that are `given` (f,) stand and the others are made."""
         known = folded(frames * given[:, None, None], FOLD)  # eq (18.5) · Make-A-Video, section 3.3
         mask = given[:, None, None].to(known).expand(len(known), 1, -1, *known.shape[3:])
-        yield from self.stage(self.between, torch.cat([known, mask], dim=1), image, noise, settings, generators)
+        condition = torch.cat([known, mask], dim=1)
+        yield from self.stage(self.between, self.diffusion, condition, image, noise, settings, generators)
 
     def upscaled(self, frames: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
                  generators: list) -> Iterator[Step]:  # fmt: skip
         """Frames (b, 3, f, h, w) at twice the size."""
-        yield from self.stage(self.upscale, folded(enlarged(frames), FOLD_WHOLE), image, noise, settings, generators)
+        condition = folded(enlarged(frames), FOLD_WHOLE)
+        yield from self.stage(self.upscale, self.upscale_diffusion, condition, image, noise, settings, generators)
 
-    def stage(self, network: nn.Module, condition: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
-              generators: list) -> Iterator[Step]:  # fmt: skip
+    def stage(self, network: nn.Module, diffusion: Diffusion, condition: Tensor, image: Tensor, noise: Tensor,
+              settings: SamplingSettings, generators: list) -> Iterator[Step]:  # fmt: skip
         """The steps of one of the later stages, without guidance."""
         with self.working(network):
             model = guided(with_options(network, {"condition": condition.to(self.dtype)}), image)
             steps = self.preset.fill_steps
-            yield from SAMPLERS[settings.sampler](model, noise, self.diffusion, steps, settings.eta, generators)
+            yield from SAMPLERS[settings.sampler](model, noise, diffusion, steps, settings.eta, generators)
 
     def shown(self, x: Tensor, settings: SamplingSettings) -> Tensor:
         """Frames of an earlier stage as a clip of the whole size and length."""

@@ -31,10 +31,10 @@ from minit2v.errors import UserError
 from minit2v.networks.clip import build_clip
 from minit2v.networks.unet import ImageUNet
 from minit2v.pixels import to_signed
-from minit2v.presets import Preset
+from minit2v.presets import DiffusionConfig, Preset
 from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.systems import system_of
-from minit2v.systems.makeavideo import FOLD, FOLD_WHOLE, KEY_INTERVAL, JointText, enlarged, folded, halved
+from minit2v.systems.makeavideo import FOLD, FOLD_WHOLE, KEY_INTERVAL, JointText, enlarged, folded, halved, of_upscale
 from minit2v.training.parts import Part, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
@@ -154,7 +154,7 @@ class PixelTask(nn.Module):
         warn_of_slow_bfloat16(config.bfloat16)
         self.preset, self.config, self.progress = preset, config, 0.0
         self.network = self.built(preset, folder).to(memory_format=torch.channels_last)
-        self.diffusion, self.pixels, self.embeddings = Diffusion(preset.diffusion), {}, {}
+        self.diffusion, self.pixels, self.embeddings = Diffusion(self.schedule(preset)), {}, {}
         embed = embedder(preset, folder)
         for kind, most in {"clips": config.clips, "images": config.images}.items():
             if most:
@@ -163,6 +163,10 @@ class PixelTask(nn.Module):
                 self.pixels[kind] = np.concatenate(frames)
                 each = [embed(part.reshape(-1, *part.shape[2:])).view(*part.shape[:2], -1) for part in frames]
                 self.embeddings[kind] = torch.cat(each)  # (n f e)
+
+    def schedule(self, preset: Preset) -> DiffusionConfig:
+        """The diffusion of the stage that is trained."""
+        return preset.diffusion
 
     def built(self, preset: Preset, folder: Path) -> nn.Module:
         """The network that is trained, as it begins."""
@@ -264,6 +268,9 @@ class UpscaleTask(PixelTask):
     """Frames of the whole size, given those of half the size."""
 
     trains = "upscale"
+
+    def schedule(self, preset: Preset) -> DiffusionConfig:
+        return of_upscale(preset.diffusion)
 
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         frames, image = self.taken(generator, n)
