@@ -13,7 +13,7 @@ from torch import nn
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb16
 from minit2v.lab.course.comparing import normal
-from minit2v.networks.unet import ImageUNet, numbers_apart, zero_layer
+from minit2v.networks.unet import ImageUNet, split_numbers, zero_layer
 from minit2v.systems import find_preset, magicvideo
 from minit2v.systems.magicvideo import MagicVideo, MagicVideoConfig, MagicVideoUNet
 from minit2v.systems.video_decoder import DirectedAttention
@@ -212,7 +212,7 @@ class Branches(nb16.MagicVideoBlock):
     """What both branches find, added to x at the end."""
 
     def forward(self, x, emb, context, f, temporal=True):
-        emb, numbers = numbers_apart(emb, f)
+        emb, numbers = split_numbers(emb, f)
         x = self.res(x, emb)
         x = self.adaptor(x, f, numbers) if temporal else x
         found = [] if self.spatial is None else [self.spatial(x, context) - x]

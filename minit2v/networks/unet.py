@@ -31,11 +31,11 @@ class UNet(nn.Module):
         block: class of the blocks, built and called as `SpatioTemporalBlock` (the default) is.
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
-    temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used
-    only by the departures `frame_positions`, `rate_embedding` and `scene_prior`, and by UNets that `NumbersFrames`); until (b,):
-    the timestep that a sampling step is to reach, -1 where it ends, by default t (used only by the departure
-    `step_embedding`); condition (b, condition_channels, f, h, w): what is known beside x. Sizes need not be powers of two:
-    an up-sampler takes the size of its skip.
+    temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used only
+    by the departures `frame_positions`, `rate_embedding` and `scene_prior`, and where `TellsFrameNumbers` is mixed in); until
+    (b,): the timestep that a sampling step is to reach, -1 where it ends, by default t (used only by the departure
+    `step_embedding`); condition (b, condition_channels, f, h, w): what is known beside x. Sizes need not be powers of two: an
+    up-sampler takes the size of its skip.
     """
 
     def __init__(self, config: UNetConfig = UNetConfig(), block: type[nn.Module] | None = None):
@@ -161,17 +161,17 @@ class ImageUNet(UNet):
         return self.layout(context, positions[:, :1], h, w).repeat_interleave(positions.shape[1], dim=0)
 
 
-class NumbersFrames:
+class TellsFrameNumbers:
     """Mixed into a UNet whose blocks are told the numbers of their frames: these travel behind the embedding."""
 
     def embed(self, t: Tensor, context: Tensor, positions: Tensor, until: Tensor | None = None) -> Tensor:
-        """`UNet.embed`, and behind it the number of the frame, which `numbers_apart` takes off: (b f, e + 1)."""
+        """`UNet.embed`, and behind it the number of the frame, which `split_numbers` takes off: (b f, e + 1)."""
         emb = super().embed(t, context, positions, until)
         return torch.cat([emb, positions.to(emb).expand(len(t), -1).reshape(-1, 1)], dim=1)
 
 
-def numbers_apart(emb: Tensor, f: int) -> tuple[Tensor, Tensor]:
-    """What a UNet that `NumbersFrames` gives its blocks (b f, e + 1) -> the embedding (b f, e) and the numbers (b, f)."""
+def split_numbers(emb: Tensor, f: int) -> tuple[Tensor, Tensor]:
+    """What `TellsFrameNumbers.embed` gives the blocks (b f, e + 1) -> the embedding (b f, e) and the numbers (b, f)."""
     return emb[:, :-1].contiguous(), emb[:, -1].view(-1, f)
 
 

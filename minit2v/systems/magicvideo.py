@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minit2v import presets
 from minit2v.networks.blocks import FrameBlock
-from minit2v.networks.unet import NumbersFrames, UNet, numbers_apart
+from minit2v.networks.unet import TellsFrameNumbers, UNet, split_numbers
 from minit2v.presets import ModelScopePreset, UNetConfig
 from minit2v.ranges import Size
 from minit2v.systems.modelscope import ModelScopeT2V
@@ -51,7 +51,7 @@ def _magicvideo() -> MagicVideoPreset:
     return MagicVideoPreset(
         **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet", "guidance")},
         name="magicvideo",
-        guidance=5.0,  # with less the words of motion are heard too little
+        guidance=5.0,  # chosen on validation prompts
         unet=replace(MagicVideoConfig(**sizes), first_temporal_heads=0, rate_embedding=True),
         decoder=sized_as(base.autoencoder, "attention"),
     )
@@ -98,7 +98,7 @@ class MagicVideoBlock(FrameBlock):
         return [self.adaptor, self.directed]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
-        emb, numbers = numbers_apart(emb, f)
+        emb, numbers = split_numbers(emb, f)
         x = self.res(x, emb)
         x = self.adaptor(x, f, numbers) if temporal else x
         within = x if self.spatial is None else self.spatial(x, context)  # with its shortcut
@@ -107,7 +107,7 @@ class MagicVideoBlock(FrameBlock):
         return within + self.directed.branch(x, f)  # eq (16.4) · MagicVideo (5)
 
 
-class MagicVideoUNet(NumbersFrames, UNet):
+class MagicVideoUNet(TellsFrameNumbers, UNet):
     """See `UNet`."""
 
     def __init__(self, config: MagicVideoConfig, block: type[nn.Module] = MagicVideoBlock):

@@ -102,8 +102,13 @@ def _makeavideo() -> MakeAVideoPreset:
 MAKEAVIDEO_PRESETS = {"makeavideo": _makeavideo}
 
 
-def of_upscale(config: DiffusionConfig) -> DiffusionConfig:
-    """The diffusion of the last stage, whose network answers with clean frames: it is narrower than a block of 4 x 4 pixels,
+def diffusion_of_prior(config: DiffusionConfig) -> DiffusionConfig:
+    """That of the prior, which answers with clean embeddings, at noise levels that are not shifted."""
+    return replace(config, prediction="x0", snr_shift=1.0)
+
+
+def diffusion_of_upscale(config: DiffusionConfig) -> DiffusionConfig:
+    """That of the last stage, whose network answers with clean frames: it is narrower than a block of 4 x 4 pixels,
     so it cannot say which noise lies on each (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025)."""
     return replace(config, prediction="x0")
 
@@ -211,8 +216,8 @@ class MakeAVideo(TextToVideo):
     def __init__(self, preset: MakeAVideoPreset, **networks):
         super().__init__(preset, **networks)
         self.diffusion = Diffusion(preset.diffusion)
-        self.prior_diffusion = Diffusion(replace(preset.diffusion, prediction="x0", snr_shift=1.0))
-        self.upscale_diffusion = Diffusion(of_upscale(preset.diffusion))
+        self.prior_diffusion = Diffusion(diffusion_of_prior(preset.diffusion))
+        self.upscale_diffusion = Diffusion(diffusion_of_upscale(preset.diffusion))
 
     def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
         """See `TextToVideo.checked`; what only latent diffusion has is refused, and the size is that of training."""

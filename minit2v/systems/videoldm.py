@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from minit2v import presets
 from minit2v.networks.blocks import Attention, FrameBlock, clip_view, frame_view, zeroed
 from minit2v.networks.layers import GroupNorm, Linear
-from minit2v.networks.unet import ImageUNet, NumbersFrames, ScenePrior, numbers_apart, sinusoid
+from minit2v.networks.unet import ImageUNet, ScenePrior, TellsFrameNumbers, sinusoid, split_numbers
 from minit2v.presets import ModelScopePreset, UNetConfig
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.systems.video_decoder import DecodesClips, TemporalConvolutions, VideoDecoderConfig, sized_as
@@ -40,7 +40,7 @@ def _videoldm() -> VideoLDMPreset:
     return VideoLDMPreset(
         **{one.name: getattr(base, one.name) for one in fields(base) if one.name not in ("name", "system", "unet", "guidance")},
         name="videoldm",
-        guidance=4.0,  # its temporal layers alone know the words of motion, and are to be heard
+        guidance=4.0,  # chosen on validation prompts
         unet=replace(base.unet, first_temporal_heads=0, frame_positions=False),
         decoder=sized_as(base.autoencoder, "convolution"),
     )
@@ -98,7 +98,7 @@ class VideoLDMBlock(FrameBlock):
         return [layer for layer in (self.temporal_conv, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
-        emb, numbers = numbers_apart(emb, f)
+        emb, numbers = split_numbers(emb, f)
         x = self.res(x, emb)
         x = self.temporal_conv(x, f) if temporal else x
         if self.spatial is not None:
@@ -120,7 +120,7 @@ class MotionPrior(nn.Module):
         return x + self.prior(context, positions, *x.shape[-2:])
 
 
-class VideoLDMUNet(NumbersFrames, ImageUNet):
+class VideoLDMUNet(TellsFrameNumbers, ImageUNet):
     """See `UNet`; ``temporal=False`` gives the image model."""
 
     def __init__(self, config: UNetConfig):

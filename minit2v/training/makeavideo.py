@@ -34,7 +34,17 @@ from minit2v.pixels import to_signed
 from minit2v.presets import DiffusionConfig, Preset
 from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.systems import system_of
-from minit2v.systems.makeavideo import FOLD, FOLD_WHOLE, KEY_INTERVAL, JointText, enlarged, folded, halved, of_upscale
+from minit2v.systems.makeavideo import (
+    FOLD,
+    FOLD_WHOLE,
+    KEY_INTERVAL,
+    JointText,
+    diffusion_of_prior,
+    diffusion_of_upscale,
+    enlarged,
+    folded,
+    halved,
+)  # fmt: skip
 from minit2v.training.parts import Part, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
@@ -98,7 +108,7 @@ class PriorTask(nn.Module):
         super().__init__()
         self.progress, row = 0.0, system_of(preset)
         self.prior = row.networks["prior"](preset.prior)
-        self.diffusion = Diffusion(replace(preset.diffusion, prediction="x0", snr_shift=1.0))
+        self.diffusion = Diffusion(diffusion_of_prior(preset.diffusion))
         text = load_into(row.networks["text"](preset.text), trained(folder, "text")).eval()
         embed = embedder(preset, folder)
         view = data.open("train", 1, preset.height, preset.width, images=True)
@@ -270,7 +280,7 @@ class UpscaleTask(PixelTask):
     trains = "upscale"
 
     def schedule(self, preset: Preset) -> DiffusionConfig:
-        return of_upscale(preset.diffusion)
+        return diffusion_of_upscale(preset.diffusion)
 
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         frames, image = self.taken(generator, n)

@@ -320,7 +320,7 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # | `directed` | `video_decoder.DirectedAttention(c_out, config.norm_groups, config.head_dim)` |
 #
 # `spatial` is None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: `emb` ends in the number of the
-# frame, and `numbers_apart(emb, f)` gives the embedding and the numbers. The residual block takes `x, emb`, the adaptor `x, f,
+# frame, and `split_numbers(emb, f)` gives the embedding and the numbers. The residual block takes `x, emb`, the adaptor `x, f,
 # numbers`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
 # `directed(x, f)` returns x plus what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
 # block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table.
@@ -346,7 +346,7 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 # ```
 #
 # ```python
-# emb, numbers = numbers_apart(emb, f)
+# emb, numbers = split_numbers(emb, f)
 # x = self.res(x, emb)
 # if temporal:
 #     x = self.adaptor(x, f, numbers)
@@ -358,7 +358,7 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 
 # %%
 from minit2v.networks import blocks
-from minit2v.networks.unet import numbers_apart
+from minit2v.networks.unet import split_numbers
 
 
 # %% tags=["exercise"]
@@ -382,7 +382,7 @@ class MagicVideoBlock(nn.Module):
 
     def forward(self, x, emb, context, f, temporal=True):
         ### BEGIN SOLUTION
-        emb, numbers = numbers_apart(emb, f)
+        emb, numbers = split_numbers(emb, f)
         x = self.res(x, emb)
         if temporal:
             x = self.adaptor(x, f, numbers)

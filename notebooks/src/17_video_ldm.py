@@ -329,10 +329,10 @@ lab.check("17.3", AlongTime)
 
 # %% [markdown]
 # The library's attention also reads the text. And it is told the true numbers of its frames. Early in training a clip is four
-# frames, four apart, and their numbers are, for instance, 2, 6, 10 and 14, not 0 to 3. `NumbersFrames.embed` writes the number
-# behind the timestep embedding, and the block takes it off. The attention stands in one block with convolutions along time,
-# which have a mix of their own. (In the paper these are kernels of 3 × 1 × 1 in three dimensions. With rows and columns as one
-# axis, that is a kernel of 3 × 1, as in 08.)
+# frames, four apart, and their numbers are, for instance, 2, 6, 10 and 14, not 0 to 3. `TellsFrameNumbers.embed` writes the
+# number behind the timestep embedding, and the block takes it off. The attention stands in one block with convolutions along
+# time, which have a mix of their own. (In the paper these are kernels of 3 × 1 × 1 in three dimensions. With rows and columns
+# as one axis, that is a kernel of 3 × 1, as in 08.)
 
 # %%
 lab.show_source(TemporalConvolutions.forward)

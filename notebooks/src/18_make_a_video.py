@@ -65,11 +65,12 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # $P$ reads words. The other three are told an image embedding, and while they learn, it is that of a frame of the
 # video itself.
 #
-# *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks
-# enlarge them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network
-# enlarges them to 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours
-# is an MLP. Everything that our diffusion systems share (v-prediction, the noise schedule, the condition in the timestep
-# embedding) is in this one, too. All three video networks are told frame numbers, and $D$ has the scene prior.
+# *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks enlarge
+# them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network enlarges them to
+# 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. What our
+# diffusion systems share (v-prediction, the noise schedule, the condition in the timestep embedding) is in this one, too; but
+# $P$ and $S$ answer with $x_0$. The layers of $S$ are narrower than its blocks of pixels, so they cannot say which noise lies
+# on each. All three video networks are told frame numbers, and $D$ has the scene prior.
 #
 # And this is the door that the videos come through in training:
 

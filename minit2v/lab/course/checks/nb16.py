@@ -12,7 +12,7 @@ from minit2v.lab.course.comparing import built, called, normal, recognised, same
 from minit2v.lab.course.exercises import Failed, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
-from minit2v.networks.unet import numbers_apart
+from minit2v.networks.unet import split_numbers
 from minit2v.systems import magicvideo, video_decoder
 from minit2v.systems.magicvideo import MagicVideoConfig
 
@@ -233,7 +233,7 @@ class MagicVideoBlock(nn.Module):
         return [self.adaptor, self.directed]
 
     def forward(self, x, emb, context, f, temporal=True):
-        emb, numbers = numbers_apart(emb, f)
+        emb, numbers = split_numbers(emb, f)
         x = self.res(x, emb)
         if temporal:
             x = self.adaptor(x, f, numbers)
@@ -244,7 +244,7 @@ class MagicVideoBlock(nn.Module):
 def _block(b, x, emb, context, f, temporal=True, *, both=None, adapt=None, always=False):
     """The library's block with one thing wrong. `both`: block, features, what spatial attention makes of them, f -> output."""
     temporal = temporal or always
-    emb, numbers = numbers_apart(emb, f)
+    emb, numbers = split_numbers(emb, f)
     before = b.res(x, emb)
     x = (adapt or b.adaptor)(before, f, numbers) if temporal else before
     within = _spatial(b, x, context)
