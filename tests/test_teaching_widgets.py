@@ -424,7 +424,7 @@ def test_frame_maps_of_directed_attention_show_no_later_frame_and_are_what_its_b
     unet = MagicVideoUNet(MagicVideoConfig(**sizes, first_temporal_heads=0, frames=5)).eval()
     layer, x, context = unet.middle.first.directed, torch.randn(1, 4, 5, 4, 6), torch.randn(1, 7, 8)
     maps = frame_maps(unet, x, 500, context)
-    assert {one.shape for one in maps.values()} == {(1, 2, 3, 5, 5)} and "middle · first" in maps
+    assert {one.shape for one in maps.values()} == {(1, 4, 6, 5, 5), (1, 2, 3, 5, 5)} and "middle · first" in maps
     for one in maps.values():
         assert (np.triu(one, 1) == 0).all()
         np.testing.assert_allclose(one.sum(-1), 1, atol=1e-5)
@@ -441,7 +441,7 @@ def test_frame_maps_of_directed_attention_show_no_later_frame_and_are_what_its_b
     v = seen["v"].permute(2, 3, 0, 1).numpy()  # f c h w -> h w f c
     np.testing.assert_allclose(maps["middle · first"][0] @ v, seen["out"].reshape(2, 3, 5, 16), atol=1e-5)
     widget = FrameAttention(maps, np.zeros((5, 8, 12, 3), np.uint8), second=True)
-    np.testing.assert_array_equal(widget.map_of("middle · first", 1, 2, second=True), maps["middle · first"][0, 1, 2])
+    np.testing.assert_array_equal(widget.map_of("middle · first", 2, 4, second=True), maps["middle · first"][0, 1, 2])
 
 
 def test_a_cell_of_the_picture_finds_its_map_in_layers_of_every_size():

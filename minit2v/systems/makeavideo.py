@@ -12,7 +12,7 @@ as the identity, its attention an attention along time that starts as nothing: K
 
 Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the condition in the
 timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as well. Blocks of
-2 x 2 and 4 x 4 pixels are channels, and the last stage answers with clean frames.
+2 x 2 and 4 x 4 pixels are channels, attention along time is at every level, and the later stages answer with clean frames.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3D layers), 3.3 (frame interpolation).
 """
@@ -107,9 +107,9 @@ def diffusion_of_prior(config: DiffusionConfig) -> DiffusionConfig:
     return replace(config, prediction="x0", snr_shift=1.0)
 
 
-def diffusion_of_upscale(config: DiffusionConfig) -> DiffusionConfig:
-    """That of the last stage, whose network answers with clean frames: it is narrower than a block of 4 x 4 pixels,
-    so it cannot say which noise lies on each (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025)."""
+def diffusion_of_later(config: DiffusionConfig) -> DiffusionConfig:
+    """That of `between` and `upscale`, which answer with clean frames: they are too narrow to say, beside what they know,
+    which noise lies on each pixel (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025)."""
     return replace(config, prediction="x0")
 
 
@@ -180,23 +180,21 @@ class PseudoResBlock(ResBlock):
 
 
 class MakeAVideoBlock(FrameBlock):
-    """Pseudo-3D convolutions, then attention within a frame, then along time."""
+    """Pseudo-3D convolutions, then attention within a frame, where the image model has it, then along time."""
 
     def __init__(self, c_in: int, c_out: int, attention: bool, config: UNetConfig):
         super().__init__(c_in, c_out, attention, config)
         groups = config.norm_groups
         self.res = PseudoResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
-        self.temporal = TemporalTransformer(c_out, config.head_dim, groups) if attention else None
+        self.temporal = TemporalTransformer(c_out, config.head_dim, groups)
 
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
-        return [layer for layer in (self.res.time1, self.res.time2, self.temporal) if layer is not None]
+        return [self.res.time1, self.res.time2, self.temporal]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
         x = self.res(x, emb, f if temporal else 0)
-        if self.spatial is None:
-            return x
-        x = self.spatial(x, context)
+        x = x if self.spatial is None else self.spatial(x, context)
         return self.temporal(x, f) if temporal else x  # eq (18.3) · Make-A-Video, section 3.2
 
 
@@ -217,7 +215,7 @@ class MakeAVideo(TextToVideo):
         super().__init__(preset, **networks)
         self.diffusion = Diffusion(preset.diffusion)
         self.prior_diffusion = Diffusion(diffusion_of_prior(preset.diffusion))
-        self.upscale_diffusion = Diffusion(diffusion_of_upscale(preset.diffusion))
+        self.later_diffusion = Diffusion(diffusion_of_later(preset.diffusion))
 
     def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
         """See `TextToVideo.checked`; what only latent diffusion has is refused, and the size is that of training."""
@@ -369,21 +367,21 @@ class MakeAVideo(TextToVideo):
         known = folded(frames * given[:, None, None], FOLD)  # eq (18.5) · Make-A-Video, section 3.3
         mask = given[:, None, None].to(known).expand(len(known), 1, -1, *known.shape[3:])
         condition = torch.cat([known, mask], dim=1)
-        yield from self.stage(self.between, self.diffusion, condition, image, noise, settings, generators)
+        yield from self.stage(self.between, condition, image, noise, settings, generators)
 
     def upscaled(self, frames: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
                  generators: list) -> Iterator[Step]:  # fmt: skip
         """Frames (b, 3, f, h, w) at twice the size."""
         condition = folded(enlarged(frames), FOLD_WHOLE)
-        yield from self.stage(self.upscale, self.upscale_diffusion, condition, image, noise, settings, generators)
+        yield from self.stage(self.upscale, condition, image, noise, settings, generators)
 
-    def stage(self, network: nn.Module, diffusion: Diffusion, condition: Tensor, image: Tensor, noise: Tensor,
-              settings: SamplingSettings, generators: list) -> Iterator[Step]:  # fmt: skip
+    def stage(self, network: nn.Module, condition: Tensor, image: Tensor, noise: Tensor, settings: SamplingSettings,
+              generators: list) -> Iterator[Step]:  # fmt: skip
         """The steps of one of the later stages, without guidance."""
         with self.working(network):
             model = guided(with_options(network, {"condition": condition.to(self.dtype)}), image)
             steps = self.preset.fill_steps
-            yield from SAMPLERS[settings.sampler](model, noise, diffusion, steps, settings.eta, generators)
+            yield from SAMPLERS[settings.sampler](model, noise, self.later_diffusion, steps, settings.eta, generators)
 
     def shown(self, x: Tensor, settings: SamplingSettings) -> Tensor:
         """Frames of an earlier stage as a clip of the whole size and length."""

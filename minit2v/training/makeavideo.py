@@ -39,8 +39,8 @@ from minit2v.systems.makeavideo import (
     FOLD_WHOLE,
     KEY_INTERVAL,
     JointText,
+    diffusion_of_later,
     diffusion_of_prior,
-    diffusion_of_upscale,
     enlarged,
     folded,
     halved,
@@ -254,7 +254,14 @@ class UNetTask(PixelTask):
         return {"x": folded(halved(frames[:, :, at]), FOLD), "image": chosen[:, None], "positions": at.expand(n, -1)}
 
 
-class BetweenTask(PixelTask):
+class LaterTask(PixelTask):
+    """A stage that is given what the stage before it has made."""
+
+    def schedule(self, preset: Preset) -> DiffusionConfig:
+        return diffusion_of_later(preset.diffusion)
+
+
+class BetweenTask(LaterTask):
     """Frames of half the size between those that are known: each fifth, fourth or second, or the first ones only."""
 
     trains = "between"
@@ -274,13 +281,10 @@ class BetweenTask(PixelTask):
         return {"x": folded(small, FOLD), "image": chosen[:, None], "condition": condition}
 
 
-class UpscaleTask(PixelTask):
+class UpscaleTask(LaterTask):
     """Frames of the whole size, given those of half the size."""
 
     trains = "upscale"
-
-    def schedule(self, preset: Preset) -> DiffusionConfig:
-        return diffusion_of_upscale(preset.diffusion)
 
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         frames, image = self.taken(generator, n)

@@ -260,7 +260,7 @@ def library_condition(keys, apart):
     f = apart * (keys.shape[2] - 1) + 1
     frames = keys.new_zeros(*keys.shape[:2], f, *keys.shape[3:])
     frames[:, :, ::apart] = keys
-    kept = SimpleNamespace(between=None, diffusion=None, stage=lambda network, diffusion, condition, *others: [condition])
+    kept = SimpleNamespace(between=None, stage=lambda network, condition, *others: [condition])
     return next(MakeAVideo.fill(kept, frames, torch.arange(f) % apart == 0, None, None, None, None))
 
 
