@@ -69,8 +69,9 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network enlarges them to
 # 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. What our
 # diffusion systems share (v-prediction, the noise schedule, the condition in the timestep embedding) is in this one, too; but
-# $P$ and $S$ answer with $x_0$. The layers of $S$ are narrower than its blocks of pixels, so they cannot say which noise lies
-# on each. All three video networks are told frame numbers, and $D$ has the scene prior.
+# $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say, beside what they are given, which noise
+# lies on each pixel. All three video networks are told frame numbers and look along time at both levels, and $D$ has the
+# scene prior.
 #
 # And this is the door that the videos come through in training:
 
@@ -759,7 +760,7 @@ def trained_painter(x, noise):
         return pipe.upscale(noisy.to(pipe.dtype), times, told, **options).float()
 
     start = folded(noise[:, :, None], FOLD_WHOLE)
-    *_, last = SAMPLERS["ddim"](network, start, pipe.diffusion, pipe.preset.fill_steps)
+    *_, last = SAMPLERS["ddim"](network, start, pipe.later_diffusion, pipe.preset.fill_steps)
     return unfolded(last.x, FOLD_WHOLE)[:, :, 0].clamp(-1, 1)
 
 
