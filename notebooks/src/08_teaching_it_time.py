@@ -770,6 +770,5 @@ lab.equations(8)
 # - Blattmann and others, [Align your latents](https://arxiv.org/abs/2304.08818), section 3.1: another way to put time
 #   into a picture model, where a learnt number says how much of each layer to use.
 #
-# **Next:** you have built every layer of the model. How it learns, from noise and captions, is the subject of the
-# notebook on training; until then, `lab.UNetMap(ctx.pipe.unet)` and [docs/training.md](../docs/training.md) tell the
-# rest.
+# **Next:** [09 · Training text to video](09_training_text_to_video.ipynb). You have built every layer of the model; now it
+# learns, from noise and captions.

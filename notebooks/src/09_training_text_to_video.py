@@ -870,5 +870,5 @@ lab.equations(9)
 # - Wang and others, [ModelScope text-to-video technical report](https://arxiv.org/abs/2308.06571), section 4.1: training
 #   on pictures and clips together, eight cards to one and eight frames to one.
 #
-# **Next:** the model has learnt to hear its caption, a little. How to make it listen harder while it samples is the
-# subject of the notebook on guidance; until then, [docs/training.md](../docs/training.md) tells the whole recipe.
+# **Next:** [10 · Steering](10_steering.ipynb). The model has learnt to hear its caption, a little; there it listens harder
+# while it samples. [docs/training.md](../docs/training.md) tells the whole recipe of this notebook's training.

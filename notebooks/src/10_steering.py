@@ -891,4 +891,4 @@ lab.equations(10)
 #   [Rectified flow](https://arxiv.org/abs/2209.03003), section 2, whose second idea makes the ways really straight.
 #
 # **Next:** everything so far ran on a model that fits into your pocket. The same steps, samplers and guiders drive the
-# released model with 1.7 billion parameters; [docs/released.md](../docs/released.md) says how to load it.
+# released model with 1.7 billion parameters: [11 · The real thing](11_the_real_thing.ipynb).
