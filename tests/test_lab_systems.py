@@ -450,7 +450,7 @@ def made_up(names, skills, n=120, bounds=True):
             "training": {step.name: {"steps": step.steps, "minutes": step.minutes} for step in recipe_of(name)[-2:]},
         }  # fmt: skip
     found = {label: measured(np.arange(n) < 100 - 20 * i, 1.0) for i, label in enumerate(BOUNDS)} if bounds else {}
-    return {"rows": rows, "bounds": found, "ranks": {}}
+    return {"rows": rows, "bounds": found, "ranks": {}, "equal steps": {name: rows[name]["report"]["test_seen"] for name in names[:4]}}
 
 
 TABLES = {
@@ -500,7 +500,7 @@ _blank.preset = SimpleNamespace(steps=2)
 
 def test_predictions_are_true():
     p = [nb19.mcnemar(*nb19._verdicts(both, 20, 8, 512 - 28 - both, 3))[2] for both in (400, 40)]
-    assert p[0] == p[1] and nb19.PREDICTIONS["19.b"].answer == "it is the same"
+    assert p[0] == p[1] and nb19.PREDICTIONS["19.b"].answer == "equally surprising"
     rng = np.random.default_rng(0)
     alarms = 100 * (rng.uniform(size=(50_000, 6)) < 0.05).any(1).mean()
     assert alarms == pytest.approx(nb19.PREDICTIONS["19.c"].answer, abs=1)

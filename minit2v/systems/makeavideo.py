@@ -10,9 +10,10 @@ Only the prior has seen text, and it knows pictures alone: "left" is no word to 
 as things in videos do. The UNet begins as a model of pictures. Its convolutions get a convolution along time that starts
 as the identity, its attention an attention along time that starts as nothing: K frames are at first K pictures.
 
-Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the condition in the
-timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as well. Blocks of
-2 x 2 and 4 x 4 pixels are channels, attention along time is at every level, and the later stages answer with clean frames.
+Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule (shifted further), the
+condition in the timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as
+well. Blocks of 2 x 2 and 4 x 4 pixels are channels, attention along time is at every level, key frames are sampled with fresh
+noise, and the later stages answer with clean frames.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3D layers), 3.3 (frame interpolation).
 """
@@ -39,7 +40,7 @@ from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import UNet, sinusoid
 from minit2v.pixels import Frames, to_signed
 from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
-from minit2v.ranges import Checked, Depth, Seed, Size, Width, public
+from minit2v.ranges import Checked, Depth, Seed, Share, Size, Width, public
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings
 
@@ -72,6 +73,7 @@ class MakeAVideoPreset(Preset):
     upscale: UNetConfig = UNetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     fill_steps: Size = 6  # sampling steps of `between`, and of `upscale`
+    key_eta: Share = 1.0  # least eta of the key frames' steps: fresh noise straightens paths that the first steps bend
 
     @property
     def timesteps(self) -> int:
@@ -263,7 +265,8 @@ class MakeAVideo(TextToVideo):
         positions = {"positions": KEY_INTERVAL * torch.arange(keys, device=self.device)[None]}
         with self.working(self.unet):
             model = guided(with_options(self.unet, positions), image, unconditional, settings.guidance, self.batched)
-            for step in sampler(model, noise(self.unet, keys), self.diffusion, settings.steps, settings.eta, generators):
+            eta = max(settings.eta, self.preset.key_eta)
+            for step in sampler(model, noise(self.unet, keys), self.diffusion, settings.steps, eta, generators):
                 yield replace(step, x=show(step.x), x0=show(step.x0), eps=None)
         length, index = KEY_INTERVAL * (keys - 1) + 1, settings.steps
         key_frames = torch.zeros(len(context), 3, length, 2 * h, 2 * w, device=self.device)

@@ -21,7 +21,7 @@
 # - find a bug in a loop, with a perfect painter
 #
 # **You need** [02](02_squeezing_frames.ipynb) for codes, [04](04_words_into_vectors.ipynb) for causal attention,
-# [08](08_teaching_it_time.ipynb) for the question.
+# [08](08_teaching_it_time.ipynb) for how a picture model becomes one of videos.
 #
 # **Time** reading 15 minutes · running 1 to 2 minutes (fast mode 20 to 60 seconds) · exercises 55 minutes
 
@@ -34,7 +34,7 @@ ctx = lab.setup(15)
 # ## 1 · A picture is a sentence
 #
 # Notebook 02 made codes of a frame: numbers from a book, one for each cell. So a picture is a text in another alphabet, and
-# a model of texts can write it. CogView, on which CogVideo stands, puts the words of the caption and the tokens of the
+# a model of texts can write it. CogView2, on which CogVideo stands, puts the words of the caption and the tokens of the
 # picture into one sequence. Each place sees what is before it, and says what comes next. There is no text encoder.
 #
 # Here is such a transformer, very small and with random weights: what follows is true of any weights.
@@ -69,7 +69,7 @@ print("the sequence: frame", at.frame.tolist(), "\n              place", at.inde
 # it and four of its own.
 #
 # The paper's transformer, CogView2, has 48 layers of width 3,072, a frame has 20 × 20 tokens, and a caption up to 64. Ours
-# has 6 layers of width 128, and frames of 8 × 8. Three things differ besides: plain layer norms, where CogView2 has
+# has 6 layers of width 128, and frames of 8 × 8. Three things differ in the picture model: plain layer norms, where CogView2 has
 # "sandwich" norms; a token that begins every frame; and a learnt bias for each distance between two tokens.
 #
 # ## 2 · A second channel
@@ -199,7 +199,7 @@ print({name: f"{n:,}" for name, n in count.items()}, f"· {count['keyframes'] / 
 # In the paper it is 1.7 of 7.7 billion for each of two stages. What the picture model knows about looks cannot be unlearnt
 # by videos, for its weights cannot change. What it *says* can: $\alpha$ may leave Base no share.
 #
-# *What if?* Take fresh random weights for Plus instead of the copy. Half of what each block adds is then noise, and the
+# *What if?* Take fresh random weights for Plus instead of the copy. Half of what each attention adds is then noise, and the
 # model has to unlearn it first. In the paper's ablation a start from random weights throughout had the worst figure of all
 # variants.
 #
@@ -260,13 +260,14 @@ who_sees_whom({"Base": own, "Plus, stage 1": along}, keys, "Two square masks wit
 # given 0    written 1    given 2    written 3    given 4
 # ```
 #
-# What may see what? An element that *stands* before the writing begins may be seen by all. An element that is *written* may
-# be seen only by what is written after it. From this follows the mask of Plus:
+# What may see what? Words are as in the picture model: they see the words before them, and no frame. What *stands* before the
+# writing begins may be seen by all frames. What is *written* may be seen only by what is written after it. This is the mask of
+# Plus, (15.3):
 #
-# - **words** see the words up to and with themselves, and no frame
+# - **words** see the words up to and including themselves, and no frame
 # - a **given** frame sees all words and all given frames, itself among them, whole: also frames that come later in the clip
-# - a **written** frame sees all words, all given frames whole, all *earlier written* frames whole, and itself up to and with
-#   the place that looks
+# - a **written** frame sees all words, all given frames whole, all *earlier written* frames whole, and itself up to and
+#   including the place that looks
 # - nothing else is seen: a given frame sees no written one, a written frame no later written one
 #
 # ### Exercise 15.2 · sees
@@ -475,7 +476,7 @@ lab.show_source(cogvideo.CogVideo.halve)
 #
 # ## 6 · 一个小的红色圆环
 #
-# The published table has CogVideo twice: asked in Chinese, its own language, and asked in English. Here we train it twice,
+# The table in the paper of ModelScopeT2V (13) has CogVideo twice: asked in Chinese, its own language, and asked in English. Here we train it twice,
 # on the same clips, with captions that say the same. What differs between the two models?
 
 # %%
@@ -500,12 +501,13 @@ print("weights of another size:", {key: (english[key], chinese[key]) for key in 
 # is Chinese. (A word is a token here because the captions use so few of them. The paper has icetk, one vocabulary of pieces of
 # words and of pictures.)
 #
-# The sizes are the same, the *values* are not: both are trained from the start, as the picture model reads its captions too.
+# All other sizes are the same, but the *values* are not. The transformer and its channels are trained anew, for the picture
+# model reads captions, too. Only the autoencoder, which has seen no words, is the same.
 #
 # ## 7 · A bug hunt
 #
 # The trained second stage works in every test. The loss is fine, and the mask is right. A colleague writes the loop that
-# fills in frames. Her clips look as if somebody had stepped on the hose: a thing waits, and then leaps.
+# fills in frames. Her clips stutter: a thing waits, and then leaps.
 #
 # To look at the loop alone, take a perfect painter in place of the network. It is asked for a frame and told all frames that
 # are known. If those on both sides are among them, it paints exactly what lies between. With one side alone it cannot know
@@ -565,7 +567,7 @@ lab.strip({"the clip": np.stack(truth), "every second given, the others written"
 # ```
 #
 # She went through the clip once, and a given frame became known when its turn came. With a network and its memory the same
-# loop does two kinds of harm: written frames are blind to the given frame behind them, and given frames enter the memory
+# loop does two kinds of harm: written frames are blind to the given frame after them, and given frames enter the memory
 # after written ones.
 # </details>
 # <!-- END SOLUTION -->
@@ -603,9 +605,9 @@ print("written frames that are those of the clip:", sum(bool((mended[i] == truth
 #
 # ## 8 · Trained
 #
-# `cogvideo` was trained in three stages: the picture transformer, then a temporal channel for key frames and another for
-# frames between, both on the frozen transformer. A step of its sampler is a frame, in the order of your plan. Tokens are
-# drawn from the 32 most likely, and guidance pushes logits, as (10.1) pushes clips, away from what an empty caption would
+# `cogvideo` was trained in three stages (the autoencoder with its codebook is that of `nuwa`): the picture transformer, then a
+# temporal channel for key frames and another for frames between, both on the frozen transformer. A step of its sampler is a
+# frame, in the order of your plan. Tokens are drawn from the 32 most likely, at a temperature of 0.5 (14), and guidance pushes logits, as (10.1) pushes clips, away from what an empty caption would
 # make likely. (The paper draws from 12, pushes away from the caption "video", and ends with a network that makes 480 × 480
 # pixels of 160 × 160.)
 
@@ -628,12 +630,12 @@ lab.strip(rows, n=16, alt="Three rows of sixteen places. In the first every four
           "in the third all.")
 
 # %% [markdown]
-# How to read it: go down a column. A frame that stands never changes; that is the plan. First look at the key frames alone:
+# How to read it: go down a column. All rows are cut from the finished clip, for tokens once written never change. First look at the key frames alone:
 # do they tell the whole action that the prompt asks for, and is it one and the same thing in all of them? Then look at what
 # the second stage made of it. A frame between may be where it should be; or nearer to one of its neighbours; or a mixture
 # of both, a ghost. Errors of the second row are given to the third.
 #
-# What has the second channel learnt? Its share of each block is written in $\alpha$.
+# How much does each block use its second channel? $\alpha$ is the share of Base, $1 - \alpha$ that of Plus.
 
 # %%
 blocks, lines = list(range(1, pipe.preset.image.layers + 1)), {}
@@ -653,7 +655,7 @@ lab.curves(lines | {"at the start": (blocks, [0.5] * len(blocks))}, "block", "al
 #
 # A surer way to see what a part does is to take it away (08). With $\alpha = 1$ everywhere, without the rate, and without what
 # the channel adds to the words and to the feed-forward layers, nothing is left but the frozen picture model. It paints five
-# pictures of the prompt.
+# pictures of the prompt, of which it has never read "moves" and "left".
 
 # %%
 from contextlib import contextmanager
@@ -686,8 +688,8 @@ lab.strip({"both channels": last[:: cogvideo.SPACINGS[0]], "the picture channel 
           alt="Two rows of four key frames of one prompt and seed: with both channels, and with the picture channel alone.")
 
 # %% [markdown]
-# What to see: the first frame of both rows may be much alike, for there is nothing before it to see. In the lower row each
-# of the others is a picture of its own. Compare looks: colour, shape, size. They are the picture model's business in both
+# What to see: the first frames may be alike or not. Nothing stands before either, but only the model of the upper row has
+# learnt "left", which tells where a path begins. In the lower row each frame is a picture of its own. Compare looks: colour, shape, size. They are the picture model's business in both
 # rows. Then compare places: only the upper row can have a path.
 #
 # And the twin, asked for the same thing in Chinese. It has other weights, so the same seed says nothing here. Ask of both
@@ -704,9 +706,9 @@ lab.strip({"English": last[:: cogvideo.SPACINGS[0]], "Chinese": key_frames(chine
 #
 # ## Takeaways
 #
-# 1. A frozen picture model and a second channel that begins as its copy: for one frame the mixture is exactly the picture
-#    model, and looks cannot be unlearnt.
-# 2. What stands may be seen by all, what is written only by what comes later in the *writing*. A mask is right if no path
+# 1. A frozen picture model and a second channel that begins as its copy: at the start a single frame is exactly the picture
+#    model's. Its weights stay as they are, but the mixture may come to use them less.
+# 2. What stands may be seen by all frames, what is written only by what comes later in the *writing*. A mask is right if no path
 #    through several blocks leads from an answer to its question.
 # 3. Key frames first, then halves: 5, 9, 17. Runs are written side by side, and errors are handed down.
 #

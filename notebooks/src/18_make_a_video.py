@@ -63,15 +63,16 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # Why a prior? CLIP lays texts and pictures into one space, and yet the embedding of a caption is not the embedding of
 # a picture: it knows less. So a small diffusion model draws one of the picture embeddings that may go with it. Only
 # $P$ reads words. The other three are told an image embedding, and while they learn, it is that of a frame of the
-# video itself.
+# video itself. Now and then it is replaced by zeros, so that $D$ can be guided (10); zeros also stand in where there is no
+# prompt.
 #
 # *Departures.* The paper's $D$ makes 16 frames of 64 pixels, five apart, $F$ fills them up to 76, and two networks enlarge
 # them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network enlarges them to
 # 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. What our
-# diffusion systems share (v-prediction, the noise schedule, the condition in the timestep embedding) is in this one, too; but
-# $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say, beside what they are given, which noise
-# lies on each pixel. All three video networks are told frame numbers and look along time at both levels, and $D$ has the
-# scene prior.
+# diffusion systems share (v-prediction, the condition in the timestep embedding) is in this one, too; the noise schedule is
+# shifted further, as pixels need. But $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say, beside what they are given, which noise
+# lies on each pixel. All three video networks are told frame numbers and look along time at both levels; $D$ has the scene
+# prior, and its sampler draws fresh noise in each step (06, $\eta = 1$).
 #
 # And this is the door that the videos come through in training:
 
@@ -202,7 +203,7 @@ print("and a ring is another:", not torch.equal(four[0], made("a red ring")))
 # %% [markdown]
 # One clip for four prompts: at most one of the four can be right. That is 25 % at best, whatever was trained.
 #
-# **A labelled departure closes the gap.** Tell $D$ the caption as well, beside the image embedding, while it learns from
+# **A labelled departure would close the gap.** Tell $D$ the caption as well, beside the image embedding, while it learns from
 # videos that *have* captions. Then the two countries have different data, and "left" can be learnt. But that is another
 # model with another claim: it needs what Make-A-Video does without. You know it. Text to each block, and captioned videos
 # beside pictures: it is ModelScopeT2V. Section 7 puts the two side by side.
@@ -352,7 +353,7 @@ with lab.swap(untrained, PseudoResBlock=lab.yours("18.1")) as swapped:
 print("your block, in all three networks, makes the same clip:", same)
 
 # %% [markdown]
-# *What if?* Begin with one third in each tap. Then each frame is the mean of three, after every block again, and the
+# *What if?* Begin with one third in each tap. Then each frame is the mean of three, after every convolution again, and the
 # first thing that the model has to learn is to take its own smear back.
 #
 # Now the claim that all this is for. A network of pictures, with weights at random instead of trained ones; a video
@@ -385,13 +386,13 @@ for name, config in {"the paper's": paper, "with our departures": preset.unet}.i
 # layers that pictures never used and that are still random, so they begin as pictures that differ in their frame number.
 #
 # Zero and the identity differ in one more thing: who can learn. A branch that ends in zero grows from its end (08). With
-# the identity, gradients pass through at once:
+# the identity, in a picture model that is trained, gradients pass through at once:
 
 # %%
 torch.manual_seed(0)
 block = blocks.SpatioTemporalBlock(16, 16, True, preset.unet)
 pseudo = lab.yours("18.1")(16, 16, 64, 8, 0.0, True)
-shaken(block.res), nn.init.normal_(pseudo.conv2.weight, std=0.1)
+shaken(block.res), nn.init.normal_(pseudo.conv2.weight, std=0.1)  # a trained picture model; a new conv2 is zero
 x, emb, context = torch.randn(6, 16, 8, 8), torch.randn(6, 64), torch.randn(1, 1, preset.unet.context_dim)
 (block(x, emb, context, 6).square().mean() + pseudo(x, emb, 6).square().mean()).backward()
 for name, layers in {"08, four convolutions in a branch": block.temporal_conv.convs,
@@ -468,15 +469,16 @@ lab.strip({"the clip": clip, "known": given[:, :3], "mask": 1.5 * given[:, 3:].e
 # %% [markdown]
 # What to see: the grey of the second row. It is the number 0, and 0 is a colour. The mask says that it is none.
 #
-# *What if?* The mask need not be every fifth frame. `between` was trained on several, so that one network does three
-# things. Here is what it may be given, one task in each row:
+# *What if?* The mask need not be every fifth frame. `between` was trained on several, so that one network fills in, goes on,
+# and animates a picture. Here is what it may be given:
 
 # %%
 frames = torch.arange(16)
-tasks = {"between, five apart": frames % 5 == 0, "between, two apart": frames % 2 == 0, "what comes next": frames < 6,
-         "a picture that moves": frames < 1}
+tasks = {"between, five apart": frames % 5 == 0, "between, four apart": frames % 4 == 0,
+         "between, two apart": frames % 2 == 0, "what comes next": frames < 6, "a picture that moves": frames < 1}
 lab.matrix(torch.stack(list(tasks.values())).float(), list(tasks), range(16), xlabel="frame",
-           alt="Four masks of sixteen frames: every fifth is given, every second, the first six, and the first alone.")
+           alt="Five masks of sixteen frames: every fifth is given, every fourth, every second, the first six, and the first "
+           "alone.")
 
 # %% [markdown]
 # On the command line these are `minit2v extend clip.mp4 --between 4` and `--after 8`.
@@ -588,9 +590,8 @@ lab.play({noise: one[0].transpose(0, 1) for noise, one in painted["a clip"].item
 #
 # ## 6 · A bug hunt
 #
-# A public project put such layers into a picture model. Its convolutions along time begin as the identity, and of the
-# attention the last layer is set to zero, with a comment that it is now the identity. Here is how, on one block of
-# our network:
+# Somebody puts such layers into a picture model. The convolutions along time begin as the identity, and of the attention the
+# last layer is set to zero. Here is how, on one block of our network:
 
 # %%
 def ported(conv, project):
@@ -615,7 +616,7 @@ def first_change(start, seed):
 
 
 change = first_change(ported, 5)
-print(f"largest change: {change.abs().max():.2f}; as far as it differs")
+print(f"largest change: {change.abs().max():.2f}; how much it differs")
 for axis, name in enumerate(("frame", "channel", "row", "column")):
     print(f"  from {name} to {name}: {change.std(axis).max():.2f}")
 print(f"  from clip to clip: {(first_change(ported, 6) - change).abs().max():.2f}")
@@ -670,10 +671,9 @@ def begun(conv, project):
 lab.check("18.B", begun)
 
 # %% [markdown]
-# It is a small bug, and the model trains all the same. Other ports of these layers break the promise more loudly. In one,
-# the convolution along time begins at random, and the identity is a TODO. In another a useful trick from elsewhere,
-# channels that are shifted by one frame, stands in a branch that does not begin as zero. No loss curve tells you. The test
-# of section 3 does, in a second: **does the clip equal independent pictures?**
+# It is a small bug, and the model trains all the same. The promise can be broken more loudly: by a convolution along time that
+# begins at random, or by a branch that does not begin as zero. No loss curve tells you. The test of section 3 does, in a
+# second: **does the clip equal independent pictures?**
 #
 # ## 7 · The trained system
 #
@@ -713,7 +713,8 @@ lab.strip(stages, n=16, alt="Three rows of sixteen frames: the key frames of the
           "frames between them; and the same at twice the size.")
 
 # %% [markdown]
-# How to read it: in the first row only four pictures differ. Does the thing stay itself from one to the next, and
+# How to read it: in the first row only four pictures differ. Each is held for four columns; in the second row they stand at 0,
+# 5, 10 and 15. Does the thing stay itself from one to the next, and
 # does it move? That is $D$'s work. In the second row look at the frames between: $F$ knows where the thing was and
 # where it will be. The third adds edges.
 #
@@ -743,7 +744,8 @@ for name, one in filled.items():
 # one thing, on its way. The numbers say how near each is to what happened. Key frames are given, so all four agree
 # there.
 #
-# Next, detail. Your function of 18.3 runs the trained network, frame by frame and without its layers along time.
+# Next, detail. Your function of 18.3 runs the trained network frame by frame, without its layers along time and its frame
+# numbers.
 # Beside it is the library's way, all frames at once.
 
 # %%
@@ -780,7 +782,7 @@ for name, one in (alone | {"all frames at once": at_once}).items():
 
 # %% [markdown]
 # How to read it: the first number is the error of a frame, the second its flicker. Compare the first two rows: it is the
-# same network, asked the same question with other noise. In the third row it has its layers along time. It was trained
+# same network, asked the same question with other noise. In the third row it has both. It was trained
 # with them, so the first two rows show what is lost when they are taken away, not what a network without them would have
 # learnt (08). And our things are plain. There is little detail to invent, so do not expect the differences of section 5.
 #
@@ -805,8 +807,8 @@ for name, (model, options) in {"Make-A-Video": (pipe, {}), "mini": (ctx.pipe, {"
 # %% [markdown]
 # How to read it: in the rows of Make-A-Video all four answers are the same word, for it is one clip. At most one in
 # four can be right, as section 2 has proved; none is if the judge can read no direction at all. In the rows of `mini`
-# the answer should follow the question. That is the gap, and captions of videos are what closes it. But look also at
-# what Make-A-Video did without them: is it the right thing, in the right colour, and does it move?
+# the answer should follow the question. The two models differ in more than captions, so this shows *that* there is a gap;
+# section 2 has proved why. But look also at what Make-A-Video did without captions of videos: is it the right thing, in the right colour, and does it move?
 #
 # ## Takeaways
 #

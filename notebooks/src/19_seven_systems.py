@@ -58,11 +58,10 @@ for column in COLUMNS:
     print(f"{column}: {known} of {len(SYSTEMS)} systems, so {known * (known - 1) // 2} of the 21 pairs")
 
 # %% [markdown]
-# Read the second line of each row. One model was trained further on MSR-VTT, the others never saw it. Some were measured
-# with all captions, others with one for each clip. Sizes and frame rates differ. For some figures nobody has verified which
-# network or which paper they come from. Behind the rows are other training data, other sizes of the models and other
-# amounts of computing. So a difference between two rows has many possible reasons, and the idea of the paper is only one of
-# them.
+# Read the second line of each row. One model was trained further on MSR-VTT, five say that they never saw it (zero-shot).
+# Some were measured with all captions, others with one for each clip. Sizes and frame rates differ. For some figures we could
+# not verify which network or which paper they come from. The rows also differ in training data, size of the model and amount
+# of computing. So a difference between two rows has many possible reasons, and the idea of the paper is only one of them.
 #
 # Here each system is one file of [minit2v/systems](../minit2v/systems), small enough for a laptop. All learn from what one
 # program draws, and all answer the same prompts. [docs/systems.md](../docs/systems.md) says what they share.
@@ -91,8 +90,8 @@ assert sorted(MY_ORDER) == sorted(SYSTEMS), "each of the seven once"
 #   *Would show it:* all right on seen prompts no less often than CogVideo, whose key frames see all earlier ones.
 # - **[CogVideo](15_cogvideo.ipynb)**: a trained picture transformer that stays frozen hands its knowledge on to videos.
 #   *Would show it:* all right more often than NÜWA where a thing is known from pictures only.
-#   The paper's second row is the same system, asked in another language, and goes with no claim. It should make no
-#   difference.
+#   In the paper the Chinese row is the same system, asked in another language. Ours is a second training, on the same clips
+#   with Chinese captions. No claim goes with it: a difference here shows how far apart two trainings of one design can lie.
 # - **[MagicVideo](16_magicvideo.ipynb)**: a scale and a shift for each frame, in a latent space, make clips at a fraction of
 #   the computing.
 #   *Would show it:* fewer seconds a clip than Video LDM and ModelScopeT2V.
@@ -144,10 +143,10 @@ lab.predict("19.b")
 
 # %% [markdown]
 # Suppose that A and B are equally good. Then each prompt of the remaining ones is a fair coin: heads for A, tails for B. Let
-# $b$ be the prompts that only A gets right, and $c$ those that only B does. How often would $b + c$ coins fall at least as
-# unevenly, in one direction or the other?
+# $n_A$ be the prompts that only A gets right, and $n_B$ those that only B does. How often would $n_A + n_B$ coins fall at
+# least as unevenly, in one direction or the other?
 #
-# $$p = \min\Big(1,\; 2 \sum_{k=0}^{\min(b,\,c)} \binom{b+c}{k}\, 2^{-(b+c)}\Big) \qquad (19.1)$$
+# $$p = \min\Big(1,\; 2 \sum_{k=0}^{\min(n_A,\,n_B)} \binom{n_A+n_B}{k}\, 2^{-(n_A+n_B)}\Big) \qquad (19.1)$$
 #
 # This is McNemar's test in its exact form. The 2 stands for the two directions: before you looked, either system could have
 # been the better one.
@@ -217,13 +216,14 @@ print("the prompts of B in another order: only A {}, only B {}, p = {:.4f}".form
 #
 # ## 4 · Six questions at once
 #
-# Six systems are compared with ModelScopeT2V. At a level of 5 % each comparison may raise a false alarm.
+# Six systems are compared with ModelScopeT2V. Say that we call a difference *found* where p is below 0.05. Where nothing
+# differs, this happens up to 5 times in 100: a **false alarm**.
 
 # %%
 lab.predict("19.c")
 
 # %%
-luck = rng.uniform(size=(4000, 6))  # p of six tests, 4,000 times: where nothing differs, every p is equally likely
+luck = rng.uniform(size=(4000, 6))  # p of six tests, 4,000 times, where nothing differs; with many prompts every p is equally likely
 print(f"at least one of six below 0.05: {(luck.min(1) < 0.05).mean():.1%} of the times")
 
 # %% [markdown]
@@ -293,8 +293,8 @@ for name, way in WAYS.items():
 # What to see: uncorrected p's find most, and raise far more false alarms than one in twenty. Both corrections keep their
 # promise. Holm finds a little more than Bonferroni, and never less. So there is no reason to use Bonferroni.
 #
-# *What if?* Six comparisons are a choice. Somebody who compares all seven with one another makes 21, and the same p has to
-# stand more. Decide before you look which questions you ask. A question that the table has suggested is one of very many
+# *What if?* Six comparisons are a choice. Somebody who compares all seven with one another makes 21, and the same p is
+# multiplied by more. Decide before you look which questions you ask. A question that the table has suggested is one of very many
 # that it could have suggested.
 #
 # ## 5 · Two orders
@@ -325,7 +325,8 @@ lab.predict("19.d")
 # all figures of a list are equal. Return two numbers: tau, and p. The order that is there is one of the $n!$.
 #
 # <details><summary>Hint 1</summary><code>np.sign(x[:, None] - x)</code> is a table (n, n) of the signs of all pairs. Each
-# pair stands in it twice, above the fraction line and below it, so you may sum over the whole table.</details>
+# pair stands in it twice. This doubles the sum above the fraction line and the root below it, so you may sum over the whole
+# table.</details>
 # <details><summary>Hint 2</summary>The root is the same for all orders, since they have the same ties. So p needs the sum
 # above the line only, and that is a whole number: compare it without rounding.
 # <code>itertools.permutations(range(n))</code> gives the orders, as tuples; <code>y[list(order)]</code> is y in one of
@@ -480,7 +481,7 @@ told("in pairs", lab.yours("19.B")(first, second))
 #
 # Now ours. Every system was asked the first prompts of three splits: *seen* combinations, combinations that were *held
 # out*, and things known from *pictures only*. Prompt number i began with seed i. The judge of notebook 13 read each clip.
-# All verdicts are kept, one for each prompt. (The Chinese CogVideo was asked for the same clips in Chinese.)
+# Of each clip one verdict is kept: whether *all* is right. (The Chinese CogVideo was asked for the same clips in Chinese.)
 
 # %%
 import json
@@ -514,8 +515,9 @@ for label, (row, seconds) in (lines | {label: (row, "") for label, row in kept["
 
 # %% [markdown]
 # How to read it. Begin with the rows at the end, the bounds. *Real clips* are the ceiling of the judge and the floor of the
-# distances; a system that is beyond them is there by chance. *Autoencoder* is the ceiling of the systems that work in its
-# latents. The *image model, frame by frame* makes pictures that know nothing of one another. *Its first frame throughout* is
+# distances; a system that is beyond them is there by chance. *Autoencoder* is real clips through the latents and the decoder
+# of Video LDM: that system's ceiling, and roughly that of the two others in these latents. The *image model, frame by frame*
+# makes pictures that know nothing of one another, through the same decoder. *Its first frame throughout* is
 # a still: which of the columns does it win? *Without a prompt* shows how often a clip is right by luck. A row whose *all
 # right* is not clearly above these last three has not learnt to make a clip from a sentence.
 #
@@ -634,57 +636,57 @@ compared("all right, against your order", shares_seen, [-MY_ORDER.index(name) fo
 # If the orders agree, the ideas may be what counts, or something else that our systems have in common with the papers'. If
 # they do not, that is no reproach to any paper. Their rows differ in data, size and protocol; ours have one data set, one
 # protocol and small networks. So either the ideas alone do not make the published order, or at this size they do not make
-# the same one.
+# the same one, or, with so few systems trained once each, chance has made the difference.
 #
 # ## 9 · Minutes, steps and seconds
 #
 # "The same training" has two meanings. The same *number of steps* sounds fair, but a step of one system costs more than a
-# step of another. The same *number of minutes* is what somebody with one machine has. The plan was made in minutes; what
-# each training really took stands here. What several systems share, such as the latents, was trained once, and the column
-# *with shared* counts it for each.
+# step of another. The same *number of minutes* is what somebody with one machine has. Our recipes count steps, so that they
+# give the same on every machine; the minutes that they took on one machine stand here. What several systems share, such as
+# the latents, was trained once, and the column *with shared* counts it for each. What was there before these systems (the
+# latents, the words and the image model) is counted with the minutes that its recipe states.
 
 # %%
 from minit2v.recipes import recipe_of
 
 FROM = {"videoldm": "modelscope", "magicvideo": "modelscope", "nuwa": "modelscope", "cogvideo": "nuwa",
         "cogvideo-zh": "nuwa"}  # where it found what they share
-MOTION = {name: "unet" for name in SYSTEMS} | {"nuwa": "transformer", "cogvideo": "keyframes", "cogvideo-zh": "keyframes"}
+MOTION = {"nuwa": ["transformer"], "cogvideo": ["keyframes", "between"], "cogvideo-zh": ["keyframes", "between"],
+          "makeavideo": ["unet", "between"]}  # the parts that learn motion, where they are not the UNet alone
 
 
 def training(name, part):
-    """{"steps", "minutes"} of a part: of the system's own training, or of the one that it was taken over from."""
-    own = rows.get(name, {}).get("training", {})
-    return own.get(part) or (training(FROM[name], part) if name in FROM else {"steps": 0, "minutes": 0.0})
+    """Steps and minutes of a part: of the system's own training, of the one that it was taken over from, or of the recipe."""
+    if found := rows.get(name, {}).get("training", {}).get(part):
+        return np.array([found["steps"], found["minutes"]])
+    if name in FROM:
+        return training(FROM[name], part)
+    return next(np.array([step.steps, step.minutes]) for step in recipe_of(name) if step.name == part)
 
 
-cost = {}
-print(f"{'':20} parameters   along time   minutes, own   with shared   of motion: steps   clips each   seconds each")
+print(f"{'':20} parameters   along time   minutes, own   with shared   of motion: steps   minutes   seconds each")
 for name, row in rows.items():
-    parts = {step.name: step for step in recipe_of(name)}
-    motion, clips = training(name, MOTION[name]), parts[MOTION[name]].settings["batch"]
+    steps, minutes = sum(training(name, part) for part in MOTION.get(name, ["unet"]))
     own = sum(one["minutes"] for one in row["training"].values())
-    whole = sum(training(name, part)["minutes"] for part in parts)
-    cost[name] = 60 * motion["minutes"] / max(1, motion["steps"])
+    whole = sum(training(name, step.name)[1] for step in recipe_of(name))
     along_time = f"{row['temporal'] / row['parameters']:.0%}" if row["temporal"] else "–"
     print(f"{SYSTEMS[name]:20} {row['parameters'] / 1e6:8.2f} M {along_time:>12} {own:14.0f} {whole:13.0f} "
-          f"{motion['steps']:18,} {clips:12} {cost[name]:14.2f}")
-fewest = min(training(name, MOTION[name])["steps"] for name in rows)
-print(f"\nat equal steps ({fewest:,}, the fewest) the part that learns motion would have had, in minutes:")
-for name, seconds in cost.items():
-    print(f"    {SYSTEMS[name]:20}{seconds * fewest / 60:6.1f} instead of {training(name, MOTION[name])['minutes']:.1f}")
+          f"{steps:18,.0f} {minutes:9.0f} {60 * minutes / steps:14.2f}")
+print("\nafter equal steps of motion, seen prompts (%):        all right             direction")
+for name, row in kept["equal steps"].items():
+    print(f"{SYSTEMS[name]:44}{SHARE.format(**row['all']):>20}{SHARE.format(**row['motion']):>22}")
 
 # %% [markdown]
-# How to read it: the lower table is the other protocol. At equal steps a system whose steps are costly gets more of the
-# minutes, and one whose steps are cheap gets fewer. Compare with the order of section 8: would it be the systems at the top
-# that gain, or those at the bottom? What the order would be then, these figures do not say. A training that is cut short is
-# not one that was planned to be short.
+# How to read it: the lower table is the other protocol. A system that needs more steps than the others had them in the upper
+# table of section 7, and here it is measured as it is after as many steps as all. Compare with the order of section 8: which
+# systems lose most, those at the top or those at the bottom?
 #
 # Look at the minutes *with shared*, too. Where two systems lie far apart there, the one that was given more has had an
 # advantage, and their places in section 8 should be read with that in mind.
 #
 # *Along time* is the share of the parameters in layers that a picture model does not have. A dash means that none are
-# counted as such; in NÜWA, for one, the same attention looks at space and time. *Clips each* is the batch, so equal steps
-# are not even equal clips.
+# counted as such; in NÜWA, for one, the same attention looks at space and time. Batches differ, too, so equal steps are not
+# even equal clips ([docs/systems.md](../docs/systems.md) has them).
 #
 # The other bill comes later, with every clip.
 
@@ -754,8 +756,8 @@ for (claim, one, other, split, words), (ours, theirs, _), p in zip(CLAIMS, found
     print(f"{claim:26}{SYSTEMS[one]:20}{SYSTEMS[other]:20}{SPLITS[split]:15}{f'{ours} / {theirs}':>15}{p:9.2g}   {outcome}")
 
 # %% [markdown]
-# Then the claims about figures that have no verdict for each prompt. Here two intervals are compared, which is the blunter
-# tool.
+# Then the claims about single attributes, whose verdicts were not kept prompt by prompt, and about FID-vid, which has none.
+# Here two intervals are compared, which is the blunter tool.
 
 # %%
 def interval(name, *path):
@@ -782,10 +784,10 @@ for other in ("videoldm", BASE):
         print(f"{'a fraction of the computing':32}{'seconds':9}MagicVideo takes {share:.0%} of the time of {SYSTEMS[other]}")
 
 # %% [markdown]
-# How to read it. *As claimed*, *the opposite*, *not as claimed* and *even better* are findings, about our small systems on
-# our clips. *Cannot be told* is none: the claim may be right or wrong. *No difference found* is the best that most claims of
-# *no less* get, and it is cheap, for a test with ten prompts finds nothing either. How small a difference could have been
-# found here? Look for the smallest one in this table that was found.
+# How to read it. *As claimed*, *the opposite*, *not as claimed*, *even better* and *a difference* are findings, about our
+# small systems on our clips. *Cannot be told* is none: the claim may be right or wrong. *No difference found* is the best that
+# most claims of *no less* get, and it is cheap, for a test with ten prompts finds nothing either. How small a difference could
+# have been found here? With as many prompts as two systems differ on, (19.1) gives the least uneven split that counts.
 #
 # For the direction of Make-A-Video *lower* is what the paper itself expects, and 18 has shown why. For FID-vid *higher*
 # means that the layers along time have cost some of the pictures. *Lower* can happen too: the frames of one clip help one

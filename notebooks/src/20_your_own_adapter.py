@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 20 · Your own adapter
 #
-# **A trained model is large and your data is small. An adapter puts what is new into a few small matrices and leaves the
-# model as it is: it is made in minutes, sent in an e-mail, made weaker, combined, and taken off again.**
+# **A trained model is large and your data is small. An adapter puts what is new into a pair of small matrices for each layer
+# and leaves the model as it is: it is made in minutes, sent in an e-mail, made weaker, combined, and taken off again.**
 #
 # **You will**
 # - see what `mini` does with a shape that it has never seen
@@ -59,7 +59,7 @@ lab.strip({f"seed {seed}": pipe(PROMPT, seed=seed, steps=steps) for seed in (0, 
 # ## 2 · A change of low rank
 #
 # Training a layer further turns its weight $W$ into $W + \Delta W$. The idea of LoRA (Hu and others, 2021) is that
-# $\Delta W$ need not be any matrix. What is new, "the inside of *this* is dark", concerns a few directions in the features
+# $\Delta W$ need not be an arbitrary matrix. What is new, "the inside of *this* is dark", concerns a few directions in the features
 # of a layer, not all of them. So write
 #
 # $$W' = W + s\,B A, \qquad A: r \times \text{in}, \quad B: \text{out} \times r \qquad (20.1)$$
@@ -159,7 +159,7 @@ lab.check("20.2", conv_change)
 
 # %% [markdown]
 # *What if?* Let $B$ have the taps and $A$ have one. The product has the same shape and the same number of ranks, but a
-# rank is then one channel that moves in several ways, not several moments that make one channel.
+# rank then reads one moment and writes to several, instead of reading several and writing to one.
 #
 # ## 4 · How it starts
 #
@@ -175,7 +175,8 @@ for rank in ranks:
     print(f"rank {rank:2}: {numbers:9,} numbers, {100 * numbers / total:5.1f} % of the UNet's {total:,}")
 
 # %% [markdown]
-# What to see: rank 64 has more numbers than some layers themselves. Low rank pays only if it is low.
+# What to see: the numbers grow with the rank. In a layer of 96 × 96, rank 64 takes 64 · 192 = 12,288 numbers, more than the
+# layer's own 9,216. Low rank pays only if it is low.
 #
 # At first the change must be nothing, or the model would be damaged before it learns. So $BA = 0$. What about the
 # gradients? With $G = \partial L / \partial W'$ they are
@@ -190,7 +191,7 @@ lab.predict("20.b")
 #
 # Difficulty 1/5 · importance 5/5 · 5 minutes
 #
-# A bug hunt. A colleague has trained an adapter for a night. The loss did not move in any of its digits, nothing was
+# A bug hunt. A colleague has trained an adapter for a night. The loss went up and down and never got better, nothing was
 # reported as wrong, and the file that she sends holds only zeros. She starts so:
 #
 # ```python
@@ -231,7 +232,7 @@ lab.check("20.B", start)
 # %% [markdown]
 # ## 5 · Train one
 #
-# The task is that of notebook 09, word for word: noise, a timestep, the squared error. Only what may move is another.
+# The task is that of notebook 09, word for word: noise, a timestep, the squared error. Only the numbers that may change are different.
 # On the command line it is
 #
 # ```
@@ -263,14 +264,17 @@ from minit2v.checkpoints.adapters import read_adapter
 begun = read_adapter(place / "ring", unet)
 moved = sum(bool(part.B.any()) for _, part in begun.items())
 print(f"layers with an adapter: {len(begun.names)} · of them changed: {moved}")
-lora.attach(unet, begun)
-x, t = torch.randn(1, 4, 16, 8, 8, generator=ctx.generator(1)), torch.tensor([500])
+x = torch.randn(1, 4, 16, 8, 8, generator=ctx.generator(1)).to(ctx.device, pipe.dtype)
+t = torch.tensor([500], device=ctx.device)
 with torch.inference_mode():
     words = pipe.text.encode([PROMPT])
+    before = unet(x, t, words)
+    lora.attach(unet, begun)
     adapted = unet(x, t, words)
     lora.detach(unet)
-    plain = unet(x, t, words)
-print(f"attached, the answer differs by {(adapted - plain).abs().max() > 0}; taken off, the weights are what they were")
+    after = unet(x, t, words)
+print(f"attached, it changes the answer: {not torch.equal(adapted, before)}; taken off, the answer is the old one: "
+      f"{torch.equal(after, before)}")
 
 # %% [markdown]
 # ## 6 · What ten minutes buy
@@ -286,8 +290,7 @@ for strength in (0, 0.5, 1, 1.5):
     lora.merge(unet, ready, strength)
     rows[f"strength {strength:g}"] = pipe(PROMPT, seed=0, steps=steps)
     lora.unmerge(unet, ready, strength)
-lab.strip(rows, n=6, alt="Four rows of frames of one seed with more and more of the adapter; without it a square or a ring, "
-          "with it a square ring.")
+lab.strip(rows, n=6, alt="Four rows of frames of one seed, with strengths 0, 0.5, 1 and 1.5 of the adapter.")
 
 # %% [markdown]
 # `merge` adds the change to the weights, so sampling costs nothing more; `unmerge` subtracts it again. In float32 that is
@@ -312,9 +315,11 @@ for name, row in judged["rows"].items():
 #
 # ## 7 · How many ranks did it use?
 #
-# We have asked for rank 8. Was that too little, or more than needed? The best approximation of a matrix by one of rank $r$
-# keeps its $r$ largest singular values (Eckart and Young), and the share of the matrix that it keeps is the share of
-# their squares.
+# We have asked for rank 8. Was that too little, or more than needed? Every matrix is a sum of matrices of rank 1, each a column
+# of length 1 times a row of length 1, orthogonal to the others', times a number $\sigma_i \ge 0$. These numbers are its
+# **singular values**, and the sum of their squares is that of all its entries. The best approximation of a matrix by one of
+# rank $r$ keeps its $r$ largest singular values (Eckart and Young), and the share of the matrix that it keeps is the share
+# of their squares.
 #
 # ### Exercise 20.3 · ranks_needed
 #
@@ -361,7 +366,7 @@ for r in range(1, 9):
 
 # %% [markdown]
 # What to see: where most layers need few of their ranks, a smaller one would have done, and where they need all, more
-# might help. The kinds of layers differ, too:
+# might help. Which layers changed most?
 
 # %%
 sizes = {name: D.norm().item() / unet.get_submodule(name).weight.norm().item() for name, D in products.items()}
@@ -378,11 +383,12 @@ for name in sorted(sizes, key=sizes.get)[-5:][::-1]:
 # `to_q_lora`, with dots or with `_`, or with numbers alone. [docs/adapters.md](../docs/adapters.md) has the table. Three
 # things go wrong when such a file is read, and none of them raises an error by itself:
 #
-# - `alpha` is not read, and the change is as many times too strong;
+# - `alpha` is not read, and the change is $r/\alpha$ times what it should be: with $\alpha = 4$ and $r = 8$ twice as strong;
 # - a part of the file is passed over: the text tower's half, or a kind of layer that the reader does not know;
 # - the file belongs to another model of the same sizes.
 #
-# So the library refuses what it cannot add as it was trained, and says why:
+# The library reads `alpha`, and refuses what it cannot add as it was trained. The third mistake it cannot see: read in the
+# card which model the adapter is for.
 
 # %%
 from safetensors.torch import save_file
@@ -409,10 +415,11 @@ for title, tensors in strange.items():
 #
 # ## Takeaways
 #
-# 1. A change of low rank, $W + \frac{\alpha}{r} BA$, holds what is new in a few percent of the numbers. A convolution is
-#    the matrix of its taps.
+# 1. A change of low rank, $W + \frac{\alpha}{r} BA$, holds what is new in less than a tenth of the numbers (rank 8). A
+#    convolution is the matrix of its taps.
 # 2. One of the two matrices starts at zero, so that nothing is damaged; the other must not, or nothing is learnt.
-# 3. Measure the old along with the new, with intervals. An adapter can be weakened and taken off; forgetting cannot.
+# 3. Measure the old along with the new, with intervals. Take the adapter off, and what it made the model forget is back; a
+#    model that was trained further has no way back.
 #
 # ## Quiz
 

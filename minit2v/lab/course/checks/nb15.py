@@ -31,7 +31,7 @@ QUIZ = [
         "does the model paint at first, if it is asked for one frame?",
         [
             "What the picture model paints: its weights are frozen",
-            "Something else: half of what every block adds comes from the random channel",
+            "Something else: half of what every attention adds comes from the random channel",
             "Nothing: the gradient is zero",
         ],
         1,
@@ -54,7 +54,7 @@ QUIZ = [
         "What has to be trained anew for captions in another language, if both models are built as here?",
         [
             "A text encoder for that language",
-            "All weights, of which only the tables of words have another size",
+            "The transformer and its temporal channels; only their tables of words get another size",
             "Only the codebook of the autoencoder",
         ],
         1,
@@ -167,7 +167,7 @@ def stage_masks(words, frames, size, given=None):
 
 @exercise("15.1", name="DualChannel", solution=DualChannel, minutes=15, difficulty=3, importance=5)
 def check_dual_channel(student):
-    """A new layer with one frame, with five; then with random weights; what is frozen and what learns; float32."""
+    """A new layer with one frame; random weights with three frames and with two; what is frozen and what learns; float32."""
     for d, heads, seed in ((6, 2, 0), (8, 4, 1), (5, 1, 2)):
         base = frozen_attention(d, heads, seed)
         before = {name: p.clone() for name, p in base.state_dict().items()}
@@ -294,7 +294,7 @@ MASK_MISTAKES = {
     "given frames see only earlier given ones; they stand already, and see one another":
         _seen(lambda p, m: m & ~(p.given & p.stands & (p.column > p.row))),
     "given frames do not see one another": _seen(lambda p, m: m & ~(p.given & p.stands & ~p.same)),
-    "a written frame sees only the given frames before it; that behind it is the other end of what it lies between":
+    "a written frame sees only the given frames before it; the one after it is the other end of what it lies between":
         _seen(lambda p, m: m & ~(~p.given & p.stands & (p.column > p.row))),
     "a written frame does not see the given ones": _seen(lambda p, m: m & ~(~p.given & p.stands)),
     "written frames do not see earlier written ones": _seen(lambda p, m: m & ~(~p.given & p.written & ~p.same)),
@@ -307,7 +307,7 @@ MASK_MISTAKES = {
         lambda p, m: m | (p.row < 0) & p.column_given),
     "words see all frames; words see words up to themselves alone": _seen(lambda p, m: m | (p.row < 0)),
     "words see later words; they see those up to themselves": _seen(lambda p, m: m | p.same & (p.row < 0)),
-    "an element does not see itself; the rule is up to and with its place": _seen(
+    "an element does not see itself; the rule is up to and including its place": _seen(
         lambda p, m: m & ~torch.eye(len(m), dtype=torch.bool)),
     "row and column are swapped: entry i, j says whether i sees j": _seen(lambda p, m: m.T),
     "True is where an element sees": _seen(lambda p, m: ~m),

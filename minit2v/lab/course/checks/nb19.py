@@ -68,8 +68,9 @@ PREDICTIONS = {
     "19.a": Question("All seven learn from the same data, on the same machine, in one or two hours each. Which one makes "
                      "most clips in which everything is as the prompt says?", first_of_ours, tuple(ROWS.values())),
     "19.b": Question("Of 512 prompts, both systems get 400 right, only the first 20, only the second 8. Suppose that both "
-                     "get 40 right instead of 400, and the rest wrong, with 20 and 8 as before. What becomes of the p of "
-                     "the difference?", "it is the same", ("it is smaller", "it is the same", "it is larger")),
+                     "get 40 right instead of 400, and the rest wrong, with 20 and 8 as before. If the two are equally "
+                     "good, what becomes of a split as uneven as 20 to 8?", "equally surprising",
+                     ("less surprising", "equally surprising", "more surprising")),
     "19.c": Question("Six comparisons of systems among which nothing differs, each with a chance of 5 % to say that "
                      "something does. How likely is at least one false alarm, in percent, if the six are independent?",
                      round(100 * (1 - (1 - LEVEL) ** COMPARISONS), 1), tolerance=3.0),

@@ -164,7 +164,7 @@ def check_ranks_needed(student):
             told = f"{r} for singular values {', '.join(f'{v:g}' for v in values)} and a share of {share:.3f}"
             same = lambda one: all(one(v, s) == n for (_, v, s), n in zip(cases, results))  # noqa: E731
             raise Failed(told, found, next((cause for cause, one in RANK_MISTAKES.items() if same(one)), ""))
-    return "the least rank for shares on every step of four matrices, wide and tall"
+    return "the least rank for shares between the steps of four matrices, wide and tall, and for one on a step"
 
 
 # --- 20.B
