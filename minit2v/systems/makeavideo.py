@@ -12,8 +12,8 @@ as the identity, its attention an attention along time that starts as nothing: K
 
 Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule (shifted further), the
 condition in the timestep embedding, and the scene prior (of the UNet alone). Not shared by all: the frame's number there as
-well. Blocks of 2 x 2 and 4 x 4 pixels are channels, attention along time is at every level, key frames are sampled with fresh
-noise, and the later stages answer with clean frames.
+well. Blocks of 2 x 2 and 4 x 4 pixels are channels, attention along time is at every level (of `upscale` at none), key frames
+are sampled with fresh noise, and the later stages answer with clean frames.
 
 Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3D layers), 3.3 (frame interpolation).
 """
@@ -96,7 +96,8 @@ def _makeavideo() -> MakeAVideoPreset:
         prior=PriorConfig(128, 4, mini.text.embed_dim),
         unet=base,
         between=replace(small, condition_channels=half + 1),
-        upscale=replace(small, in_channels=3 * FOLD_WHOLE**2, condition_channels=3 * FOLD_WHOLE**2, attention=(False, False)),
+        upscale=replace(small, channels=(24, 32), attention=(False, False), temporal_attention=False,
+                        in_channels=3 * FOLD_WHOLE**2, condition_channels=3 * FOLD_WHOLE**2),
         diffusion=replace(mini.diffusion, snr_shift=3.0),
     )  # fmt: skip
 
@@ -188,16 +189,16 @@ class MakeAVideoBlock(FrameBlock):
         super().__init__(c_in, c_out, attention, config)
         groups = config.norm_groups
         self.res = PseudoResBlock(c_in, c_out, 4 * config.channels[0], groups, config.dropout, config.scale_shift)
-        self.temporal = TemporalTransformer(c_out, config.head_dim, groups)
+        self.temporal = TemporalTransformer(c_out, config.head_dim, groups) if config.temporal_attention else None
 
     def temporal_layers(self) -> list[nn.Module]:
         """The layers that the image model does not have."""
-        return [self.res.time1, self.res.time2, self.temporal]
+        return [layer for layer in (self.res.time1, self.res.time2, self.temporal) if layer is not None]
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, f: int, temporal: bool = True) -> Tensor:
         x = self.res(x, emb, f if temporal else 0)
         x = x if self.spatial is None else self.spatial(x, context)
-        return self.temporal(x, f) if temporal else x  # eq (18.3) · Make-A-Video, section 3.2
+        return self.temporal(x, f) if temporal and self.temporal is not None else x  # eq (18.3) · Make-A-Video, section 3.2
 
 
 class MakeAVideoUNet(UNet):

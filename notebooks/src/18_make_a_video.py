@@ -71,8 +71,8 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. What our
 # diffusion systems share (v-prediction, the condition in the timestep embedding) is in this one, too; the noise schedule is
 # shifted further, as pixels need. But $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say, beside what they are given, which noise
-# lies on each pixel. All three video networks are told frame numbers and look along time at both levels; $D$ has the scene
-# prior, and its sampler draws fresh noise in each step (06, $\eta = 1$).
+# lies on each pixel. All three video networks are told frame numbers. $D$ and $F$ look along time at both levels, $S$ only
+# by its convolutions. $D$ has the scene prior, and its sampler draws fresh noise in each step (06, $\eta = 1$).
 #
 # And this is the door that the videos come through in training:
 
