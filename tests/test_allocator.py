@@ -32,6 +32,30 @@ def faults(before: str, **environment: str) -> int:
                           env=kept | {"OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
     return int(done.stdout)
 
+# how much the process grows while it looks up the tokens of 2,560 clips of 16 frames, in MB
+TOKENS = """
+import torch
+from pathlib import Path
+from types import SimpleNamespace
+from minit2v.memory.allocator import keep_freed_memory
+from minit2v.networks.bottleneck import Codebook
+from minit2v.training.tokens import stored
+megabytes = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+keep_freed_memory()
+model, latents = SimpleNamespace(bottleneck=Codebook(1024, 16)), torch.randn(2560, 16, 16, 8, 8).half()
+before = megabytes()
+assert stored(latents, model, 1.0).shape == (2560, 16, 8, 8)
+print(megabytes() - before)
+"""
+
+
+@linux
+def test_tokens_of_many_clips_take_little_memory():
+    """Every look-up frees a block as large as its distances; the heap must not grow by one each time."""
+    done = subprocess.run([sys.executable, "-c", TOKENS], capture_output=True, text=True, check=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert float(done.stdout) < 300
+
 
 @linux
 def test_a_loaded_model_works_in_memory_that_it_has_touched_before():

@@ -21,6 +21,7 @@ from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.settings import SamplingSettings
 
 UNUSED = ("noise", "init", "window", "eta")  # settings of diffusion
+AT_ONCE = 2**12  # vectors whose distances from all codes are in memory at once
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def tokens_of(latents: Tensor, autoencoder: nn.Module) -> Tensor:
     codebook = autoencoder.bottleneck
     vectors = rearrange(latents, "b c f h w -> (b f h w) c").to(codebook.codes)
     b, _, f, h, w = latents.shape
-    return torch.cat([codebook.nearest(part) for part in vectors.split(2**16)]).view(b, f, h, w)
+    numbers = torch.empty(len(vectors), dtype=torch.long, device=vectors.device)
+    for part, out in zip(vectors.split(AT_ONCE), numbers.split(AT_ONCE)):
+        out.copy_(codebook.nearest(part))  # small results kept between large blocks would leave holes in the heap
+    return numbers.view(b, f, h, w)
 
 
 def guided_logits(conditional: Tensor, unconditional: Tensor | None, scale: float) -> Tensor:

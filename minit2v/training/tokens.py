@@ -128,7 +128,10 @@ class TokenTask(nn.Module):
 
 def stored(latents: Tensor, autoencoder: VQGAN, scale: float) -> Tensor:
     """Scaled latents (N, c, f, h, w) as the cache has them -> tokens (N, f, h, w), 16 bits each."""
-    return torch.cat([tokens_of(part.float() / scale, autoencoder).short() for part in latents.split(64)])
+    tokens = torch.empty(len(latents), *latents.shape[2:], dtype=torch.short, device=latents.device)
+    for part, out in zip(latents.split(64), tokens.split(64)):
+        out.copy_(tokens_of(part.float() / scale, autoencoder))  # see there why results are written into one block
+    return tokens
 
 
 def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
