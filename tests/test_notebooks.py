@@ -27,7 +27,7 @@ BUILT = [path.stem for path in SOURCES if (FOLDER / f"{path.stem}.ipynb").exists
 COURSE = ("00_take_off", "01_video_is_a_tensor", "02_squeezing_frames", "03_training_a_tiny_vqgan",
           "04_words_into_vectors", "05_destroying_a_video", "06_un_destroying_it", "07_a_unet_for_pictures",
           "08_teaching_it_time", "09_training_text_to_video", "10_steering", "11_the_real_thing", "12_full_weights",
-          "13_is_it_any_good", "21_one_step")
+          "13_is_it_any_good", "14_nuwa", "15_cogvideo", "16_magicvideo", "17_video_ldm", "18_make_a_video", "21_one_step")
 SETUP = "from minit2v import lab\n\nctx = lab.setup({})"
 PRIVATE = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|usr|mnt)/|[A-Z]:\\)|site-packages")
 LADDER = ("<summary>Hint 1</summary>", "<summary>Hint 2</summary>", "<summary>Solution</summary>", "*What if?*")

@@ -90,7 +90,7 @@ def _makeavideo() -> MakeAVideoPreset:
         name="makeavideo",
         height=64,
         width=64,
-        steps=12,
+        steps=24,
         guidance=2.0,
         text=replace(mini.text, words=tuple(still_words(1)), layers=2, skip_last=0, looks_first=False),
         prior=PriorConfig(128, 4, mini.text.embed_dim),

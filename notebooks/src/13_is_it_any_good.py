@@ -876,4 +876,5 @@ lab.equations(13)
 #
 # **Next:** you have come from a tensor to a model, and from a model to what may be said about it. What to do now? Change
 # a setting of the recipe and see whether *your* `mini` is better, with an interval:
-# [docs/training.md](../docs/training.md) and [docs/speedrun.md](../docs/speedrun.md) say how.
+# [docs/training.md](../docs/training.md) and [docs/speedrun.md](../docs/speedrun.md) say how. Or meet the other systems of the
+# paper's table, each small enough to train: [14 · NÜWA](14_nuwa.ipynb) is the first.

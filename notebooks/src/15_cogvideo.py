@@ -474,7 +474,7 @@ lab.show_source(cogvideo.CogVideo.halve)
 # *What if?* With 33 frames and key frames 8 apart there is one round more, and the wait is 11 frames: each doubling costs
 # two frames. But the rate token would have to be trained for it, and the key frames would have to leap further.
 #
-# ## 6 · 一个小的红色圆环
+# ## 6 · 一个小的绿色圆形
 #
 # The table in the paper of ModelScopeT2V (13) has CogVideo twice: asked in Chinese, its own language, and asked in English. Here we train it twice,
 # on the same clips, with captions that say the same. What differs between the two models?
@@ -482,7 +482,7 @@ lab.show_source(cogvideo.CogVideo.halve)
 # %%
 from minit2v.datasets.moving_things import caption, parse
 
-PROMPT = "a small red ring moves left"
+PROMPT = "a small green circle moves quickly left"
 twins = {"cogvideo": PROMPT, "cogvideo-zh": caption(parse(PROMPT), "zh")}
 sizes = {}
 for name, text in twins.items():
@@ -655,7 +655,7 @@ lab.curves(lines | {"at the start": (blocks, [0.5] * len(blocks))}, "block", "al
 #
 # A surer way to see what a part does is to take it away (08). With $\alpha = 1$ everywhere, without the rate, and without what
 # the channel adds to the words and to the feed-forward layers, nothing is left but the frozen picture model. It paints five
-# pictures of the prompt, of which it has never read "moves" and "left".
+# pictures of the prompt. It is asked without the words of motion, which it has never read.
 
 # %%
 from contextlib import contextmanager
@@ -683,7 +683,7 @@ def key_frames(model, prompt, seed=3):
 
 
 with switched_off(pipe.keyframes):
-    pictures = key_frames(pipe, PROMPT)
+    pictures = key_frames(pipe, "a small green circle")
 lab.strip({"both channels": last[:: cogvideo.SPACINGS[0]], "the picture channel alone": pictures}, n=4,
           alt="Two rows of four key frames of one prompt and seed: with both channels, and with the picture channel alone.")
 

@@ -840,4 +840,4 @@ lab.equations(18)
 # - Ge and others, [Preserve your own correlation](https://arxiv.org/abs/2305.10474): noise that is partly shared by
 #   all frames.
 #
-# **Next:** [19 · Seven systems](19_seven_systems.ipynb) lets all of them answer the same prompts.
+# **Next:** [docs/systems.md](../docs/systems.md) tells how all of them are measured on the same prompts.
