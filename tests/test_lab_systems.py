@@ -450,7 +450,8 @@ def made_up(names, skills, n=120, bounds=True):
             "training": {step.name: {"steps": step.steps, "minutes": step.minutes} for step in recipe_of(name)[-2:]},
         }  # fmt: skip
     found = {label: measured(np.arange(n) < 100 - 20 * i, 1.0) for i, label in enumerate(BOUNDS)} if bounds else {}
-    return {"rows": rows, "bounds": found, "ranks": {}, "equal steps": {name: rows[name]["report"]["test_seen"] for name in names[:4]}}
+    equal = {name: rows[name]["report"]["test_seen"] for name in list(rows)[:4]}
+    return {"rows": rows, "bounds": found, "ranks": {}, "equal steps": equal}
 
 
 TABLES = {
