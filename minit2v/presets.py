@@ -30,7 +30,7 @@ class UNetConfig(Checked):
     first_temporal_heads: Count = 8  # heads of the temporal transformer after conv_in; 0: none; released 8 (inner width 512)
     context_dim: Width = 1024  # width d of a text token; released 1024
     temporal_convs: Annotated[int, Range(0, 4)] = 4  # convolutions along time of a block; 0: none; released 4
-    temporal_attention: bool = True  # have levels with attention temporal transformers; released True
+    temporal_attention: bool = True  # have temporal transformers: where the block puts them; released True
     norm_groups: Width = 32  # groups of every GroupNorm; released 32
     dropout: Decay = 0.1  # in residual blocks and temporal convolutions, while training; released 0.1
     frame_positions: bool = False  # departure: sinusoid of the frame number joins the timestep embedding

@@ -18,7 +18,7 @@ class Step:
     """One training of a recipe."""
 
     part: str  # row of the system's `parts`
-    minutes: float  # of training steps; of a step with `steps`, what they took on two cores
+    minutes: float  # of training steps, which `--budget` stretches; with `steps` about what they took, see docs/training.md
     settings: Mapping[str, Any] = field(default_factory=dict)  # by name, as for --set; above the part's own
     after: str = ""  # name of an earlier step of this part: goes on from its weights, with its settings below these
     name: str = ""  # of the step and of its folder; the part's if empty
@@ -74,23 +74,23 @@ RECIPES: dict[str, list[Step]] = {
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0, "adversarial": 0.0}, steps=400),
     ],
     "nuwa": [
-        Step("autoencoder", 30, AUTOENCODER, steps=2000),
+        Step("autoencoder", 15, AUTOENCODER, steps=2000),
         WORDS,
-        Step("transformer", 60, {**TOKENS, "batch": 8}, steps=4000),
+        Step("transformer", 65, {**TOKENS, "batch": 8}, steps=4000),
     ],
     **{name: [
-        Step("autoencoder", 30, AUTOENCODER, steps=2000),
-        Step("image", 20, {**TOKENS, "batch": 8}, steps=2500),
-        Step("keyframes", 20, {**TOKENS, "batch": 12}, steps=2500),
+        Step("autoencoder", 15, AUTOENCODER, steps=2000),
+        Step("image", 5, {**TOKENS, "batch": 8}, steps=2500),
+        Step("keyframes", 40, {**TOKENS, "batch": 12}, steps=2500),
         Step("between", 20, {**TOKENS, "batch": 12}, steps=1500),
     ] for name in ("cogvideo", "cogvideo-zh")},
     "makeavideo": [
-        Step("text", 8, {**TEXT, "words": "images", "images": 8192}, steps=600),
-        Step("prior", 4, {**LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999}, steps=4000),
-        Step("image", 15, {**PIXELS, "clips": 0, "images": 16384}, steps=3000),
+        Step("text", 7, {**TEXT, "words": "images", "images": 8192}, steps=600),
+        Step("prior", 2, {**LOOP, "batch": 128, "lr": 1e-3, "weight_decay": 0.01, "ema": 0.999}, steps=4000),
+        Step("image", 35, {**PIXELS, "clips": 0, "images": 16384}, steps=3000),
         Step("unet", 50, PIXELS, steps=6000),
         Step("between", 20, {**PIXELS, "batch": 4}, steps=2000),
-        Step("upscale", 8, {**PIXELS, "batch": 4, "clips": 1024}, steps=1000),
+        Step("upscale", 6, {**PIXELS, "batch": 4, "clips": 1024}, steps=1000),
     ],
     "nano": [Step("autoencoder", 3, AUTOENCODER), Step("text", 3, TEXT), Step("unet", 14, UNET)],
 }

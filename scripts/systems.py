@@ -10,9 +10,11 @@ The floors come from the image model that Video LDM holds: its pictures one by o
 without a prompt. A model that is not there yet is left out, and said so. Clips are kept in runs/systems.
 
 The second table compares at equal steps: what teaches motion has taken 4,000 of them. For a shipped model that was trained
-for more stands one of the same preset in runs/equal/NAME: a copy of its run without the UNet, then for instance
+for more stands one of the same preset in runs/equal/NAME: a copy of its run without what learns motion, then for instance
 
     minit2v train unet --preset videoldm --out runs/equal/videoldm --set train_steps=4000
+    minit2v train unet --preset makeavideo --out runs/equal/makeavideo --set train_steps=3000
+    minit2v train between --preset makeavideo --out runs/equal/makeavideo --set train_steps=1000
 """
 
 import argparse

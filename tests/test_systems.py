@@ -360,8 +360,8 @@ class Enlarges(nn.Module):
         return condition
 
 
-def test_the_last_stage_of_make_a_video_answers_with_clean_frames(small_makeavideo, monkeypatch):
-    """So its clip has no noise left, although the network is narrower than a block of pixels."""
+def test_the_later_stages_of_make_a_video_answer_with_clean_frames(small_makeavideo, monkeypatch):
+    """So a clip of `upscale` has no noise left, although that network is narrower than a block of pixels."""
     pipe, frames = small_makeavideo, torch.rand(1, 3, 4, 8, 8) * 2 - 1
     monkeypatch.setattr(pipe, "upscale", Enlarges())
     expected = to_pixels(enlarged(frames)[0].transpose(0, 1))
@@ -370,6 +370,15 @@ def test_the_last_stage_of_make_a_video_answers_with_clean_frames(small_makeavid
     for task in (makeavideo.BetweenTask, makeavideo.UpscaleTask):
         assert task.schedule(None, preset) == pipe.later_diffusion.config != makeavideo.UNetTask.schedule(None, preset)
     assert preset.upscale.channels[0] < preset.upscale.in_channels
+
+
+def test_key_frames_take_at_least_the_fresh_noise_of_the_preset(small_makeavideo, monkeypatch):
+    pipe, steps = small_makeavideo, small_makeavideo.preset.steps
+    key_frames = lambda **options: [step.x for step in pipe.stream("a red circle", seed=0, **options)][steps - 1]
+    fresh = key_frames()
+    assert torch.isfinite(key_frames(sampler="dpm++")).all()  # it takes none
+    monkeypatch.setattr(pipe, "preset", replace(pipe.preset, key_eta=0.0))
+    assert torch.equal(key_frames(eta=1.0), fresh) and not torch.allclose(key_frames(), fresh)
 
 
 @pytest.mark.parametrize("part", ["UNET", "BETWEEN", "UPSCALE"])

@@ -192,7 +192,7 @@ def parser():
     add("--negative", metavar="PROMPT", help="what the video should not show (the model's own: nothing)")
     add("--fps", type=_decimal, help="frames a second (those of --init, else the model's own: 8)")
     add("--sampler", default="ddim", help="{names} (ddim)").table = _samplers
-    add("--eta", type=_decimal, default=0.0, help="fresh noise of a sampler that takes it, 0 to 1 (0: none)")
+    add("--eta", type=_decimal, default=0.0, help="fresh noise of a sampler that takes it, 0 to 1 (0: no more than the model wants)")
     add("--n", type=_clips, default=1, help=f"clips of each prompt, at most {MOST_CLIPS:,} (1)")
     add("--seed", type=_seed, default=0, help="one seed gives one video; clip number i takes seed + i; or random (0)")
     add("--window", type=_whole, default=0, help="for long clips: frames that the network sees at once (all)")

@@ -7,7 +7,7 @@
 in raster order (frame, row, column), and itself. So the cost grows with the clip, not with its square; what is farther
 away arrives through several blocks.
 
-Departures from the paper: the text comes from the small CLIP that all our systems share; guidance (the paper has none and
+Departures from the paper: the text comes from the small CLIP of `mini`; guidance (the paper has none and
 keeps the best of many by CLIP); a thrifty codebook; one task a batch; a learnt bias for each place of the window (T5, arXiv
 1910.10683, section 2.1).
 

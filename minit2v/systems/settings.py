@@ -34,7 +34,7 @@ class SamplingSettings:
     negative: str | None = None  # what the clip should not show; released ""
     seed: int = 0  # of the noise; prompt number i of a list takes seed + i; 0 to 2**63 - 1
     sampler: str = "ddim"  # row of `samplers.SAMPLERS`; released ddim
-    eta: float = 0.0  # fresh noise of a sampler that takes it (ddim), 0 to 1; released 0
+    eta: float = 0.0  # fresh noise of a sampler that takes it (ddim), 0 to 1; a system may want more; released 0
     fps: float | None = None  # frames a second of the clip; None: those of the clip to start from, else the preset's
     noise: Tensor | None = None  # (b, 4, f, h, w), standard normal, to start from instead of the seed's
     init: Clip | np.ndarray | None = None  # video, uint8 (f, H, W, 3), to start from; one frame is repeated

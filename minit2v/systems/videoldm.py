@@ -6,7 +6,7 @@
 Each temporal layer has a learnt alpha between 0 and 1, and alpha = 1 gives the image model back, bit for bit. The
 temporal layers can be moved onto another image model of the same sizes. The decoder gets temporal layers as well.
 
-Departures from the paper, shared by all our systems of diffusion: v-prediction, the noise schedule, the words for looks
+Departures from the paper, shared by our systems of diffusion in latents: v-prediction, the noise schedule, the words for looks
 in the timestep embedding, and a scene prior; the part of it that knows time is a temporal layer here, and mixed as such.
 
 Reference: Video LDM (Align your Latents), arXiv 2304.08818, sections 3.1 and 3.1.1.

@@ -247,7 +247,8 @@ class UNetTask(PixelTask):
         frames, image = self.taken(generator, n)
         draw = lambda many: int(torch.randint(many, (1,), generator=generator, device="cpu"))
         keys = (frames.shape[2] - 1) // KEY_INTERVAL + 1
-        apart = max(1, KEY_INTERVAL - int(KEY_INTERVAL * uniform(generator, 1).square()))  # 5 down to 1; 5 in nearly half of the draws
+        # 5 in nearly half of the draws, and down to 1
+        apart = max(1, KEY_INTERVAL - int(KEY_INTERVAL * uniform(generator, 1).square()))
         first = draw(frames.shape[2] - apart * (keys - 1))
         at = torch.arange(first, first + apart * (keys - 1) + 1, apart, device="cpu")
         chosen = image[torch.arange(n), at[torch.randint(keys, (n,), generator=generator, device="cpu")]]

@@ -111,7 +111,7 @@ lab.show_source(Nuwa.forward)
 # What else is there? Each place has three learnt positions, of its frame, its row and its column, which are added up. The
 # text is encoded by a transformer of its own, and every block of the decoder attends to all of it. The paper's
 # model has 870 million parameters, and 10 frames of 21 × 21 tokens out of 12,288; its text comes as byte pairs (04). Ours has
-# 16 frames of 8 × 8 tokens out of 1,024, and its text comes from the small CLIP that all our systems share.
+# 16 frames of 8 × 8 tokens out of 1,024, and its text comes from the small CLIP of `mini`.
 #
 # **Three tasks, one decoder.** Because a clip is a text, nothing has to be built for the second and the third.
 #
@@ -664,7 +664,7 @@ for name, choice in {"the nearest code": book.nearest, "the thrifty choice": boo
 
 # %%
 PROMPTS = ["a large red circle moves left", "a small blue ring moves up", "a large yellow square moves right",
-           "a small green star moves down"]
+           "a small green triangle moves down"]
 FRAMES, steps = ctx.pick(fast=3, default=16), []
 clips = nuwa(PROMPTS, seed=0, frames=FRAMES, callback=steps.append)
 lab.strip(dict(zip(PROMPTS, clips)), n=8, alt="A row of frames for each of four prompts, written by NÜWA.")
@@ -675,17 +675,17 @@ same = torch.equal(part.x, steps[-1].x[:1, :, : part.x.shape[2]])
 print(f"one step for each frame: {len(steps) == FRAMES} · a shorter clip is the beginning of the longer one: {same}")
 moments = [FRAMES // 2 - 1, FRAMES - 1]
 lab.strip({f"after frame {i + 1}": nuwa.decode(steps[i].x[:1])[0] for i in moments}, n=8,
-          alt="Two rows of frames of one clip: half written, where the later frames are empty, and whole.")
+          alt="Two rows of frames of one clip: half written, with a coloured pattern in the place of later frames, and whole.")
 
 # %% [markdown]
-# How to read it: what is written stays. There is no step in which the clip comes into focus, as with diffusion; a frame is
+# How to read it: what is written stays. Frames that are not written yet hold zeros, which are no code, and what the decoder
+# makes of them means nothing. There is no step in which the clip comes into focus, as with diffusion; a frame is
 # done before the next begins. So a shorter clip is the beginning of a longer one, and a clip can be watched while it is
 # written. The price: a token that was drawn badly cannot be taken back, and what comes after has to live with it.
 # Follow a thing through a row. Is it in the last frame what it was in the first, its colour, its outline, its size? Six
 # blocks hear of six frames back. Of what was before, they know what the frames in between have handed on.
 #
-# The settings of section 5, for the same prompts and seeds. (So few clips tell large differences only; the report of the model
-# has N = 512, with intervals.)
+# The settings of section 5, for the same prompts and seeds. (So few clips tell large differences only.)
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many frames are written depends on the mode
@@ -714,8 +714,9 @@ lab.strip({name: made[0] for name, made in rows.items()}, n=8,
           alt="Three rows of frames of one prompt and seed: the k of the preset, always the most likely token, and all codes.")
 
 # %% [markdown]
-# How to read it: with k = 1 nothing is left to chance. Look whether something still moves there, or whether the likeliest
-# next frame is the frame before. With all codes look for specks: single tokens that fit nowhere.
+# How to read it: with k = 1 nothing is left to chance. Look whether something still moves there, or whether the likeliest next
+# frame is the frame before. With all codes hardly anything changes: at `nuwa`'s temperature of 0.5 the codes beyond the 32
+# likeliest are hardly ever drawn.
 #
 # And the other two tasks, with the same weights. A picture is a clip of one frame. And a clip goes on where you leave it.
 

@@ -68,8 +68,8 @@ print("the sequence: frame", at.frame.tolist(), "\n              place", at.inde
 # `-1` is the caption: a token of which section 3 will speak, and three words. Then comes the frame, with a token that begins
 # it and four of its own.
 #
-# The paper's transformer, CogView2, has 48 layers of width 3,072, a frame has 20 × 20 tokens, and a caption up to 64. Ours
-# has 6 layers of width 128, and frames of 8 × 8. Three things differ in the picture model: plain layer norms, where CogView2 has
+# The paper's transformer, CogView2, has 48 layers of width 3,072, a frame has 20 × 20 tokens, and a caption up to 64. Ours has
+# 6 layers of width 128, and frames of 8 × 8. Three things differ in the picture model: plain layer norms, where CogView2 has
 # "sandwich" norms; a token that begins every frame; and a learnt bias for each distance between two tokens.
 #
 # ## 2 · A second channel
@@ -476,8 +476,8 @@ lab.show_source(cogvideo.CogVideo.halve)
 #
 # ## 6 · 一个小的绿色圆形
 #
-# The table in the paper of ModelScopeT2V (13) has CogVideo twice: asked in Chinese, its own language, and asked in English. Here we train it twice,
-# on the same clips, with captions that say the same. What differs between the two models?
+# The table in the paper of ModelScopeT2V (13) has CogVideo twice: asked in Chinese, its own language, and asked in English.
+# Here we train it twice, on the same clips, with captions that say the same. What differs between the two models?
 
 # %%
 from minit2v.datasets.moving_things import caption, parse
@@ -607,9 +607,9 @@ print("written frames that are those of the clip:", sum(bool((mended[i] == truth
 #
 # `cogvideo` was trained in three stages (the autoencoder with its codebook is that of `nuwa`): the picture transformer, then a
 # temporal channel for key frames and another for frames between, both on the frozen transformer. A step of its sampler is a
-# frame, in the order of your plan. Tokens are drawn from the 32 most likely, at a temperature of 0.5 (14), and guidance pushes logits, as (10.1) pushes clips, away from what an empty caption would
-# make likely. (The paper draws from 12, pushes away from the caption "video", and ends with a network that makes 480 × 480
-# pixels of 160 × 160.)
+# frame, in the order of your plan. Tokens are drawn from the 32 most likely, at a temperature of 0.5 (14), and guidance pushes
+# logits, as (10.1) pushes clips, away from what an empty caption would make likely. (The paper draws from 12, pushes away from
+# the caption "video", and ends with a network that makes 480 × 480 pixels of 160 × 160.)
 
 # %%
 import minit2v
@@ -630,10 +630,10 @@ lab.strip(rows, n=16, alt="Three rows of sixteen places. In the first every four
           "in the third all.")
 
 # %% [markdown]
-# How to read it: go down a column. All rows are cut from the finished clip, for tokens once written never change. First look at the key frames alone:
-# do they tell the whole action that the prompt asks for, and is it one and the same thing in all of them? Then look at what
-# the second stage made of it. A frame between may be where it should be; or nearer to one of its neighbours; or a mixture
-# of both, a ghost. Errors of the second row are given to the third.
+# How to read it: go down a column. All rows are cut from the finished clip, for tokens once written never change. First look
+# at the key frames alone: do they tell the whole action that the prompt asks for, and is it one and the same thing in all of
+# them? Then look at what the second stage made of it. A frame between may be where it should be; or nearer to one of its
+# neighbours; or a mixture of both, a ghost. Errors of the second row are given to the third.
 #
 # How much does each block use its second channel? $\alpha$ is the share of Base, $1 - \alpha$ that of Plus.
 
@@ -685,12 +685,13 @@ def key_frames(model, prompt, seed=3):
 with switched_off(pipe.keyframes):
     pictures = key_frames(pipe, "a small green circle")
 lab.strip({"both channels": last[:: cogvideo.SPACINGS[0]], "the picture channel alone": pictures}, n=4,
-          alt="Two rows of four key frames of one prompt and seed: with both channels, and with the picture channel alone.")
+          alt="Two rows of four key frames of one seed: with both channels and the whole prompt, and with the picture channel "
+          "alone, asked without the words of motion.")
 
 # %% [markdown]
 # What to see: the first frames may be alike or not. Nothing stands before either, but only the model of the upper row has
-# learnt "left", which tells where a path begins. In the lower row each frame is a picture of its own. Compare looks: colour, shape, size. They are the picture model's business in both
-# rows. Then compare places: only the upper row can have a path.
+# learnt "left", which tells where a path begins. In the lower row each frame is a picture of its own. Compare looks: colour,
+# shape, size. They are the picture model's business in both rows. Then compare places: only the upper row can have a path.
 #
 # And the twin, asked for the same thing in Chinese. It has other weights, so the same seed says nothing here. Ask of both
 # rows the same question: does it show what the caption says?

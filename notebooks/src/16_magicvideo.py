@@ -678,9 +678,9 @@ lab.curves(lines, "frame", "error over its mean", alt="The error of each frame o
            "the mean of all frames, and a level line at 1.")
 
 # %% [markdown]
-# How to read it: if frames are better off the more others they see, the line of a model that looks both ways is
-# lowest in the middle and about the same at both ends. That of a directed one begins high and falls. Look at the first two or
-# three frames: that is where a causal model pays.
+# How to read it: if frames are better off the more others they see, the line of a model that looks both ways is about the same
+# at both ends, and level or lower between them. That of a directed one begins high and falls. Look at the first two or three
+# frames: that is where a causal model pays.
 #
 # ### Other frame rates
 #
@@ -711,9 +711,9 @@ for name, (frames, fps) in asked.items():
 
 # %% [markdown]
 # What to see: in the first three rows the path from frame to frame should double from row to row, and the path over the whole
-# clip stay about the same. The last row should have the step of the first and half of its path. If instead the second and the
-# last row are alike, the model does not listen to the rate. (A dozen clips tells large differences only, and where things
-# leave the picture their path is cut.)
+# clip shrink only as 15 : 14 : 12, for that is the time from the first frame to the last. The last row should have the step of
+# the first and half of its path. If instead the second and the last row are alike, the model does not listen to the rate. (A
+# dozen clips tells large differences only, and where things leave the picture their path is cut.)
 #
 # ### Decoded one by one, and together
 #

@@ -654,9 +654,9 @@ lab.show_source(TemporalAttention.forward)
 # ## 9 · The trained one
 #
 # `videoldm` was trained as sections 2 to 7 say: the image model frozen, the layers along time on clips, then the decoder. In
-# the first half of the steps a clip is only a few frames far apart. What differs from the paper is what all our systems of
-# diffusion share: v-prediction (05), the noise schedule, the words for looks in the timestep embedding, and the scene prior.
-# It makes a clip at once; the paper's models for prediction, interpolation and enlargement are left out.
+# the first half of the steps a clip is only a few frames far apart. What differs from the paper is what our systems of
+# diffusion in latents share: v-prediction (05), the noise schedule, the words for looks in the timestep embedding, and the
+# scene prior. It makes a clip at once; the paper's models for prediction, interpolation and enlargement are left out.
 
 # %%
 import minit2v
@@ -688,11 +688,11 @@ made = {name: sampled(value) for name, value in WAYS.items()}
 lab.TimeSwitch(made, name="trained-17")
 
 # %% [markdown]
-# What to see: where the flicker is, in the curves below the clip, and what is still right in a clip of which frames know
-# nothing of each other. With alpha = 1 all sixteen frames are pictures of the frozen image model: do they show what the
-# prompt says? Does the thing stay the same from frame to frame; does it go anywhere? Then "as learnt", with the same
-# noise. With 0.5 everywhere and with 0 everywhere the layers have another say than they were trained to have: compare how
-# much that costs here with section 5.
+# What to see: what is still right in a clip of which frames know nothing of each other. (The curves below the clip show little
+# of it: they count only what no rearrangement of pixels explains, and a thing that jumps is rearranged.) With alpha = 1 all
+# sixteen frames are pictures of the frozen image model: do they show what the prompt says? Does the thing stay the same from
+# frame to frame; does it go anywhere? Then "as learnt", with the same noise. With 0.5 everywhere and with 0 everywhere the
+# layers have another say than they were trained to have: compare how much that costs here with section 5.
 #
 # And the decoder: the same latents, decoded frame by frame and as a clip.
 

@@ -70,9 +70,10 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # them to 768 pixels. Ours makes 4 frames of 32 pixels, five apart, which $F$ fills up to 16, and one network enlarges them to
 # 64. Blocks of pixels are channels. The paper's prior reads the tokens of the prompt as well; ours is an MLP. What our
 # diffusion systems share (v-prediction, the condition in the timestep embedding) is in this one, too; the noise schedule is
-# shifted further, as pixels need. But $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say, beside what they are given, which noise
-# lies on each pixel. All three video networks are told frame numbers. $D$ and $F$ look along time at both levels, $S$ only
-# by its convolutions. $D$ has the scene prior, and its sampler draws fresh noise in each step (06, $\eta = 1$).
+# shifted further, as pixels need. But $P$, $F$ and $S$ answer with $x_0$. The layers of $F$ and $S$ are too narrow to say,
+# beside what they are given, which noise lies on each pixel. All three video networks are told frame numbers. $D$ and $F$ look
+# along time at both levels, $S$ only by its convolutions. $D$ has the scene prior, and its sampler draws fresh noise in each
+# step (06, $\eta = 1$).
 #
 # And this is the door that the videos come through in training:
 
@@ -714,9 +715,8 @@ lab.strip(stages, n=16, alt="Three rows of sixteen frames: the key frames of the
 
 # %% [markdown]
 # How to read it: in the first row only four pictures differ. Each is held for four columns; in the second row they stand at 0,
-# 5, 10 and 15. Does the thing stay itself from one to the next, and
-# does it move? That is $D$'s work. In the second row look at the frames between: $F$ knows where the thing was and
-# where it will be. The third adds edges.
+# 5, 10 and 15. Does the thing stay itself from one to the next, and does it move? That is $D$'s work. In the second row look
+# at the frames between: $F$ knows where the thing was and where it will be. The third adds edges.
 #
 # What does $F$ add to the simplest ways to fill a gap? Here are the key frames of a real clip, so that we know the truth.
 
@@ -745,8 +745,7 @@ for name, one in filled.items():
 # there.
 #
 # Next, detail. Your function of 18.3 runs the trained network frame by frame, without its layers along time and its frame
-# numbers.
-# Beside it is the library's way, all frames at once.
+# numbers. Beside it is the library's way, all frames at once.
 
 # %%
 from minit2v.systems.makeavideo import FOLD_WHOLE, folded, unfolded
@@ -805,10 +804,11 @@ for name, (model, options) in {"Make-A-Video": (pipe, {}), "mini": (ctx.pipe, {"
     print(f"{name:12} right: {right} of {4 * len(looks)}\n")
 
 # %% [markdown]
-# How to read it: in the rows of Make-A-Video all four answers are the same word, for it is one clip. At most one in
-# four can be right, as section 2 has proved; none is if the judge can read no direction at all. In the rows of `mini`
-# the answer should follow the question. The two models differ in more than captions, so this shows *that* there is a gap;
-# section 2 has proved why. But look also at what Make-A-Video did without captions of videos: is it the right thing, in the right colour, and does it move?
+# How to read it: in the rows of Make-A-Video all four answers are the same word, for it is one clip. At most one in four can
+# be right, as section 2 has proved; none is if the judge can read no direction at all. In the rows of `mini` the answer should
+# follow the question. The two models differ in more than captions, so this shows *that* there is a gap; section 2 has proved
+# why. But look also at what Make-A-Video did without captions of videos: is it the right thing, in the right colour, and does
+# it move?
 #
 # ## Takeaways
 #

@@ -223,7 +223,7 @@ print("the prompts of B in another order: only A {}, only B {}, p = {:.4f}".form
 lab.predict("19.c")
 
 # %%
-luck = rng.uniform(size=(4000, 6))  # p of six tests, 4,000 times, where nothing differs; with many prompts every p is equally likely
+luck = rng.uniform(size=(4000, 6))  # p of six tests, 4,000 times, where nothing differs and prompts are many
 print(f"at least one of six below 0.05: {(luck.min(1) < 0.05).mean():.1%} of the times")
 
 # %% [markdown]
@@ -294,8 +294,8 @@ for name, way in WAYS.items():
 # promise. Holm finds a little more than Bonferroni, and never less. So there is no reason to use Bonferroni.
 #
 # *What if?* Six comparisons are a choice. Somebody who compares all seven with one another makes 21, and the same p is
-# multiplied by more. Decide before you look which questions you ask. A question that the table has suggested is one of very many
-# that it could have suggested.
+# multiplied by more. Decide before you look which questions you ask. A question that the table has suggested is one of very
+# many that it could have suggested.
 #
 # ## 5 · Two orders
 #
@@ -644,7 +644,7 @@ compared("all right, against your order", shares_seen, [-MY_ORDER.index(name) fo
 # step of another. The same *number of minutes* is what somebody with one machine has. Our recipes count steps, so that they
 # give the same on every machine; the minutes that they took on one machine stand here. What several systems share, such as
 # the latents, was trained once, and the column *with shared* counts it for each. What was there before these systems (the
-# latents, the words and the image model) is counted with the minutes that its recipe states.
+# latents, the words and the image model) is counted with the minutes of its recipe, which are of another, slower machine.
 
 # %%
 from minit2v.recipes import recipe_of
@@ -677,12 +677,12 @@ for name, row in kept["equal steps"].items():
     print(f"{SYSTEMS[name]:44}{SHARE.format(**row['all']):>20}{SHARE.format(**row['motion']):>22}")
 
 # %% [markdown]
-# How to read it: the lower table is the other protocol. A system that needs more steps than the others had them in the upper
-# table of section 7, and here it is measured as it is after as many steps as all. Compare with the order of section 8: which
-# systems lose most, those at the top or those at the bottom?
+# How to read it: the lower table is the other protocol. In section 7 each system was trained for as many steps as it needs;
+# here all have taken the same number. Compare with the order of section 8: which systems lose most, those at the top or those
+# at the bottom?
 #
-# Look at the minutes *with shared*, too. Where two systems lie far apart there, the one that was given more has had an
-# advantage, and their places in section 8 should be read with that in mind.
+# Look at the minutes of motion, too. Where two systems lie far apart there, the one that was given more has had an advantage,
+# and their places in section 8 should be read with that in mind.
 #
 # *Along time* is the share of the parameters in layers that a picture model does not have. A dash means that none are
 # counted as such; in NÜWA, for one, the same attention looks at space and time. Batches differ, too, so equal steps are not

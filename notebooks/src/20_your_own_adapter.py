@@ -58,9 +58,9 @@ lab.strip({f"seed {seed}": pipe(PROMPT, seed=seed, steps=steps) for seed in (0, 
 #
 # ## 2 · A change of low rank
 #
-# Training a layer further turns its weight $W$ into $W + \Delta W$. The idea of LoRA (Hu and others, 2021) is that
-# $\Delta W$ need not be an arbitrary matrix. What is new, "the inside of *this* is dark", concerns a few directions in the features
-# of a layer, not all of them. So write
+# Training a layer further turns its weight $W$ into $W + \Delta W$. The idea of LoRA (Hu and others, 2021) is that $\Delta W$
+# need not be an arbitrary matrix. What is new, "the inside of *this* is dark", concerns a few directions in the features of a
+# layer, not all of them. So write
 #
 # $$W' = W + s\,B A, \qquad A: r \times \text{in}, \quad B: \text{out} \times r \qquad (20.1)$$
 #
@@ -232,8 +232,8 @@ lab.check("20.B", start)
 # %% [markdown]
 # ## 5 · Train one
 #
-# The task is that of notebook 09, word for word: noise, a timestep, the squared error. Only the numbers that may change are different.
-# On the command line it is
+# The task is that of notebook 09, word for word: noise, a timestep, the squared error. Only the numbers that may change are
+# different. On the command line it is
 #
 # ```
 # python scripts/new_shape.py write my-rings
@@ -315,11 +315,11 @@ for name, row in judged["rows"].items():
 #
 # ## 7 · How many ranks did it use?
 #
-# We have asked for rank 8. Was that too little, or more than needed? Every matrix is a sum of matrices of rank 1, each a column
-# of length 1 times a row of length 1, orthogonal to the others', times a number $\sigma_i \ge 0$. These numbers are its
+# We have asked for rank 8. Was that too little, or more than needed? Every matrix is a sum of matrices of rank 1, each a
+# column of length 1 times a row of length 1, orthogonal to the others', times a number $\sigma_i \ge 0$. These numbers are its
 # **singular values**, and the sum of their squares is that of all its entries. The best approximation of a matrix by one of
-# rank $r$ keeps its $r$ largest singular values (Eckart and Young), and the share of the matrix that it keeps is the share
-# of their squares.
+# rank $r$ keeps its $r$ largest singular values (Eckart and Young), and the share of the matrix that it keeps is the share of
+# their squares.
 #
 # ### Exercise 20.3 · ranks_needed
 #
