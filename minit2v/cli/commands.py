@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import read_text
+from minit2v.files import read_text, say
 from minit2v.ranks import own_part, rank, require_one
 
 SAMPLING_OPTIONS = (
@@ -65,7 +65,7 @@ def sample(args):
         check_shown(path, chosen.height, chosen.width, chosen.fps)
     for clip, paths in zip(_clips(args, pipe, prompts, settings, own), outs):
         for path in paths:
-            print(clip.save(path))
+            say(clip.save(path))
 
 
 def demo(args):
@@ -77,7 +77,7 @@ def demo(args):
         raise UserError(f"--out: expected a folder, found {folder} ({error.strerror}); name another") from None
     outs = [f"--out={folder / name}" for name in ("clip.mp4", "clip.gif")]
     sample(args.parse(["sample", *outs, f"--record={folder / 'denoising'}", f"--seed={args.seed}", "--", args.prompt]))
-    print(f"how it emerges from noise: {folder / 'denoising/strip.png'}")
+    say(f"how it emerges from noise: {folder / 'denoising/strip.png'}")
 
 
 def extend(args):
@@ -111,7 +111,7 @@ def _changed(args, way, use, rate=1, larger=1):
     if not hasattr(pipe, way):
         able = ", ".join(name for name, row in SYSTEMS.items() if hasattr(row.pipeline, way))
         raise UserError(f"--model: expected a model of {able}, which can do this, found {args.model}")
-    print(Clip(use(getattr(pipe, way), clip, seed), clip.fps * rate).save(out))
+    say(Clip(use(getattr(pipe, way), clip, seed), clip.fps * rate).save(out))
 
 
 def _prompts(args):
@@ -281,14 +281,14 @@ def fetch(args):
     """A file from a place that the user names, if it is the one that was meant."""
     from minit2v.checkpoints.fetching import fetch
 
-    print(fetch(args.url, args.file, args.sha256))
+    say(fetch(args.url, args.file, args.sha256))
 
 
 def inspect(args):
     """The table of parameters of a model or a preset."""
     from minit2v.checkpoints.inspect import inspect
 
-    print(inspect(args.model))
+    say(inspect(args.model))
 
 
 def plan(args):
@@ -315,7 +315,7 @@ def convert(args):
         export_onnx(target, pipe.preset, **pipe.networks)
     else:
         export(target, args.to, pipe.preset, **pipe.networks)
-    print(target)
+    say(target)
 
 
 def serve(args):
@@ -333,7 +333,7 @@ def push(args):
     """A model or an adapter, published."""
     from minit2v.checkpoints.hub import push
 
-    print(push(args.folder, args.name, args.private, args.license, tuple(args.dataset)))
+    say(push(args.folder, args.name, args.private, args.license, tuple(args.dataset)))
 
 
 def lab(args):
