@@ -81,7 +81,7 @@ def note(report: dict) -> str:
         text = system + ", {sampler}, " + steps + ", guidance {guidance:g}, seed {seed}; "
         text += "one clip takes {seconds_per_clip:.2g} s, "
         text += "with 50 steps {seconds_with_50_steps:.2g} s, " if report["seconds_with_50_steps"] else ""
-        text += "in {dtype} on {device} with {threads} threads, torch {torch}"
+        text += "in {dtype} on {device} with " + ("{threads} threads" if report["threads"] > 1 else "one thread") + ", torch {torch}"
     else:
         text = system + ", {n} clips of a folder, seed {seed}"
     text = text.format(**report) + f", minit2v {report['commit']}."
