@@ -254,7 +254,7 @@ def parser():
     add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
     add("--set", type=_setting, action="append", metavar="KEY=VALUE",
         help="an option of the data as it was trained on, as fit=pad of a folder; may be repeated")
-    add("--split", action="append", help="of moving-things: test_seen, test_heldout, test_imageonly; may be repeated (all)")
+    add("--split", action="append", help="of moving-things: test_seen, test_heldout, test_imageonly (all three), or val; may be repeated")
     add("--n", type=_whole, help="prompts a split (512)")
     add("--out", metavar="FILE", help="also write the report to this .json file")
     add("--steps", type=_whole, help="denoising steps (the model's own)")
