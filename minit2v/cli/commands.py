@@ -211,7 +211,7 @@ def distill(args):
 def _print_once(place):
     """One line, whatever the number of processes."""
     if rank() == 0:
-        print(place)
+        say(place)
 
 
 def _require_training():
@@ -295,8 +295,8 @@ def plan(args):
     """How much memory sampling takes, and which options fit."""
     from minit2v.memory.plan import plan
 
-    print(plan(args.model, args.memory, args.dtype, args.frames, args.height, args.width, args.device,
-               args.clips, args.window).table())
+    say(plan(args.model, args.memory, args.dtype, args.frames, args.height, args.width, args.device,
+             args.clips, args.window).table())
 
 
 def convert(args):
