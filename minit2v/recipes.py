@@ -18,7 +18,9 @@ class Step:
     """One training of a recipe."""
 
     part: str  # row of the system's `parts`
-    minutes: float  # of training steps, which `--budget` stretches; with `steps` about what they took, see docs/training.md
+    # of training steps, which `--budget` stretches; with `steps` about what they took: mini's parts on two cores, those of the
+    # other systems on one core with AVX-512, in bfloat16
+    minutes: float
     settings: Mapping[str, Any] = field(default_factory=dict)  # by name, as for --set; above the part's own
     after: str = ""  # name of an earlier step of this part: goes on from its weights, with its settings below these
     name: str = ""  # of the step and of its folder; the part's if empty
