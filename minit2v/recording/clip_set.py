@@ -44,7 +44,8 @@ class ClipSet:
     def save(self, path: Place) -> Path:
         """Write an .npz file and return its path. Raises UserError for a place that cannot be written."""
         path = check_output(path, (".npz",))
-        tiles, layout = atlas(self.pixels.reshape(-1, *self.pixels.shape[2:]))  # (n f H W 3) -> ((n f) H W 3)
+        frames = self.pixels.reshape(-1, *self.pixels.shape[2:])  # (n f H W 3) -> ((n f) H W 3)
+        tiles, layout = atlas(frames, smallest=True)
         texts = {"model": self.model, "settings": self.settings, "captions": list(self.captions), "layout": layout}
         with atomic(path) as unfinished:
             np.savez_compressed(unfinished, texts=np.array(json.dumps(texts)), seeds=self.seeds,
