@@ -18,6 +18,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 
+POINTER = b"version https://git-lfs"  # how the file begins that git-lfs keeps in the place of a large one
 LARGEST_TEXT = 1 << 27  # bytes: MSR-VTT's annotations are a fifth of it; JSON takes ten times as much memory
 ABANDONED = 3600  # seconds after which an unfinished file belongs to nobody who is still writing
 
@@ -113,6 +114,7 @@ def stamps(paths: Sequence[Path]) -> str:
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 if it has a byte order mark or any ASCII character, such as a line feed.
     Raises UserError for other encodings, and for a file too large to be text that people wrote."""
+    refuse_pointer(path)
     if (size := path.stat().st_size) > LARGEST_TEXT:
         raise UserError(f"expected text of at most {LARGEST_TEXT:,} bytes in {path}, found {size:,}; divide it")
     data = path.read_bytes()
@@ -124,6 +126,13 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise UserError(f"expected text in UTF-8 or UTF-16 in {path}, found zeros, as in UTF-32; save it as UTF-8")
     return text
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises UserError for what git-lfs keeps in the place of a large file."""
+    size = path.stat().st_size
+    if size < 1024 and path.read_bytes().startswith(POINTER):
+        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the file; run git lfs pull")
 
 
 def read_json(path: Path, todo: str = "get it again") -> dict:
@@ -172,7 +181,10 @@ def say(text: object = "", stream=None) -> None:
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = str(text).encode(encoding, "minit2v.plain").decode(encoding)
-    print(f"{line}\n", end="", file=stream)  # at once: lines of several processes stay whole
+    try:
+        print(f"{line}\n", end="", file=stream, flush=True)  # at once: lines of several processes stay whole
+    except BrokenPipeError:  # nobody reads on; the work does not stop for that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _plain(error: UnicodeEncodeError) -> tuple[str, int]:

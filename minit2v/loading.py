@@ -62,7 +62,9 @@ def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool |
     else:
         for network in networks.values():
             to_channels_last(network)
-    if compile and "unet" in networks:
+    if compile:
+        if "unet" not in networks:
+            raise UserError(f"compile: expected a model with a UNet, found {name} without one; leave it out")
         compile_blocks(networks["unet"], compute_device)
     offload_device = compute_device if offload else None
     batched = batched is None or batched

@@ -3,8 +3,11 @@ case. Each has its rank and, where there are several cards, a card of its own.
 """
 
 import os
+from importlib.util import find_spec
 
 from minit2v.errors import UserError
+
+INSTALL = 'pip install "minit2v[train]"'
 
 
 def several() -> bool:
@@ -45,9 +48,16 @@ def on_cpus() -> bool:
 
 def this_process():
     """accelerate's PartialState: which process is the main one, and ways to wait for the others."""
-    from accelerate import PartialState  # sampling alone does without the package
+    require_accelerate()
+    from accelerate import PartialState
 
     return PartialState(cpu=on_cpus())
+
+
+def require_accelerate() -> None:
+    """Raises UserError without the package, which training needs and sampling does not."""
+    if not find_spec("accelerate"):
+        raise UserError(f"training needs the package accelerate, found none; {INSTALL}")
 
 
 def alone() -> dict[str, str]:

@@ -28,7 +28,7 @@ from typing import Annotated
 import numpy as np
 
 from minit2v.errors import UserError
-from minit2v.files import atomic, check_writable
+from minit2v.files import atomic, check_writable, refuse_pointer
 from minit2v.ranges import Length, Number, Place, Range, Size, public, shown
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # what a clip is saved as
@@ -397,6 +397,8 @@ def _readable(path: Path):
     except UserError:
         raise
     except Exception as error:
+        if Path(path).is_file():
+            refuse_pointer(Path(path))
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"expected a video or a picture, found {path} damaged or of another kind: {reason}") from error
 

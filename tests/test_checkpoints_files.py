@@ -23,7 +23,9 @@ from minit2v.checkpoints.load import load_autoencoder, load_network, load_text, 
 from minit2v.checkpoints.source import Source
 from minit2v.cli import main
 from minit2v.errors import UserError
+from minit2v.files import read_text
 from minit2v.systems import SYSTEMS
+from minit2v.video import Clip
 
 
 def copied(folder: Path, target: Path) -> Path:
@@ -272,6 +274,14 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"is a pointer of git-lfs, {len(text)} bytes, .*run git lfs pull"):
         load_unet(tmp_path / name)
+
+
+def test_a_pointer_is_called_so_in_the_place_of_a_clip_or_a_text_too(tmp_path):
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5646000\n"
+    for name, read in {"clip.mp4": Clip.load, "clip.gif": Clip.load, "captions.tsv": read_text, "prompts.txt": read_text}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=f"{name} is a pointer of git-lfs, {len(text)} bytes, .*run git lfs pull"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("content, message", [

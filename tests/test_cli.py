@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from minit2v.cli import main
+from minit2v.errors import UserError
+from minit2v.ranks import this_process
 from minit2v.video import Clip
 
 PROMPT = "a small blue ring moves up"
@@ -314,8 +316,20 @@ def test_help_prints_the_tables(monkeypatch, capsys):
 
 
 def test_training_without_accelerate_says_what_to_install(refused, monkeypatch):
-    monkeypatch.setattr("minit2v.cli.commands.find_spec", lambda name: None)
+    monkeypatch.setattr("minit2v.ranks.find_spec", lambda name: None)
     assert 'pip install "minit2v[train]"' in refused("train", "unet", "--preset", "nano")
+    with pytest.raises(UserError, match="training needs the package accelerate"):
+        this_process()  # whoever trains from Python
+
+
+def test_a_reader_who_goes_away_stops_no_work(tmp_path):
+    code = "from minit2v.files import say; say('a'); say('b'); open('after', 'w').close()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (0, b"") and (tmp_path / "after").exists()
 
 
 def test_module_is_the_command(here):

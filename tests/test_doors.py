@@ -41,14 +41,11 @@ class ToyPreset(Preset):
     height: int = 16
     width: int = 16
     steps: int = 3
-    guidance: float = 1.0
     mean: HeadConfig = HeadConfig()
     spread: HeadConfig = HeadConfig()
 
 
-class Head(nn.Module):
-    """Context (b, 1, d) -> a number for each colour (b, 3)."""
-
+class Head(nn.Module):  # context (b, 1, d) -> a number for each colour (b, 3)
     def __init__(self, config):
         super().__init__()
         self.config, self.layer = config, nn.Linear(config.width, 3)
@@ -71,8 +68,8 @@ class Toy(TextToVideo):
         noise = gaussian(latent_shape(len(context), settings, self.preset), generators)
         mean, spread = (head(context).float()[..., None, None, None] for head in (self.mean, self.spread))
         for i in range(settings.steps):
-            left = 1 - (i + 1) / settings.steps
-            yield Step(i, settings.steps - 1 - i, mean + left * spread * noise, x0=mean.expand_as(noise))
+            left = settings.steps - 1 - i
+            yield Step(i, left, mean + left / settings.steps * spread * noise, x0=mean.expand_as(noise))
 
 
 class ToyTask(nn.Module):
@@ -94,8 +91,7 @@ class ToyTask(nn.Module):
                 "spread": pixels.std(1)}  # fmt: skip
 
     def forward(self, batch):
-        errors = [(head(batch["context"]) - batch[name]).square().mean() for name, head in self.ema_modules.items()]
-        return sum(errors), {}
+        return sum((head(batch["context"]) - batch[name]).square().mean() for name, head in self.ema_modules.items()), {}
 
     def picture(self):
         return None

@@ -107,6 +107,18 @@ def test_frames_without_colours_are_refused():
         colour_figures(Codec(PALETTE / 127.5), np.full((4, 64, 64, 3), 24, np.uint8))
 
 
+def test_latents_are_judged_before_anything_is_trained_on_them(tmp_path, capsys):
+    for name in ("config.json", "autoencoder.safetensors", "text.safetensors"):
+        (tmp_path / name).write_bytes((data_dir() / "mini" / name).read_bytes())
+    few = dict(splits=["test_seen"], n=12)
+    assert evaluate_autoencoder(tmp_path, **few)["rows"] == evaluate_autoencoder("mini", **few)["rows"]
+    (tmp_path / "autoencoder.safetensors").unlink()
+    with pytest.raises(UserError, match=f"run minit2v train autoencoder --preset mini --out {tmp_path} first"):
+        evaluate_autoencoder(tmp_path, **few)
+    with pytest.raises(UserError, match="expected a model with an autoencoder, found makeavideo without one"):
+        evaluate_autoencoder("makeavideo", **few)
+
+
 def test_the_command_prints_the_gate_and_refuses_what_has_no_use(capsys):
     assert main(["evaluate", "--part", "autoencoder", "--split", "test_seen", "--n", "12"]) == 0
     out = capsys.readouterr().out

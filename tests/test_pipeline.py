@@ -303,6 +303,8 @@ def test_a_setting_without_effect_is_told(model):
         model[1]("a red ring", negative="a ring", guidance=1.0, steps=1)
     with pytest.warns(UserWarning, match="window: 2 has no effect on 2 frames"):
         model[1]("a red ring", window=2, steps=1)
+    with pytest.warns(UserWarning, match="strength: 0.5 has no effect without init"):
+        model[1]("a red ring", strength=0.5, steps=1)
 
 
 def test_decoded_frames_are_checked_too(model):

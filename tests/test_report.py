@@ -354,7 +354,7 @@ def test_a_model_whose_unet_is_not_trained_yet_is_refused_with_the_command_to_ru
     for name in ("config.json", "autoencoder.safetensors", "text.safetensors"):
         (tmp_path / name).write_bytes((data_dir() / "mini" / name).read_bytes())
     assert main(["evaluate", "--model", str(tmp_path), "--n", "4"]) == 2
-    assert f"run minit2v train unet --out {tmp_path} first" in capsys.readouterr().err
+    assert f"run minit2v train unet --preset mini --out {tmp_path} first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("right, n, low, high", [

@@ -65,7 +65,7 @@ def assert_equal(ours, theirs):
 
 combinations = pytest.mark.parametrize(
     "schedule, prediction, zero_snr, spacing",
-    [(s, p, z, g) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (0, 1) for g in ("leading", "trailing")
+    [(s, p, z, g) for s in THEIR_SCHEDULE for p in THEIR_PREDICTION for z in (0, 1) for g in ("leading", "trailing", "linspace")
      if (p, z) != ("eps", 1)],
 )  # fmt: skip
 
@@ -81,8 +81,8 @@ def predictor(diffusion):
 @combinations
 @pytest.mark.parametrize("steps", [1, 4, 12, 25, 37, 50])
 def test_ddim_equals_diffusers(schedule, prediction, zero_snr, spacing, steps):
-    """The one difference is on purpose: where the steps do not divide 1000, diffusers' step aims at t - 1000 // steps,
-    ours at the timestep that is visited next. So the rule is compared on their levels, and then the levels."""
+    """The one difference is on purpose: diffusers' step aims at t - 1000 // steps, ours at the timestep that is visited
+    next, which is another one where the steps do not divide 1000, and with linspace. So the rule is compared on their levels, and then the levels."""
     diffusion, theirs = settings(schedule, prediction, zero_snr, spacing=spacing)
     scheduler = DDIMScheduler(**theirs, clip_sample=False, set_alpha_to_one=False)
     # their float32 table, equal to ours within 2e-6 (test_diffusion), has three digits of 1 - alpha_bar[0]
@@ -94,7 +94,7 @@ def test_ddim_equals_diffusers(schedule, prediction, zero_snr, spacing, steps):
     for eta in (0.0, 0.5, 0.9 if zero_snr else 1.0):  # theirs is not a number at eta 1 where alpha_bar is 0
         made = last(samplers.ddim(predictor(diffusion), start(), their, eta, seeded(1)))
         assert_equal(made.x, run(scheduler, steps, eta=eta, generator=seeded(1)))
-    assert ours == their or (spacing == "trailing" and 1000 % steps)
+    assert ours == their or (spacing == "trailing" and 1000 % steps) or (spacing == "linspace" and steps > 1)
     for level, after in zip(ours, ours[1:]):
         assert level.after == after.alpha_bar
 

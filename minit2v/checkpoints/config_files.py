@@ -25,6 +25,9 @@ ENTRY = "_minit2v"  # in model_index.json or configuration.json: what `export` f
 ONLY = {  # of each network: key -> the values that it computes with; a missing key stands for the first
     "unet": {
         "act_fn": ("silu", "swish"), "norm_eps": (1e-5,), "mid_block_scale_factor": (1,), "downsample_padding": (1,),
+        "flip_sin_to_cos": (True,), "freq_shift": (0,), "time_embedding_type": ("positional",),
+        "time_embedding_act_fn": (None,), "center_input_sample": (False,), "resnet_out_scale_factor": (1,),
+        "resnet_skip_time_act": (False,),
     },
     "autoencoder": {
         "act_fn": ("silu", "swish"), "shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
@@ -109,7 +112,7 @@ def tokenizer_settings(read, rows: int, length: int, path: Path) -> dict:
     config, special = read("tokenizer_config.json"), read("special_tokens_map.json")
     if not config and not special:
         return {}
-    _refuse_others(config, {"do_lower_case": (True, None)}, path)
+    _refuse_others(config, {"do_lower_case": (True, None), "padding_side": ("right",), "truncation_side": ("right",)}, path)
     if isinstance(found := config.get("model_max_length"), int) and found < length:
         raise UserError(f"{path}: model_max_length: expected {length}, as the text tower has positions, found {found}")
     added = _added_tokens(read, config, path) if rows > CLIP_TOKENS else ()

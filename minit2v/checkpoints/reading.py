@@ -23,7 +23,7 @@ from torch import Tensor
 from minit2v.checkpoints.inert import InertPickle
 from minit2v.errors import UserError
 from minit2v.files import read_json as read_dictionary
-from minit2v.files import sha256
+from minit2v.files import refuse_pointer, sha256
 from minit2v.ranges import Place, public
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
@@ -31,7 +31,6 @@ KNOWN = {  # file name -> size in bytes -> how its sha256 begins, where it has b
     "VQGAN_autoencoder.pth": {5_214_865_159: "88ecb782", 2_607_657_443: "930e9865"},
 }
 LARGEST = 1 << 40  # numbers: no network is larger, and a broken file may claim anything
-POINTER = b"version https://git-lfs"  # how the file begins that git-lfs keeps in the place of a large one
 # keys under which training programs keep weights beside other things; averages of the weights are the better ones
 AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
@@ -93,7 +92,7 @@ def read(path: Place) -> Tensors:
             return _sharded(path)
         if not path.is_file():
             raise UserError(f"{path} does not exist; expected a file of weights there")
-        _refuse_pointer(path)
+        refuse_pointer(path)
         _check_known(path)
         if path.suffix == ".safetensors":
             return _mapped(path, _safetensors)
@@ -221,14 +220,8 @@ def inside(folder: Path, path: Path) -> Path:
 
 def read_json(path: Path) -> dict:
     """The dictionary in a file that came with weights. Raises UserError for anything else."""
-    _refuse_pointer(path)
+    refuse_pointer(path)
     return read_dictionary(path)
-
-
-def _refuse_pointer(path: Path) -> None:
-    size = path.stat().st_size
-    if size < 1024 and path.read_bytes().startswith(POINTER):
-        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the file; run git lfs pull")
 
 
 def _check_known(path: Path) -> None:

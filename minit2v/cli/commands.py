@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minit2v.errors import UserError
 from minit2v.files import read_text, say
-from minit2v.ranks import own_part, rank, require_one
+from minit2v.ranks import own_part, rank, require_accelerate, require_one
 
 SAMPLING_OPTIONS = (
     "frames", "height", "width", "fps", "steps", "guidance", "negative", "sampler", "eta", "window",
@@ -26,7 +26,6 @@ AT_ONCE = 16  # clips that are sampled together
 MOST_PROMPTS = 100_000  # of one command
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
 INSTALL_SERVING = 'pip install "minit2v[serve]"'
-INSTALL_TRAINING = 'pip install "minit2v[train]"'
 
 
 def sample(args):
@@ -51,11 +50,11 @@ def sample(args):
     if line := _before_a_download(args, len(own)):
         print(f"minit2v: {line}", file=sys.stderr)
     init = None if args.init is None else Clip.load(args.init)
-    if args.compile:
-        print("minit2v: --compile: the first clip of each size compiles the UNet's blocks, which may take minutes", file=sys.stderr)
     saving = False if args.sequential else None, args.offload or None  # None: as the memory allows
     pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs, args.revision,
                         dict(args.lora))  # fmt: skip
+    if args.compile:
+        print("minit2v: --compile: the first clip of each size compiles the UNet's blocks, which may take minutes", file=sys.stderr)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
     settings |= _given(args, ("strength",))
     with warnings.catch_warnings():
@@ -169,7 +168,7 @@ def _before_a_download(args, clips):
 
 def train(args):
     """A model or a part of it into a folder for the run and, at the end, the weights; or the networks of the metrics."""
-    _require_training()
+    require_accelerate()
     settings = _training_settings(args, ("steps", "batch"))
     if args.part == "metrics":
         _refuse(args, ("preset", "data", "start", "lora"), "expected without metrics, whose networks serve every model")
@@ -201,7 +200,7 @@ def _adapter(args, settings):
 
 def distill(args):
     """A model of few steps from a trained one."""
-    _require_training()
+    require_accelerate()
     from minit2v.training.distillation import distill
 
     settings = _training_settings(args, ("budget", "steps", "batch"))
@@ -212,11 +211,6 @@ def _print_once(place):
     """One line, whatever the number of processes."""
     if rank() == 0:
         say(place)
-
-
-def _require_training():
-    if not find_spec("accelerate"):
-        raise UserError(f"training needs the package accelerate, found none; {INSTALL_TRAINING}")
 
 
 def _training_settings(args, options):

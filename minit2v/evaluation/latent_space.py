@@ -19,14 +19,18 @@ Reference: what makes latents easy to model, Skorokhodov et al., Improving the D
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from minit2v.checkpoints.hub import located
+from minit2v.checkpoints.load import load_network
 from minit2v.datasets import Dataset
+from minit2v.devices import find_device, find_dtype
 from minit2v.errors import UserError
 from minit2v.evaluation.clip_sources import name_of
 from minit2v.evaluation.estimates import Estimate, mean_estimate, share_estimate
@@ -45,10 +49,12 @@ from minit2v.evaluation.table import cell, markdown_table
 from minit2v.networks.bottleneck import perplexity
 from minit2v.pixels import evenly
 from minit2v.ranges import Place, public
+from minit2v.systems import system_of
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.tokens import TokensToVideo
 
 FACTORS = (0.8, 1.25)  # by which latents are scaled
+CODEC = ("autoencoder", "decoder")  # networks between frames and latents
 STILLS = 4  # frames of a clip whose colours are looked at
 COLOURS = 8  # that are told apart, at most
 PLAIN = 16  # grey levels between the darkest and the lightest pixel of a patch of one colour, at most
@@ -119,6 +125,18 @@ def nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.linalg.norm(colours[..., None, :] - palette, axis=-1).argmin(-1)
 
 
+def codec_of(model: str | Path, dtype: str) -> TextToVideo:
+    """A model with what takes frames to latents and back; its other networks need not be trained yet. Raises UserError."""
+    device = find_device("auto")
+    dtype = find_dtype(dtype, device)
+    source = located(model, half=dtype != torch.float32)
+    preset, names = source.preset, source.networks
+    if "autoencoder" not in names:
+        raise UserError(f"part: expected a model with an autoencoder, found {name_of(model)} without one")
+    load = lambda name: load_network(name, source, dtype, device, getattr(preset, name)) if name in CODEC else nn.Identity()
+    return system_of(preset).pipeline(preset, **{name: load(name) for name in names})
+
+
 @public
 def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-things",
                          splits: Sequence[str] | None = None, n: int = 512, out: Place | None = None,
@@ -130,11 +148,9 @@ def evaluate_autoencoder(model: Place = "mini", data: Place | Dataset = "moving-
     dB and the share in % of the reconstructions that the judge reads rightly, if the data set has one. Of a codebook, whose
     tokens no diffusion disturbs, the bits of a token take the place of the figures of colours. Raises UserError.
     """
-    import minit2v
-
     whole_numbers(ENOUGH, n=n)
     out = checked_place(out)
-    pipe = pipe or minit2v.load(model, dtype=dtype)
+    pipe = pipe or codec_of(model, dtype)
     codebook = isinstance(pipe, TokensToVideo)
     data = chosen_data(data, pipe.preset.fps, options)
     rows, frames = [], []

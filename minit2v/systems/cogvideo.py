@@ -31,12 +31,12 @@ from minit2v import presets
 from minit2v.datasets.moving_things.phrases import words
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.networks.autoregressive import MaskedAttention, Memory, draw, feed_forward
+from minit2v.networks.autoregressive import MaskedAttention, Memory, feed_forward
 from minit2v.networks.blocks import zeroed
 from minit2v.networks.layers import Linear
 from minit2v.ranges import Checked, Depth, Size, Width
 from minit2v.systems.settings import SamplingSettings
-from minit2v.systems.tokens import TokenPreset, TokensToVideo, guided_logits
+from minit2v.systems.tokens import TokenPreset, TokensToVideo
 
 KEYS = 5  # frames that are written at a time
 SPACINGS = (4, 2, 1)  # frames from one to the next: of the key frames, then of each round between them
@@ -341,7 +341,8 @@ class CogVideo(TokensToVideo):
               generators: list, guidance: float) -> Iterator[list[int]]:  # fmt: skip
         """Write the frame between each two that stand 2 `spacing` apart, in runs of five frames that share their ends."""
         span = spacing * (KEYS - 1)  # eq (15.5) · CogVideo, section 3.1
-        runs = torch.tensor([list(range(start, start + span + 1, spacing)) for start in range(0, LENGTH - 1, span)])
+        starts = torch.arange(0, LENGTH - 1, span, device="cpu")
+        runs = starts[:, None] + torch.arange(0, span + 1, spacing, device="cpu")
         part = rearrange(tokens[:, runs], "b r f h w -> (b r) f h w")
         alike = lambda values: None if values is None else values.repeat_interleave(len(runs), dim=0)
         many = [one for one in generators for _ in runs]
@@ -377,7 +378,7 @@ class CogVideo(TokensToVideo):
                     break
                 logits = model.head(model.norm(x[:, 0])).float()
                 u, c = (None, logits) if unconditional is None else logits.chunk(2)
-                token = draw(guided_logits(c, u, guidance), generators, self.preset.top_k, self.preset.temperature)[:, None]
+                token = self.drawn(c, u, guidance, generators)[:, None]
                 flat[:, frame, place] = token[:, 0]
             tokens[:, frame] = flat[:, frame].view(b, h, w)
             yield frame

@@ -128,7 +128,7 @@ class JointText(TextEncoder):
     def embed(self, prompts: list[str]) -> Tensor:
         """Embeddings (b, e) of length 1. Raises UserError for unknown words."""
         tokens = self.tokens(prompts).to(self.projection.device)
-        ends = self(tokens)[torch.arange(len(tokens)), tokens.argmax(dim=1)]  # the end token has the highest number
+        ends = self(tokens)[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]  # the end token has the highest number
         return F.normalize(ends @ self.projection, dim=-1)
 
 
@@ -272,7 +272,7 @@ class MakeAVideo(TextToVideo):
         length, index = KEY_INTERVAL * (keys - 1) + 1, settings.steps
         key_frames = torch.zeros(len(context), 3, length, 2 * h, 2 * w, device=self.device)
         key_frames[:, :, ::KEY_INTERVAL] = unfolded(step.x, FOLD).clamp(-1, 1)
-        given = (torch.arange(length) % KEY_INTERVAL == 0).to(self.device)
+        given = torch.arange(length, device=self.device) % KEY_INTERVAL == 0
         for step in self.fill(key_frames, given, image, noise(self.between, length), settings, generators):
             yield replace(step, index=(index := index + 1) - 1, x=show(step.x), x0=show(step.x0), eps=None)
         frames = unfolded(step.x, FOLD)[:, :, : settings.frames].clamp(-1, 1)
@@ -390,7 +390,7 @@ class MakeAVideo(TextToVideo):
     def shown(self, x: Tensor, settings: SamplingSettings) -> Tensor:
         """Frames of an earlier stage as a clip of the whole size and length."""
         f = x.shape[2]
-        numbers = (torch.arange(settings.frames) * f // settings.frames).to(x.device)
+        numbers = torch.arange(settings.frames, device=x.device) * f // settings.frames
         return enlarged(x)[:, :, numbers if f < settings.frames else slice(settings.frames)]
 
 

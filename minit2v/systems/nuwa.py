@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from minit2v import presets
 from minit2v.diffusion.samplers import Step
 from minit2v.errors import UserError
-from minit2v.networks.autoregressive import draw, feed_forward, masked_attention
+from minit2v.networks.autoregressive import feed_forward, masked_attention
 from minit2v.networks.blocks import Attention
 from minit2v.networks.layers import Linear
 from minit2v.pixels import Frames
 from minit2v.presets import TextConfig
 from minit2v.ranges import Checked, Depth, Length, Range, Seed, Size, Width, public
 from minit2v.systems.settings import SamplingSettings
-from minit2v.systems.tokens import TokenPreset, TokensToVideo, guided_logits
+from minit2v.systems.tokens import TokenPreset, TokensToVideo
 
 Extent = Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)]
 
@@ -289,8 +289,7 @@ class NuwaT2V(TokensToVideo):
                         before = given[of_all]
                     else:
                         u, c = (None, logits) if unconditional is None else logits.chunk(2)
-                        guided = guided_logits(c, u, settings.guidance)
-                        before = draw(guided, generators, self.preset.top_k, self.preset.temperature)
+                        before = self.drawn(c, u, settings.guidance, generators)
                     tokens[of_all] = before
                 x = self.to_latents(tokens)
                 x[:, :, frame + 1 :] = 0

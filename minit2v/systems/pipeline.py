@@ -63,7 +63,7 @@ class TextToVideo(ABC):
 
     @property
     def _parameter(self) -> nn.Parameter:
-        return next(next(iter(self.networks.values())).parameters())
+        return next(p for network in self.networks.values() for p in network.parameters())
 
     @contextmanager
     def working(self, network: nn.Module):

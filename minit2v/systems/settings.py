@@ -62,6 +62,8 @@ def checked(prompts: list[str], settings: SamplingSettings, preset: Preset) -> S
     if settings.window >= settings.frames:
         warnings.warn(f"window: {settings.window} has no effect on {settings.frames} frames", stacklevel=4)
     settings = replace(settings, fps=_number("fps", preset.fps if settings.fps is None else settings.fps, 0.01, 1000))
+    if settings.init is None and settings.strength != SamplingSettings.strength:
+        warnings.warn(f"strength: {settings.strength} has no effect without init", stacklevel=4)
     expected, noise = latent_shape(len(prompts), settings, preset), settings.noise
     if noise is not None and not (isinstance(noise, Tensor) and tuple(noise.shape) == expected):
         found = f"{type(noise).__name__} {tuple(getattr(noise, 'shape', ()))}"

@@ -15,12 +15,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minit2v.errors import UserError
+from minit2v.networks.autoregressive import draw
 from minit2v.presets import AutoencoderConfig, OfLatents, Preset
 from minit2v.ranges import Count, Positive
-from minit2v.systems.pipeline import TextToVideo
+from minit2v.systems.pipeline import TextToVideo, require_finite
 from minit2v.systems.settings import SamplingSettings
 
-UNUSED = ("noise", "init", "window", "eta")  # settings of diffusion
+UNUSED = ("noise", "init", "window", "sampler", "eta")  # settings of diffusion
 AT_ONCE = 2**12  # vectors whose distances from all codes are in memory at once
 
 
@@ -51,6 +52,13 @@ class TokensToVideo(TextToVideo):
             raise UserError(f"steps: expected {found.frames} with {self.preset.name}, one a frame, found {settings['steps']}; "
                             "leave it out")  # fmt: skip
         return prompts, replace(found, steps=found.frames)
+
+    def drawn(self, logits: Tensor, unconditional: Tensor | None, guidance: float, generators: list) -> Tensor:
+        """A token (b,) for each row of logits (b, k), with guidance if there are `unconditional` ones. Raises UserError for
+        numbers that are not finite."""
+        guided = guided_logits(logits, unconditional, guidance)
+        require_finite(guided, "logits")
+        return draw(guided, generators, self.preset.top_k, self.preset.temperature)
 
     def to_latents(self, tokens: Tensor) -> Tensor:
         """Tokens (b, f, h, w) -> their codes as the pipeline has latents, (b, c, f, h, w)."""

@@ -124,5 +124,6 @@ class DecodesClips:
         require_finite(latents, "latents")
         latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
         with self.working(self.decoder):
-            clips = torch.cat([to_pixels(self.decoder(clip[None])[0].transpose(0, 1), rounded=False) for clip in latents])
-        return clips.unflatten(0, (len(latents), -1)).cpu().numpy()
+            clips = [self.decoder(clip[None])[0].transpose(0, 1) for clip in latents]  # (f 3 H W) each
+        require_finite(torch.stack(clips), "frames")
+        return torch.stack([to_pixels(clip, rounded=False) for clip in clips]).cpu().numpy()

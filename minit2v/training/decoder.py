@@ -60,7 +60,7 @@ class DecoderTask(nn.Module):
         super().__init__()
         self.preset, self.config, self.progress = preset, config, 0.0
         self.decoder = system_of(preset).networks["decoder"](preset.decoder)
-        autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder")).eval().requires_grad_(False)
+        autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", preset.name)).eval().requires_grad_(False)
         self.decoder.post_quant_conv.load_state_dict(autoencoder.post_quant_conv.state_dict())
         self.decoder.decoder.load_state_dict(autoencoder.decoder.state_dict())
         self.discriminator = ClipDiscriminator(config.discriminator_width) if config.adversarial else None

@@ -109,7 +109,7 @@ class PriorTask(nn.Module):
         self.progress, row = 0.0, system_of(preset)
         self.prior = row.networks["prior"](preset.prior)
         self.diffusion = Diffusion(diffusion_of_prior(preset.diffusion))
-        text = load_into(row.networks["text"](preset.text), trained(folder, "text")).eval()
+        text = load_into(row.networks["text"](preset.text), trained(folder, "text", preset.name)).eval()
         embed = embedder(preset, folder)
         view = data.open("train", 1, preset.height, preset.width, images=True)
         images, texts = [], []
@@ -240,7 +240,7 @@ class UNetTask(PixelTask):
 
     def built(self, preset: Preset, folder: Path) -> nn.Module:
         unet = super().built(preset, folder)
-        begin_as(unet, trained(folder, "image"))
+        begin_as(unet, trained(folder, "image", preset.name))
         return unet
 
     def drawn(self, generator: torch.Generator, n: int) -> dict[str, Tensor]:
@@ -296,7 +296,7 @@ class UpscaleTask(LaterTask):
 
 def embedder(preset: Preset, folder: Path):
     """A function from pictures uint8 (n, H, W, 3) to CLIP's embeddings (n, e) of length 1."""
-    vision = load_into(Vision(build_clip(preset.text).visual), trained(folder, "vision")).eval()
+    vision = load_into(Vision(build_clip(preset.text).visual), trained(folder, "vision", preset.name)).eval()
     if (size := preset.text.vision.size) != preset.height or size != preset.width:
         raise UserError(f"text.vision.size: expected {preset.height}, the height and width, found {size}")
 

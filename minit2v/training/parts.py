@@ -63,11 +63,10 @@ def part_of(preset: Preset, name: str) -> Part:
     return resolve_name(parts[name])
 
 
-def trained(folder: str | Path, network: str) -> Path:
+def trained(folder: str | Path, network: str, preset: str) -> Path:
     """The file of a network that a part needs. Raises UserError that names the step to run first."""
     path = Path(folder) / f"{network}.safetensors"
     if not path.is_file():
-        raise UserError(
-            f"expected a trained {network} in {folder}, found none; run minit2v train {network} --out {folder} first"
-        )
+        raise UserError(f"expected a trained {network} in {folder}, found none; run minit2v train {network} --preset {preset} "
+                        f"--out {folder} first")  # fmt: skip
     return path

@@ -174,7 +174,7 @@ def run_step(
         shapes(kind, getattr(chosen, network), network, out)
     networks = [field for field in row.fields if field in system_of(chosen).networks]
     for network in row.needs if start is None else (*row.needs, *networks):
-        trained(start or out, network)
+        trained(start or out, network, preset)
     source = find_data(data, chosen.fps, **options)
     begins_elsewhere = start is not None and not resume
     if begins_elsewhere and start != out:

@@ -63,7 +63,7 @@ class TokenTask(nn.Module):
         networks = {name: kind(getattr(preset, name)) for name, kind in row.networks.items()}
         for name in ("autoencoder", "text", *self.more):
             if name in networks:
-                load_into(networks[name], trained(folder, name)).requires_grad_(False)
+                load_into(networks[name], trained(folder, name, preset.name)).requires_grad_(False)
         self.network = networks[self.trains]
         self.pipe = row.pipeline(preset, **networks)  # no nn.Module: neither trained nor saved with the task
         self.start()

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from minit2v.errors import UserError
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.ranges import Checked, Count, Decay, Positive, Range, Size, Weight
-from minit2v.ranks import on_cpus
+from minit2v.ranks import on_cpus, require_accelerate
 from minit2v.training.checkpoint import check_place, owned, restore, write_checkpoint
 from minit2v.training.log import Log
 from minit2v.training.muon import Muon
@@ -83,6 +83,7 @@ def train(
     the budget counts. Raises UserError when `out` holds a run and resume is False, when there is none to resume, or
     when it was another run, or when another process trains there.
     """
+    require_accelerate()
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 

@@ -105,7 +105,7 @@ class UNetTask(nn.Module):
         for prior in self.unet.scene_priors() if pipe is None else []:
             whiten_input(prior.text, contexts.mean(dim=1))
         if config.from_image:
-            begin_as(self.unet, trained(folder, "image"))
+            begin_as(self.unet, trained(folder, "image", preset.name))
         if config.frozen_image:
             temporal = {id(p) for p in self.unet.temporal_parameters()}
             for parameter in self.unet.parameters():
@@ -285,8 +285,8 @@ def begin_as(unet: UNet, path: Path) -> None:
 
 def untrained(preset: Preset, unet: UNet, folder: Path) -> ModelScopeT2V:
     """A model with this UNet, and the autoencoder and the text tower of a folder. Raises UserError as `UNetTask`."""
-    autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder"))
-    text = load_into(TextEncoder(preset.text), trained(folder, "text"))
+    autoencoder = load_into(VQGAN(preset.autoencoder), trained(folder, "autoencoder", preset.name))
+    text = load_into(TextEncoder(preset.text), trained(folder, "text", preset.name))
     return ModelScopeT2V(preset, text.eval(), unet, autoencoder.eval())
 
 

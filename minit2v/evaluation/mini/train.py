@@ -37,6 +37,7 @@ from minit2v.ranges import Checked, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure
+from minit2v.training.run import torch_defaults
 from minit2v.training.text import TextTask, TextTraining
 from minit2v.training.trainer import TrainConfig, train
 
@@ -192,6 +193,7 @@ class SimilarityTask(TextTask):
         return {"network": self.towers}
 
 
+@torch_defaults()
 def run(out: str | Path, budget: float, resume: bool = False, settings: dict[str, str] | None = None) -> Path:
     """Trains all networks for `budget` seconds together, writes them into the folder `out`, and returns it.
 

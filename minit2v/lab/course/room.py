@@ -51,7 +51,8 @@ def examine(name):
         try:
             found.append(check())
         except Exception as error:  # a broken package may raise anything: name it and go on
-            wrong.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+            missing = isinstance(error, ModuleNotFoundError)
+            wrong.append(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}" + missing * f"; {INSTALL}")
     if not wrong:
         say(f"OK  lab {name.upper()}, {lab.title}: {', '.join(found)}")
     for problem in wrong:
