@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT)]
 from minit2v.evaluation.table import markdown_table  # noqa: E402
 from minit2v.files import write_json  # noqa: E402
 from minit2v.memory.plan import Live, gigabytes  # noqa: E402
+from minit2v.networks.lora import attach, fresh  # noqa: E402
 from minit2v.networks.unet import UNet  # noqa: E402
 from minit2v.presets import get  # noqa: E402
 
@@ -29,6 +30,7 @@ STEPS, CLIPS, PICTURES = 267_000, 3_200, 1_400
 CARDS = {"A100, 80 GB": (312e12, 80e9), "H100, 80 GB": (989e12, 80e9), "H200, 141 GB": (989e12, 141e9)}  # bfloat16, dense
 UTILIZATION = 0.35  # of that rate; a guess, large trainings report 0.3 to 0.5
 COUNTS = (8, 64, 256)  # cards
+RANK = 8  # of an adapter
 BYTES = 4 + 4 + 8 + 4  # of a parameter: float32 weight and gradient, AdamW's two means, the average
 CAST = 2  # of a parameter: its bfloat16 copy, which a step computes with
 MARGIN = 0.9  # share of a card's memory that is used
@@ -48,6 +50,8 @@ def in_short(planned: dict) -> str:
         ["frames that a step reads, as pixels", gigabytes(planned["pixels a step"])],
         ["latents of a clip, float16", f"{planned['latents of a clip'] / 1e3:.0f} kB"],
         ["of ten million clips", f"{planned['latents of a clip'] * 1e7 / 1e12:.1f} TB"],
+        [f"parameters of an adapter of rank {planned['adapter']['rank']}", f"{planned['adapter']['parameters']:,}"],
+        ["memory of its training, with one clip", gigabytes(planned["adapter"]["memory"])],
     ]
     return markdown_table(["what", "figure"], rows)
 
@@ -84,6 +88,7 @@ def plan(preset) -> dict:
         "pictures": STEPS * PICTURES,
         "pixels a step": CLIPS * preset.frames * preset.height * preset.width * 3,
         "latents of a clip": 2 * latents,
+        "adapter": adapter_of(preset),
         "cards": [row(name, count, parameters, clip, operations) for name in CARDS for count in COUNTS],
     }
 
@@ -106,24 +111,44 @@ def parameters_of(preset) -> int:
         return sum(p.numel() for p in UNet(preset.unet).parameters())
 
 
+def adapter_of(preset) -> dict:
+    """Parameters of an adapter of rank RANK, and bytes that training it takes: the frozen weights in float32, the adapter
+    with gradients and means, and what a clip keeps for the backward pass, changed weights included."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in fresh(UNet(preset.unet), RANK).parameters())
+    kept = kept_of(preset, preset.frames, RANK)
+    return {"rank": RANK, "parameters": parameters, "activations": kept,
+            "memory": 4 * parameters_of(preset) + BYTES * parameters + kept}  # fmt: skip
+
+
 def step_of(preset, frames: int) -> dict:
     """Operations of a training step of one clip (forward and backward, a multiply-add counts as two), and bytes of what
     the forward pass keeps for the backward pass, in bfloat16."""
-
-    def output(unet: UNet) -> torch.Tensor:
-        x = torch.zeros(1, preset.unet.in_channels, frames, preset.height // 8, preset.width // 8)
-        return unet(x, torch.zeros(1, dtype=torch.long), torch.zeros(1, preset.text.context_length, preset.unet.context_dim))
-
     with bfloat16_by_default(), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        output(UNet(preset.unet)).sum().backward()
+        output(UNet(preset.unet), preset, frames).sum().backward()
+    return {"operations": counter.get_total_flops(), "activations": kept_of(preset, frames)}
+
+
+def kept_of(preset, frames: int, rank: int = 0) -> int:
+    """Bytes of what the forward pass of one clip keeps for the backward pass, in bfloat16; with an adapter, if it has a
+    rank, of which alone gradients are asked."""
     with bfloat16_by_default(), FakeTensorMode():  # here attention keeps what fused kernels keep
         unet = UNet(preset.unet)
+        if rank:
+            adapter = fresh(unet, rank)
+            unet.requires_grad_(False)
+            attach(unet, adapter)
         live = Live(unet)
         with live:
-            kept = output(unet)
+            kept = output(unet, preset, frames)
             activations = live.now
             del kept
-    return {"operations": counter.get_total_flops(), "activations": activations}
+    return activations
+
+
+def output(unet: UNet, preset, frames: int) -> torch.Tensor:
+    x = torch.zeros(1, preset.unet.in_channels, frames, preset.height // 8, preset.width // 8)
+    return unet(x, torch.zeros(1, dtype=torch.long), torch.zeros(1, preset.text.context_length, preset.unet.context_dim))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from minit2v.networks.unet import UNet
 from minit2v.training import trainer
 from minit2v.training.adapter import train_adapter
 from minit2v.training.unet import UNetTask
+from minit2v.video import Clip
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 CALL = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 600])
@@ -350,6 +351,15 @@ def state_of(state, name, unet) -> torch.Tensor:
     return state[f"base_model.model.{theirs}.lora_B.weight"]
 
 
+def test_an_adapter_of_a_model_in_released_layout_is_trained_and_used(diffusers_folder, tmp_path, monkeypatch):
+    """The released size at a tiny one: 77 tokens, the whole vocabulary, no departure of mini."""
+    monkeypatch.setattr(UNetTask, "picture", lambda self: None)
+    made = train_adapter(diffusers_folder, tmp_path / "own", settings=SMALL | {"rank": "2", "train_steps": "2"})
+    clip = lambda **options: minit2v.load(diffusers_folder, device="cpu", **options)("a panda", steps=2, frames=2).pixels
+    plain = clip()
+    assert (clip(lora={made: 0.0}) == plain).all() and (clip(lora={made: 50.0}) != plain).any()
+
+
 def test_a_killed_training_of_an_adapter_goes_on_to_the_same_bits(nano, few_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(UNetTask, "picture", lambda self: None)
     train = lambda **more: train_adapter(nano, tmp_path, **more)
@@ -375,7 +385,13 @@ def test_a_killed_training_of_an_adapter_goes_on_to_the_same_bits(nano, few_step
 def test_the_command_line_trains_and_uses_an_adapter(nano, few_steps, tmp_path, capsys):
     run = lambda *args: main([str(arg) for arg in args])
     sample = ("sample", "a red circle moves left", "--model", nano, "--steps", 2, "--device", "cpu")
-    assert run(*sample, "--out", tmp_path / "a.webp", "--lora", f"{few_steps}:0.5", "--lora", f"{few_steps}:-0.5") == 0
+    ways = {"none": (), "two": ("--lora", f"{few_steps}:0.5", "--lora", f"{few_steps}:0.5"), "one": ("--lora", few_steps),
+            "off": ("--lora", f"{few_steps}:0.5", "--lora", f"{few_steps}:-0.5")}  # fmt: skip
+    for way, options in ways.items():
+        assert run(*sample, "--out", tmp_path / f"{way}.webp", *options) == 0
+    clips = {way: Clip.load(tmp_path / f"{way}.webp").pixels for way in ways}
+    assert (clips["two"] == clips["one"]).all() and (clips["off"] == clips["none"]).all()
+    assert (clips["one"] != clips["none"]).any()
     assert run("weights", "convert", nano, tmp_path / "merged", "--to", "minit2v", "--lora", few_steps) == 0
     merged, adapted = (minit2v.load(*place, device="cpu", lora=lora).unet.state_dict()
                        for place, lora in (((tmp_path / "merged",), None), ((nano,), few_steps)))  # fmt: skip

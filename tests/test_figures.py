@@ -171,5 +171,6 @@ def test_the_plan_of_the_released_training_is_counted():
     preset, planned = presets.get("modelscope-1.7b"), kept("docs/planning.json")
     assert planned["parameters"] == plan_training.parameters_of(preset)
     assert planned["picture"] == plan_training.step_of(preset, 1)
+    assert planned["adapter"] == plan_training.adapter_of(preset)
     shares = ("clip", plan_training.CLIPS), ("picture", plan_training.PICTURES)
     assert planned["operations a step"] == sum(many * planned[kind]["operations"] for kind, many in shares)

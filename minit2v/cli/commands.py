@@ -52,7 +52,7 @@ def sample(args):
     init = None if args.init is None else Clip.load(args.init)
     saving = False if args.sequential else None, args.offload or None  # None: as the memory allows
     pipe = minit2v.load(args.model, args.device, args.dtype, *saving, args.compile, args.graphs, args.revision,
-                        dict(args.lora))  # fmt: skip
+                        _adapters(args))  # fmt: skip
     if args.compile:
         print("minit2v: --compile: the first clip of each size compiles the UNet's blocks, which may take minutes", file=sys.stderr)
     settings = {name: getattr(args, name) for name in SAMPLING_OPTIONS} | {"seed": seed, "init": init}
@@ -148,6 +148,14 @@ def _drawn(seed):
     seed = secrets.randbelow(2**31)
     print(f"minit2v: --seed {seed}", file=sys.stderr)
     return seed
+
+
+def _adapters(args):
+    """The adapters of the command with their strengths; those of one that is named twice are added."""
+    found = {}
+    for place, strength in args.lora:
+        found[place] = found.get(place, 0.0) + strength
+    return found
 
 
 def _before_a_download(args, clips):
@@ -302,7 +310,7 @@ def convert(args):
 
     target = check_target(args.target)
     dtype = args.dtype or ("float16" if args.to == "onnx" else "float32")
-    pipe = load(args.source, device="cpu", dtype=dtype, revision=args.revision, lora=dict(args.lora))
+    pipe = load(args.source, device="cpu", dtype=dtype, revision=args.revision, lora=_adapters(args))
     if args.to == "minit2v":
         save_model(target, pipe.preset, **pipe.networks)
     elif args.to == "onnx":
@@ -320,7 +328,7 @@ def serve(args):
     from minit2v.lab import page
 
     port = page.free_port(args.host, args.port)
-    page.serve(load(args.model, args.device, args.dtype, revision=args.revision, lora=dict(args.lora)), args.host, port)
+    page.serve(load(args.model, args.device, args.dtype, revision=args.revision, lora=_adapters(args)), args.host, port)
 
 
 def push(args):

@@ -100,7 +100,9 @@ def attach(network: nn.Module, adapter: Adapter, strength: float = 1.0) -> None:
     for name, part in adapter.items():
         part.strength = strength
         layer = network.get_submodule(name)
-        parametrize.register_parametrization(layer, "weight", part.to(layer.weight.device))
+        if part.A.device != layer.weight.device:
+            part.to(layer.weight.device)
+        parametrize.register_parametrization(layer, "weight", part)
 
 
 def detach(network: nn.Module) -> None:
