@@ -1,6 +1,7 @@
 """The report on models whose true scores are known: they draw the clips of their prompts, or nearly."""
 
 import json
+import warnings
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
 from types import SimpleNamespace
@@ -343,6 +344,16 @@ def test_refuses_before_any_clip_is_sampled(wrong, message):
     with pytest.raises(UserError, match=message):
         evaluate(**{"pipe": drawer} | wrong)
     assert not drawer.calls
+
+
+def test_what_a_model_says_of_each_prompt_is_not_said_hundreds_of_times(recwarn):
+    class Talker(Painter):
+        def __call__(self, prompts, **options):
+            warnings.warn(f"left out a word of {prompts!r}", stacklevel=2)
+            return super().__call__(prompts, **options)
+
+    evaluate("talker", Colours(), n=2, pipe=Talker())
+    assert not [one for one in recwarn if "left out" in str(one.message)]
 
 
 def test_a_model_that_is_called_like_another_row_keeps_its_own(capsys):

@@ -5,6 +5,7 @@
 """
 
 import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -54,7 +55,9 @@ class KeptSampler:
         path = self.folder and self.folder / f"{name}-{first}-{first + len(prompts)}-{self.label}-{words:08x}.npz"
         if (clips := read_kept(path)) is not None:
             return clips
-        clips = (self._unprompted if empty else self.pipe)(prompts, seed=self.seed + first, **self.options)
+        with warnings.catch_warnings():  # `evaluate` has warned of its settings; of prompts there would be hundreds of lines
+            warnings.simplefilter("ignore", UserWarning)
+            clips = (self._unprompted if empty else self.pipe)(prompts, seed=self.seed + first, **self.options)
         clips = np.stack([clip.pixels for clip in clips])
         keep(path, clips)
         return clips
