@@ -93,6 +93,12 @@ class TextConfig(Checked):
     motion_words: tuple[str, ...] = ()  # the words that tell of motion, for `looks_first`; without them all is looks
     vision: VisionConfig = VisionConfig()  # the tower for pictures
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.words is not None and self.added_tokens:
+            raise UserError(f"text.added_tokens: expected none beside text.words, found {len(self.added_tokens)}; their ids "
+                            "come after those of the whole vocabulary")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class DiffusionConfig(Checked):

@@ -18,8 +18,8 @@ for more stands one of the same preset in runs/equal/NAME: a copy of its run wit
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from itertools import combinations
 from pathlib import Path
@@ -44,7 +44,7 @@ from minit2v.evaluation.paired import discordant, kendall, mcnemar  # noqa: E402
 from minit2v.evaluation.report import evaluate  # noqa: E402
 from minit2v.evaluation.table import cell, judged, markdown_table  # noqa: E402
 from minit2v.evaluation.table import note as table_note  # noqa: E402
-from minit2v.files import data_dir, say, write_json  # noqa: E402
+from minit2v.files import data_dir, read_json, say, write_json  # noqa: E402
 from minit2v.pixels import evenly  # noqa: E402
 from minit2v.recipes import recipe_of  # noqa: E402
 from minit2v.systems import TextToVideo, build  # noqa: E402
@@ -98,8 +98,12 @@ def data_of(name: str) -> str:
 
 
 def kept(path: Path, **expected) -> dict | None:
-    """What a file says, {} without one; None where it does not say that of all that is `expected`."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What a file says, {} without one; None where it does not say that of all that is `expected`, or is damaged."""
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except UserError as error:
+        say(f"{error}: passed over")
+        return None
     return found if all(found.get(key) == value for key, value in expected.items()) else None
 
 
@@ -120,7 +124,7 @@ def measured(name: str, n: int, folder: Path | None = None) -> dict:
     only the seen prompts."""
     model, splits, file = (folder, ["test_seen"], f"equal/{name}.json") if folder else (name, list(SPLITS), f"{name}.json")
     pipe, path, work = minit2v.load(model, dtype=DTYPE), REPORTS / file, WORK / file
-    if report := kept(path, **identity(model, pipe, n)):
+    if "verdicts" in (report := kept(path, **identity(model, pipe, n)) or {}):
         return report
     work.parent.mkdir(parents=True, exist_ok=True)
     report = evaluate(model, data_of(name), splits, n, work, dtype=DTYPE)
@@ -177,7 +181,7 @@ def facts(name: str) -> dict:
 
 def training(name: str) -> dict:
     """Steps and minutes of each part, as the shipped weights took them."""
-    return kept(data_dir() / name / "trained.json")
+    return read_json(data_dir() / name / "trained.json")
 
 
 def seconds(names: list[str]) -> dict[str, float]:
@@ -308,14 +312,14 @@ def card(name: str) -> str:
     took, steps = training(name), {step.name: step for step in recipe_of(name)}
     rows = [[part, f"{one['steps']:,}", f"{one['minutes']:.0f}", " ".join(f"`{key}={value}`" for key, value in
              steps[part].settings.items())] for part, one in took.items()]  # fmt: skip
-    report = kept(REPORTS / f"{name}.json")
+    report = kept(REPORTS / f"{name}.json") or {}
     return "\n\n".join([
         markdown_table(["file", "parameters"], files),
         "## How it was made",
         f"```\n{command(name)}\n```",
         markdown_table(["step", "optimizer steps", "minutes", "settings"], rows),
         f"The minutes are those of {MACHINE}. What two models have in common is trained once and taken over.",
-        *(["## How good it is", judged(report), table_note(report)] if report else []),
+        *(["## How good it is", judged(report), table_note(report)] if "rows" in report else []),
     ])  # fmt: skip
 
 
@@ -388,4 +392,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"systems: {error}")

@@ -387,7 +387,7 @@ def test_a_shipped_model_may_share_files_with_another_one(untrained_nano, tmp_pa
         shutil.copytree(untrained_nano, folder)
     for folder in (shipped / "part", strange):
         (folder / "text.safetensors").unlink()
-        (folder / "shared.json").write_text(json.dumps({"text": "whole", "unet": "../../strange"}))
+        (folder / "shared.json").write_text(json.dumps({"text": "whole"}))
     monkeypatch.setattr("minit2v.checkpoints.source.data_dir", lambda: shipped)
     whole, part = (Source(shipped / name) for name in ("whole", "part"))
     assert whole.file("text") == part.file("text") and part.file("unet").parent == shipped / "part"
@@ -397,3 +397,7 @@ def test_a_shipped_model_may_share_files_with_another_one(untrained_nano, tmp_pa
     (shipped / "part" / "unet.safetensors").unlink()
     with pytest.raises(UserError, match="expected unet.safetensors in .*part, found none"):
         Source(shipped / "part").file("unet")
+    for owner in ("../../strange", "no such model", [], {}, 3, None):
+        (shipped / "part" / "shared.json").write_text(json.dumps({"text": owner}))
+        with pytest.raises(UserError, match="shared.json is damaged: expected text to be of a shipped model, found"):
+            Source(shipped / "part").file("text")

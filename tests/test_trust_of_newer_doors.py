@@ -14,18 +14,76 @@ from torch import nn
 
 from minit2v.checkpoints.card import card
 from minit2v.checkpoints.folder import save_model, save_preset
+from minit2v.checkpoints.hub import download
 from minit2v.cli import main
 from minit2v.errors import UserError, one_line
 from minit2v.lab.page import free_port
-from minit2v.systems import build, find_preset
+from minit2v.networks.lora import fresh
+from minit2v.systems import build, find_preset, system_of
+from minit2v.systems.cogvideo import CogVideo
 from minit2v.systems.nuwa import NuwaConfig
 from minit2v.training import run as runs
 from minit2v.training.adapter import train_adapter
+from minit2v.training.distillation import distill
+from minit2v.training.overrides import configure
 from minit2v.training.parts import finish
-from minit2v.training.trainer import train
+from minit2v.training.text import TextTraining
+from minit2v.training.trainer import TrainConfig, train
 from minit2v.video import Clip
 
 PIXELS = np.zeros((3, 16, 16, 3), np.uint8)
+
+
+# --- settings
+
+START = {"noise": torch.zeros(1, 4, 2, 2, 2), "init": PIXELS, "window": 2}
+
+
+@pytest.mark.parametrize("name", ["nuwa", "cogvideo", "makeavideo"])
+@pytest.mark.parametrize("setting", START)
+def test_what_a_system_does_not_begin_with_is_one_line(name, setting):
+    """Also where it is an array, of which == says nothing."""
+    preset = find_preset(name)
+    pipe = system_of(preset).pipeline(preset, text=nn.Identity()) if name != "cogvideo" else object.__new__(CogVideo)
+    pipe.preset = preset
+    value = {"init": np.zeros((16, 64, 64, 3), np.uint8)}.get(setting, START[setting])
+    with pytest.raises(UserError, match=f"{setting}: expected"):
+        pipe.checked("a red circle", {setting: value})
+
+
+@pytest.mark.parametrize("setting", ["text.motion_words=up,down", "text.added_tokens=up"])
+def test_a_list_that_is_empty_by_default_is_read(setting, tmp_path):
+    name, _, text = setting.partition("=")
+    _, _, preset = configure({name: text}, TextTraining(), TrainConfig(), find_preset("modelscope-1.7b"))
+    assert getattr(preset.text, name.partition(".")[2]) == tuple(text.split(","))
+
+
+def test_added_tokens_have_no_place_in_a_vocabulary_of_its_own():
+    with pytest.raises(UserError, match="text.added_tokens: expected none beside text.words, found 1"):
+        replace(find_preset("nano").text, words=("a", "red"), added_tokens=("up",))
+
+
+def test_a_rank_that_no_layer_can_have_takes_no_memory(untrained_nano, tmp_path):
+    unet = build(find_preset("nano"))["unet"]
+    with pytest.raises(UserError, match="rank: expected at most .*, that of the largest layer, found 1,048,576"):
+        fresh(unet, 2**20)
+
+
+def test_a_hub_that_breaks_off_is_one_line(monkeypatch):
+    names = ("config.json", *(f"{part}.safetensors" for part in ("unet", "text", "autoencoder")))
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: json.loads('"text"')["sha"])
+    with pytest.raises(UserError, match="could not download o/n from the Hugging Face hub .*try again"):
+        download("o/n", half=False)
+
+
+def test_a_distilled_model_takes_no_other_model_s_place(untrained_nano, tmp_path):
+    save_model(tmp_path / "own", preset := find_preset("nano"), **build(preset))
+    before = {path: path.read_bytes() for path in (tmp_path / "own").iterdir()}
+    with pytest.raises(UserError, match="--out: expected a folder for the new model, found a model in"):
+        distill(untrained_nano, tmp_path / "own")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "own").iterdir()}
 
 
 # --- trainings

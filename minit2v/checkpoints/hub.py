@@ -14,7 +14,7 @@ from minit2v.checkpoints.find import find_source
 from minit2v.checkpoints.layouts import needed
 from minit2v.checkpoints.reading import SUFFIXES, inside
 from minit2v.checkpoints.source import Source
-from minit2v.errors import UserError
+from minit2v.errors import UserError, one_line
 from minit2v.ranges import Place, public
 
 TIMEOUT = 20  # seconds until the hub answers
@@ -71,7 +71,12 @@ def snapshot(hub_id: str, revision: str | None, choose: Callable[[list[str]], li
             which = f" at {revision!r}" if revision else ""
             raise UserError(f"found no folder {hub_id} here, and could not get a model of that name{which} from the "
                             f"Hugging Face hub ({reason}); check the name and the connection") from None  # fmt: skip
-    return Path(snapshot_download(hub_id, revision=revision, allow_patterns=choose(files)))
+    wanted = choose(files)
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # a server that breaks off, or sends something else
+        raise UserError(f"could not download {hub_id} from the Hugging Face hub ({one_line(error, 200)}); try again, what is "
+                        "complete is kept") from error  # fmt: skip
 
 
 def push(folder: str | Path, hub_id: str, private: bool = False, license: str | None = None,

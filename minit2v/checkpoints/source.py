@@ -31,6 +31,7 @@ from minit2v.checkpoints.sizes import CONFIGS, positions_of, tokens_of
 from minit2v.errors import UserError
 from minit2v.files import data_dir
 from minit2v.presets import ModelScopePreset, Preset, built
+from minit2v.ranges import shown
 from minit2v.systems import SYSTEMS, system_of
 
 
@@ -126,8 +127,12 @@ class Source:
         as its shared.json says. Other folders share nothing."""
         if self.layout != "minit2v" or self.folder.resolve().parent != data_dir().resolve():
             return {}
-        shipped = {path.parent.name for path in data_dir().glob("*/config.json")}
-        return {network: owner for network, owner in self.json("shared.json").items() if owner in shipped}
+        shipped, shared = {path.parent.name for path in data_dir().glob("*/config.json")}, self.json("shared.json")
+        for network, owner in shared.items():
+            if not isinstance(owner, str) or owner not in shipped:
+                raise UserError(f"{self.folder / 'shared.json'} is damaged: expected {network} to be of a shipped model, found "
+                                f"{shown(owner)}; get it again")  # fmt: skip
+        return shared
 
     def _refuse_missing(self, network: str) -> None:
         if not self.folder.exists():

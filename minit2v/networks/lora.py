@@ -84,10 +84,13 @@ def chosen(network: nn.Module, layers: Sequence[str] = DEFAULT) -> dict[str, nn.
 def fresh(network: nn.Module, rank: int, alpha: float | None = None, layers: Sequence[str] = DEFAULT) -> Adapter:
     """An adapter of that rank which changes nothing yet; its scale is alpha / rank, by default 1. See `chosen`.
 
-    A is drawn as a linear layer's weight is, and B is zero, as in the paper's code.
+    A is drawn as a linear layer's weight is, and B is zero, as in the paper's code. Raises UserError for a rank that no
+    layer can have.
     """
-    parts = {}
-    for name, layer in chosen(network, layers).items():
+    parts, adapted = {}, chosen(network, layers)
+    if rank > (most := max(min(len(layer.weight), layer.weight[0].numel()) for layer in adapted.values())):
+        raise UserError(f"rank: expected at most {most:,}, that of the largest layer, found {rank:,}")
+    for name, layer in adapted.items():
         weight = layer.weight
         A, B = weight.new_empty(rank, weight[0].numel()), weight.new_zeros(len(weight), rank)
         nn.init.kaiming_uniform_(A, a=math.sqrt(5))

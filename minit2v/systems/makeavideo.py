@@ -48,6 +48,7 @@ KEY_INTERVAL = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
 BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
+LARGEST_CHANGED = 2**25  # pixels of all frames of such a clip; made twice as large they take 1.6 GB as float32
 LARGEST = 1024  # pixels a side of a clip that is changed: attention looks at all of a frame
 
 
@@ -224,7 +225,7 @@ class MakeAVideo(TextToVideo):
         """See `TextToVideo.checked`; what only latent diffusion has is refused, and the size is that of training."""
         prompts, found = super().checked(prompt, settings)
         for name in UNUSED:
-            if settings.get(name) not in (None, 0):
+            if found.chosen(name):
                 raise UserError(f"{name}: expected none with {self.preset.name}, whose stages begin with noise; leave it out")
         for name in ("height", "width"):
             if getattr(found, name) != getattr(self.preset, name):
@@ -399,6 +400,8 @@ def require_sides(pixels: np.ndarray, side: int) -> None:
     height, width = pixels.shape[1:3]
     if max(height, width) > LARGEST:
         raise UserError(f"expected a clip of at most {LARGEST} pixels a side, found {width}x{height}; cut it")
+    if (found := len(pixels) * height * width) > LARGEST_CHANGED:
+        raise UserError(f"expected a clip of at most {LARGEST_CHANGED:,} pixels in all frames, found {found:,}; cut it")
     if height % side or width % side or min(height, width) < 2 * side:
         raise UserError(f"expected a clip whose sides are multiples of {side} pixels, {2 * side} or more, found "
                         f"{width}x{height}; cut it")  # fmt: skip

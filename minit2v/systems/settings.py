@@ -41,6 +41,11 @@ class SamplingSettings:
     window: int = 0  # frames that the network sees at once, if fewer than the clip has; 0: all (see `windows`)
     strength: float = 0.7  # how much of `init` may change, 0 to 1: the share of the steps that are taken
 
+    def chosen(self, name: str) -> bool:
+        """Whether a setting has another value than its default; arrays, of which nobody can say so, have."""
+        value, default = getattr(self, name), getattr(type(self), name)
+        return value is not default and not (isinstance(value, (int, float, str)) and value == default)
+
     @property
     def skip(self) -> int:
         """How many of the first steps are left out; at least one is taken."""

@@ -44,9 +44,8 @@ class TokensToVideo(TextToVideo):
     def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
         """See `TextToVideo.checked`; what only diffusion has is refused, and the steps are the frames."""
         prompts, found = super().checked(prompt, settings)
-        fresh = SamplingSettings()
         for name in UNUSED:
-            if getattr(found, name) is not getattr(fresh, name) and getattr(found, name) != getattr(fresh, name):
+            if found.chosen(name):
                 raise UserError(f"{name}: expected none with {self.preset.name}, which writes token after token; leave it out")
         if settings.get("steps") not in (None, found.frames, self.preset.steps):
             raise UserError(f"steps: expected {found.frames} with {self.preset.name}, one a frame, found {settings['steps']}; "
