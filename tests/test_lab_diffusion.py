@@ -4,17 +4,23 @@ Each answer is the solution with one piece exchanged: {(exercise, the piece): wh
 """
 
 import inspect
+import math
 
 import pytest
 import torch
 from answers import assert_refused
 
+from minit2v.diffusion import samplers
+from minit2v.diffusion.process import Diffusion
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb05, nb06
+from minit2v.lab.course.comparing import normal
+from minit2v.presets import DiffusionConfig
 
 LEVEL, NOISED = "alpha_bar_t[:, None, None, None, None]", "a.sqrt() * x0 + (1 - a).sqrt() * noise"
 PRODUCT, DRAWN = "torch.cumprod(1 - betas, 0)", "torch.randn(x0.shape, generator=generator)"
 EACH = "torch.full((len(x0),), t)"
+INTERPOLATED = "low + (table[low] - wanted) / (table[low] - table[high])"
 ROOTS, BETA, SPREAD = "alpha_bar.sqrt(), (1 - alpha_bar).sqrt()", "beta = 1 - a / a_next", "** 0.5 * noise"
 VARIANCE, LEVELS = "eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)", "[*alpha_bar[timesteps].tolist(), 1.0]"
 BLEND, TABLE = "return x if noise is None else x + variance**0.5 * noise", "variance = (1 - a[1:]) / (1 - a[:-1]) * beta"
@@ -28,11 +34,17 @@ WRONG = {
                      "torch.tensor([0.9, 0.5, 0.04], dtype=torch.float64)[:, None, None, None, None]"],
     ("5.1", NOISED): [f"({NOISED}).float()", f"({NOISED}).numpy()", f"({NOISED}).tolist()",
                       "a.float().sqrt() * x0.float() + (1 - a).float().sqrt() * noise.float()"],
-    ("5.2", PRODUCT): [f"{PRODUCT}.float()", f"{PRODUCT}.clamp(min=0.004)", "torch.cumprod(1 - betas.float(), 0)",
+    ("5.2", PRODUCT): [f"{PRODUCT}.float()", f"{PRODUCT}.double()", f"{PRODUCT}.half()", f"{PRODUCT}.clamp(min=0.004)",
+                       "torch.cumprod(1 - betas, 0, dtype=torch.float64)", "torch.cumprod(1 - betas, 0)[:400]",
+                       "torch.cumprod(1 - betas.bfloat16(), 0).to(betas.dtype)", "betas.neg_().add_(1).cumprod(0)",
+                       "torch.tensor([0.9, 0.72, 0.36], dtype=betas.dtype)", f"torch.cumprod(1 - {SCHEDULE}, 0)",
+                       "torch.cumprod(1 - betas.float(), 0)",
                        f"{PRODUCT}.tolist()", f"{PRODUCT}.numpy()",
                        f"torch.cumprod(1 - {SCHEDULE}, 0) if len(betas) > 3 else {PRODUCT}",
                        "torch.tensor([float(torch.prod(1 - betas[: t + 1])) for t in range(len(betas))])"],
-    ("5.3", ".var()"): [".var(dim=0).mean()", ".var(dim=(1, 2, 3, 4)).mean()", "[0].var()", "[:, 0].var()",
+    ("5.3", ".var()"): [".flatten(1).var(1)", ".var((0, 1, 3, 4))", ".var((0, 1, 3, 4)).mean()", ".var((0, 1, 2))",
+                        ".var((0, 1, 2)).mean()", ".var((0, 1, 2, 3))", ".half().var()", ".clamp(-3, 3).var()",
+                        ".var() * 0 + 1", ".var(dim=0).mean()", ".var(dim=(1, 2, 3, 4)).mean()", "[0].var()", "[:, 0].var()",
                         "[:, :, 0].var()",
                         "[..., 0].var()", ".var(dim=1).mean()", ".var(dim=2).mean()", ".var(unbiased=False) * 1.01",
                         ".var(dim=(0, 2, 3, 4)).mean()", ".var(dim=(2, 3, 4)).mean()"],
@@ -49,17 +61,35 @@ WRONG = {
     ("5.3", EACH): ["torch.full((8,), t)", "torch.full((len(x0),), max(t - 1, 0))",
                     "torch.full((len(x0),), min(t + 1, 999))"],
     ("5.3", "torch.stack(found)"): ["torch.stack(found[:4])", "found"],
+    ("5.3", "found = []"): ["x0 += 1; found = []", "ts.sort(); found = []"],
+    ("5.4", "/ shift**2)"): ["/ 4)", "/ shift)", "* shift**2)", "/ max(shift, 1) ** 2)", ")"],
+    ("5.4", ".clamp(table[-1], table[0])"): ["", ".clamp(max=table[0])", ".clamp(min=table[-1])", ".clamp(-5, 5)",
+                                             ".flatten().clamp(table[-1], table[0])", ".clamp(table[-1], table[0]).float()"],
+    ("5.4", "snr.log()"): ["snr.log_()", "snr[:4].log()", "snr"],
+    ("5.4", "len(table) - 1)"): ["999)", "len(table) - 2)", "len(table))"],
+    ("5.4", "> 1:"): ["> 0:", "> 3:", ">= 1 or True:"],
+    ("5.4", ">= wanted"): ["<= wanted"],
+    ("5.4", "enough, middle, low), torch"): ["enough, middle + 1, low), torch", "enough, low, low), torch"],
+    ("5.4", "table = (alpha_bar"): ["alpha_bar.sub_(1e-3); table = (alpha_bar", "table = (alpha_bar.float()"],
+    ("5.4", INTERPOLATED): ["low", "high", "low + 0.5", f"({INTERPOLATED}).round()", f"({INTERPOLATED}).float()",
+                            f"({INTERPOLATED}).double()", f"({INTERPOLATED}).clamp(0, 999)", f"({INTERPOLATED}).tolist()",
+                            f"({INTERPOLATED}).numpy()", f"1 + {INTERPOLATED}", f"({INTERPOLATED}) / (len(table) - 1)",
+                            "high - (table[low] - wanted) / (table[low] - table[high])"],
+    ("5.4", "shift=1.0"): ["shift=2.0", "shift=None"],
     ("5.3", "in ts:"): ["in sorted(ts):", "in [0, 300, 600, 999]:", "in [ts.pop(0) for _ in list(ts)]:"],
     ("5.B", ROOTS): ["alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()",
                      "alpha_bar.sqrt()[:4], (1 - alpha_bar).sqrt()[:4]",
                      "alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()",
                      "torch.tensor([1.0, 0.75**0.5, 0.6, 0.0]), torch.tensor([0.0, 0.5, 0.8, 1.0])"],
-    ("6.1", BETA): [f"x = x.clamp(-1, 1); {BETA}", f"x.add_(1); x = x - 1; {BETA}"],
+    ("6.1", BETA): [f"x = x.clamp(-1, 1); {BETA}", f"x.add_(1); x = x - 1; {BETA}", f"x0.sub_(1); x0 = x0 + 1; {BETA}",
+                    f"noise.mul_(2); noise = noise / 2; {BETA}"],
     ("6.1", "/ (1 - a) * x0"): ["/ (1 - a) * x0.float()"],
     ("6.1", SPREAD): [f"{SPREAD} * noise", f"{SPREAD}.abs()", f"{SPREAD}.clamp(-1, 1)", f"{SPREAD}.sign()",
                        f"{SPREAD}.mean()"],
-    ("6.1", "return mean"): ["return mean.float()"],
-    ("6.2", VARIANCE): [VARIANCE.replace("eta**2", "(0.25 if 0 < eta < 1 else eta)"),
+    ("6.1", "return mean"): ["return mean.float()", "return x.copy_(mean)", "return x0.copy_(mean)",
+                             "return mean + (0.01 * noise if a_next == 1 else 0)", "x.add_(a_next == 1)\n    return mean"],
+    ("6.2", VARIANCE): [*(VARIANCE.replace("eta**2", one) for one in ("eta", "eta**0.5", "eta**3", "eta**4", "1", "(eta > 0)")),
+                        VARIANCE.replace("eta**2", "(0.25 if 0 < eta < 1 else eta)"),
                         f"{VARIANCE} if eta in (0, 0.5, 1) else 0", VARIANCE.replace("eta", "(round(2 * eta) / 2)"),
                         VARIANCE.replace("eta**2", "(eta * 0.5 + (eta - 0.5) * (eta > 0.5))"),
                         f"0; a_next = min(a_next, 0.9999); variance = {VARIANCE}",
@@ -74,12 +104,33 @@ WRONG = {
                                     "T = len(alpha_bar); x = (1 - alpha_bar[-1]).sqrt() * x",
                                     "T = 1000; x = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))",
                                     "T = len(alpha_bar); x.mul_(2); x = x / 2",
-                                    "T = len(alpha_bar); steps = min(steps, 50)"],
+                                    "T = len(alpha_bar); steps = min(steps, 50)", "T = len(alpha_bar); steps = 12",
+                                    "alpha_bar = Diffusion(DiffusionConfig(schedule='cosine')).alpha_bar; T = len(alpha_bar)",
+                                    "alpha_bar = Diffusion(DiffusionConfig()).alpha_bar; T = len(alpha_bar)",
+                                    "T = len(alpha_bar); x = torch.ones_like(x)",
+                                    "T = len(alpha_bar); model = lambda x, t: (torch.tanh(x), x)"],
     ("6.3", "for i in range(steps)]"): ["for i in range(min(steps, 50))]", "* (steps != 7) for i in range(steps)]"],
     ("6.3", LEVELS): ["[*alpha_bar[timesteps].clamp(min=1e-3).tolist(), 1.0]"],
     ("6.3", "levels[i + 1])"): ["levels[i + 1]).float()", "levels[i + 1]).double()"],
     ("6.3", "model(x, t)"): ["model(x[:, :2], t)", "model(x.reshape(-1, 2), t)", "model(x.flatten(1), t)"],
     ("6.3", "return x"): ["return x[:6, :2]"],
+    ("6.4", "T, last_x0, last_h = len(alpha_bar), None, None"): [
+        "T, last_x0, last_h = 1000, None, None", "T, last_x0, last_h = len(alpha_bar), None, None; steps = 12",
+        "T, last_x0, last_h = len(alpha_bar), None, None; x.mul_(2); x = x / 2",
+        "T, last_x0, last_h = len(alpha_bar), None, None; alpha_bar[0] = 1"],
+    ("6.4", "(x0 - last_x0)"): ["(x0 - last_x0).float()", "(x0 - last_x0).clamp(-0.1, 0.1)", "(last_x0 - x0)", "x0",
+                                "last_x0"],
+    ("6.4", "h / (2 * last_h)"): ["h / last_h", "0.5", "last_h / (2 * h)", "h / 2", "1 / (2 * last_h)",
+                                  "h / (2 * (h + last_h))"],
+    ("6.4", "a**0.5 * guess"): ["a**0.5 * x0", "a * guess", "a_next**0.5 * guess"],
+    ("6.4", "/ (1 - a) ** 0.5, a, a_next"): ["/ (1 - a), a, a_next", "/ (1 - a_next + 1e-9) ** 0.5, a, a_next"],
+    ("6.4", "ddim_step(guess"): ["ddim_step(x0", "ddim_step(last_x0"],
+    ("6.4", "last_x0, last_h = x0, h"): ["last_x0, last_h = guess, h", "last_x0, last_h = last_x0 if i else x0, h",
+                                         "last_x0, last_h = x0, last_h or h", "last_x0, last_h = x, h"],
+    ("6.4", "if i > 0"): ["if i > 1", "if i >= 0 and last_h and i < steps - 2"],
+    ("6.4", "*alpha_bar[timesteps].tolist(), 1.0"): ["*alpha_bar[timesteps].tolist(), alpha_bar[0].item()"],
+    ("6.4", "x0, _ = model(x, t)"): ["x0, _ = model(x, t); model(x, t)", "x0 = model(x, T - 1)[0]", "x0 = model(x, t)[1]"],
+    ("6.4", "return x"): ["return x.float()", "return x.double()", "return guess + 0 * x if i else x0 + 1e-3"],
     ("6.B", "beta = 1 - a[:-1] / a[1:]"): ["beta = (1 - a[:-1] / a[1:]).clamp(max=0.999)",
                                            "a.sub_(0.1); a = a + 0.1; beta = 1 - a[:-1] / a[1:]"],
     ("6.B", TABLE): [f"{TABLE}; variance[3:] = 0"],
@@ -147,6 +198,148 @@ def test_wrong_answers_fail(number, right, wrong):
     assert_refused(number, names[one.name])
 
 
+def measured_as(measure):
+    """5.3, with something else measured of each x_t."""
+    return lambda add_noise, x0, ts, generator: torch.stack([
+        measure(add_noise(x0, torch.randn(x0.shape, generator=generator), torch.full((len(x0),), t))) for t in ts])
+
+
+def with_levels(mistake):
+    """5.1, with one thing wrong."""
+    return lambda x0, noise, alpha_bar_t: mistake(x0, noise, alpha_bar_t.reshape(-1, 1, 1, 1, 1))
+
+
+def with_shift(mistake):
+    """5.4, with one thing wrong."""
+    return lambda alpha_bar, snr, shift=1.0: mistake(alpha_bar, snr, shift)
+
+
+def with_factor(name, mistake):
+    """5.B, with one of the factors wrong."""
+    return lambda a: (mistake(a), (1 - a).sqrt()) if name == "signal" else (a.sqrt(), mistake(a))
+
+
+NAMED = [(number, cause, answer(mistake)) for number, answer, mistakes in (
+    ("5.1", with_levels, nb05.SAMPLE_MISTAKES), ("5.2", lambda mistake: mistake, nb05.LEFT_MISTAKES),
+    ("5.3", measured_as, nb05.VARIANCE_MISTAKES), ("5.4", with_shift, nb05.TIMESTEP_MISTAKES),
+) for cause, mistake in mistakes.items()]  # fmt: skip
+NAMED += [("5.B", cause, with_factor(name, mistake)) for name, mistakes in nb05.LEVELS_MISTAKES.items()
+          for cause, mistake in mistakes.items()]  # fmt: skip
+
+
+@pytest.mark.parametrize("number, cause, answer", NAMED, ids=[f"{number} {cause[:60]}" for number, cause, _ in NAMED])
+def test_a_mistake_that_is_known_is_named(number, cause, answer):
+    assert_refused(number, answer)
+    assert exercises.run(number, answer).message.endswith(f"Likely cause: {cause}")
+
+
+FROM_ELSEWHERE = {
+    "none was drawn from it. Likely cause: it came from torch's own generator":
+        lambda add, x0, ts, generator: measured_as(torch.var)(add, x0, ts, None),
+    "the same noise for every t":
+        lambda add, x0, ts, generator: torch.stack([
+            add(x0, torch.randn(x0.shape, generator=generator.manual_seed(0)), torch.full((len(x0),), t)).var() for t in ts]),
+    "all of it lies between 0 and 1":
+        lambda add, x0, ts, generator: torch.stack([
+            add(x0, torch.rand(x0.shape, generator=generator), torch.full((len(x0),), t)).var() for t in ts]),
+    "3 calls of add_noise, one for each t, found 0": lambda add, x0, ts, generator: torch.ones(len(ts)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", FROM_ELSEWHERE)
+def test_the_instrument_says_what_is_wrong_with_its_noise(said):
+    assert said in exercises.run("5.3", FROM_ELSEWHERE[said]).message
+
+
+def test_a_bisection_without_an_end_is_refused():
+    def endless(alpha_bar, snr, shift=1.0):
+        low, high = 0, len(alpha_bar) - 1
+        while low < high:
+            low = (low + high) // 2
+        return torch.zeros_like(snr)
+
+    assert_refused("5.4", endless)
+    assert "a loop that has not ended" in exercises.run("5.4", endless).message
+
+
+def test_predictions_of_notebook_05_are_true():
+    a, b, c = (nb05.PREDICTIONS[f"5.{letter}"] for letter in "abc")
+    left = Diffusion(DiffusionConfig()).alpha_bar[-1].item()
+    assert (a.answer, round(100 * left, 1)) == ("about half a per cent", 0.5)
+    assert b.answer() == nb05.mystery().spec.things[0].motion in b.choices
+    size = 32 // 8
+    assert c.answer == f"by {size**2}"  # the variance of the mean of size x size numbers
+
+
+CAUSES = [  # exercise, a piece of its solution, what stands there instead, what the check must say of it
+    ("6.1", SPREAD, " * noise", "multiplied by the variance"),
+    ("6.1", "(beta * (1 - a_next) / (1 - a))", "beta", "the forward step's variance"),
+    ("6.1", "(1 - beta) ** 0.5 * (1 - a_next)", "(1 - beta) * (1 - a_next)", "a root is missing in the weight of x"),
+    ("6.1", "a_next**0.5 * beta", "a_next * beta", "a root is missing in the weight of x0"),
+    ("6.1", "return mean", "x.copy_(mean)\n    return x", "operation in place"),
+    ("6.2", "eta**2", "eta", "in proportion to eta"), ("6.2", "eta**2", "eta**0.5", "root of eta"),
+    ("6.2", "eta**2", "eta**4", "fourth power of eta"), ("6.2", "eta**2 * ", "", "although eta is 0"),
+    ("6.2", "eta**2", "(eta > 0)", "eta has no effect"),
+    ("6.2", "1 - a_next - variance, 0", "1 - a_next, 0", "no room is made"),
+    ("6.2", "a_next**0.5 * x0", "a**0.5 * x0", "where a_next belongs"),
+    ("6.2", "variance**0.5 * noise", "variance * noise", "root"),
+    ("6.3", ".tolist(), 1.0]", ".tolist(), alpha_bar[0].item()]", "ends at alpha_bar[0]"),
+    ("6.3", "levels[i], levels[i + 1])", "levels[i], levels[i])", "stays at its own level"),
+    ("6.3", "round(T - i * T / steps) - 1", "(steps - 1 - i) * (T // steps)", "counted from 0"),
+    ("6.3", "round(T - i * T / steps) - 1", "int(T - i * T / steps) - 1", "cut off"),
+    ("6.4", "h / (2 * last_h)", "h / last_h", "for the end of the step"), ("6.4", "h / (2 * last_h)", "0.5", "of one length"),
+    ("6.4", "h / (2 * last_h)", "last_h / (2 * h)", "are exchanged"), ("6.4", "(x0 - last_x0)", "(last_x0 - x0)", "moved back"),
+    ("6.4", "last_x0, last_h = x0", "last_x0, last_h = guess", "is the guess"),
+    ("6.4", "guess = x0 + h", "guess = x0 + 0 * h", "it is DDIM"), ("6.4", "if i > 0", "if i > 1", "only the first has none"),
+    ("6.4", ".tolist(), 1.0]", ".tolist(), alpha_bar[0].item()]", "ends at alpha_bar[0]"),
+    ("6.4", "_half_log_snr(a_next) - _half_log_snr(a)", "a_next - a", "measured in alpha_bar"),
+    ("6.4", "(x - a**0.5 * guess) / (1 - a) ** 0.5", "_", "belongs to the old x0"),
+    ("6.B", "return variance.sqrt()", "variance[-1] = variance[-2]\n    return variance.sqrt()", "repeats the one before"),
+    ("6.B", "variance.sqrt()", "variance", "standard deviation is the root"),
+    ("6.B", "return variance.sqrt()", "return beta.sqrt()", "forward process"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number, right, wrong, cause", CAUSES, ids=[f"{one[0]} {one[2][:40]!r}" for one in CAUSES])
+def test_a_wrong_answer_is_told_its_cause(number, right, wrong, cause):
+    one = exercises.get(number)
+    code, names = inspect.getsource(one.solution), dict(vars(exercises.checks(number.partition(".")[0])))
+    assert right in code
+    exec(code.replace(right, wrong, 1), names)
+    assert_refused(number, names[one.name])
+    assert cause in exercises.run(number, names[one.name]).message
+
+
+def test_guesses_of_06_are_what_the_plane_does():
+    """Two runs of DDPM agree for one point in six, and the answers at pure noise lie on one spot."""
+    diffusion = Diffusion(DiffusionConfig(schedule="cosine", prediction="x0", spacing="trailing"))
+    angle = torch.arange(6) * 2 * torch.pi / 6
+    centres = 1.35 * torch.stack([angle.cos(), angle.sin()], 1).double()
+
+    def oracle(x, t):
+        a = diffusion.alpha_bar[t].item()
+        variance = a * 0.25**2 + 1 - a
+        middle = torch.softmax(-((x[:, None] - a**0.5 * centres) ** 2).sum(-1) / (2 * variance), 1) @ centres
+        return middle + a**0.5 * 0.25**2 / variance * (x - a**0.5 * middle)
+
+    noise = normal(2000, 2)
+    assert oracle(noise, 999).norm(dim=1).max() < 0.01
+    ends = []
+    for seed in (7, 8):
+        *_, last = samplers.SAMPLERS["ddpm"](oracle, noise, diffusion, 50, generator=torch.Generator().manual_seed(seed))
+        ends.append(torch.cdist(last.x, centres).argmin(1))
+    assert 0.13 < (ends[0] == ends[1]).double().mean() < 0.21
+
+    def end_of(sample, steps):
+        return sample(lambda x, t: diffusion.to_x0_eps(oracle(x, t), x, t), noise, diffusion.alpha_bar, steps)
+
+    exact = end_of(nb06.second_order_sample, 500)
+    miss = {(sample, n): (end_of(sample, n) - exact).square().mean().sqrt()
+            for sample in (nb06.ddim_sample, nb06.second_order_sample) for n in (32, 64)}  # fmt: skip
+    assert miss[nb06.ddim_sample, 32] / miss[nb06.ddim_sample, 64] == pytest.approx(2, abs=0.3)
+    assert miss[nb06.second_order_sample, 32] / miss[nb06.second_order_sample, 64] > 3
+
+
 def noised_one_by_one(x0, noise, alpha_bar_t):
     return torch.stack([a**0.5 * x + (1 - a) ** 0.5 * n for x, n, a in zip(x0, noise, alpha_bar_t)])
 
@@ -190,6 +383,20 @@ def sampled_with_a_list_of_pairs(model, x, alpha_bar, steps):
     return x
 
 
+def second_order_by_the_librarys_formula(model, x, alpha_bar, steps):
+    """The step as DPM-Solver++ writes it, with exp(-h), and no DDIM in it."""
+    times, memory = [round(len(alpha_bar) * (1 - i / steps)) - 1 for i in range(steps)], []
+    for i, now in enumerate(times):
+        a, x0 = float(alpha_bar[now]), model(x, now)[0]
+        if i == steps - 1:
+            return x0
+        b = float(alpha_bar[times[i + 1]])
+        h = 0.5 * (torch.tensor(b, dtype=torch.float64).logit() - torch.tensor(a, dtype=torch.float64).logit()).item()
+        guess = x0 if not memory else x0 + (x0 - memory[-1][0]) * h / memory[-1][1] / 2
+        memory.append((x0, h))
+        x = ((1 - b) / (1 - a)) ** 0.5 * x + b**0.5 * (1 - 2.718281828459045**-h) * guess
+
+
 def table_as_a_list(a):
     return [float(((1 - b) / (1 - c) * (1 - c / b)) ** 0.5) for c, b in zip(a, a[1:])]
 
@@ -218,7 +425,32 @@ def clips_by_slices(x, f):
     return torch.stack([x[i : i + f].transpose(0, 1) for i in range(0, len(x), f)])
 
 
-RIGHT = [("5.1", noised_one_by_one), ("5.1", lambda x0, noise, a: Diffused(a).add_noise(x0, noise)),
+def timestep_by_searching(alpha_bar, snr, shift=1.0):
+    """As programs that sample have it, over the logarithm of sigma."""
+    sigmas = ((1 - alpha_bar) / alpha_bar).sqrt().log() + torch.tensor(float(shift), dtype=snr.dtype).log()
+    wanted = -0.5 * snr.log()
+    high = torch.searchsorted(sigmas, wanted).clamp(1, len(sigmas) - 1)
+    share = ((wanted - sigmas[high - 1]) / (sigmas[high] - sigmas[high - 1])).clamp(0, 1)
+    return (1 - share) * (high - 1) + share * high
+
+
+def timestep_one_by_one(alpha_bar, snr, shift=1.0):
+    ratios = [float(a / (1 - a)) / shift**2 for a in alpha_bar]
+    found = []
+    for one in snr.flatten().tolist():
+        if one >= ratios[0] or one <= ratios[-1]:
+            found.append(0.0 if one >= ratios[0] else len(ratios) - 1.0)
+            continue
+        low, high = 0, len(ratios) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if ratios[middle] > one else (low, middle)
+        found.append(low + math.log(ratios[low] / one) / math.log(ratios[low] / ratios[high]))
+    return torch.tensor(found, dtype=alpha_bar.dtype).reshape(snr.shape)
+
+
+RIGHT = [("5.4", timestep_by_searching), ("5.4", timestep_one_by_one),
+         ("5.1", noised_one_by_one), ("5.1", lambda x0, noise, a: Diffused(a).add_noise(x0, noise)),
          ("5.2", left_by_a_loop), ("5.2", lambda betas: torch.log1p(-betas).cumsum(0).exp()), ("5.3", measured_by_hand),
          ("5.3", lambda add, x0, ts, generator: torch.tensor([
              add(x0, torch.randn(x0.shape, generator=generator), torch.full((len(x0),), t)).var(correction=0).item()
@@ -227,6 +459,7 @@ RIGHT = [("5.1", noised_one_by_one), ("5.1", lambda x0, noise, a: Diffused(a).ad
          ("6.1", posterior_by_precisions), ("6.1", lambda x, x0, a, a_next, noise: nb06.ddim_step(
              x0, (x - a**0.5 * x0) / (1 - a) ** 0.5, a, a_next, 1.0, noise)),
          ("6.2", step_by_sigma), ("6.3", sampled_with_a_list_of_pairs), ("6.B", table_as_a_list),
+         ("6.4", second_order_by_the_librarys_formula),
          ("6.B", lambda a: ((1 - a[1:]) * (a[1:] - a[:-1]) / (1 - a[:-1]) / a[1:]).clamp(min=0) ** 0.5),
          ("7.1", sinusoid_by_exp), ("7.B", up_by_index), ("8.B", clips_by_unflatten), ("8.B", clips_by_slices)]  # fmt: skip
 

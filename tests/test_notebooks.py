@@ -4,6 +4,8 @@ That their outputs are true is nbval's part of `make test`.
 """
 
 import ast
+import base64
+import html
 import importlib.util
 import inspect
 import json
@@ -113,6 +115,9 @@ def test_every_picture_has_a_description(name):
     for cell, output in outputs(built(name), "image/png"):
         alt = output.metadata.get("image/png", {}).get("alt", "")
         assert len(alt.split()) >= 4, f"use lab.play, lab.strip or another function with alt=: {cell.source[:80]}"
+        below = cell.outputs[cell.outputs.index(output) + 1].data["text/html"]
+        assert below.startswith("<details>") and f"<p>{html.escape(alt)}</p>" in below, "what no frontend shows of the metadata"
+        assert b"acTL" not in base64.b64decode(output.data["image/png"]), "it moves and cannot be stopped"
     for alt in re.findall(r"!\[([^\]]*)\]\(", text(built(name))) + re.findall(r"<img (.*?)>", text(built(name))):
         assert len(alt.split()) >= 4
 

@@ -1,6 +1,11 @@
-"""Pictures made of pixels: beside and above one another, with titles, still or moving, always with a description."""
+"""Pictures made of pixels: beside and above one another, with titles, still or moving, always with a description.
+
+    Picture ──display──► the PNG                          everywhere, also where nothing else is shown
+                         ▸ in words / play · in words     its description and what moves, for who opens it
+"""
 
 import base64
+import html
 import io
 
 import numpy as np
@@ -15,7 +20,7 @@ GAP = 4  # white pixels between pictures
 LETTERS = 13  # height of a title, pixels
 
 
-class Picture:
+class Still:
     """A PNG with its description. Attributes: `png` bytes, `alt` text, `size` (width, height) in pixels."""
 
     def __init__(self, png, alt):
@@ -33,6 +38,44 @@ class Picture:
     def _repr_mimebundle_(self, include=None, exclude=None):
         data = {"image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": self.alt}
         return data, {"image/png": {"alt": self.alt, "width": self.size[0], "height": self.size[1]}}
+
+
+class InWords:
+    """HTML below a picture, closed at first: what it shows, in words, and what moves, an animated PNG, if there is one.
+
+    No frontend tells a reader the description in the metadata of a PNG, and none can stop an animation. So nothing moves
+    before somebody opens it, and it stops when it is closed.
+    """
+
+    def __init__(self, alt, moving=None):
+        self.alt, self.moving = html.escape(alt), moving
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        title, played = "in words", ""
+        if self.moving is not None:
+            source = "data:image/png;base64," + base64.b64encode(self.moving).decode("ascii")
+            title, played = "play · in words", f'<img alt="{self.alt}" src="{source}">'
+        return {"text/html": f"<details><summary>{title}</summary>{played}<p>{self.alt}</p></details>", "text/plain": ""}
+
+
+class Picture(Still):
+    """A picture that is displayed with its description below and, if it has `moving`, an animated PNG."""
+
+    def __init__(self, png, alt, moving=None):
+        super().__init__(png, alt)
+        self.moving = moving
+
+    def _ipython_display_(self):
+        with_words(self._repr_mimebundle_(), self.alt, self.moving)
+
+
+def with_words(bundle, alt, moving=None):
+    """Display a picture, given as its data and metadata, and `InWords` below it."""
+    from IPython.display import display
+
+    data, metadata = bundle
+    display(data, metadata=metadata, raw=True)
+    display(InWords(alt, moving))
 
 
 def pixels(images):

@@ -41,7 +41,7 @@ def strip(clips, n=8, *, alt):
 
 
 def play(clips, *, alt, fps=None):
-    """Clips that move, side by side, as an animated PNG that loops.
+    """Clips that move, side by side, once the reader opens them; before, some of their frames, as in `strip`.
 
     Args:
         clips: as in `strip`; a shorter one holds its last frame.
@@ -52,7 +52,7 @@ def play(clips, *, alt, fps=None):
     clips = {title: fitted(frames, len(given)) for title, frames in _named(clips).items()}
     longest = max(map(len, clips.values()))
     moments = [row([titled(f[min(i, len(f) - 1)], title) for title, f in clips.items()]) for i in range(longest)]
-    return Picture(encoded(moments, fps), alt)
+    return Picture(strip(given, alt=alt).png, alt, encoded(moments, fps))
 
 
 def sheet(images, titles=None, columns=6, *, alt):
@@ -99,7 +99,7 @@ def curves(lines, xlabel, ylabel, *, alt, logx=False, logy=False, marks=()):
         logx, logy: logarithmic axes.
         marks: values of x at which a thin vertical line stands.
     """
-    with _figure(7.6, 3.3) as (figure, [axes]):
+    with blank(7.6, 3.3) as (figure, [axes]):
         for i, (label, (x, y)) in enumerate(lines.items()):
             style = {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i % len(DASHES)]}
             axes.plot(_numbers(x), _numbers(y), label=label, linewidth=2, **style)
@@ -110,7 +110,7 @@ def curves(lines, xlabel, ylabel, *, alt, logx=False, logy=False, marks=()):
             _plain_numbers(axis)
         axes.legend(frameon=False)
         axes.grid(color="#dddddd")
-        return _saved(figure, alt)
+        return saved(figure, alt)
 
 
 def _plain_numbers(axis):
@@ -136,7 +136,7 @@ def points(clouds, *, alt, apart=False, groups=None, paths=None):
     colours = None if groups is None else [PALETTE[int(group)] for group in groups]
     reach = 1.05 * max(abs(cloud).max() for cloud in (*clouds.values(), *paths.values()))
     panels = len(clouds) if apart else 1
-    with _figure(min(8.1, 3.4 * panels) if apart else 4.8, min(3.7, 8.1 / panels + 0.3), panels) as (figure, grid):
+    with blank(min(8.1, 3.4 * panels) if apart else 4.8, min(3.7, 8.1 / panels + 0.3), panels) as (figure, grid):
         for i, (label, cloud) in enumerate(clouds.items()):
             axes = grid[i if apart else 0]
             colour = "#bbbbbb" if label in paths else colours or PALETTE[0 if apart else i % len(PALETTE)]
@@ -148,7 +148,7 @@ def points(clouds, *, alt, apart=False, groups=None, paths=None):
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=label if apart else "")
         if not apart:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-        return _saved(figure, alt)
+        return saved(figure, alt)
 
 
 def matrix(values, rows=None, columns=None, *, alt, xlabel="", ylabel="", diverging=False):
@@ -162,7 +162,7 @@ def matrix(values, rows=None, columns=None, *, alt, xlabel="", ylabel="", diverg
     n, m = values.shape
     limit = abs(values).max()
     scale = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit} if diverging else {"cmap": SEQUENTIAL}
-    with _figure(min(8.1, 2.4 + 0.6 * m), min(7, 1.2 + 0.4 * n)) as (figure, [axes]):
+    with blank(min(8.1, 2.4 + 0.6 * m), min(7, 1.2 + 0.4 * n)) as (figure, [axes]):
         image = axes.imshow(values, aspect="auto", interpolation="nearest", **scale)
         figure.colorbar(image, ax=axes)
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -174,7 +174,7 @@ def matrix(values, rows=None, columns=None, *, alt, xlabel="", ylabel="", diverg
         for i, j in np.ndindex(n, m) if n * m <= 100 else ():
             dark = np.dot(image.cmap(image.norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) < 0.5  # its luminance
             axes.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
-        return _saved(figure, alt)
+        return saved(figure, alt)
 
 
 def bars(values, xlabel, *, alt, limits=None):
@@ -185,14 +185,14 @@ def bars(values, xlabel, *, alt, limits=None):
         limits: (least, greatest) value of the axis; by default from 0 on.
     """
     names, lengths = list(values), _numbers(list(values.values()))
-    with _figure(7.6, 0.9 + 0.28 * len(names)) as (figure, [axes]):
+    with blank(7.6, 0.9 + 0.28 * len(names)) as (figure, [axes]):
         axes.barh(range(len(names)), lengths, color=PALETTE[0], height=0.7)
         axes.bar_label(axes.containers[0], [f"{value:.2f}" for value in lengths], padding=3, fontsize=9)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel=xlabel, xlim=limits)
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-        return _saved(figure, alt)
+        return saved(figure, alt)
 
 
 def _named(clips):
@@ -208,16 +208,17 @@ def _numbers(values):
 
 
 @contextmanager
-def _figure(width, height, panels=1):
-    """(figure, its axes) of that size in inches, whatever the notebook's own matplotlib settings are."""
+def blank(width, height, panels=1, layout="constrained"):
+    """(figure, its axes) of that size in inches, white, whatever the notebook's own matplotlib settings are."""
     matplotlib = needed("matplotlib")
     own = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # it would stay changed
     with matplotlib.rc_context(own | {"font.size": 10.5, "svg.hashsalt": "", "text.parse_math": False}):
-        figure = needed("matplotlib.figure").Figure((width, height), dpi=DOTS, layout="constrained")
-        yield figure, list(figure.subplots(1, panels, squeeze=False).flat)
+        figure = needed("matplotlib.figure").Figure((width, height), dpi=DOTS, layout=layout)
+        yield figure, list(figure.subplots(1, panels, squeeze=False).flat) if panels else []
 
 
-def _saved(figure, alt):
+def saved(figure, alt):
+    """A figure of `blank` as a picture."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})  # no version: the same bytes everywhere
     return Picture(file.getvalue(), alt)

@@ -17,6 +17,7 @@ from typing import Any
 
 from minit2v.errors import UserError
 from minit2v.lab.packages import needed
+from minit2v.lab.pictures import InWords, Picture, Still
 
 EVERY = 0.25  # seconds from one change of the bar to the next, at least
 
@@ -44,7 +45,7 @@ class Live:
         if total < 1:
             raise UserError(f"Live: expected one step or more, found {total}")
         self.total, self.clock, self.done, self.started = total, clock, 0, clock()
-        self.changed, self.picture = self.started, None
+        self.changed, self.shown = self.started, []
         self.bar = self._display(_Bar(0, total, f"step 0 of {total}"))
 
     def __call__(self, report: str = "") -> None:
@@ -61,10 +62,14 @@ class Live:
 
     def show(self, picture: Any) -> None:
         """Show a picture below the bar, instead of the one before."""
-        if self.picture is None:
-            self.picture = self._display(picture)
+        shown = [picture]
+        if isinstance(picture, Picture):
+            shown = [Still(picture.png, picture.alt), InWords(picture.alt, picture.moving)]
+        if not self.shown:
+            self.shown = [self._display(each) for each in shown]
         else:
-            self.picture.update(picture)
+            for place, each in zip(self.shown, shown):
+                place.update(each)
 
     def _display(self, thing):
         return needed("IPython.display").display(thing, display_id=True) or _Nowhere()

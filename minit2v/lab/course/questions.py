@@ -29,10 +29,11 @@ class Question:
 class Prediction:
     """A question with a field for the reader's guess; the answer appears after it. Without a kernel it is text."""
 
-    def __init__(self, question, answer, choices=None, tolerance=0.0):
-        if choices is not None and answer not in choices:
-            raise UserError(f"predict: expected the answer among the choices {list(choices)}, found {answer!r}")
-        self.question, self.answer, self.choices, self.tolerance = question, answer, choices, tolerance
+    def __init__(self, asked: Question):
+        answer = asked.answer() if isinstance(asked.answer, Callable) else asked.answer
+        if asked.choices is not None and answer not in asked.choices:
+            raise UserError(f"predict: expected the answer among the choices {list(asked.choices)}, found {answer!r}")
+        self.question, self.answer, self.choices, self.tolerance = asked.text, answer, asked.choices, asked.tolerance
         try:
             self.box = self._live()
         except ImportError:
@@ -78,31 +79,17 @@ class Prediction:
         return w.VBox([question, w.HBox([field, button]), answer])
 
 
-def predict(question, answer=None, choices=None, tolerance=0.0):
+def predict(key):
     """A question for the reader to answer before the next cell does; make it the last line of a cell.
 
-    Args:
-        question: a sentence, or alone the key of a `Question` in the chapter's module of checks, "7.a".
-        answer: a number, or one of `choices`.
-        choices: texts to choose from, or None for a number.
-        tolerance: how far off a number may be.
-
-    Raises UserError for a key that the module does not have.
+    `key` is that of a `Question` in the chapter's module of checks, "7.a": no cell shows the answer. Raises UserError for
+    a key that the module does not have.
     """
-    if answer is None:
-        known = getattr(checks(str(question).partition(".")[0]), "PREDICTIONS", {}) if _is_a_key(question) else {}
-        if question not in known:
-            raise UserError(f"predict: expected an answer, or the key of a question ({', '.join(known) or 'none here'}), "
-                            f"found {question!r:.80}")
-        one = known[question]
-        answer = one.answer() if isinstance(one.answer, Callable) else one.answer
-        question, choices, tolerance = one.text, one.choices, one.tolerance
-    return Prediction(question, answer, choices, tolerance)
-
-
-def _is_a_key(question):
-    number, dot, letter = str(question).partition(".")
-    return number.isdecimal() and dot and letter.isalpha()
+    number, dot, letter = str(key).partition(".")
+    known = getattr(checks(number), "PREDICTIONS", {}) if number.isdecimal() and dot and letter.isalpha() else {}
+    if key not in known:
+        raise UserError(f"predict: expected the key of a question ({', '.join(known) or 'none here'}), found {key!r:.80}")
+    return Prediction(known[key])
 
 
 class Quiz:

@@ -3,6 +3,7 @@
                        .-- application/vnd.jupyter.widget-view+json   JupyterLab, VS Code, Colab: live
     _repr_mimebundle_ -+-- image/png                                  GitHub, nbviewer, PDF, HTML, no anywidget
                        '-- text/plain                                 fixed, so that nbval can compare it
+    and below it `InWords`: what the picture shows and, once the reader opens it, what moves
 
 The numbers and pictures that a widget shows are sent to the browser once; from then on it answers a slider without
 the kernel, so also while a training runs. There is no build step: `lab.js` (what the widgets share) and the widget's
@@ -21,7 +22,7 @@ import numpy as np
 import traitlets
 
 from minit2v.errors import UserError
-from minit2v.lab.pictures import encoded
+from minit2v.lab.pictures import encoded, with_words
 
 try:
     import anywidget
@@ -139,15 +140,20 @@ class LabWidget(anywidget.AnyWidget if anywidget else traitlets.HasTraits):
         raise NotImplementedError
 
     def picture(self):
-        """The static picture: uint8 (H, W, 3), or (n, H, W, 3) for one that moves."""
+        """The static picture: uint8 (H, W, 3), or (n, H, W, 3) for one that moves when the reader opens it."""
         raise NotImplementedError
 
     def __repr__(self):
         return f"{type(self).__name__}({self.describe()})"
 
+    def _ipython_display_(self):
+        picture = self.picture()
+        with_words(self._repr_mimebundle_(), self.alt(), png(picture) if picture.ndim == 4 else None)
+
     def _repr_mimebundle_(self, include=None, exclude=None, **_):
         picture = self.picture()
-        H, W = picture.shape[-3:-1]
+        picture = picture if picture.ndim == 3 else picture[len(picture) // 2]
+        H, W = picture.shape[:2]
         width = self.picture_width or W
         data = {"text/plain": repr(self), "image/png": base64.b64encode(png(picture)).decode("ascii")}
         if anywidget:

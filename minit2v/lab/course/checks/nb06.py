@@ -1,8 +1,11 @@
-"""Checks of notebook 06, Un-destroying it: the posterior step, the DDIM step, the loop around it, noise at the end.
+"""Checks of notebook 06, Un-destroying it: the posterior step, the DDIM step, two loops around it, noise at the end.
 
-None of the checks trusts the formula it asks for: the posterior is integrated on a grid, the samples of a Gaussian
-must have its mean and its spread, and a network that knows the clip must lead to exactly that clip.
+Where it can be had, the truth comes from elsewhere than from the formula that is asked for: the posterior is integrated
+on a grid, the samples of a Gaussian must have its mean and its spread, and a network that knows the clip must lead to
+exactly that clip.
 """
+
+import math
 
 import torch
 
@@ -10,6 +13,7 @@ from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
 from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.questions import Question
 from minit2v.presets import DiffusionConfig
 
 TESTS = "tests/test_samplers.py::"
@@ -48,6 +52,22 @@ QUIZ = [
     ),
 ]
 
+PREDICTIONS = {
+    "6.a": Question("The perfect denoiser is asked once about each of two thousand noises, at the last timestep. Where do its "
+                    "answers lie?", "on one spot in the middle of the ring",
+                    ["in the six blobs, like real clips", "all over the plane, like the noises",
+                     "on one spot in the middle of the ring", "each on the middle of the nearest blob"]),
+    "6.b": Question("DDPM is run twice from the same two thousand noises, each time with other dice. How many of the points "
+                    "end in the same blob both times?",
+                    "about one in six", ["nearly all", "about half", "about one in six", "none"]),
+    "6.c": Question("DDIM takes twice as many steps. How far does it now end from where infinitely many steps would lead?",
+                    "about half as far", ["as far as before", "about 0.7 times as far", "about half as far",
+                                          "about a quarter as far"]),
+    "6.d": Question("From the first belief to the last one, a picture changes in the large and in the small. After two of six "
+                    "steps, of which of the two changes is most done?", "of the large one",
+                    ["of the large one", "of the small one", "of both", "of neither"]),
+}  # fmt: skip
+
 
 def ddpm_step(x, x0, a, a_next, noise):
     """One step of DDPM: from x at alpha_bar a to alpha_bar a_next > a, if the clip is x0."""
@@ -58,34 +78,55 @@ def ddpm_step(x, x0, a, a_next, noise):
 
 @exercise("6.1", name="ddpm_step", solution=ddpm_step, minutes=10, difficulty=3, importance=5)
 def check_ddpm_step(student):
-    """Each factor against the product of the two bells on a grid, then tensors of several shapes."""
+    """Each factor against the product of the two bells on a grid, then tensors of several shapes, then the last step."""
     one, nothing = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    ask = lambda a, a_next, *given: called(lambda x, x0, noise: student(x, x0, a, a_next, noise), *given)  # noqa: E731
     for a, a_next in ((0.3, 0.6), (0.7, 0.95), (0.0, 0.2), (0.004, 0.9996)):
         (of_x, spread), (of_x0, _) = (_product_of_bells(*bell, a, a_next) for bell in ((1.0, 0.0), (0.0, 1.0)))
-        beta, left = 1 - a / a_next, (1 - a_next) / (1 - a)
-        slips = {
-            "x": {"the weights of x and x0 are exchanged": of_x0, "sqrt(1 - beta), not 1 - beta": (1 - beta) * left},
-            "x0": {"the weights of x and x0 are exchanged": of_x, "the root of a_next is missing": of_x0 * a_next**0.5,
-                   "the root of a was taken where a_next belongs": of_x0 * (a / a_next) ** 0.5},
-            "noise": {"the noise is multiplied by the variance; it wants the square root": spread**2,
-                      "this is sqrt(beta); the posterior's variance is beta (1 - a_next) / (1 - a)": beta**0.5,
-                      "the noise is not added": 0.0},
-        }  # fmt: skip
-        ask = lambda *given: called(lambda x, x0, noise: student(x, x0, a, a_next, noise), *given)  # noqa: E731
+        slips = _slips_of_ddpm(of_x, of_x0, spread, a, a_next)
         for i, (name, right) in enumerate({"x": of_x, "x0": of_x0, "noise": spread}.items()):
-            found = ask(*(one if i == j else nothing for j in range(3)))
+            found = ask(a, a_next, *(one if i == j else nothing for j in range(3)))
             wrong = {cause: (lambda value=value: value * one) for cause, value in slips[name].items()}
             recognised(f"what {name} is multiplied by at a = {a}, a_next = {a_next}", found, right * one, wrong, 1e-4)
         for shape, dtype in (((2, 4, 3, 5, 6), torch.float32), ((4, 4), torch.float64)):
             x, x0, noise = (5 * normal(*shape, seed=seed).to(dtype) for seed in range(3))
             what = f"x' at a = {a}, a_next = {a_next}, for tensors of shape {shape}"
-            found = ask(x, x0, noise)
+            found = ask(a, a_next, x, x0, noise)
             recognised(what, found, of_x * x + of_x0 * x0 + spread * noise, {}, 1e-4)
             same_dtype(what, found, dtype)
-    x, x0, noise = (5 * normal(2, 4, 3, 5, 5, seed=seed) for seed in range(3))
-    found = student(x, x0, 0.5, 1.0, noise)
-    close("the step to a_next = 1", found, x0, 1e-9, "the last step ends at x0, without noise: its variance is 0")
+    for a in (0.5, 0.0, 0.98):
+        x, x0, noise = (5 * normal(2, 4, 3, 5, 5, seed=seed) for seed in range(3))
+        found = ask(a, 1.0, x, x0, noise)
+        added = {f"fresh noise is added in the last step as well, {share:.2g} times": (lambda k=share: x0 + k * noise)
+                 for share in _share_of_noise(found, x0, noise)}  # fmt: skip
+        recognised(f"the last step, from a = {a} to a_next = 1", found, x0, added, 1e-9)
     return "mean and variance agree with two bells multiplied on a grid, and the last step ends at x0"
+
+
+def _slips_of_ddpm(of_x, of_x0, spread, a, a_next):
+    """What people multiply by instead: {"x" and so on: {cause: factor}}."""
+    beta, left = 1 - a / a_next, (1 - a_next) / (1 - a)
+    return {
+        "x": {"the weights of x and x0 are exchanged": of_x0,
+              "a root is missing in the weight of x": (1 - beta) * left,
+              "the weight of x is that of the forward process": (1 - beta) ** 0.5,
+              "the weight of x has lost its factor 1 - a_next": (1 - beta) ** 0.5 / (1 - a)},
+        "x0": {"the weights of x and x0 are exchanged": of_x, "a root is missing in the weight of x0": of_x0 * a_next**0.5,
+               "the root of a was taken where a_next belongs": of_x0 * (a / a_next) ** 0.5,
+               "the weight of x0 is that of the forward process": a_next**0.5,
+               "1 - a_next stands below the line where 1 - a belongs": of_x0 / left},
+        "noise": {"the noise is multiplied by the variance; it wants the square root": spread**2,
+                  "this is the forward step's variance; the posterior's is smaller": beta**0.5,
+                  "the noise is as large as if x said nothing of x'": (1 - a_next) ** 0.5, "the noise is not added": 0.0},
+    }  # fmt: skip
+
+
+def _share_of_noise(found, x0, noise):
+    """How many times the noise is in what was found beside x0: one number, or none if it is not there."""
+    if found.shape != x0.shape or found.is_complex():
+        return []
+    share = ((found - x0) * noise).sum().item() / noise.square().sum().item()
+    return [share] if abs(share) > 1e-3 else []
 
 
 def _product_of_bells(x, x0, a, a_next):
@@ -128,13 +169,22 @@ def _check_fresh_noise(student, a, a_next, eta, dtype):
     found = called(lambda *given: student(*given[:2], a, a_next, eta, given[2]), x0, eps, noise if eta else None)
     variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)
     aim, shrunk = a_next**0.5 * x0, (1 - a_next - variance) ** 0.5 * eps
+    of_power = lambda power: ddim_step(x0, eps, a, a_next, eta ** (power / 2), noise if eta else None)  # noqa: E731
     slips = {
-        "the variance grows with eta**2, not with eta": lambda: ddim_step(x0, eps, a, a_next, eta**0.5, noise),
-        "the variance is to be taken away from 1 - a_next, under the root of eps":
+        "the variance of the fresh noise grows in proportion to eta": lambda: of_power(1),
+        "the variance of the fresh noise grows with the root of eta": lambda: of_power(0.5),
+        "the variance of the fresh noise grows with the fourth power of eta": lambda: of_power(4),
+        "eta has no effect on the variance of the fresh noise": lambda: of_power(0),
+        "eps keeps all of its weight, and no room is made for the fresh noise":
             lambda: aim + (1 - a_next) ** 0.5 * eps + variance**0.5 * noise,
+        "the standard deviation was taken away where the variance belongs":
+            lambda: aim + max(1 - a_next - variance**0.5, 0) ** 0.5 * eps + variance**0.5 * noise,
+        "roots were subtracted from one another; variances add up, and roots do not":
+            lambda: aim + ((1 - a_next) ** 0.5 - variance**0.5) * eps + variance**0.5 * noise,
         "the noise is multiplied by the variance; it wants the square root": lambda: aim + shrunk + variance * noise,
+        "the noise is multiplied by eta alone": lambda: aim + shrunk + eta * noise,
         "the noise is not added": lambda: aim + shrunk,
-    }  # fmt: skip
+    } if eta else {"room is made for fresh noise although eta is 0": lambda: of_power(0)}  # fmt: skip
     what = f"the step with eta {eta:g}{' (it should be DDPM)' if eta == 1 else ''} at a = {a}, a_next = {a_next}"
     expected = ddpm_step(x, x0, a, a_next, noise) if eta == 1 else ddim_step(x0, eps, a, a_next, eta, noise)
     recognised(what, found, expected, slips, 1e-4 if dtype == torch.float32 else 1e-8)
@@ -142,15 +192,22 @@ def _check_fresh_noise(student, a, a_next, eta, dtype):
 
 
 def _check_aim(student):
+    """The two weights at eta 0, one after the other."""
     one, nothing = torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64)
-    a, a_next = 0.36, 0.64
-    same_shape("the result for x0 and eps (3, 2)", student(one, one, a, a_next), (3, 2), "all is elementwise")
-    for what, inputs, right in (("x0", (one, nothing), 0.8), ("eps", (nothing, one), 0.6)):
-        found = student(*inputs, a, a_next).mean().item()
-        slips = {0.64: "the square root is missing", 0.36: "the square root is missing", 0.8: "the root of 1 - a was "
-                 "taken where a_next belongs", 0.6: "the root of a was taken where a_next belongs"}
-        cause = next((text for wrong, text in slips.items() if abs(found - wrong) < 1e-6), "")
-        close(f"what {what} is multiplied by at a = {a}, a_next = {a_next}, eta = 0", found, right, 1e-6, cause)
+    a, a_next = 0.3, 0.55
+    room = (1 - a_next) / (1 - a) * (1 - a / a_next)
+    slips = {
+        "x0": {"a square root is missing": a_next, "the root of a was taken where a_next belongs": a**0.5,
+               "the weights of x0 and eps are exchanged": (1 - a_next) ** 0.5, "x0 is not multiplied by anything": 1.0},
+        "eps": {"a square root is missing": 1 - a_next, "the root of 1 - a was taken where a_next belongs": (1 - a) ** 0.5,
+                "the weights of x0 and eps are exchanged": a_next**0.5, "eps is not multiplied by anything": 1.0,
+                "1 minus a root was taken; it is the root of 1 minus": 1 - a_next**0.5,
+                "room is made for fresh noise although eta is 0": (1 - a_next - room) ** 0.5},
+    }  # fmt: skip
+    for what, inputs, right in (("x0", (one, nothing), a_next**0.5), ("eps", (nothing, one), (1 - a_next) ** 0.5)):
+        found = called(lambda x0, eps: student(x0, eps, a, a_next), *inputs)
+        wrong = {cause: (lambda value=value: value * one) for cause, value in slips[what].items()}
+        recognised(f"what {what} is multiplied by at a = {a}, a_next = {a_next}, eta = 0", found, right * one, wrong, 1e-6)
 
 
 def _library_steps(diffusion, steps):
@@ -183,53 +240,152 @@ def ddim_sample(model, x, alpha_bar, steps):
     return x
 
 
+RUNS = ((1, 1000, "cosine", (6, 2), torch.float32), (4, 1000, "scaled_linear", (2, 4, 3, 2, 5), torch.float64),
+        (12, 1000, "cosine", (6, 2), torch.float32), (50, 1000, "scaled_linear", (3,), torch.float32),
+        (60, 60, "cosine", (1, 4, 1, 3, 2), torch.float64), (2, 64, "scaled_linear", (3, 5), torch.float64),
+        (7, 64, "cosine", (5, 4), torch.float64))  # fmt: skip
+
+
 @exercise("6.3", name="ddim_sample", solution=ddim_sample, minutes=10, difficulty=3, importance=4)
 def check_ddim_sample(student):
-    """Two schedules, three lengths, points and clips: the timesteps, the calls, the last level, and twice the same."""
-    for steps, T, schedule, shape, dtype in ((1, 1000, "cosine", (6, 2), torch.float32),
-                                             (4, 1000, "scaled_linear", (2, 4, 3, 2, 5), torch.float64),
-                                             (12, 1000, "cosine", (6, 2), torch.float32),
-                                             (50, 1000, "scaled_linear", (3,), torch.float32),
-                                             (60, 60, "cosine", (1, 4, 1, 3, 2), torch.float64),
-                                             (7, 64, "cosine", (5, 4), torch.float64)):  # fmt: skip
-        diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing", schedule=schedule, timesteps=T))
-        start, asked, timesteps = normal(*shape, seed=8).to(dtype), [], samplers.timesteps(diffusion, steps)
-
-        def model(x, t):
-            asked.append(int(t))
-            return diffusion.to_x0_eps(torch.tanh(x) + t / 2000, x, t)
-
-        sample = lambda: called(lambda x, a: student(model, x, a, steps), start, diffusion.alpha_bar)  # noqa: E731
-        end, what = sample(), f"the end of {steps} steps of {T}"
-        same_shape("the result", end, shape)
-        _check_timesteps(asked, steps, timesteps)
-        close("a second run from the same noise", sample(), end, 0, "nothing random may happen between start and end")
-        levels = diffusion.alpha_bar[timesteps].tolist()
+    """Two schedules, several lengths, points and clips: the timesteps, the calls, the last level, and twice the same."""
+    for steps, T, schedule, shape, dtype in RUNS:
+        run = _Run(student, steps, T, schedule, shape, dtype)
         slips = {
-            "the last step goes to alpha_bar 1, so that its result is x0":
-                lambda: _walk(model, start, timesteps, [*levels[1:], diffusion.alpha_bar[0].item()]),
-            "each step goes to the level of the next timestep": lambda: _walk(model, start, timesteps, levels),
+            "the last step ends at alpha_bar[0], where a little noise is left":
+                lambda run=run: run.ended_at([*run.levels[1:-1], run.alpha_bar[0].item()]),
+            "each step stays at its own level, where it should go to the next": lambda run=run: run.ended_at(run.levels[:-1]),
+            "all steps go straight to alpha_bar 1": lambda run=run: run.ended_at([1.0] * run.steps),
         }  # fmt: skip
-        *_, last = samplers.SAMPLERS["ddim"](lambda x, t: torch.tanh(x) + t / 2000, start, diffusion, steps)
-        recognised(what, end, last.x0, slips, 1e-4 if dtype == torch.float32 else 1e-8)
-        same_dtype(what, end, dtype)
-    return "the right timesteps, one call each, the same clip twice, and it ends clean, for 1, 4, 12 and 50 steps"
+        run.compare(samplers.ddim, slips)
+    return "the right timesteps, one call each, the same clip twice, and it ends clean, for 1 to 60 steps"
 
 
-def _walk(model, x, timesteps, levels):
-    """DDIM with eta 0 where step i ends at levels[i]."""
-    for t, a_next in zip(timesteps, levels):
-        x = ddim_step(*model(x, t), 0.0, a_next)
+class _Run:
+    """What a reader's sampler does with a model that is no straight line and depends on t; its calls are checked at once."""
+
+    def __init__(self, student, steps, T, schedule, shape, dtype):
+        self.diffusion = Diffusion(DiffusionConfig(prediction="x0", spacing="trailing", schedule=schedule, timesteps=T))
+        self.steps, self.alpha_bar, self.dtype = steps, self.diffusion.alpha_bar, dtype
+        self.timesteps = samplers.timesteps(self.diffusion, steps)
+        self.levels = [*self.alpha_bar[self.timesteps].tolist(), 1.0]
+        self.start, self.asked = normal(*shape, seed=8).to(dtype), []
+        once = lambda: called(lambda x, a: student(self.model, x, a, steps), self.start, self.alpha_bar)  # noqa: E731
+        self.end, self.what = once(), f"the end of {steps} steps of {T}"
+        same_shape("the result", self.end, shape)
+        _check_timesteps(self.asked, steps, T, self.timesteps)
+        close("the same end in a second run from the same noise", once(), self.end, 0)
+
+    def model(self, x, t):
+        self.asked.append(int(t))
+        return self.diffusion.to_x0_eps(torch.tanh(x) + t / 2000, x, t)
+
+    def ended_at(self, after):
+        """DDIM with eta 0 where step i ends at after[i]."""
+        x = self.start
+        for t, a_next in zip(self.timesteps, after):
+            x = ddim_step(*self.model(x, t), 0.0, a_next)
+        return x
+
+    def compare(self, rule, slips):
+        """Raise Failed unless the end is that of the library's rule."""
+        levels = [samplers.Level(i, t, *self.levels[i : i + 2]) for i, t in enumerate(self.timesteps)]
+        *_, last = rule(lambda x, level: self.model(x, level.t), self.start, levels)
+        recognised(self.what, self.end, last.x, slips, 1e-4 if self.dtype == torch.float32 else 1e-10)
+        same_dtype(self.what, self.end, self.dtype)
+
+
+def _check_timesteps(asked, steps, T, expected):
+    if len(asked) != steps:
+        raise Failed(f"{steps} calls of the model for {steps} steps", len(asked))
+    if asked == expected:
+        return
+    even = [T - i * T / steps for i in range(steps)]
+    slips = {
+        "the order is from little noise to much": expected[::-1],
+        "they are counted from 0, so that the first one is not T - 1": [i * (T // steps) for i in range(steps)][::-1],
+        "they run from T - 1 to 0, both included": [round((T - 1) * (1 - i / max(steps - 1, 1))) for i in range(steps)],
+        "they are cut off where they should be rounded": [int(one) - 1 for one in even],
+        "T - 1 is divided into equal parts; it is T": [round((T - 1) * (1 - i / steps)) for i in range(steps)],
+        "all are one too small": [one - 1 for one in expected],
+    }
+    cause = next((text for text, wrong in slips.items() if asked == wrong), "")
+    few = lambda ts: ", ".join(map(str, ts[:4])) + (", …" if steps > 4 else "")  # noqa: E731
+    raise Failed(f"the timesteps {few(expected)} for {steps} steps of {T}", few(asked), cause)
+
+
+def second_order_sample(model, x, alpha_bar, steps):
+    """DPM-Solver++ of second order over the timesteps of `ddim_sample`: DDIM, with x0 as it will be half a step later."""
+    T, last_x0, last_h = len(alpha_bar), None, None
+    timesteps = [round(T - i * T / steps) - 1 for i in range(steps)]
+    levels = [*alpha_bar[timesteps].tolist(), 1.0]
+    for i, t in enumerate(timesteps):
+        a, a_next = levels[i], levels[i + 1]
+        x0, _ = model(x, t)
+        guess = x0
+        if i < steps - 1:
+            h = _half_log_snr(a_next) - _half_log_snr(a)
+            if i > 0:
+                guess = x0 + h / (2 * last_h) * (x0 - last_x0)
+            last_x0, last_h = x0, h
+        x = ddim_step(guess, (x - a**0.5 * guess) / (1 - a) ** 0.5, a, a_next)
     return x
 
 
-def _check_timesteps(asked, steps, expected):
-    if len(asked) != steps:
-        raise Failed(f"{steps} calls of the model for {steps} steps", len(asked), "one call for each step")
-    if asked[0] != expected[0]:
-        raise Failed(f"the first call at t = {expected[0]}", asked[0], "x is pure noise, and only T - 1 is pure noise")
-    if asked != expected:
-        raise Failed(f"the timesteps {expected[:4]} …", f"{asked[:4]} …", "T - i T / steps, rounded, less 1")
+def _half_log_snr(a):
+    return 0.5 * math.log(a / (1 - a))
+
+
+def _with_memory(run, *, share=lambda h, last: h / (2 * last), along=lambda t, a: _half_log_snr(a), begins=1, ends=1,
+                 remembers="x0", noise="guess", end=1.0, old=False):  # fmt: skip
+    """What a sampler of second order with one thing wrong makes of a run."""
+    x, before, last = run.start, None, None
+    after = [*run.levels[1:-1], end]
+    for i, (t, a, a_next) in enumerate(zip(run.timesteps, run.levels, after)):
+        x0, eps = run.model(x, t)
+        guess, later = x0, run.timesteps[i + 1] if i + 1 < run.steps else 0
+        h = along(later, min(a_next, 1 - 1e-12)) - along(t, a)
+        if begins <= i < run.steps - ends:
+            guess = x0 + share(h, last) * (x0 - before)
+        if not (old and i):
+            before, last = guess if remembers == "guess" else x0, h
+        if noise == "guess":
+            eps = (x - a**0.5 * guess) / (1 - a) ** 0.5
+        x = ddim_step(guess, eps, a, a_next)
+    return x
+
+
+SECOND_ORDER_MISTAKES = {
+    "it is DDIM: the answer before has no effect": dict(begins=10**6),
+    "x0 is moved back towards the answer before, where it should go on": dict(share=lambda h, last: -h / (2 * last)),
+    "x0 is guessed for the end of the step; it is wanted for the middle": dict(share=lambda h, last: h / last),
+    "the lengths of the two steps are exchanged": dict(share=lambda h, last: last / (2 * h)),
+    "the two steps are taken to be of one length": dict(share=lambda h, last: 0.5),
+    "the length of the new step is missing": dict(share=lambda h, last: 1 / (2 * last)),
+    "the length of the last step is missing": dict(share=lambda h, last: h / 2),
+    "steps are measured in timesteps, not in λ": dict(along=lambda t, a: t),
+    "steps are measured in alpha_bar, not in λ": dict(along=lambda t, a: a),
+    "steps are measured in the logarithm of alpha_bar, not in λ": dict(along=lambda t, a: math.log(a)),
+    "what is remembered is the guess, not what the model answered": dict(remembers="guess"),
+    "x0 was replaced, and the noise still is the one that belongs to the old x0": dict(noise="answer"),
+    "the first answer is remembered to the end; it is replaced in each step": dict(old=True),
+    "the second step has no memory either; only the first has none": dict(begins=2),
+    "the last step but one has no memory; it should have": dict(ends=2),
+    "the last step ends at alpha_bar[0], where a little noise is left": dict(end=None),
+}
+
+
+@exercise("6.4", name="second_order_sample", solution=second_order_sample, minutes=20, difficulty=4, importance=4)
+def check_second_order_sample(student):
+    """The runs of 6.3 and one of three steps, where the memory is used once: calls, levels, and the library's end."""
+    for steps, T, schedule, shape, dtype in (*RUNS, (3, 500, "scaled_linear", (2, 3), torch.float64)):
+        run = _Run(student, steps, T, schedule, shape, dtype)
+        if not run.end.isfinite().all():
+            raise Failed(f"{run.what} as numbers", "NaN or infinity")
+        slips = {cause: (lambda how=how: _with_memory(run, **how | ({"end": run.alpha_bar[0].item()} if "end" in how else {})))
+                 for cause, how in SECOND_ORDER_MISTAKES.items()}  # fmt: skip
+        run.compare(samplers.dpm_solver_pp, slips)
+    return "the library's ends for 1 to 60 steps, one call each, with DDIM's first and last step"
 
 
 def noise_table(a):
@@ -247,17 +403,30 @@ def check_noise_table(student):
         found = student(a)
         if a.tolist() != levels:
             raise Failed("a as it was", "it was changed")
-        same_shape(f"the table for a of shape ({len(a)},)", found, (len(a) - 1,), "one number for each step")
-        found = torch.as_tensor(found)  # a list is as good
+        same_shape(f"the table for a of shape ({len(a)},)", found, (len(a) - 1,))
+        found = torch.as_tensor(found).double()  # a list is as good
+        before = [_product_of_bells(0.0, 0.0, *pair)[1] for pair in zip(levels, levels[1:-1])]
+        expected = torch.tensor([*before, 0.0], dtype=torch.float64)
+        slips = _slips_of_the_table(a, expected, found)
         miss = _miss_of_one_point(levels, found.tolist())
         if not miss < 1e-6:
-            raise Failed(f"a world of one single point to be hit in {len(a) - 1} steps", f"it is missed by {miss:.2f}",
-                         "the network's last belief is right, so look at what is done after it")
-        expected = [_product_of_bells(0.0, 0.0, *pair)[1] for pair in zip(levels, levels[1:-1])]
-        if expected:
-            close("the noise of the steps before the last", found[:-1], expected, 1e-4, "these were right: the "
-                  "variance is (1 - a_next) / (1 - a) beta")
+            cause = next((text for text, wrong in slips.items() if torch.allclose(found, wrong, rtol=0, atol=1e-4)), "")
+            raise Failed(f"a world of one single point to be hit in {len(a) - 1} steps", f"it is missed by {miss:.2g}", cause)
+        wrong = {cause: (lambda value=value: value) for cause, value in slips.items()}
+        recognised(f"the table for a = {levels}", found, expected, wrong, 1e-4)
     return "a world of one point is hit, also in a single step, and the steps before the last are as they were"
+
+
+def _slips_of_the_table(a, expected, found):
+    """cause -> the table that it gives."""
+    beta = 1 - a[:-1] / a[1:]
+    return {
+        "the last entry repeats the one before it": torch.cat([expected[:-1], expected[max(0, len(a) - 3):][:1]]),
+        "only the last entry is wrong": torch.cat([expected[:-1], found[-1:]]),
+        "these are variances; a standard deviation is the root": expected**2,
+        "this is the noise that the forward process adds": beta.sqrt(),
+        "the steps before the last have lost their noise": torch.zeros_like(expected),
+    }
 
 
 def _miss_of_one_point(levels, table, point=0.7):
