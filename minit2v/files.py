@@ -114,10 +114,10 @@ def stamps(paths: Sequence[Path]) -> str:
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 if it has a byte order mark or any ASCII character, such as a line feed.
     Raises UserError for other encodings, and for a file too large to be text that people wrote."""
-    refuse_pointer(path)
     if (size := path.stat().st_size) > LARGEST_TEXT:
         raise UserError(f"expected text of at most {LARGEST_TEXT:,} bytes in {path}, found {size:,}; divide it")
     data = path.read_bytes()
+    _refuse_pointer(path, data)
     try:
         text = data.decode(_encoding(data))
     except UnicodeDecodeError as error:
@@ -130,9 +130,13 @@ def read_text(path: Path) -> str:
 
 def refuse_pointer(path: Path) -> None:
     """Raises UserError for what git-lfs keeps in the place of a large file."""
-    size = path.stat().st_size
-    if size < 1024 and path.read_bytes().startswith(POINTER):
-        raise UserError(f"{path} is a pointer of git-lfs, {size} bytes, not the file; run git lfs pull")
+    if path.stat().st_size < 1024:
+        _refuse_pointer(path, path.read_bytes())
+
+
+def _refuse_pointer(path: Path, data: bytes) -> None:
+    if len(data) < 1024 and data.startswith(POINTER):
+        raise UserError(f"{path} is a pointer of git-lfs, {len(data)} bytes, not the file; run git lfs pull")
 
 
 def read_json(path: Path, todo: str = "get it again") -> dict:
@@ -184,7 +188,8 @@ def say(text: object = "", stream=None) -> None:
     try:
         print(f"{line}\n", end="", file=stream, flush=True)  # at once: lines of several processes stay whole
     except BrokenPipeError:  # nobody reads on; the work does not stop for that
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _plain(error: UnicodeEncodeError) -> tuple[str, int]:

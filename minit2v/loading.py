@@ -38,8 +38,8 @@ def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool |
     that takes longer: `compile` compiles the blocks of the UNet, and `graphs` (on cuda) launches the whole UNet at
     once. A model of the hub is downloaded once, into its cache; `revision` is its branch, tag or commit. `lora` is an
     adapter (folder, file or hub id), or several with their strengths, {"runs/ring": 0.8}, which are merged into the
-    UNet. Raises UserError for an unknown name, device or dtype, for a damaged file, and for `graphs` with `offload` or
-    without cuda.
+    UNet. Raises UserError for an unknown name, device or dtype, for a damaged file, for `graphs` with `offload` or
+    without cuda, and for `compile` or `lora` with a model that has no UNet.
     """
     compute_device = find_device(device)
     if graphs:
@@ -49,13 +49,14 @@ def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool |
     half = dtype != torch.float32
     adapters = [(located_adapter(place), strength) for place, strength in strengths(lora).items()]
     source = located(name, half, revision)
+    if (compile or adapters) and "unet" not in source.networks:
+        option = "compile" if compile else "lora"
+        raise UserError(f"{option}: expected a model with a UNet, found {name} without one; leave it out")
     if compute_device.type == "cuda":
         free = torch.cuda.mem_get_info(compute_device)[0]
         batched, offload = options_that_fit(source.preset, free, dtype, batched, offload)
     preset, networks = load_parts(source, dtype, torch.device("cpu") if offload else compute_device)
     for place, strength in adapters:
-        if "unet" not in networks:
-            raise UserError(f"lora: expected a model with a UNet, found {preset.name} of {preset.system}; leave it out")
         merge_into(networks["unet"], place, strength)
     if compute_device.type == "cpu":
         keep_freed_memory()  # only now: memory that loading needed has gone back to the system
@@ -63,8 +64,6 @@ def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool |
         for network in networks.values():
             to_channels_last(network)
     if compile:
-        if "unet" not in networks:
-            raise UserError(f"compile: expected a model with a UNet, found {name} without one; leave it out")
         compile_blocks(networks["unet"], compute_device)
     offload_device = compute_device if offload else None
     batched = batched is None or batched

@@ -19,7 +19,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -397,7 +397,7 @@ def _readable(path: Path):
     except UserError:
         raise
     except Exception as error:
-        if Path(path).is_file():
+        with suppress(OSError):
             refuse_pointer(Path(path))
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"expected a video or a picture, found {path} damaged or of another kind: {reason}") from error

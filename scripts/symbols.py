@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT)]
 
 from minit2v.files import atomic  # noqa: E402
 
-LETTERS = {"alpha": "α", "beta": "β", "epsilon": "ε", "eta": "η", "mu": "μ", ",": "\u2009"}
+LETTERS = {"alpha": "α", "beta": "β", "varepsilon": "ε", "eta": "η", "mu": "μ", ",": "\u2009"}
 MARKS = {"bar": "\u0304", "hat": "\u0302"}  # set on the letter before them
 BAR = "\\|"  # of a table's cell in Markdown
 STYLE = """@page { size: A4; margin: 9mm 11mm }
@@ -28,7 +28,7 @@ p { margin: 1.2mm 0 } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .45mm 1.6mm; border-bottom: .2mm solid #bbb }
 th { border-bottom-color: #000 } code { font: .88em "DejaVu Sans Mono", "Liberation Mono", monospace }
 .root { border-top: .2mm solid; padding: 0 .3mm } .page + .page { break-before: page }
-.two { columns: 2; column-gap: 4mm; font-size: 6.3pt; line-height: 1.16 }
+.two { columns: 2; column-gap: 4mm; font-size: 6pt; line-height: 1.1 }
 .two div { break-inside: avoid; margin-bottom: .3mm }
 .two code { display: block; padding-left: 5mm; overflow-wrap: anywhere }"""
 

@@ -181,7 +181,8 @@ def facts(name: str) -> dict:
 
 def training(name: str) -> dict:
     """Steps and minutes of each part, as the shipped weights took them."""
-    return read_json(data_dir() / name / "trained.json")
+    path = data_dir() / name / "trained.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def seconds(names: list[str]) -> dict[str, float]:
@@ -303,7 +304,7 @@ def commands() -> str:
 def card(name: str) -> str:
     """The middle of a model card: files, training, and the judge's table, as far as it has been measured."""
     folder = data_dir() / name
-    shared, preset = kept(folder / "shared.json"), preset_of(name)
+    shared, preset = kept(folder / "shared.json") or {}, preset_of(name)
     with torch.device("meta"):
         networks = build(preset)
     count = lambda network: f"{sum(p.numel() for p in network.parameters()):,}"

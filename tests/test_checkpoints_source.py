@@ -198,7 +198,7 @@ def test_a_network_that_is_not_trained_yet_is_named(layouts, tmp_path):
     for name in ("config.json", "autoencoder.safetensors", "text.safetensors"):
         shutil.copy(layouts["minit2v"] / name, tmp_path)
     for use in (lambda: minit2v.load(tmp_path, device="cpu"), lambda: fingerprint(tmp_path)):
-        with pytest.raises(UserError, match="expected unet.safetensors in .*, found none; run minit2v train unet"):
+        with pytest.raises(UserError, match="expected unet.safetensors in .*, found none; get the model again"):
             use()
 
 

@@ -1083,13 +1083,20 @@ def test_predictions_of_01_are_what_the_pixels_say():
     levels = np.arange(256, dtype=np.uint8)
     lost = int((to_pixels(to_signed(np.repeat(levels[:, None, None], 3, -1)), rounded=False)[..., 0].flatten().numpy()
                 != levels).sum())  # fmt: skip
-    assert 0.2 < lost / 256 < 0.3 and (pixels[:, 1:] == pixels[:, :-1]).mean() > 0.9
+    answer = {key: one.answer for key, one in nb01.PREDICTIONS.items()}
+    assert answer["1.b"] == "about a quarter" and 0.2 < lost / 256 < 0.3
+    assert answer["1.d"] == "more than nine in ten" and (pixels[:, 1:] == pixels[:, :-1]).mean() > 0.9
     clip = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3)  # b c f h w
     back = clip.flip(2)
     for measure in (lambda x: nb01.temporal_difference(x).abs().mean(), lambda x: nb01.flicker(x.float())):
         assert torch.allclose(measure(back), measure(clip))
     assert torch.allclose(nb01.velocities(back), -nb01.velocities(clip), atol=1e-4) and nb01.velocities(clip)[0, 0] < -2
-    assert nb01.PREDICTIONS["1.a"].answer == f"{pixels.size:,}"
+    assert answer["1.a"] == f"{pixels.size * 16:,}" and answer["1.e"] == "the velocity alone"
+    whole = torch.zeros(2, 3, 4, 5, 6).permute(0, 2, 1, 3, 4).contiguous().flatten(0, 1)  # (b f) c h w
+    frames = whole.permute(0, 2, 3, 1)
+    through_time = whole.view(2, 3, 4, 5, 6).permute(0, 3, 4, 1, 2)
+    copies = [one.data_ptr() != whole.data_ptr() for one in (frames, through_time.reshape(-1, 3, 4))]
+    assert answer["1.c"] == "the second" and copies == [False, True]
 
 
 def test_a_block_of_frames_shows_the_first_one_and_the_row_it_is_cut_at():

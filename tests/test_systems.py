@@ -477,8 +477,9 @@ PROMPT = "a small red circle moves left"
 
 def test_one_seed_is_one_clip_whatever_torch_s_defaults(trained):
     expected = minit2v.load(trained[1], device="cpu")(PROMPT, seed=3).pixels
-    ways = {"interpolated": lambda use: use(expected, 1), "continued": lambda use: use(expected, 2), "enlarged": lambda use: use(expected)}
-    able = lambda pipe: [pipe(PROMPT, seed=3).pixels, *(call(getattr(pipe, way)) for way, call in ways.items() if hasattr(pipe, way))]
+    ways = {"interpolated": (expected, 1), "continued": (expected, 2), "enlarged": (expected,)}
+    able = lambda pipe: [pipe(PROMPT, seed=3).pixels,
+                         *(getattr(pipe, way)(*given) for way, given in ways.items() if hasattr(pipe, way))]  # fmt: skip
     usual = able(minit2v.load(trained[1], device="cpu"))
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("meta")

@@ -273,7 +273,7 @@ def test_clips_are_halved_to_sparse_ones(folder, frames):
 
 
 def test_unet_needs_the_other_two(tmp_path):
-    with pytest.raises(UserError, match="trained autoencoder .*minit2v train autoencoder --out .* first"):
+    with pytest.raises(UserError, match="trained autoencoder .*minit2v train autoencoder --preset nano --out .* first"):
         run("unet", "nano", tmp_path)
     save_preset(tmp_path, presets.get("nano"))
     with pytest.raises(UserError, match="run of preset 'nano'"):

@@ -22,6 +22,7 @@ from minit2v.networks.lora import fresh
 from minit2v.systems import build, find_preset, system_of
 from minit2v.systems.cogvideo import CogVideo
 from minit2v.systems.nuwa import NuwaConfig
+from minit2v.systems.settings import latent_shape
 from minit2v.training import run as runs
 from minit2v.training.adapter import train_adapter
 from minit2v.training.distillation import distill
@@ -36,7 +37,7 @@ PIXELS = np.zeros((3, 16, 16, 3), np.uint8)
 
 # --- settings
 
-START = {"noise": torch.zeros(1, 4, 2, 2, 2), "init": PIXELS, "window": 2}
+START = ("noise", "init", "window")
 
 
 @pytest.mark.parametrize("name", ["nuwa", "cogvideo", "makeavideo"])
@@ -46,8 +47,10 @@ def test_what_a_system_does_not_begin_with_is_one_line(name, setting):
     preset = find_preset(name)
     pipe = system_of(preset).pipeline(preset, text=nn.Identity()) if name != "cogvideo" else object.__new__(CogVideo)
     pipe.preset = preset
-    value = {"init": np.zeros((16, 64, 64, 3), np.uint8)}.get(setting, START[setting])
-    with pytest.raises(UserError, match=f"{setting}: expected"):
+    _, usual = pipe.checked("a red circle", {})
+    clip = np.zeros((usual.frames, usual.height, usual.width, 3), np.uint8)
+    value = {"init": clip, "window": 2, "noise": torch.zeros(latent_shape(1, usual, preset))}[setting]
+    with pytest.raises(UserError, match=f"{setting}: expected none with {name}"):
         pipe.checked("a red circle", {setting: value})
 
 
@@ -63,7 +66,7 @@ def test_added_tokens_have_no_place_in_a_vocabulary_of_its_own():
         replace(find_preset("nano").text, words=("a", "red"), added_tokens=("up",))
 
 
-def test_a_rank_that_no_layer_can_have_takes_no_memory(untrained_nano, tmp_path):
+def test_a_rank_that_no_layer_can_have_takes_no_memory():
     unet = build(find_preset("nano"))["unet"]
     with pytest.raises(UserError, match="rank: expected at most .*, that of the largest layer, found 1,048,576"):
         fresh(unet, 2**20)

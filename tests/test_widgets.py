@@ -18,7 +18,7 @@ from PIL import Image
 from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
 from minit2v.errors import UserError
-from minit2v.lab.widgets.base import VIEW, LabWidget, pack, to_uint8
+from minit2v.lab.widgets.base import VIEW, LabWidget, pack, png, to_uint8
 from minit2v.lab.widgets.dial import NoiseDial
 from minit2v.lab.widgets.pair import linked
 from minit2v.lab.widgets.pictures import MOST_BYTES
@@ -114,7 +114,7 @@ def test_every_widget_is_live_and_a_picture_and_a_fixed_text():
         assert " at 0x" not in repr(widget)
         expected = widget.picture()
         assert np.array_equal(picture, expected if expected.ndim == 3 else expected[len(expected) // 2])
-        assert len(data["image/png"]) < MOST_BYTES * 4 / 3
+        assert len(png(widget.picture())) < MOST_BYTES
         size = metadata["image/png"]
         assert len(size["alt"]) > 10 and size["width"] <= 900
         assert size["width"] / size["height"] == pytest.approx(picture.shape[1] / picture.shape[0], rel=0.02)
@@ -217,7 +217,7 @@ def test_a_scrubber_of_the_released_size_stays_small():
     recording = make_recording(s=11, f=8, h=32, steps=50)  # what `recording.plan` keeps of modelscope-1.7b
     scrubber = LatentScrubber(recording)
     assert len(scrubber.numbers) + len(scrubber.pictures) < 3_000_000
-    assert len(shown(scrubber)[0]["image/png"]) < MOST_BYTES * 4 / 3
+    assert len(png(scrubber.picture())) < MOST_BYTES
 
 
 def test_traits_of_a_scrubber_can_be_set_and_wrong_ones_are_refused():
@@ -250,7 +250,7 @@ def test_a_recording_of_another_system_shows_what_there_is():
     assert scrubber.views == ["latent channels", "latent as colour", "decoded"] and scrubber.info["shown"] == "x"
     assert list(opened_pack(scrubber.numbers, scrubber.numbers_layout)) == ["x"]
     assert scrubber.info["alphaBar"] is None and json.loads(json.dumps(scrubber.info)) == scrubber.info
-    assert len(shown(scrubber)[0]["image/png"]) < MOST_BYTES * 4 / 3
+    assert len(png(scrubber.picture())) < MOST_BYTES
     linked(scrubber, LatentScrubber(make_recording())).picture()
 
 
@@ -353,7 +353,7 @@ def test_the_stepper_shows_steps_of_a_system_without_noise_or_x0(missing):
         assert stepper.info["kinds"] == kinds and stepper.info["runs"][0]["alphaBar"] is None
         assert [name.split(".")[1] for name in opened_pack(stepper.numbers, stepper.numbers_layout)] == kinds
         assert stepper.info["decoded"] == ("" if start.ndim == 2 else "after" if "x0" in missing else "x0")
-        assert len(shown(stepper)[0]["image/png"]) < MOST_BYTES * 4 / 3
+        assert len(png(stepper.picture())) < MOST_BYTES
 
 
 def test_long_runs_are_thinned_and_decoded_clips_are_in_order():

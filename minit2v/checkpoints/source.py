@@ -141,7 +141,9 @@ class Source:
             raise UserError(f"expected the {network} in {self.folder}, found no file of it; get the model again")
         parts = system_of(self.preset).parts
         step = network if network in parts else " or ".join(parts)
-        todo = f"run minit2v train {step} --preset {self.preset.name} --out {self.folder} first" if step else "get the model again"
+        todo = "get the model again"
+        if step and self.preset.name in system_of(self.preset).presets:  # a distilled model has no recipe
+            todo = f"run minit2v train {step} --preset {self.preset.name} --out {self.folder} first"
         raise UserError(f"expected {network}.safetensors in {self.folder}, found none; {todo}")
 
     def read_files(self) -> list[Path]:

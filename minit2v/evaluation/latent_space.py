@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.hub import located
 from minit2v.checkpoints.load import load_network
+from minit2v.checkpoints.source import Source
 from minit2v.datasets import Dataset
 from minit2v.devices import find_device, find_dtype
 from minit2v.errors import UserError
@@ -54,7 +56,6 @@ from minit2v.systems.pipeline import TextToVideo
 from minit2v.systems.tokens import TokensToVideo
 
 FACTORS = (0.8, 1.25)  # by which latents are scaled
-CODEC = ("autoencoder", "decoder")  # networks between frames and latents
 STILLS = 4  # frames of a clip whose colours are looked at
 COLOURS = 8  # that are told apart, at most
 PLAIN = 16  # grey levels between the darkest and the lightest pixel of a patch of one colour, at most
@@ -133,8 +134,19 @@ def codec_of(model: str | Path, dtype: str) -> TextToVideo:
     preset, names = source.preset, source.networks
     if "autoencoder" not in names:
         raise UserError(f"part: expected a model with an autoencoder, found {name_of(model)} without one")
-    load = lambda name: load_network(name, source, dtype, device, getattr(preset, name)) if name in CODEC else nn.Identity()
-    return system_of(preset).pipeline(preset, **{name: load(name) for name in names})
+    trained = ["autoencoder", *(["decoder"] if "decoder" in names and is_there(source, "decoder") else [])]
+    load = lambda name: load_network(name, source, dtype, device, getattr(preset, name)) if name in trained else nn.Identity()
+    pipe = system_of(preset).pipeline(preset, **{name: load(name) for name in names})
+    if "decoder" in names and "decoder" not in trained:  # it is trained last: until then the autoencoder decodes
+        pipe.decode = MethodType(TextToVideo.decode, pipe)
+    return pipe
+
+
+def is_there(source: Source, network: str) -> bool:
+    try:
+        return source.file(network).is_file()
+    except UserError:
+        return False
 
 
 @public

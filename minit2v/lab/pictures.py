@@ -43,18 +43,23 @@ class Still:
 class InWords:
     """HTML below a picture, closed at first: what it shows, in words, and what moves, an animated PNG, if there is one.
 
-    No frontend tells a reader the description in the metadata of a PNG, and none can stop an animation. So nothing moves
-    before somebody opens it, and it stops when it is closed.
+    JupyterLab and GitHub do not tell a reader the description in the metadata of a PNG, and no frontend can stop an
+    animation. So what moves waits until somebody opens it, and stops when it is closed. Without a description it is nothing.
     """
 
-    def __init__(self, alt, moving=None):
+    def __init__(self, alt="", moving=None):
         self.alt, self.moving = html.escape(alt), moving
 
+    def __repr__(self):
+        return ""
+
     def _repr_mimebundle_(self, include=None, exclude=None):
+        if not self.alt:
+            return {"text/plain": ""}
         title, played = "in words", ""
         if self.moving is not None:
             source = "data:image/png;base64," + base64.b64encode(self.moving).decode("ascii")
-            title, played = "play · in words", f'<img alt="{self.alt}" src="{source}">'
+            title, played = "play · in words", f'<img alt="" src="{source}">'
         return {"text/html": f"<details><summary>{title}</summary>{played}<p>{self.alt}</p></details>", "text/plain": ""}
 
 

@@ -187,7 +187,8 @@ def bars(values, xlabel, *, alt, limits=None):
     names, lengths = list(values), _numbers(list(values.values()))
     with blank(7.6, 0.9 + 0.28 * len(names)) as (figure, [axes]):
         axes.barh(range(len(names)), lengths, color=PALETTE[0], height=0.7)
-        axes.bar_label(axes.containers[0], [f"{value:.2f}" for value in lengths], padding=3, fontsize=9)
+        digits = 2 if (lengths % 1).any() else 0
+        axes.bar_label(axes.containers[0], [f"{value:.{digits}f}" for value in lengths], padding=3, fontsize=9)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel=xlabel, xlim=limits)
         axes.invert_yaxis()

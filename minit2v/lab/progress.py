@@ -62,7 +62,7 @@ class Live:
 
     def show(self, picture: Any) -> None:
         """Show a picture below the bar, instead of the one before."""
-        shown = [picture]
+        shown = [picture, InWords()]
         if isinstance(picture, Picture):
             shown = [Still(picture.png, picture.alt), InWords(picture.alt, picture.moving)]
         if not self.shown:

@@ -48,7 +48,7 @@ KEY_INTERVAL = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
 BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
-LARGEST_CHANGED = 2**25  # pixels of all frames of such a clip; made twice as large they take 1.6 GB as float32
+LARGEST_CHANGED = 2**25  # pixels of all frames of a clip that is changed; made twice as large they take 1.6 GB as float32
 LARGEST = 1024  # pixels a side of a clip that is changed: attention looks at all of a frame
 
 
@@ -396,7 +396,8 @@ class MakeAVideo(TextToVideo):
 
 
 def require_sides(pixels: np.ndarray, side: int) -> None:
-    """Raises UserError for a clip whose height or width is no multiple of `side`, too small or too large."""
+    """Raises UserError for a clip whose height or width is no multiple of `side`, too small or too large, and for one of
+    more than LARGEST_CHANGED pixels in all."""
     height, width = pixels.shape[1:3]
     if max(height, width) > LARGEST:
         raise UserError(f"expected a clip of at most {LARGEST} pixels a side, found {width}x{height}; cut it")

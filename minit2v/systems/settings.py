@@ -42,7 +42,7 @@ class SamplingSettings:
     strength: float = 0.7  # how much of `init` may change, 0 to 1: the share of the steps that are taken
 
     def chosen(self, name: str) -> bool:
-        """Whether a setting has another value than its default; arrays, of which nobody can say so, have."""
+        """Whether a setting has another value than its default. An array always has."""
         value, default = getattr(self, name), getattr(type(self), name)
         return value is not default and not (isinstance(value, (int, float, str)) and value == default)
 

@@ -124,6 +124,10 @@ class DecodesClips:
         require_finite(latents, "latents")
         latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
         with self.working(self.decoder):
-            clips = [self.decoder(clip[None])[0].transpose(0, 1) for clip in latents]  # (f 3 H W) each
-        require_finite(torch.stack(clips), "frames")
-        return torch.stack([to_pixels(clip, rounded=False) for clip in clips]).cpu().numpy()
+            return torch.stack([self._pixels(clip) for clip in latents]).cpu().numpy()
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """One clip (c, f, h, w) -> uint8 (f, H, W, 3)."""
+        frames = self.decoder(latents[None])[0].transpose(0, 1)  # (f 3 H W)
+        require_finite(frames, "frames")
+        return to_pixels(frames, rounded=False)

@@ -343,8 +343,8 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
     settings = {name: value for name, value in (settings or {}).items() if name not in options}
     config, loop = configure(settings, *(MATCHING if before else FIRST))
     check_place(out / "distillation", resume)
-    if not resume and (out / "config.json").is_file():
-        raise UserError(f"--out: expected a folder for the new model, found a model in {out}; choose another --out")
+    if not resume and any((out / name).is_file() for name in ("config.json", "model_index.json", "configuration.json")):
+        raise UserError(f"--out: expected a folder for the new model, found a model in {out}; remove it, or choose another --out")
     teacher = load(model, device="cpu", dtype="float32")
     if not isinstance(teacher, ModelScopeT2V):
         raise UserError(f"distill: expected a model of the system modelscope, found {teacher.preset.system}")

@@ -65,7 +65,7 @@ def _read(old, text, name: str):
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(old, tuple):
-            return tuple(_read(old[0] if old else "", part, name) for part in text.split(","))
+            return tuple(_read(old[0] if old else "", part, name) for part in text.split(",")) if text else ()
         return type(old)(text)
     except (ValueError, KeyError):
         raise UserError(f"expected {type(old).__name__} for {name}, like {old}; found {text!r}") from None

@@ -43,7 +43,7 @@ ctx = lab.setup(0)
 
 # %%
 clip = ctx.pipe("a large red circle moves left quickly", seed=0)
-lab.play(clip, alt="A large red disc on a dark ground that moves to the left; sixteen frames, two seconds, looping.")
+lab.play(clip, alt="A large red disc on a dark ground that moves to the left; sixteen frames, two seconds.")
 
 # %% [markdown]
 # What to see: a red disc that travels to the left for two seconds and starts again. There are sixteen frames of 64 × 64
@@ -67,7 +67,8 @@ print("a clip is", clip.pixels.size, "numbers")
 #
 # 1. The **text encoder** turns the prompt into a list of vectors. The prompt is cut into *tokens* (here, words), and
 #    each token gets one vector.
-# 2. The **UNet** looks at a noisy video and at those vectors, and says which part of what it sees is noise.
+# 2. The **UNet** looks at a noisy video and at those vectors, and says which part of what it sees is noise. What is left is
+#    its guess of the clean video.
 # 3. The **sampler** is the loop. It starts with pure noise, asks the UNet, removes a little of the noise, and asks
 #    again.
 # 4. The **autoencoder** turns what is left into pixels. What is left is a small *latent* video: a short code for the
@@ -80,8 +81,8 @@ print("a clip is", clip.pixels.size, "numbers")
 lab.PipelineMap(ctx.pipe, name="pipeline-map")
 
 # %% [markdown]
-# What to see: the text enters from the left, the noise from below, and both meet in the UNet, which is by far the
-# largest part. The autoencoder works only once, at the very end.
+# What to see: the text enters from the left, the noise comes from below and reaches the UNet by way of the sampler; the UNet
+# is which is by far the largest part. The autoencoder works only once, at the very end.
 #
 # This is the plan of ModelScopeT2V, a text-to-video model with 1.7 billion parameters that was published in 2023
 # ([arXiv 2308.06571](https://arxiv.org/abs/2308.06571)). The classes that make the little red disc are the classes
@@ -98,9 +99,9 @@ for name in ("mini", "modelscope-1.7b"):
     print(f"{name:16}{unet_line} parameters · {preset.height} pixels · {preset.frames} frames")
 
 # %% [markdown]
-# The large UNet has hundreds of times more parameters than the small one. Yet the same few files build both. A handful
-# of settings do more than change a size: they help a small model to learn from few examples, and the large one does
-# without them. Section 8 shows the two that concern words.
+# The large UNet has hundreds of times more parameters than the small one. Yet the same few files build both. A handful of
+# settings do more than change a size: they help a small model to learn from few examples, and the large one does without them.
+# Section 8 shows those that concern words.
 #
 # Before we go on, a guess. The UNet never sees the 196,608 numbers of the clip. It works on the latent video, in which
 # one cell stands for 8 × 8 pixels. A pixel has three numbers, its colours. A cell has four.
@@ -169,9 +170,10 @@ drawn_loop(ctx.pipe.preset.steps, alt="The loop: noise becomes the first x; the 
 # new `x`, which is a little less noisy, and guesses again, a little better.
 #
 # In the code, `guided` makes one function of the UNet, the prompt and the empty prompt. It takes a noisy video and a
-# *timestep* `t`, a number that says how much noise to expect. `SAMPLERS` is a table of the ways to take a step; we use
-# the row of DDIM. Called with that function, the noise, the noise schedule and a number of steps, it is a *generator*:
-# it yields one `Step` after the other. You can stop it, look into it, or write your own (notebook 06).
+# *timestep* `t`, a number that says how much noise to expect. `SAMPLERS` is a table of the ways to take a step; we use its row
+# `"ddim"`, which draws no new noise (notebook 06). We call it with that function, the noise, the noise schedule (how much
+# noise belongs to each timestep; notebook 05) and a number of steps. It returns a *generator*, which yields one `Step` after
+# another. You can stop it, look into it, or write your own (notebook 06).
 
 # %%
 preset = ctx.pipe.preset
@@ -197,8 +199,8 @@ difference = abs(by_hand.astype(int) - clip.pixels.astype(int)).max()
 print(f"largest difference to the pipeline's pixels: {difference} of 255")
 
 # %% [markdown]
-# The two clips are not similar, they are the same in all 196,608 numbers. You have just run a text-to-video model
-# without its pipeline.
+# The two clips are not just similar: all 196,608 numbers are the same. You have just run a text-to-video model without its
+# pipeline.
 #
 # Is that really how the library does it? Do not believe a tutorial that retells its library; read the source. We shall do
 # that together at the end of section 7, when you have written your own version and have something to compare.
@@ -256,9 +258,9 @@ def shapes(preset, b, frames, height, width):
 lab.check("0.1", shapes)
 
 # %% [markdown]
-# *What if?* Ask your function about `modelscope-1.7b` with 16 frames of 256 × 256:
-# `shapes(presets.get("modelscope-1.7b"), 1, 16, 256, 256)`. Its latents are 32 × 32: the large model has the same
-# factor of 8 a side, and simply more of everything.
+# *What if?* Ask your function about `modelscope-1.7b` with 16 frames of 256 × 256: `shapes(presets.get("modelscope-1.7b"), 1,
+# 16, 256, 256)`. Its latents are 32 × 32: the large model has the same factor of 8 a side, with more pixels, more tokens and
+# longer vectors.
 #
 # ## 4 · Watching it happen
 #
@@ -386,8 +388,8 @@ def first_close(videos, share):
 lab.check("0.2", first_close)
 
 # %% [markdown]
-# *What if?* Try it on the recording: `first_close(recording.preview, 0.5)`. Is it earlier or later than the first red?
-# Then record another prompt and another seed. What comes first: the colour, the path or the shape?
+# *What if?* Try it on the recording: `first_close(recording.preview, 0.5)`. How many steps after the first red is it? Then
+# record another prompt and another seed. What comes first: the colour, the path or the shape?
 #
 # ## 5 · Two prompts, one noise
 #
@@ -402,9 +404,9 @@ lab.linked(
 )
 
 # %% [markdown]
-# What to see: in *latent channels*, both begin as the same snow; after the first step you can hardly tell them apart.
-# One word is different, and so is the first belief: in the early frames the red is on the other side. Choose
-# *decoded* and move the frame slider: the two pass each other.
+# What to see: in *latent channels*, both begin as the same snow; after the first step you can hardly tell them apart. One word
+# is different, and so is the first belief: in the early frames the red is on the other side. Move the frame slider and watch
+# the decoded clips on the left: the two pass each other.
 #
 # ### Exercise 0.3 · your own pipeline
 #
@@ -427,7 +429,7 @@ lab.linked(
 #
 # ```python
 # context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
-# noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
+# noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed)).to(pipe.device)
 # model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
 # with torch.inference_mode():
 #     for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):
@@ -443,7 +445,7 @@ def generate(pipe, prompt, seed):
     """The pixels (f, H, W, 3), uint8, of the pipeline's clip for a prompt and a seed."""
     ### BEGIN SOLUTION
     context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
-    noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
+    noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed)).to(pipe.device)
     model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
     with torch.inference_mode():
         for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):
@@ -466,7 +468,7 @@ lab.check("0.3", generate)
 # %%
 own_pipeline = lab.yours("0.3")
 mine = own_pipeline(ctx.pipe, "a small blue ring moves up", seed=1)
-lab.play(mine, fps=8, alt="A small blue ring on a dark ground that moves up; sixteen frames, looping.")
+lab.play(mine, fps=8, alt="A small blue ring on a dark ground that moves up; sixteen frames.")
 
 # %% [markdown]
 # ## 6 · Does it do what the prompt says?
@@ -560,8 +562,9 @@ def which_way(pixels, least):
 lab.check("0.4", which_way)
 
 # %% [markdown]
-# *What if?* Make `least` larger and larger for one clip. At which value does the thing get lost? And with `least` 0: why
-# does the centre of a small thing hardly move at all then?
+# *What if?* Make `least` larger and larger for one clip. At which value does the thing get lost? Then add noise to the clip,
+# `np.clip(pixels + np.random.normal(0, 18, pixels.shape), 0, 255).astype(np.uint8)`, and set `least` to 0: why does the centre
+# of a small thing move so little now?
 #
 # Now let it work. We make two clips of each of four prompts, with half as many steps to save time, and read all eight.
 # Beside your word stands that of the library's *judge*. The judge reads shape, colour, size, direction and speed from the
@@ -669,8 +672,8 @@ def noises(prompts, seed):
 lab.check("0.B", noises)
 
 # %% [markdown]
-# The library does it this way too. It draws on the CPU even when the model runs on a GPU. The two have different random
-# number generators, and a seed that means one thing here and another there is the same bug in a larger room.
+# The library does it this way too. It draws on the CPU even when the model runs on a GPU. The two have different random number
+# generators, and a seed that means one thing here and another there is the same bug again.
 
 # %%
 lab.show_source(gaussian)
@@ -705,7 +708,7 @@ drawn_ways(alt="The layers of mini's UNet in a row, with three ways from the vec
 #   the place of the cell, and its result is added to the first layer's.
 #
 # The last two are *departures* from the paper. They are switched on by settings, `text_in_embedding` and `scene_prior`,
-# because a small model with little time did not learn "left" and "right" without such help.
+# because a small model with little time did not learn all its words through cross-attention alone.
 # [docs/training.md](../docs/training.md) has the measurements, and notebook 07 has all departures.
 #
 # We can close two of the ways and leave one open. `told_by` gives the UNet the prompt by the ways that you name, and the
@@ -722,7 +725,7 @@ def clip_told_by(ways):
     """Pixels of the prompt of section 3, which reaches the UNet by these ways only."""
     model = guided(told_by(ctx.pipe.unet, nothing, ways), context, nothing, preset.guidance)
     with torch.inference_mode():
-        for step in SAMPLERS["ddim"](model, noise, ctx.pipe.diffusion, preset.steps):
+        for step in SAMPLERS["ddim"](model, noise.to(ctx.device), ctx.pipe.diffusion, preset.steps):
             pass
     return ctx.pipe.decode(step.x)[0]
 
@@ -744,9 +747,9 @@ lab.strip(rows, n=6, alt="Four rows of six frames. All three ways: a large red d
           "a small thing that moves otherwise.")
 
 # %% [markdown]
-# What to see: the ways share the work. Through the embedding comes how the thing looks. Through cross-attention comes how
-# it moves; what moves is another thing. The scene prior alone gets neither right. (That does not make it useless. Trained
-# without it, the model cares less about "left" and "right".)
+# What to see: the ways share the work. Through the embedding comes how the thing looks. Through cross-attention comes how it
+# moves; what moves is another thing. The scene prior alone gets neither right; of the looks, only the red came through. (That
+# does not make it useless. Trained without it, the model cares less about "left" and "right".)
 #
 # Why do they share the work like this? The vector that joins the embedding is made from the beginning of the prompt, *a
 # large red circle*. No word of motion is in it. So the looks came by this way in every step of the training, and

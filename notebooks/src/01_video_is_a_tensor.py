@@ -54,8 +54,8 @@ print(clip)
 lab.play(clip, alt="A red disc on a dark grey ground moves from the right edge to the left edge.")
 
 # %% [markdown]
-# Open *play* below the picture to see the clip move. What to see: sixteen still pictures, again and again, of which the row
-# above shows some. There is no motion in any of them. Your eye makes the motion from the *differences* between the pictures,
+# Open *play* below the picture to see the clip move. What to see: sixteen still pictures, shown again and again; the row above
+# has eight of them. There is no motion in any of them. Your eye makes the motion from the *differences* between the pictures,
 # and this notebook will do the same with numbers. But first: how many numbers?
 
 # %%
@@ -199,10 +199,10 @@ print("all 16 frames of a slow clip: ", judge.read(slow).speed)
 print("every second frame of it:     ", judge.read(slow[::2]).speed)
 
 # %% [markdown]
-# The same thing on the same way, and the judge calls it quick. It sees frames, not seconds, and so does every network in
-# this course. If you train on videos of 24 frames a second mixed with videos of 8, "slowly" means two different
-# things. Data sets are therefore brought to one rate first. (For the screen, a `Clip` carries its rate: `Clip(pixels,
-# fps=16)` plays the same numbers in one second.)
+# The same circle on the same path, and the judge calls it quick. It sees frames, not seconds, and so does every network in
+# this course. If you train on videos of 24 frames a second mixed with videos of 8, "slowly" means two different things. Data
+# sets are therefore brought to one rate first. (For the screen, a `Clip` carries its rate: `Clip(pixels, fps=16)` plays the
+# same numbers in one second.)
 #
 # ## 4 · Captioned clips without a camera
 #
@@ -223,8 +223,8 @@ lab.strip(
 )
 
 # %% [markdown]
-# `parse` is the exact inverse of `caption`: whichever words the caption chose, the same spec comes back. That sounds small.
-# It means that a program can ask whether a clip shows what its caption says, and ask it thousands of times.
+# `parse` undoes `caption`: whichever words a caption chose, all that it says comes back. That sounds small. It means that a
+# program can ask whether a clip shows what its caption says, and ask it thousands of times.
 #
 # What to see: three clips of a million. `MovingThings("train")[i]` draws number i when you ask for it, and draws the same
 # on every computer. Some captions leave out the size or the speed, on purpose: people do so too.
@@ -298,9 +298,9 @@ lab.FoldViz(
 )
 
 # %% [markdown]
-# What to see: the hue tells the clip and the lightness the frame, as in the drawing. Frame $t$ of clip $i$ has become
-# number $i f + t$ of the batch. Let us check that with numbers, in sizes that are all different, so that no axis can be
-# taken for another.
+# What to see: the hue tells the clip and the lightness the frame; here the last frame is the darkest, in the drawing it was
+# the palest. Frame $t$ of clip $i$ has become number $i f + t$ of the batch. Let us check that with numbers, in sizes that are
+# all different, so that no axis can be taken for another.
 
 # %%
 b, c, f, h, w = 2, 3, 5, 4, 6
@@ -433,9 +433,9 @@ def unfold(frames, f):
 lab.check("1.B", unfold)
 
 # %% [markdown]
-# *What if* both orders stand side by side? The two patterns below give the same shape. Look at the hues: in the second
-# pattern, the wrong one, every clip has both. The lesson is worth more than the fix: **test folds with sizes that are all
-# different, and none of them 1.**
+# Here are both orders side by side. The two patterns give the same shape. Look at the hues: in the second pattern, the wrong
+# one, every clip has both. The lesson is worth more than the fix: **test folds with sizes that are all different, and none of
+# them 1.**
 
 # %%
 lab.FoldViz(
@@ -518,9 +518,9 @@ lab.sheet(
 )
 
 # %% [markdown]
-# What to see: the last picture is grey where nothing changes. At its left edge the circle gains ground (light), at its right
-# edge it loses some (dark), so it moves left. The third picture is the classic accident. Bytes know no negative numbers:
-# 24 − 235 wraps around to 45, and a loss looks like a gain.
+# What to see: the last picture is grey where nothing changes. At its left edge the circle arrives (light), at its right edge
+# it leaves (dark), so it moves left. The third picture is the classic accident. Bytes know no negative numbers: 24 − 235 wraps
+# around to 45, and a loss looks like a gain.
 #
 # ### Exercise 1.2 · temporal_difference
 #
@@ -586,10 +586,10 @@ lab.curves(
 )
 
 # %% [markdown]
-# What to see: one frame later the guess still explains most of what a frame shows. But it gets worse with every frame, and
-# for the quick clip, from the fifth on, it is worse than a uniform grey (below 0). The redundancy is why a video can be
-# squeezed into latents. And the few numbers that change are what the video is *about*. A model that repeats its first
-# frame is right almost everywhere, and shows nothing of "moves left".
+# What to see: one frame later the guess still explains most of what a frame shows. But it gets worse with every frame, and for
+# the quick clip it is no better than a uniform grey after four frames, and worse after that (below 0). The redundancy is why a
+# video can be squeezed into latents. And the few numbers that change are what the video is *about*. A model that repeats its
+# first frame is right almost everywhere, and shows nothing of "moves left".
 #
 # ## 7 · Flicker
 #
@@ -704,7 +704,7 @@ lab.check("1.3", flicker)
 # <details><summary>Hint 1</summary>Steps 1 to 3 need no loop. Bytes have to become floats first. Flatten the last three
 # axes for the median, and give the ground three new axes before you subtract it. For the column of the centroid add the
 # weights up over the rows, then weigh what is left with 0, 1, 2, … In step 4 a loop over the clips is simplest, because each
-# clip has other frames to leave out.</details>
+# clip leaves out different frames.</details>
 # <details><summary>Hint 2</summary><code>clips.flatten(2).median(dim=2).values</code> is step 1. With
 # <code>mass = weight.sum(dim=(2, 3))</code> the frames of clip i that show something are <code>mass[i] &gt; 0</code>, and a
 # mask like this also selects: <code>torch.arange(f)[mask]</code>, <code>x[i, mask]</code>. A division 0 / 0 gives NaN without
@@ -787,8 +787,8 @@ lab.points({"velocities": ends}, apart=True, paths={"velocities": np.stack([0 * 
 # end in only eight places. Four directions and two speeds are all that this set knows, and the instrument finds them
 # without being told.
 #
-# *What if?* Let the ground be striped: now no single colour is that of most pixels. See what becomes of the quick clip, and
-# what the threshold has to do with it.
+# *What if?* Let the ground be striped: then no single colour fills most of the picture. See what becomes of the quick clip,
+# and what the threshold has to do with it.
 
 # %%
 striped = batch(draw("a large red circle moves quickly left on a striped background").pixels)
@@ -841,7 +841,8 @@ for name, p in damaged.items():
     print(f"{name:10} {numbers[0]:10.1f} {numbers[1]:8.1f} {numbers[2]:+11.1f}   {seen}")
 
 # %% [markdown]
-# - **Frozen**: no clip can do better in difference and flicker. Only the velocity and the judge find no motion in it. (The
+# - **Frozen**: taken as marks, where less is better, difference and flicker call it perfect. The velocity and the judge say
+#   what it lacks: motion. (The
 #   judge says None both when nothing moves and when it is not sure.)
 # - **Reversed**: difference and flicker do not know the direction of time. Velocity and judge do.
 # - **Shuffled**: every single frame is perfect, so a measure that looks at frames one by one cannot see the damage. The

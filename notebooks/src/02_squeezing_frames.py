@@ -17,7 +17,7 @@
 # - compute the scale factor that every model of this family carries around
 # - build a codebook: nearest code, straight-through gradient, and the price of a code
 # - find the axes along which latents keep their colours, and turn a yellow ring blue
-# - find a missing `detach` that switches off an encoder without an error
+# - find a bug that switches off an encoder without an error
 #
 # **You need** [01 · Video is a tensor](01_video_is_a_tensor.ipynb): folds, and the range [-1, 1]. From PyTorch:
 # `requires_grad`, `backward`, and what a convolution does.
@@ -61,7 +61,7 @@ lab.sheet(pixels[:12], columns=6, alt="Twelve frames: each has one coloured shap
 # To compare ways of squeezing we need one number for the damage. The usual one is the **PSNR**, the peak signal-to-noise
 # ratio. It compares the whole range of a pixel with the typical error, on a logarithmic scale, in decibels (dB). If every
 # pixel is wrong by a tenth of the range, the PSNR is 20 dB. If it is wrong by a hundredth, the PSNR is 40 dB. Ten decibels
-# more mean a tenth of the squared error. Below 20 dB you see the damage at once, and beyond 35 dB you have to look for it.
+# more mean a tenth of the squared error. Below 25 dB you see the damage at once, and beyond 35 dB you have to look for it.
 
 # %%
 def psnr(x, y):
@@ -96,9 +96,10 @@ hourglass(frames[4], latents[4], decoded[4], cell=(1, 4),
               "256 numbers, 12,288 numbers.")  # fmt: skip
 
 # %% [markdown]
-# Read the drawing from left to right. Everything that the decoder knows of this frame passes through the narrow middle.
-# The orange square marks one cell: 64 pixels of three colours on the left become one square in each of the four channels.
-# White is 0, orange is above it and violet below. Every channel shows where the ring is, and none of them its colour.
+# Read the drawing from left to right. Everything that the decoder knows of this frame passes through the narrow middle. The
+# orange square marks one cell: 64 pixels of three colours on the left become one square in each of the four channels. White is
+# 0, orange is above it and violet below. Every channel shows where the ring is, and none of them looks cyan: the colour is in
+# the four numbers together (section 7).
 #
 # Here are four of the sixteen frames, squeezed both ways.
 
@@ -156,9 +157,9 @@ for cells in range(4):
           f"in {near.float().mean():.0%} of the picture")  # fmt: skip
 
 # %% [markdown]
-# Most of the change is in 3 × 3 cells, a seventh of the picture. The rest is spread thinly over all of it. Nothing in
-# the network *forces* the change to stay near: the decoder's nine convolutions of 3 × 3 at the smallest size together
-# reach across the frame, and its normalisations average over the whole of it. Training made it so.
+# Most of the change is in 3 × 3 cells, a seventh of the picture. The rest thins out with the distance. Nothing in the network
+# *forces* the change to stay near: the decoder's nine convolutions of 3 × 3 at the smallest size together reach across the
+# frame, and its normalisations average over the whole of it. Training made it so.
 #
 # And if a thing moves? A convolution does the same at every place. So if a thing moves by 8 pixels, its latents should
 # move by one cell. We shift every frame 8 pixels to the right, encode it, and compare the result with the old latents,
@@ -179,8 +180,9 @@ for name, guess in (("the old ones, shifted by one cell", latents.roll(1, dims=3
 #
 # ### The two halves
 #
-# The encoder halves the picture three times, so 64 becomes 8. At every size, residual blocks look at the neighbourhood of
-# each place. The decoder goes the same way back, with one block more at each size. Each of the two is a dozen lines:
+# The encoder halves the picture three times, so 64 becomes 8. At every size, residual blocks (a few layers whose result is
+# added to their input) look at the neighbourhood of each place. The decoder goes the same way back, with one block more at
+# each size. Each of the two is a dozen lines:
 
 # %%
 lab.show_source(type(autoencoder.encoder))
@@ -243,9 +245,9 @@ lab.strip(
 # at 1 it is pink and the ground is full of crumbs of things. Note that no frame shows *snow*. Noise on latents looks
 # like wrong things, because the decoder can draw nothing else.
 #
-# Diffusion needs both ends of the curve, and more: a first step at which almost nothing of the frame is left, and a
-# last step that hardly matters. The schedule of the released model goes from noise 15 times as large as the latents
-# down to 0.03 times, *if* their deviation is 1.
+# Diffusion needs both ends of the curve, and more: noise that leaves almost nothing of the frame, for the first step of
+# sampling, and noise that hardly matters, for the last. The schedule of the released model goes from noise 15 times as large
+# as the latents down to 0.03 times, *if* their deviation is 1.
 #
 # ### Exercise 2.1 · the scale factor
 #
@@ -319,9 +321,9 @@ lab.show_source(AutoencoderTask.normalise)
 # never hits a latent exactly. It lands nearby, and if the decoder has never seen a point there, nobody knows what it
 # draws. So there must be no gaps between the latents that the decoder knows.
 #
-# The released weights prepare for that with a **Gaussian** bottleneck. The encoder answers with two tensors, a mean $\mu$
-# and the logarithm of a variance $\sigma^2$. (It is the logarithm, because any number will do as one, while a variance must
-# not be negative.) In training the decoder gets a sample from that small cloud around the mean:
+# The released weights prepare for that with a **Gaussian** bottleneck. The encoder answers with two tensors, a mean $\mu$ and
+# the logarithm of a variance $\sigma^2$. (The logarithm, because it may be any number, while a variance must be positive.) In
+# training the decoder gets a sample from that small cloud around the mean:
 #
 # $$z = \mu + \sigma\,\varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, 1) \qquad (2.2)$$
 #
@@ -430,9 +432,9 @@ lab.CodebookPicker(books[32], latents[some], decode=autoencoder.decode, name="co
 # Walk over the frame with the arrow keys and watch the list of nearest codes. (The plane shows two of four dimensions;
 # the distances in the list are those of all four, so the two sometimes disagree.)
 #
-# What to see: a handful of codes share the dark ground, and most of the book is for the few cells with a thing in them.
-# The bars below are as unequal as words in a language. Notebook 03 makes a number of that, *perplexity*, and shows how
-# a book collapses to a few codes.
+# What to see: a handful of codes share the dark ground, and most of the book is for the few cells with a thing in them. The
+# bars below are as unequal as the frequencies of words. Notebook 03 makes a number of that, *perplexity*, and shows how a book
+# collapses to a few codes.
 #
 # ### Exercise 2.2 · nearest code
 #
@@ -443,8 +445,8 @@ lab.CodebookPicker(books[32], latents[some], decode=autoencoder.decode, name="co
 #
 # <details><summary>Hint 1</summary>You need all m × K distances. Squared distances have the same winner.</details>
 # <details><summary>Hint 2</summary><code>(vectors[:, None] - codes[None]).pow(2).sum(-1)</code> has the shape (m, K);
-# then <code>argmin(dim=1)</code>. The library avoids the large tensor by |v − e|² = |v|² − 2 v·e + |e|², in which |v|²
-# is the same for all codes.</details>
+# then <code>argmin(dim=1)</code>. The library avoids the large tensor by |v − c|² = |v|² − 2 v·c + |c|², in which |v|² is the
+# same for all codes.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -576,9 +578,9 @@ print("forwards:", out[0].tolist(), "· backwards:", feature.grad[0].tolist())
 lab.show_source(Codebook.forward)
 
 # %% [markdown]
-# Forwards it is the code (1, 0). Backwards it is (3, −1), the gradient of what was asked with `backward`, as if there had
-# been no choice. In the library it is one line of the codebook's training pass, the one tagged (2.5). (The commitment loss
-# above it belongs to notebook 03.)
+# Forwards it is the code (1, 0). Backwards it is (3, −1), the gradient of the expression that `backward` was called on, as if
+# there had been no choice. In the library it is one line of the codebook's training pass, the one tagged (2.5). (The
+# commitment loss above it belongs to notebook 03.)
 #
 # *What if?* Return the chosen codes without any trick and call `backward` on their sum. What does PyTorch say? Then
 # imagine the same in a large network in which *other* paths have a gradient: it would say nothing.
@@ -586,13 +588,13 @@ lab.show_source(Codebook.forward)
 # ## 7 · Reconstructed perfectly, and still hard to model
 #
 # A good reconstruction is not all that one wants of a latent space. The first autoencoder that we trained for `mini`
-# reconstructed so well that nobody could tell its frames from the drawn ones. A diffusion model on its latents still
-# mixed up colours, and colours changed within a clip. What it made of our sixteen frames is recorded. How well does each
-# reconstruct them, and where does it keep its colours?
+# reconstructed so well that nobody could tell its frames from the drawn ones. A diffusion model on its latents still mixed up
+# colours, and colours changed within a clip. What that autoencoder made of our sixteen frames is recorded. How well do it and
+# the shipped one reconstruct them, and where do they keep their colours?
 #
-# For the colours there is a large square in each of the eight, on the ground of the frames. We encode the squares and take
-# the latent in the middle of each: four numbers for each colour, a point in a space of four dimensions. (Those of the first
-# autoencoder are recorded, too.) Then we ask along how many axes these eight points differ.
+# For the colours, we draw one large square in each of the eight colours. We encode the squares and take the latent in the
+# middle of each: four numbers for each colour, a point in a space of four dimensions. (Those of the first autoencoder are
+# recorded, too.) Then we ask along how many axes these eight points differ.
 
 # %%
 import numpy as np
@@ -683,8 +685,8 @@ lab.predict("2.d")
 #
 # Difficulty 3/5 · importance 4/5 · 20 minutes
 #
-# Write the class. `ColourAxes(latents, colours)` is given latents (n, c) and the number of the colour of each, (n,). These
-# are whole numbers with gaps: 0, 3, 5, say. It computes three tensors of the type of the latents:
+# Write the class. `ColourAxes(latents, colours)` is given latents (n, c) and the number of the colour of each, (n,). These are
+# whole numbers with gaps: 0, 3, 5, say. It keeps three tensors, of the type of the latents, as attributes:
 #
 # | name | what |
 # | --- | --- |
@@ -692,10 +694,11 @@ lab.predict("2.d")
 # | `axes` | (c, c), in each row an axis of length 1; the first row is the axis on which the means differ most, and so on |
 # | `shares` | (c,), how much of the variance of the means lies on each axis; they add up to 1 |
 #
-# (An axis has no sign: the check takes it in both directions.) The method `turned(z, share, old, new, k)` is given latents
-# z (n, c, h, w) and the share (n, h, w) of each cell that the thing covers. `old` and `new` are rows of `means`. It returns
-# latents (n, c, h, w): each cell is moved by its share of the way from `old` to `new`, as far as the way lies on the first
-# k axes. With k = 0 nothing moves, and with k = c each cell goes its share of the whole way.
+# (An axis has no sign: the check takes it in both directions.) The method `turned(z, share, old, new, k)` is given latents z
+# (n, c, h, w) and the share (n, h, w) of each cell that the thing covers. `old` and `new` are whole numbers, the rows of
+# `means` to start from and to arrive at. It returns latents (n, c, h, w): each cell is moved by its share of the way from
+# `old` to `new`, as far as the way lies on the first k axes. With k = 0 nothing moves, and with k = c each cell goes its share
+# of the whole way.
 #
 # <details><summary>Hint 1</summary><code>colours.unique()</code> is sorted, and <code>latents[colours == number]</code>
 # are the latents of one colour. <code>torch.linalg.eigh</code> gives eigenvalues in ascending order, and the eigenvectors

@@ -33,9 +33,9 @@ ctx = lab.setup(3)
 # %% [markdown]
 # ## 1 · What does learning look like?
 #
-# We train `nano`, the smallest autoencoder of this library, with a codebook of 128 codes. Frames have 32 x 32
-# pixels, latents 8 x 8 cells, and each cell holds one of the codes. Three networks and a table of codes have to learn, and
-# each of them is moved by something else. Here they stand in a row, with what moves them below:
+# We train `nano`, the smallest autoencoder of this library, with a codebook of 128 codes. Frames have 32 x 32 pixels, latents
+# 8 x 8 cells, and each cell holds one of the codes. An encoder, a decoder, a critic (section 4) and a table of codes have to
+# learn, and each is moved by something else. Here they stand in a row, with what moves them below:
 
 # %%
 from minit2v.lab.course.drawings.loss_map import loss_map
@@ -49,9 +49,9 @@ loss_map(["frame", "encoder", "codebook", "decoder", "picture", "critic"],
          "the critic.")
 
 # %% [markdown]
-# Read it by rows. The first loss compares the picture with the frame, and reaches the encoder because the gradient passes
-# the codebook straight through (notebook 02). No row moves everything, and no loss moves the codes by a gradient. Each row
-# is a section of this notebook: come back to the drawing when you have lost track of who learns from what.
+# Read it by rows. The first loss compares the picture with the frame, and reaches the encoder because the gradient passes the
+# codebook straight through (notebook 02). No row moves everything, and no loss moves the codes by a gradient. Sections 2 to 4
+# explain the rows: come back to the drawing when you have lost track of who learns from what.
 #
 # First the networks and the data:
 
@@ -85,8 +85,8 @@ lab.RunReplay(late, name="replay-late", curve="unseen: psnr")
 # *empty*. They stay so for a good hundred steps more. Then a blob appears where the thing is, then an
 # outline, and last the right colour.
 #
-# Find the flat stretch at the beginning of the curve. In notebook 02 everything below 20 dB was visible damage. A
-# frame with nothing in it already has 16: most of its pixels are background, and those are right.
+# Find the flat stretch at the beginning of the curve. In notebook 02, 22 dB was coloured fog. A frame with nothing in it
+# already has 16: most of its pixels are background, and those are right.
 #
 # ## 2 · What should be rewarded?
 #
@@ -111,10 +111,10 @@ lab.sheet(list(answers.values()), list(answers), columns=4, alt="Four answers: a
           "bright blob, and an empty frame.")
 
 # %% [markdown]
-# What to see: find the least number of each column. For squared error the cheapest picture is the mean of all
-# possibilities, a smear. For L1 it is their median, here a small blob. And the sharp ring, the only picture of the four
-# that could be a frame, is the dearest in both columns: in 24 of 25 cases it is wrong twice, where it is and where the true
-# ring is.
+# What to see: find the smallest number in each column. For squared error the cheapest picture is the mean of all
+# possibilities, a smear. For L1 it is their median, here a small blob. And the sharp ring, the only picture of the four that
+# could be a frame, is the dearest in both columns: in 24 of 25 cases it is wrong twice, where it is and where the true ring
+# is.
 #
 # It is easiest to understand with a single pixel. Say that it is bright (1) in three cases of ten and dark (0) in the
 # others. You paint it with some number between 0 and 1. What does each choice cost on average?
@@ -286,11 +286,11 @@ def perplexity(share):
 lab.check("3.2", perplexity)
 
 # %% [markdown]
-# *What if?* The number depends on how many vectors you count; a batch has 1,024 and may miss a rare code ([a good
-# discussion](https://github.com/bshall/VectorQuantizedVAE/issues/3)). And more than four in five of our cells show
-# nothing but background. If they all shared one code, and the others were used alike, the perplexity would be about 4.
-# The recording ends at 52. So its background cells do not share one code: the network spends many of its codes on cells in
-# which there is nothing to see. A higher perplexity is not always a better codebook.
+# Two warnings. The number depends on how many vectors you count; a batch has 1,024 and may miss a rare code ([a good
+# discussion](https://github.com/bshall/VectorQuantizedVAE/issues/3)). And more than four in five of our cells show nothing but
+# background. If they all shared one code, and the others were used alike, the perplexity would be about 4. The recording ends
+# at 52. So its background cells do not share one code: the network spends many of its codes on cells in which there is nothing
+# to see. A higher perplexity is not always a better codebook.
 #
 # ## 4 · A critic for sharpness
 #
@@ -368,11 +368,11 @@ lab.sheet(sum(map(enlarged, painted.values()), []), titles(painted), columns=4,
 # cheapest picture that its loss knows. A loss that measures the *distance to one picture* cannot ask for "some sharp line,
 # I do not mind which". For that we need somebody who looks at the picture alone and says whether it could be real.
 #
-# That is the **discriminator**, the critic: a small network which gets frames and reconstructions, and is trained to tell
-# them apart. (Two networks against each other are a *generative adversarial network*, the GAN in VQGAN.) It gives a
-# picture a grid of scores, high ones for what looks like a frame. In the autoencoder of section 1 each score sees a window of
-# 38 pixels only. In the papers' frames of 256 pixels that is a patch, so the critic judges texture and edges, and leaves the
-# content to L1. In our tiny frames it is nearly everything.
+# That is the **discriminator**, the critic: a small network which gets frames and reconstructions, and is trained to tell them
+# apart. (Two networks against each other are a *generative adversarial network*, the GAN in VQGAN.) It gives a picture a grid
+# of scores, high ones for what looks like a frame. In the training of section 1 each score sees a window of 38 pixels a side.
+# In the papers' frames of 256 pixels that is a patch, so the critic judges texture and edges, and leaves the content to L1. In
+# our tiny frames it is nearly everything.
 #
 # Two losses pull in opposite directions. The critic wants scores above 1 for frames and below -1 for
 # reconstructions. What is beyond these marks costs nothing: that is the *hinge*. The decoder wants high scores for
@@ -491,14 +491,14 @@ lab.sheet(sum(map(enlarged, shown.values()), []), titles(shown), columns=4,
 
 # %% [markdown]
 # What to see: with the critic each code gets *one* sharp line, in one of its four columns. L1 keeps it in the right quarter,
-# since a line anywhere else is dearer; the critic has it sharp. Which of the four columns it is, chance has decided at
-# the beginning. The edges are about as strong as those of the frames, where L1 alone had none.
+# since a line anywhere else is dearer; the critic makes it sharp. Chance decided at the beginning which of the four columns it
+# is, and may decide otherwise on your machine. The edges are about as strong as those of the frames, where L1 alone had none.
 #
-# And look at the last row, grey where the picture is right. In most cases the line is in the wrong column and is paid
-# twice, once where it is and once where it is missing. So the mean error is *larger* than without a critic. A critic does
-# not know more than the decoder. It makes the decoder choose, and a choice under doubt is mostly wrong. Whoever measures PSNR
-# will say that the critic did harm; whoever looks at hair and grass in photographs would rather have sharp hair in
-# a slightly wrong place than a smear.
+# And look at the last row, grey where the picture is right. In most cases the line is in the wrong column and is paid twice,
+# once where it is and once where it is missing. So the mean error is *larger* than with L1 alone (0.13). A critic does not
+# know more than the decoder. It makes the decoder choose, and a choice under doubt is mostly wrong. Whoever measures PSNR will
+# say that the critic did harm; whoever looks at hair and grass in photographs would rather have sharp hair in a slightly wrong
+# place than a smear.
 #
 # *What if?* Set the weight to 0.05 in the cell above. Then the decoder prefers what L1 wants, and there is hardly a line.
 # The weight decides who wins. The first VQGAN sets it in each step, by the ratio of two gradients.
@@ -564,8 +564,8 @@ lab.sheet([picture for row in rows.values() for picture in row], titles(rows), c
 # needs it. In photographs doubt is everywhere. In the row of `early` all is wrong, the ground as well.
 #
 # Why could the critic of section 4 begin at the first step? One difference is plain: that decoder had nothing else to learn.
-# Here everything is wrong at first, and the decoder gains most by mending whatever the critic tells by. A critic can teach
-# edges only when edges are all that is wrong.
+# Here everything is wrong at first, and the decoder gains most by mending whatever gives it away to the critic. A critic can
+# teach edges only when edges are all that is wrong.
 #
 # ### Exercise 3.4 · warm_up
 #
@@ -704,11 +704,11 @@ lab.sheet([picture for row in rows.values() for picture in row], titles(rows), c
           "outlines in both, and in the collapsed one the triangle is wrong inside as well.")
 
 # %% [markdown]
-# What to see: for nine hundred steps the collapsed network is level with the healthy one, even a little ahead. Then it
-# falls behind and ends three decibels lower. It has 21 codes at the end, and in effect nine: three bits in each cell
-# ($2^3 = 8$), where the healthy one has nearly six. Its errors look like those of the healthy
-# one, with more wrong colours inside the things. Nothing crashed, and the curve of L1 fell as it should.
-# Whoever logs only losses sees a training that works, with a somewhat poor result.
+# What to see: for nine hundred steps the collapsed network is level with the healthy one, even a little ahead. Then it falls
+# behind and ends three decibels lower. It has 21 codes at the end, and in effect nine: three bits in each cell ($2^3 = 8$),
+# where the healthy one has nearly six. On these four frames its errors are about as large as those of the healthy one; only
+# the triangle is wrong inside as well. The three decibels are those of all 64 unseen frames. Nothing crashed, and the curve of
+# L1 fell as it should. Whoever logs only losses sees a training that works, with a somewhat poor result.
 #
 # To find the cause we can keep the encoder still. Take the vectors that an untrained one makes of our frames, and let
 # only the codebook learn. This is its step, all of it:
@@ -757,11 +757,11 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
 #
 # Difficulty 4/5 · importance 5/5 · 12 minutes
 #
-# Mend `update`, which is `broken_update` under another name. `usage` (k,) is the running share of every code, `sums`
-# (k, c) the running sum of its vectors, and a code is their quotient. The start in the tiny cube must stay as it is.
-# The check begins in such a cube, and later moves all vectors somewhere else, as a learning encoder does. Codes in use
-# must not be touched, nor those that only this batch has missed. Draw random numbers from `generator`, and leave what is
-# given as it is: return new tensors.
+# Mend `update`, which is `broken_update` under another name. `usage` (k,) is the running share of every code, `sums` (k, c)
+# the running sum of its vectors, and a code is their quotient. The codes still begin in the tiny cube. The check begins in
+# such a cube, and later moves all vectors somewhere else, as a learning encoder does. Codes that are dead shall begin again;
+# codes in use go on as before, and so do those that only this batch has missed. Draw random numbers from `generator`, and
+# leave what is given as it is: return new tensors.
 #
 # <details><summary>Hint 1</summary>Which codes are dead? A fair share is 1 / k. A code whose running usage has sunk
 # below a hundredth of that has not been chosen for a long time.</details>

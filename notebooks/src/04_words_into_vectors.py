@@ -160,8 +160,8 @@ def encode_word(word, ranks):
 lab.check("4.1", encode_word)
 
 # %% [markdown]
-# *What if?* The ranks of the real tokenizer are in `full.bpe.bpe_ranks`. Encode your own name. How many pieces does it
-# take?
+# *What if?* The ranks of the real tokenizer are in `full.bpe.bpe_ranks`. Encode your own name, in lower case and without
+# accents: CLIP lower-cases a text, and cuts its bytes, of which "é" has two. How many pieces does it take?
 #
 # Our small model, `mini`, was trained on captions with very few different words. CLIP has a table with one row for each
 # token. `mini` keeps only the rows that its words need, so that the weights in the repository stay small. This has a
@@ -208,9 +208,9 @@ lab.matrix(
 # What to see: all scores are equal here, so each token takes the plain mean of the tokens that it may see. The start
 # token sees only itself. The end token is the first that sees the whole prompt.
 #
-# So the start token cannot know the prompt, in any layer. This sounds obvious, and is easily forgotten: a well-known
-# paper had it wrong too, until a reader pointed at the mask
-# ([Attend-and-Excite, issue 9](https://github.com/yuval-alaluf/Attend-and-Excite/issues/9)).
+# So the start token cannot know the prompt, in any layer. This sounds obvious, and is easily forgotten: a well-known paper had
+# it wrong, and a reader had to point at the mask ([Attend-and-Excite, issue
+# 9](https://github.com/yuval-alaluf/Attend-and-Excite/issues/9)).
 #
 # We need not argue, we can measure. Here are two prompts that differ only in their last word. Which rows differ? (We ask
 # the encoder itself. Section 5 tells what `mini` does with the first row afterwards.)
@@ -235,8 +235,9 @@ print(int(changed.sum()), "of", len(changed), "rows differ")
 #
 # Difficulty 2/5 · importance 5/5 · 8 minutes
 #
-# Write `causal_attention(q, k, v)` for tensors (n, d): n tokens, d numbers each, one head. Return (n, d). The check
-# compares it with PyTorch's own, tries whether a later token leaks into an earlier result, and looks for NaN.
+# Write `causal_attention(q, k, v)` for tensors (n, d): n tokens, d numbers each, with a single head (networks run several such
+# attentions side by side). Return (n, d). The check compares it with PyTorch's own, tries whether a later token leaks into an
+# earlier result, and looks for NaN.
 #
 # <details><summary>Hint 1</summary>Scores are (n, n): <code>q @ k.T</code>, divided by the square root of d.</details>
 # <details><summary>Hint 2</summary><code>torch.full((n, n), float("-inf")).triu(1)</code> is zero on and below the
@@ -300,7 +301,7 @@ print("blocks that are run:", len(encoder.blocks), "of", encoder.config.layers)
 # encoder itself. The encoder that your function is given decides all sizes: the check has several with random weights,
 # with five words and with the full vocabulary, and compares every number.
 #
-# <details><summary>Hint 1</summary>The two lines above are the beginning.</details>
+# <details><summary>Hint 1</summary>The line above that makes <code>x</code> is the beginning; <code>tokens</code> are given.</details>
 # <details><summary>Hint 2</summary>The mask is (n, n) and the same for all blocks. Normalise once, after the last
 # block that is run.</details>
 # <!-- BEGIN SOLUTION -->
@@ -339,14 +340,14 @@ lab.check("4.3", encode)
 lab.show_source(type(encoder).forward)
 
 # %% [markdown]
-# *What if?* Leave out the positions, and encode "a red circle moves left" and "red a moves circle left". Are the
-# features of "left" still different? (They are. "Left" sees the same five words in both. But each of these five has
-# itself seen other words before it, so the causal mask alone gives the order away.)
+# *What if?* Leave out the positions, and encode "a red circle moves left" and "red a moves circle left". Are the features of
+# "left" still different? (They are. "Left" sees the same four words before it in both. But each of these four has itself seen
+# other words before it, so the causal mask alone gives the order away.)
 #
 # ## 5 · By which ways does the text enter?
 #
-# The table is finished. Now the UNet has to use it. In the paper there is one way in: **cross-attention**. In many
-# places of the UNet each cell of the picture looks at the rows of the table, as words look at one another above.
+# The table is finished. Now the UNet has to use it. In the paper on ModelScopeT2V there is one way in: **cross-attention**. In
+# many places of the UNet each cell of the picture looks at the rows of the table, as words look at one another above.
 #
 # `mini` is small and was trained for hours, not for weeks, so it needs more help. It *departs* from the paper: each
 # departure is a setting that is off in the released model. Three of them concern the text.
@@ -442,15 +443,15 @@ lab.matrix(effects, list(exchanges), ["cross-attention", "timestep embedding", "
                "timestep embedding. The scene prior changes hardly anything.")
 
 # %% [markdown]
-# What to see: the numbers are shares of the answer's own size. We asked at the noisiest timestep, where the text decides
-# most, for four captions. The news of another *direction* arrives by cross-attention. The timestep embedding cannot
-# bring it, since row 0 does not change at all. The news of another *colour* arrives by the timestep embedding, although
-# cross-attention could have brought it too.
+# What to see: each number is the size of the change, in units of the answer's own size. We asked at the noisiest timestep,
+# where the text decides most, for four captions. The news of another *direction* arrives by cross-attention. The timestep
+# embedding cannot bring it, since row 0 does not change at all. The news of another *colour* arrives by the timestep
+# embedding, although cross-attention could have brought it too.
 #
-# And the scene prior? It hardly matters here, although it was built for directions. It matters early: after eight
-# minutes of training, a model without it cares less about direction words
-# ([docs/training.md](../docs/training.md) has the table). In the finished model cross-attention has taken over. A part
-# that helps to *learn* something need not be the part that *does* it in the end.
+# And the scene prior? It hardly matters here, although it was built for directions. It matters early: after eight minutes of
+# training, a model without it cares less about direction words ([docs/training.md](../docs/training.md) has the table). In the
+# finished model, at this timestep, cross-attention has taken over. A part that helps to *learn* something need not be the part
+# that *does* it in the end.
 #
 # Keep this in mind when you see attention maps of `mini` in notebook 07: a colour can be heard without any cell looking
 # at the word. Notebook 07 shows the code of all three ways, and
@@ -459,9 +460,9 @@ lab.matrix(effects, list(exchanges), ["cross-attention", "timestep embedding", "
 # ## 6 · Which words are loud?
 #
 # `mini`'s text encoder was trained by the same game as CLIP. Here are 128 pictures and 128 captions: say which belong
-# together. (Half of the pictures are storyboards, four moments of a clip in one picture; else nobody would need the
-# words for motion.) Nothing in this game asks for *fair* features. A word that helps much to tell captions apart moves
-# the features far. A word that helps little moves them little. We call the first *loud* and the second *quiet*.
+# together. (Half of the pictures are storyboards, four moments of a clip in one picture; otherwise nothing would need the
+# words for motion.) Nothing in this game asks for *fair* features. A word that helps much to tell captions apart moves the
+# features far. A word that helps little moves them little. We call the first *loud* and the second *quiet*.
 #
 # How loud is each attribute? Take a caption, change one word, and measure how far the mean of the 20 rows moves. First
 # your guess.
@@ -529,18 +530,18 @@ swaps(moved, "how far a swap moves the mean feature",
 
 # %% [markdown]
 # What to see: each dot is one swap, each diamond a mean with its interval. The size is the loudest attribute, and the
-# direction of motion is the quietest: their intervals touch no other. The intervals of shape and colour overlap, so a
-# hundred swaps cannot tell which of these two is louder.
+# direction of motion is the quietest: their intervals touch no other. Shape and colour lie so near to each other that a
+# hundred swaps cannot tell which of the two is louder.
 #
-# Look at the spread of the dots, too. The rows of motion and shape overlap, so there are captions in which motion is the
-# louder of the two. Whoever tries a single swap, and happens to pick such a caption, reports the opposite of the truth.
+# Look at the spread of the dots, too. The rows of motion and shape overlap, and the printed line counts the captions in which
+# motion was the louder of the two. Whoever tries a single swap, and happens to pick such a caption, reports the opposite of
+# the truth.
 #
-# Which word is loud depends on the game and on its data, not on what matters to us. And it has consequences, because a
-# network learns first from what is loud. Trained on features as they are, a video model learns early *what* to draw and
-# late *where to* it moves (`scripts/ablate_scene_prior.py` in the repository measures it). The released model of 1.7
-# billion parameters has trouble with directions too: in an independent test things moved as asked 30.5 % of the time,
-# where guessing gives 25 % ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1). Whether its text encoder is
-# to blame, the test does not say.
+# Which word is loud depends on the game and on its data, not on what matters to us. And it has consequences, because a network
+# learns first from what is loud. Trained on features as they are, a video model learns early *what* to draw and late *which
+# way* it moves (`scripts/ablate_scene_prior.py` in the repository measures it). The released model of 1.7 billion parameters
+# has trouble with directions too: in an independent test things moved as asked 30.5 % of the time, where guessing gives 25 %
+# ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1). Whether its text encoder is to blame, the test does not say.
 #
 # One remedy is a layer that begins *whitened*: it turns up the quiet directions of feature space and turns down the loud
 # ones. The text layer of `mini`'s scene prior begins like this. Here is such a layer, made for our 576 captions, and the
@@ -562,9 +563,9 @@ swaps(whitened, "how far a swap moves the whitened mean",
           "another; those of motion and speed are still below the others.")
 
 # %% [markdown]
-# What to see: the five means are now much closer to one another. Motion and speed are still below the others, and their
-# intervals overlap. No information was added: a change of coordinates can be undone. But a network learns from large
-# differences first, and the difference between "left" and "right" is no longer a small one.
+# What to see: the five means are now much closer to one another. Motion and speed are still below the others. No information
+# was added: a change of coordinates can be undone. But a network learns from large differences first, and the difference
+# between "left" and "right" is no longer a small one.
 #
 # The library uses this function once, when the training of the UNet starts:
 
@@ -690,10 +691,10 @@ lab.curves(lines, "merges learnt", "pieces of the word",
                "earlier. Purple and skateboarding were not in the captions and stay in several pieces.")
 
 # %% [markdown]
-# What to see: the first merge has nothing to do with shapes or colours. "Slowly", "quickly", "gently" and "rapidly" all
-# end in *ly*, and no other pair is as frequent as that. Frequent words become whole early. "Purple" occurs in none of
-# these captions: in Moving Things it is a colour of still pictures only. It stays in pieces, however long the training
-# goes on. A misspelt word is no error any more, but it is made of pieces that have never stood together.
+# What to see: the first merge has nothing to do with shapes or colours. "Slowly", "quickly", "gently" and "rapidly" all end in
+# *ly*, and no other pair is as frequent as that. Frequent words become whole early. "Purple" occurs in none of these captions:
+# in Moving Things it is a colour of still pictures only. It stays in pieces, however many merges are learnt. A misspelt word
+# is no error any more, but it is made of pieces that have never stood together.
 #
 # The same happens in the real vocabulary. CLIP learnt its merges from captions that are mostly English. Here is one
 # sentence in eight languages, cut by CLIP's own tokenizer:
@@ -717,22 +718,21 @@ lab.bars(tokens_of, "tokens of the same sentence",
              "Greek.")
 
 # %% [markdown]
-# What to see: in English each word is one token. In Greek nearly every letter is cut in two, because a Greek letter is
-# two bytes, and these merges were hardly ever learnt. The sentence does not even fit into the 75 tokens that CLIP leaves
-# for a prompt; its end would be cut off. Nobody decided that. It follows from counting, and from what was counted.
+# What to see: in English each word is one token. In Greek every letter of it is cut in two, because a Greek letter is two
+# bytes, and these merges were hardly ever learnt. The sentence does not even fit into the 75 tokens that CLIP leaves for a
+# prompt; its end would be cut off. Nobody decided that. It follows from counting, and from what was counted.
 #
 # *What if?* Learn the merges from a text in your own language, and encode the English sentence with them.
 #
 # ## 8 · A bug hunt
 #
-# In December 2025 a fast serving engine repaired its CLIP text encoder: among other things, the causal mask had been
-# left out ([sglang, pull request 14364](https://github.com/sgl-project/sglang/pull/14364)). Such an error does not stop
-# a program. Here it is in our setting.
+# In December 2025 a fast serving engine repaired its CLIP text encoder. Such an error does not stop a program. Here it is in
+# our setting.
 
 
 # %%
 def broken_encode(encoder, tokens):
-    """Features (b, n, d), a little too generous about who may look at whom."""
+    """Features (b, n, d), as that engine computed them."""
     x = encoder.token_embedding(tokens) + encoder.positional_embedding
     for block in encoder.blocks:
         x = block(x)
@@ -762,14 +762,14 @@ for name, how in (("with the mask", encoder), ("without", lambda ids: broken_enc
     clips[name] = ctx.pipe.decode(step.x)[0]
 lab.strip(
     clips, n=6,
-    alt="Two rows of six frames from the same noise and prompt: with the causal mask above, without it below.",
+    alt="Two rows of six frames. With the mask a red disc moves left; without it a blob with flat sides does.",
 )
 
 # %% [markdown]
-# What to see: the lower row comes from vectors that the UNet has never met in training. Compare outline, size and
-# place with the upper row. It is another clip, but it is a clip. If you had only this one, you might think that the
-# model had drawn a bad seed. That is what makes such a bug hard to find: a wrong result that looks only slightly worse
-# is blamed on the model or on the seed, and the bug lives for years.
+# What to see: the lower row comes from vectors that the UNet has never met in training. Compare outline, size and place with
+# the upper row. It is another clip, but it is a clip. If you had only this one, you might think that the model had drawn a bad
+# seed. That is what makes such a bug hard to find: a wrong result that looks only slightly worse is blamed on the model or on
+# the seed, and the bug stays.
 #
 # ### Exercise 4.B · a test that finds it
 #
@@ -782,7 +782,7 @@ lab.strip(
 # a millionth.
 #
 # <details><summary>Hint 1</summary>Section 3 did it already: change a late word and look at the early rows.</details>
-# <details><summary>Hint 2</summary>A mask that is off by one lets a token see only its next neighbour, so compare all
+# <details><summary>Hint 2</summary>A mask that is off by one lets a token see one further in each block, so compare all
 # rows before the changed word, including the one right before it. And comparisons with NaN are always False; make
 # sure that your function then says False too.</details>
 # <!-- BEGIN SOLUTION -->

@@ -271,8 +271,8 @@ lab.curves(lines, "step", "variance of x", logy=True, alt="Variance along a walk
            "falls far below 0.1 without roots, and grows above 5 if the clip is not scaled down.")
 
 # %% [markdown]
-# What to see: the first recipe stays at 1. The second dies away: the numbers become so small that there is neither
-# clip nor noise. The third explodes.
+# What to see: the first recipe stays at 1. The second dies away: the numbers become so small that there is neither clip nor
+# noise. The third grows without end.
 #
 # The reason is one rule. If $x$ and $\varepsilon$ are independent, **variances add, and a factor counts squared**:
 #
@@ -350,11 +350,11 @@ lab.check("5.3", variance_along)
 # A schedule is a list of betas. The library knows three. In *linear*, the betas lie on a straight line. In
 # *scaled_linear*, their square roots do. And *cosine* prescribes $\bar\alpha$ and computes the betas from it.
 #
-# How can we compare them? Not by their betas. What matters is what a network meets: how much clip there is for each bit
-# of noise. Both are variances, and their ratio is the **signal-to-noise ratio**,
-# $\mathrm{SNR}_t = \bar\alpha_t / (1 - \bar\alpha_t)$. At SNR 1, clip and noise are equally strong. (The dial shows it in
-# decibels, which are ten times its logarithm to base 10: 0 dB is SNR 1.) Now you can also answer the question of notebook
-# 02, which of two channels noise destroys first. It is the smaller one, because half the size is a quarter of the SNR.
+# How can we compare them? Not by their betas. What matters is what a network meets: how much clip there is for how much noise.
+# Measure both as variances: their ratio is the **signal-to-noise ratio**, $\mathrm{SNR}_t = \bar\alpha_t / (1 -
+# \bar\alpha_t)$. At SNR 1, clip and noise are equally strong. (The dial shows it in decibels, which are ten times its
+# logarithm to base 10: 0 dB is SNR 1.) Now you can also answer the question of notebook 02, which of two channels noise
+# destroys first. It is the smaller one, because half the size is a quarter of the SNR.
 
 # %%
 lab.show_source(betas)
@@ -388,20 +388,20 @@ in_palette(lab.strip({name: descent(process) for name, process in schedules.item
                      alt="A yellow square at six timesteps: with cosine it is clear the longest, and gone at the end."))
 
 # %% [markdown]
-# What to see: *cosine* keeps the most, and shortly before the end it drops to almost nothing. The other two stay
-# above 0.001. At the same `t` the three rows are destroyed to different degrees. So "t = 500" says nothing until you know
-# the schedule. *linear* was the choice of DDPM, with other ends. It spends many steps where hardly anything is left.
-# *cosine* was made to spread the work evenly. *scaled_linear* lies between them. Stable Diffusion took it, and
-# ModelScopeT2V after it.
+# What to see: *cosine* keeps the most, and shortly before the end it drops to almost nothing. In the other two the SNR stays
+# above 0.001. At the same `t` the three rows are destroyed to different degrees. So "t = 500" says nothing until you know the
+# schedule. *linear* was the choice of DDPM, with another first and last β. It spends many steps where hardly anything is left.
+# *cosine* was made to spread the work evenly. *scaled_linear* lies between them. Stable Diffusion took it, and ModelScopeT2V
+# after it.
 #
 # Look at the last column from a little distance. In the first row a shadow of the square is left.
 #
 # ## 5 · The last seven per cent
 #
-# At `t = 999` the released schedule has $\bar\alpha = 0.0047$. Half a per cent of the variance sounds like nothing.
-# But the *factor* is its root, 0.068: **nearly seven per cent of the clip are left.** The noise is fifteen times as
-# strong. Can anybody see through that? In a single number, nobody can. In the *mean* of a clip it is easy: the average of
-# 196,608 independent noises is almost zero, and the average of the clip is not.
+# At `t = 999` the released schedule has $\bar\alpha = 0.0047$. Half a per cent of the variance sounds like nothing. But the
+# *factor* is its root, 0.068: **nearly seven per cent of the clip is left.** The noise is fifteen times as strong. Can anybody
+# see through that? In a single number, nobody can. In the *mean* of a clip it is easy: the average of 196,608 independent
+# noises is almost zero, and the average of the clip is not.
 #
 # So we take clips of all brightnesses, from night to day, and look at the mean of `x_999`.
 
@@ -443,7 +443,8 @@ lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means
 from minit2v.diffusion.process import shift_snr, split, zero_terminal_snr
 
 lab.show_source(zero_terminal_snr)
-lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4, alt="Four frames of a cloud of many shapes.")
+lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4,
+          alt="Four frames of dim fog, brightest in the middle, in which faint shapes of every colour lie on one another.")
 
 # %% [markdown]
 # What to see: fog. It is the right answer and a useless video. A prompt makes the average narrower, but an average
@@ -468,7 +469,7 @@ in_palette(lab.strip(picture(hidden[0]), n=4, alt="Four frames that look like co
 lab.predict("5.b")
 
 # %% [markdown]
-# Was that more than luck? It can be. The noise of every frame is drawn on its own, but the clip is almost the same in all
+# Was your answer a guess? It need not be. The noise of every frame is drawn on its own, but the clip is almost the same in all
 # of them. So we average the first eight frames, then the last eight frames, and blur both averages, which averages over
 # neighbouring pixels too. Noise shrinks with the root of the number of values that are averaged. The clip stays.
 
@@ -494,11 +495,12 @@ def directions(ends):
 first, later = halves(hidden)[0]
 print("read from noise:", *directions(halves(hidden)), "· the caption:", unknown.caption)
 lab.sheet([first, later, first - later], ["first 8 frames", "last 8 frames", "their difference"], columns=3,
-          alt="A bright spot at the top; one at the bottom; their difference, bright at the top, dark at the bottom.")
+          alt="A bright spot at the upper left; one further down, below the middle; their difference, bright above and dark "
+              "below.")
 
 # %% [markdown]
-# What to see: there it is, a bright spot at the top and later at the bottom. The last picture is a complete reader of
-# motion: go from its brightest place to its darkest, and you have the direction. It needs no network and has learnt
+# What to see: there it is, a bright spot near the top, and later one further down. The last picture is all that it takes to
+# read a motion: go from its brightest place to its darkest, and you have the direction. It needs no network and has learnt
 # nothing.
 #
 # Up to which `t` does it work? We compare it with the judge of notebook 00, which looks at one frame after the other. And
@@ -530,9 +532,10 @@ lab.curves({name: (ts, scores) for name, scores in right.items()}, "t", "directi
            alt="The judge falls to 0, averages with own noise stay above 0.75, averages with shared noise stay at 1.")
 
 # %% [markdown]
-# What to see: the judge gives up at about `t = 800`. (Who guesses is right in a quarter of the cases; the judge says
-# instead that it sees nothing.) The averages read nearly every direction, out of what the schedule calls noise. With
-# shared noise they are *never* wrong. Why never? Subtract the mean of all frames, and see what becomes of the noise.
+# What to see: the judge gives up first, in the default mode at about `t = 800`. (Guessing would be right in a quarter of the
+# cases; the judge does not guess, and says that it sees nothing.) The averages read nearly every direction, out of what the
+# schedule calls noise. With shared noise they are *never* wrong. Why never? Subtract the mean of all frames, and see what
+# becomes of the noise.
 
 # %%
 x_own, x_shared = (released.add_noise(mystery, one, torch.tensor([900]))[0] for one in (noises[:1], shared[:1]))
@@ -618,9 +621,9 @@ lab.curves(lines, "t", "directions read correctly", alt="The smaller the clip, t
 # - `snr` has the SNRs to look up. It has any shape, and the dtype of `alpha_bar`.
 # - Return the timesteps, in that shape and dtype.
 #
-# A table has whole timesteps only, and most SNRs lie between two of its entries. Draw the SNR against `t` over a
-# logarithmic axis, as in section 4, and join neighbouring entries by straight lines: the result is the place where this
-# line has the given SNR. An SNR above the first entry gives 0, and one below the last entry gives T - 1.
+# A table has whole timesteps only, and most SNRs lie between two of its entries. Draw the SNR against `t`, on a logarithmic
+# axis, as in section 4, and join neighbouring entries by straight lines: the result is the place where this line has the given
+# SNR. An SNR above the first entry gives 0, and one below the last entry gives T - 1.
 #
 # Find the two neighbours by *bisection*. Keep two fences: `low`, where the SNR is still high enough, and `high`, where it
 # is too low. Look at the timestep in the middle, and move one of the fences there, until no timestep is left between
@@ -735,14 +738,14 @@ print("shift of mini:", ctx.pipe.preset.diffusion.snr_shift)
 lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1; that of shift 2 falls earlier.")
 
 # %% [markdown]
-# What to see: without a shift, a simple average reads the direction at most timesteps. There a network hardly needs
-# the words "moves left", and the loss does not make it learn them. With shift 2, more of the training is spent where
-# only the prompt can know. **A schedule decides what a network must get from the text.**
+# What to see: without a shift, a simple average reads the direction at most timesteps. There a network hardly needs the words
+# "moves left", and the loss does not make it learn them. With shift 2, more of the training is spent where such an average
+# fails and the prompt helps. **A schedule decides what a network must get from the text.**
 #
 # ## 8 · Noise, clip, or v: one thing from three sides
 #
-# What should the network answer? Given `x_t` and the two factors, the noise tells the clip and the clip tells the
-# noise. So a network may answer with either, and the loss is the mean squared error of its answer.
+# What should the network answer? Given `x_t` and the two factors, the clip follows from the noise, and the noise from the
+# clip. So a network may answer with either, and the loss is the mean squared error of its answer.
 #
 # There is a third choice. As $p^2 + q^2 = 1$ (section 3), the factors are the cosine and the sine of an angle $\varphi$,
 # and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns from clip to noise like the hand of a clock. The velocity
@@ -756,8 +759,9 @@ clock_hand(released.alpha_bar, marks, alt="The quarter circle of section 3 with 
            "much noise against the axis of the clip.")
 
 # %% [markdown]
-# What to see: at the start the arrow points straight up, so there `v` is the noise. At the end it points to the left, so
-# there `v` is the clip with the opposite sign. In between it is a mixture.
+# What to see: the less noise, the more nearly the arrow points straight up: where there is no noise, `v` is the noise that is
+# about to come. The more noise, the more nearly it points to the left: at pure noise `v` is the clip with the opposite sign.
+# In between it is a mixture.
 #
 # The library's `split` turns any of the three into clip and noise. None of them contains more information than another.
 # But *errors* do not cost the same. Let a network be wrong by 0.1 everywhere, and ask how wrong the clip is that its
@@ -777,10 +781,10 @@ lab.curves(lines, "t", "error of the clip", logy=True, alt="Error of the clip ag
            "below 0.01 to above 1, for x0 it is 0.1 throughout, for v it grows from below 0.01 to 0.1.")
 
 # %% [markdown]
-# What to see: with `eps`, the error is divided by the factor of the clip. At the end the clip is fifteen times as wrong
-# as the answer. With zero terminal SNR this would be a division by zero, and the library refuses the combination. `v` is
-# as good as `eps` at little noise and as good as `x0` at much noise. So `mini` predicts `v`. The release predicts `eps`,
-# and lives with its seven per cent.
+# What to see: with `eps`, the error is multiplied by the factor of the noise and divided by that of the clip. At the end the
+# clip is fifteen times as wrong as the answer. With zero terminal SNR this would be a division by zero, and the library
+# refuses the combination. `v` is as good as `eps` at little noise and as good as `x0` at much noise. So `mini` predicts `v`.
+# The release predicts `eps`, and lives with its seven per cent.
 #
 # ## 9 · A bug hunt
 #
@@ -790,8 +794,8 @@ lab.curves(lines, "t", "error of the clip", logy=True, alt="Error of the clip ag
 # %%
 def broken_levels(alpha_bar):
     """alpha_bar (T,) -> the factor of the clip and the factor of the noise, both (T,)."""
-    signal = alpha_bar**0.5  # the root of alpha_bar
-    sigma = alpha_bar**0.5  # the root of 1 - alpha_bar
+    signal = alpha_bar**0.5
+    sigma = alpha_bar**0.5
     return signal, sigma
 
 
@@ -806,11 +810,12 @@ in_palette(lab.strip({name: descent(process) for name, process in processes.item
                      "noise. Broken: full of snow at once, then square and noise fade together into flat grey."))
 
 # %% [markdown]
-# The symptom: at `t = 0`, where hardly anything should have happened, the clip is full of snow. At `t = 999`, where all
-# should be snow, it is almost flat grey. The comment says one thing, and the code beside it does another.
+# The symptom: at `t = 0`, where hardly anything should have happened, the clip is full of snow. At `t = 999`, where all should
+# be snow, it is almost flat grey.
 #
-# Why did nobody see it? Sampling from a prompt starts from noise and never calls this function. Only sampling from a
-# *clip* does. And even then the network repairs what it is given. Your instrument from 5.3 is harder to please:
+# Why did nobody see it? Training needs this function, but a sampler takes over weights that were trained elsewhere, with the
+# right factors. Sampling from a prompt starts from noise and never calls it. Only sampling from a *clip* does. And even then
+# the network repairs what it is given. Your instrument from 5.3 is harder to please:
 
 # %%
 import copy
@@ -826,17 +831,18 @@ results = {name: pipe(sample.caption, init=sample.frames, strength=0.5, seed=0)
 lab.strip(results, n=6, alt="Two rows of six frames that look almost alike: a yellow square that moves to the right.")
 
 # %% [markdown]
-# What to see: in the pictures, nothing. A trained network is a good hiding place for bugs. That is why this library
-# tests its equations and not its pictures.
+# What to see: in the pictures, nothing. A trained network is a good hiding place for bugs. That is why this library tests its
+# equations, and not only its pictures.
 #
-# ### Exercise 5.B · the root of the wrong term
+# ### Exercise 5.B · two factors
 #
 # Difficulty 1/5 · importance 3/5 · 5 minutes
 #
 # Mend it. Before you do, explain the printed line: why is the variance 2 at the start, and why 0 at the end?
 #
 # <details><summary>Hint 1</summary>If both factors are alike, the variance of x_t is twice alpha_bar.</details>
-# <details><summary>Hint 2</summary>Compare the second comment with the code to its left.</details>
+# <details><summary>Hint 2</summary>Which equation says what the noise is multiplied by? Hold the second line against
+# it.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -853,8 +859,8 @@ lab.strip(results, n=6, alt="Two rows of six frames that look almost alike: a ye
 def levels(alpha_bar):
     """alpha_bar (T,) -> the factor of the clip and the factor of the noise, both (T,)."""
     ### BEGIN STUDENT
-    # signal = alpha_bar**0.5  # the root of alpha_bar
-    # sigma = alpha_bar**0.5  # the root of 1 - alpha_bar
+    # signal = alpha_bar**0.5
+    # sigma = alpha_bar**0.5
     # return signal, sigma
     ### END STUDENT
     ### BEGIN SOLUTION

@@ -20,8 +20,8 @@
 # - drive the real UNet with your own sampler and get the library's clip, pixel for pixel
 # - find a bug that strews crumbs over a clip
 #
-# **You need** [05 · Destroying a video](05_destroying_a_video.ipynb): $\bar\alpha_t$, schedules, and how $x_0$,
-# $\epsilon$ and $v$ give one another.
+# **You need** [05 · Destroying a video](05_destroying_a_video.ipynb): $\bar\alpha_t$, schedules, and how each of $x_0$,
+# $\varepsilon$ and $v$ follows from another one and $x_t$.
 #
 # **Time** reading 28 minutes · running 1 to 3 minutes (fast mode 20 to 60 seconds) · exercises 60 minutes
 
@@ -33,9 +33,9 @@ ctx = lab.setup(6)
 # %% [markdown]
 # ## 1 · A world with two numbers
 #
-# Notebook 05 ended with noise: at the last timestep nothing of the clip was left. Now we go back. There is no way back to
-# that particular clip, for nothing of it is left to go by. But we do not want that one. We want *a* clip, any one that could
-# have been there.
+# In notebook 05 a clip became noise, and with zero terminal SNR nothing of it was left at the last timestep. Now we go back.
+# There is no way back to that particular clip, for nothing of it is left to go by. But we do not want that one. We want *a*
+# clip, any one that could have been there.
 #
 # A latent clip of the mini model has 4,096 numbers, and nobody can look at a cloud of such clips. So for most of this
 # notebook we live in a smaller world. A "clip" of this world has two numbers, and so it is a point on paper. All its clips
@@ -80,10 +80,10 @@ lab.points(moments, apart=True, alt="Six blobs on a ring grow, run into one anot
 # ## 2 · A perfect denoiser
 #
 # In this world nothing has to be trained. Recall what a network learns under a squared error: many $x_0$ could hide behind a
-# given $x_t$, and the best answer is their **mean**. For six Gaussian blobs that mean can be written down. Bayes' rule
-# says how strongly to believe in each blob, given where $x_t$ lies. Within one blob the answer lies on the way from the
-# middle of the blob to $x_t$: nearer to $x_t$ the less noise there is. The whole answer is the average over the blobs,
-# each weighted by the belief in it.
+# given $x_t$, and the best answer is their **mean**. For six Gaussian blobs that mean can be written down. Bayes' rule gives
+# the probability of each blob, given where $x_t$ lies. Within one blob the answer lies between the middle of the blob and $x_t
+# / \sqrt{\bar\alpha_t}$, which is $x_t$ with its shrinking undone: the less noise, the nearer to the latter. The whole answer
+# is the average over the blobs, each weighted by its probability.
 
 
 # %%
@@ -205,8 +205,9 @@ lab.curves({"what x0 says": (grid, says_x0), "what x says": (grid, says_x), "bot
 # $$x' \sim \mathcal N\!\left(\frac{\sqrt{\bar\alpha'}\,\beta}{1-\bar\alpha}\,x_0 + \frac{\sqrt{1-\beta}\,(1-\bar\alpha')}{1-\bar\alpha}\,x,\;\;
 # \frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta\right) \qquad (6.1), (6.2)$$
 #
-# Read it from left to right. The mean is a weighted sum of the two things we know, $x_0$ and $x$. The variance is smaller
-# than $\beta$, because two pieces of knowledge leave less open than one.
+# Read it from left to right. The mean is a weighted sum of the two things we know, $x_0$ and $x$. The variance is smaller than
+# that of either bell, $1-\bar\alpha'$ for what $x_0$ says and $\beta/(1-\beta)$ for what $x$ says, because two pieces of
+# knowledge leave less open than one.
 #
 # DDPM takes this step again and again. Nobody tells it $x_0$, of course, so it takes the network's guess in its place.
 #
@@ -250,8 +251,8 @@ def ddpm_step(x, x0, a, a_next, noise):
 lab.check("6.1", ddpm_step)
 
 # %% [markdown]
-# *What if?* Let $\bar\alpha' = 1$, the very last step. The weight of $x$ becomes 0, and so does the variance: the step
-# ends at $x_0$, without noise. Keep this in mind for the bug hunt.
+# *What if?* Let $\bar\alpha' = 1$, the very last step. The weight of $x$ becomes 0, and so does the variance: the step ends at
+# $x_0$, without noise.
 #
 # But is it not reckless to build on a guess that is poor while there is much noise? It depends on the weight that the
 # guess has. Your step can tell: give it 1 for $x_0$ and 0 for everything else. We do so for some of a hundred steps.
@@ -273,7 +274,7 @@ for i in (0, 1, 2, 3, 49, 97, 98, 99):
 # of $x'$, and a wrong one does little harm. Towards the end both factors rise to 1, and the last step takes the guess as it
 # is. By then it is good.
 #
-# Now put the step in a loop, run it twice from the same noises, and let the dice fall anew. First your guess.
+# Now put the step in a loop, run it twice from the same noises, with fresh dice the second time. First your guess.
 
 # %%
 lab.predict("6.b")
@@ -281,7 +282,7 @@ lab.predict("6.b")
 # %% [markdown]
 # Here is the same step in the library, with the loop around it. A sampler is nothing but its rule, and it is handed two
 # things beside `x`. `levels` are the noise levels that it visits, in order; each knows its timestep and the
-# $\bar\alpha$ before and after the step. `predict(x, level)` asks the network and gives $(x_0, \epsilon)$. Each round
+# $\bar\alpha$ before and after the step. `predict(x, level)` asks the network and gives $(x_0, \varepsilon)$. Each round
 # asks, moves `x`, and yields a `Step` with everything you may want to look at.
 #
 # Who hands them over? A row of the table `SAMPLERS`. It makes the levels out of a noise schedule and a number of steps,
@@ -321,11 +322,12 @@ print(f"points that end in the same blob with other dice: {100 * same.double().m
 #
 # $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'}\cdot(\text{noise of variance 1}).$$
 #
-# Which noise, nobody says. The network has just told us which noise it sees in $x$: call it $\epsilon$. DDPM keeps part
-# of that and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in
-# general, keep as much as leaves room for fresh noise of variance $\sigma^2$, of any size we like:
+# Which noise, nobody says. The network has just told us which noise it sees in $x$: call it $\varepsilon$. DDPM keeps part of
+# that and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in general,
+# keep as much as leaves room for fresh noise $\sigma z$ of variance $\sigma^2$, where $z$ is standard normal and $\eta$ is
+# ours to choose:
 #
-# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\epsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad (6.4), (6.3)$$
+# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\varepsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad (6.4), (6.3)$$
 #
 # Variances of independent noises add up, $(1-\bar\alpha'-\sigma^2) + \sigma^2$, so the total is right for every $\eta$.
 # With $\eta = 1$, $\sigma^2$ is the posterior's variance, and the step *is* DDPM's. With $\eta = 0$ nothing is random
@@ -340,7 +342,7 @@ print(f"points that end in the same blob with other dice: {100 * same.double().m
 # your step sample a single Gaussian, whose mean and spread must come out.
 #
 # <details><summary>Hint 1</summary>Begin with <code>eta = 0</code>, where it is one line: two terms, each a square root
-# times a tensor. Both roots hold <code>a_next</code>; <code>a</code> appears only in the variance.</details>
+# times a tensor. Both roots contain <code>a_next</code>; <code>a</code> appears only in the variance.</details>
 #
 # <details><summary>Hint 2</summary><code>variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)</code>. Take it
 # away from <code>1 - a_next</code> under the root of <code>eps</code>. If rounding could make that a hair negative,
@@ -390,7 +392,7 @@ step_figure(CENTRES, SPREAD, x[0], x0[0], a, a_next, draws, lab.yours("6.2")(x0,
 
 # %% [markdown]
 # What to see: on the right, begin at the cross in the middle. The grey arrows lead to $x$: first to the shrunk clip
-# $\sqrt{\bar\alpha}\,x_0$, then along the noise, $\sqrt{1-\bar\alpha}\,\epsilon$. The coloured arrows lead to $x'$ by the same
+# $\sqrt{\bar\alpha}\,x_0$, then along the noise, $\sqrt{1-\bar\alpha}\,\varepsilon$. The coloured arrows lead to $x'$ by the same
 # recipe at the next level. The orange one is longer, for there is more of the clip. The blue one is parallel to the second
 # grey one and shorter, for there is less of the same noise. That is DDIM. On the left, DDPM's results lie around a point on
 # the way from $x$ to $x_0$, and the dice choose one of them.
@@ -507,11 +509,11 @@ lab.show_source(samplers.ddim)
 
 # %% [markdown]
 # What does skipping cost? To measure it we need the end to which infinitely many steps would lead. So let the steps become
-# infinitely small. Within a step DDIM holds $x_0$ and $\epsilon$ fixed, and only their shares change. Write the shares as the
-# cosine and the sine of an angle, $\bar\alpha = \cos^2\varphi$. Then the point is $x = \cos\varphi\; x_0 +
-# \sin\varphi\;\epsilon$, and when the angle turns it moves with the velocity
+# infinitely small. Within a step DDIM holds $x_0$ and $\varepsilon$ fixed, and only their factors change. Write the factors as
+# the cosine and the sine of an angle, $\bar\alpha = \cos^2\varphi$. Then the point is $x = \cos\varphi\; x_0 +
+# \sin\varphi\;\varepsilon$, and when the angle turns it moves with the velocity
 #
-# $$\frac{dx}{d\varphi} = \cos\varphi\;\epsilon - \sin\varphi\;x_0 ,$$
+# $$\frac{dx}{d\varphi} = \cos\varphi\;\varepsilon - \sin\varphi\;x_0 ,$$
 #
 # which is the $v$ of notebook 05. This is the current that carries the points. A textbook method, Runge and Kutta's, follows
 # it as exactly as we like. DDIM is a plainer one: hold both beliefs, go, look again.
@@ -617,8 +619,8 @@ lab.curves(lines, "λ", "x0, first number", alt="A curve that is level at first 
 # 1. Ask the model once, and take its $x_0$.
 # 2. Compute $D$ by (6.5). In the *first* step there is nothing to remember, and the *last* one leads to $\lambda' = \infty$,
 #    so its length is infinite. In both, $D = x_0$.
-# 3. Take the step of DDIM, with $\eta = 0$, with $D$ in the place of $x_0$. The noise must fit: use the $\epsilon$ with which
-#    $x = \sqrt{\bar\alpha}\,D + \sqrt{1-\bar\alpha}\,\epsilon$ holds, not the one that belonged to $x_0$.
+# 3. Take the step of DDIM, with $\eta = 0$, with $D$ in the place of $x_0$. The noise must fit: use the $\varepsilon$ with which
+#    $x = \sqrt{\bar\alpha}\,D + \sqrt{1-\bar\alpha}\,\varepsilon$ holds, not the one that belonged to $x_0$.
 # 4. Remember what the model answered, and the length of the step.
 #
 # Every $\bar\alpha$ of `alpha_bar` lies between 0 and 1, so $\lambda$ is finite everywhere but at the very end. The check
@@ -629,8 +631,8 @@ lab.curves(lines, "λ", "x0, first number", alt="A curve that is level at first 
 # first and the last.</details>
 #
 # <details><summary>Hint 2</summary>λ of a level <code>a</code> is <code>0.5 * math.log(a / (1 - a))</code>. Solve the equation
-# of point 3 for ε: it holds <code>x</code>, <code>D</code> and <code>a</code>, and no <code>a_next</code>. The step itself is
-# <code>ddim_step(D, eps, a, a_next)</code>. Remember <code>x0</code>, not <code>D</code>.</details>
+# of point 3 for ε; the result contains <code>x</code>, <code>D</code> and <code>a</code>, and no <code>a_next</code>. The
+# step itself is <code>ddim_step(D, eps, a, a_next)</code>. Remember <code>x0</code>, not <code>D</code>.</details>
 #
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
@@ -707,7 +709,7 @@ lab.curves({name: (COUNTS, e) for name, e in errors.items()}, "steps", "distance
 lab.show_source(samplers.dpm_solver_pp)
 
 # %% [markdown]
-# Its line for `x` is your step of DDIM with $D$, with both terms of $x_0$ gathered into one.
+# Its line for `x` is your step of DDIM with $D$, with its two terms in $D$ gathered into one; the library calls $D$ `guess`.
 #
 # DDPM cannot be measured like this, for it has no single right end. What can be compared is the whole cloud: look at
 # two clouds from sixteen directions, sort the shadows, and see how far apart they are, rank by rank.
@@ -743,7 +745,7 @@ lab.curves({name: (COUNTS, d) for name, d in distances.items()} | {"two true clo
 #
 # $$\text{answer} = \text{without} + s\,(\text{with} - \text{without}) \qquad (6.6)$$
 #
-# For `mini`, $s$ is 1.5. The answer is a $v$, and the library turns it into $(x_0, \epsilon)$. The loop is yours, the one of
+# For `mini`, $s$ is 1.5. The answer is a $v$, and the library turns it into $(x_0, \varepsilon)$. The loop is yours, the one of
 # exercise 6.3.
 
 # %%
@@ -766,11 +768,11 @@ with torch.inference_mode():
 mine, theirs = Clip(pipe.decode(latents)[0], pipe.preset.fps), pipe(prompt, seed=0)
 difference = abs(mine.pixels.astype(int) - theirs.pixels.astype(int))
 print("latents", tuple(latents.shape), "· pixels that differ by more than one grey level:", (difference > 1).sum())
-lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by side, which are the same.")
+lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips, which are the same.")
 
 # %% [markdown]
-# What to see: the same clip twice. The left one was made by a loop that you can explain line by line. It was written
-# for points in a plane, and has just denoised 4,096 numbers.
+# What to see: the same clip twice. The first was made by a loop that you can explain line by line. It was written for points
+# in a plane, and has just denoised 4,096 numbers.
 #
 # *What if?* Try $s$ = 0, 3 and 30: `ctx.pipe(prompt, guidance=3, seed=7)`. With 0 the prompt has no say. What does too
 # much do?
@@ -778,9 +780,9 @@ lab.play({"your loop": mine, "the pipeline": theirs}, alt="Two clips side by sid
 # ## 9 · Watching it make up its mind
 #
 # In section 3 the first belief was an average and the last one a clip. What happens in between, and in which order? A picture
-# has something large in it and something small. For the large, take means over blocks of 16 × 16 pixels: they say roughly where
-# the thing is, and in which colour. For the small, take what is left if means over blocks of 2 × 2 are taken away: it is
-# nearly all outline.
+# has coarse features and fine ones. For the coarse, take means over blocks of 16 × 16 pixels: they say roughly where the thing
+# is, and in which colour. For the fine, take what is left if means over blocks of 2 × 2 are taken away: it is nearly all
+# outline.
 
 # %%
 lab.predict("6.d")
@@ -793,13 +795,14 @@ recording = lab.record(pipe, PROMPT, seed=1)
 lab.LatentScrubber(recording, name="scrubber-06", view="decoded")
 
 # %% [markdown]
-# What to see: write down the step from which on place, direction, size, colour and outline no longer change. Then compare the
-# views "latent channels" and "clip x0". The latents look like noise until late, while the belief has no grain from the first
-# step on. A *clean* picture is not a *sure* one.
+# What to see: for place, direction, size, colour and outline, write down the step after which it no longer changes. Then
+# compare the views "latent channels" and "clip x0". The latents look like noise until late, while the belief has no grain from
+# the first step on. A *clean* picture is not a *sure* one.
 #
 # One run of one prompt proves nothing. So now the first prompts of the validation set, each with a noise of its own, six steps
-# each. After every step we decode the belief and ask how far it is from the last belief: in the large, in the middle
-# and in the small. Each kind is measured in its own unit, the distance at the first step.
+# each. After every step we decode the belief and take its mean squared distance to the last belief, at three scales: blocks of
+# 16; blocks of 4 with the means over 8 taken away; and pixels with the means over 2 taken away. Each is divided by its value
+# at the first step.
 
 # %% tags=["nbval-ignore-output"]
 # not compared by the tests: how many prompts are tried depends on the mode
@@ -844,7 +847,7 @@ def broken_table(a):
     """Standard deviation of each step's noise (s,), from alpha_bar before each step and after the last (s + 1,)."""
     beta = 1 - a[:-1] / a[1:]
     variance = (1 - a[1:]) / (1 - a[:-1]) * beta
-    variance[-1] = variance[-2]  # the last one is 0, and 0 has no logarithm
+    variance[-1] = variance[-2]  # no logarithm of 0
     return (0.5 * variance.log()).exp()
 
 
@@ -868,12 +871,13 @@ with torch.inference_mode():
     x, x0 = ddpm_by_table(broken_table, 4)
 result, belief = (Clip(pipe.decode(z)[0], pipe.preset.fps) for z in (x, x0))
 lab.strip({"what comes out": result, "x0 of the last step": belief}, alt="The result is strewn with coloured crumbs, "
-          "different ones in every frame; the network's last belief is clean.")
+          "different ones in every frame; the network's last belief is clean, with a ring that is open in the first frame.")
 
 # %% [markdown]
-# What to see: the upper row is her result, a shape strewn with crumbs, different ones in each frame. The lower row is
-# what the network believed in the last step: clean. More steps make the crumbs fewer, but slowly: with 24 there are
-# none, but the outline still has dents, other ones in each frame. And her points in the plane looked fine.
+# What to see: the upper row is her result, a shape strewn with crumbs, different ones in each frame. The lower row is what the
+# network believed in the last step: clean. (In the first frame the ring is not closed: four steps are few.) With more steps
+# the noise shrinks, but slowly: with 24 the crumbs are gone, and the outline still has dents, other ones in each frame. And
+# her points in the plane looked fine.
 #
 # ### Exercise 6.B · noise_table
 #
@@ -890,8 +894,7 @@ lab.strip({"what comes out": result, "x0 of the last step": belief}, alt="The re
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
-# The comment is right and the line is wrong: 0 has no logarithm, but the entry *should* be 0. Without logarithms the
-# problem is gone:
+# 0 has no logarithm, but the entry *should* be 0. Without logarithms the problem is gone:
 #
 # ```python
 # beta = 1 - a[:-1] / a[1:]
@@ -913,7 +916,7 @@ def noise_table(a):
     ### BEGIN STUDENT
     # beta = 1 - a[:-1] / a[1:]
     # variance = (1 - a[1:]) / (1 - a[:-1]) * beta
-    # variance[-1] = variance[-2]  # the last one is 0, and 0 has no logarithm
+    # variance[-1] = variance[-2]  # no logarithm of 0
     # return (0.5 * variance.log()).exp()
     ### END STUDENT
 
@@ -926,7 +929,8 @@ with torch.inference_mode():
     for whose, table in (("hers", broken_table), ("mended", lab.yours("6.B"))):
         x, x0 = ddpm_by_table(table, 4)
         print(f"{whose}: what comes out differs from the last belief by {(x - x0).abs().max():.1f} at most")
-lab.strip({"mended": Clip(pipe.decode(x)[0], pipe.preset.fps)}, alt="Frames in which a blue ring moves, without crumbs.")
+lab.strip({"mended": Clip(pipe.decode(x)[0], pipe.preset.fps)},
+          alt="A blue ring that moves up, without crumbs; in the first frame it is open.")
 
 # %%
 cosine = torch.cat([alpha_bar[samplers.timesteps(diffusion, 100)], torch.ones(1, dtype=torch.float64)])
@@ -935,16 +939,16 @@ print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[
 # %% [markdown]
 # *What if?* Double one entry in the middle of the mended table, not the last one. Does the clip suffer as much?
 #
-# The last number is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one
+# The 0.02 printed above is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one
 # single point nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in
 # `tests/test_samplers.py`.
 #
-# The family is real. The
-# [code published with DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py)
-# fills that entry of its table from its neighbour, for the reason in the comment, and its sampler multiplies the noise
-# by a mask that is 0 at $t = 0$. Take over the table and forget the mask, and you have this bug. We made it from those
-# two lines; it is no quotation. A released one of its family was mended in 2023: `LCMScheduler` of diffusers added
-# noise in its final step ([pull request 5681](https://github.com/huggingface/diffusers/pull/5681)).
+# Bugs of this family are real. The [code published with
+# DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py) fills that entry of its table
+# from its neighbour, since 0 has no logarithm, and its sampler multiplies the noise by a mask that is 0 at $t = 0$. Take over
+# the table and forget the mask, and you have this bug. We made it from those two lines; it is no quotation. A released one of
+# its family was mended in 2023: `LCMScheduler` of diffusers added noise in its final step ([pull request
+# 5681](https://github.com/huggingface/diffusers/pull/5681)).
 #
 # ## Takeaways
 #

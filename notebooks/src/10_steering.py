@@ -668,22 +668,22 @@ for n in (4, 8, 16, 32):
 #
 # Newer video models are trained with *flow matching* (Lipman and others; Liu and others call it rectified flow). After
 # the ring that is no new world. It is one more answer to "what shall the network predict?", on another way from clip to
-# noise. Our way, in 05, ran on a circle: $\cos\varphi\,x_0 + \sin\varphi\,\epsilon$, and $v$ was its velocity. Now take
+# noise. Our way, in 05, ran on a circle: $\cos\varphi\,x_0 + \sin\varphi\,\varepsilon$, and $v$ was its velocity. Now take
 # the shortest way:
 #
-# $$x = (1-\tau)\,x_0 + \tau\,\epsilon \quad (10.4), \qquad u = \frac{dx}{d\tau} = \epsilon - x_0 \quad (10.5)$$
+# $$x = (1-\tau)\,x_0 + \tau\,\varepsilon \quad (10.4), \qquad u = \frac{dx}{d\tau} = \varepsilon - x_0 \quad (10.5)$$
 #
-# The loss is the mean squared error between the network's answer and $u$. As with $\epsilon$, $x_0$ and $v$, one answer
+# The loss is the mean squared error between the network's answer and $u$. As with $\varepsilon$, $x_0$ and $v$, one answer
 # gives the others:
 #
-# $$x_0 = x - \tau u, \qquad \epsilon = x + (1-\tau)\,u \qquad (10.6)$$
+# $$x_0 = x - \tau u, \qquad \varepsilon = x + (1-\tau)\,u \qquad (10.6)$$
 #
 # | prediction | the network answers | an error of size 1 in $x_0$ is one in the answer of |
 # | --- | --- | --- |
-# | `eps` | $\epsilon$ | $\alpha/\sigma$ |
+# | `eps` | $\varepsilon$ | $\alpha/\sigma$ |
 # | `x0` | $x_0$ | 1 |
-# | `v` | $\alpha\,\epsilon - \sigma\,x_0$ | $1/\sigma$ |
-# | flow | $\epsilon - x_0$ | $1/\tau$ |
+# | `v` | $\alpha\,\varepsilon - \sigma\,x_0$ | $1/\sigma$ |
+# | flow | $\varepsilon - x_0$ | $1/\tau$ |
 #
 # The last column is all that the losses differ in: they weigh the noise levels differently, and ask for the same thing.
 # Check the last two rows by making $x_0$ wrong by 1 in each number:
@@ -702,13 +702,13 @@ for tau in (0.25, 0.5, 0.9):
 # %% [markdown]
 # ### From a model of the circle to one of the straight way
 #
-# A point of the straight way is $x = (1-\tau)x_0 + \tau\epsilon$. Its signal-to-noise ratio is $(1-\tau)^2/\tau^2$.
+# A point of the straight way is $x = (1-\tau)x_0 + \tau\varepsilon$. Its signal-to-noise ratio is $(1-\tau)^2/\tau^2$.
 # Somewhere on the circle the ratio is the same, at
 #
 # $$\tau = \frac{\sigma}{\alpha + \sigma} \qquad (10.7)$$
 #
 # and there the point looks the same but for its size. So divide by the size, ask the old network, take its $x_0$ and
-# $\epsilon$, and subtract. No training is needed: **every diffusion model is a flow matching model**, and the other
+# $\varepsilon$, and subtract. No training is needed: **every diffusion model is a flow matching model**, and the other
 # way round.
 
 # %%
@@ -764,7 +764,7 @@ lab.points({"on the circle": round_about[-1], "on the straight way": ahead[-1]},
 # mean turns as $x$ makes up its mind. It is the lesson of 06 once more: in a world of one point one step is enough,
 # and in a world of six blobs it lands in the middle of the ring.
 #
-# There is an even closer kinship. Put (10.6) into (10.8): $x' = (1-\tau')\,x_0 + \tau'\,\epsilon$. Euler's step
+# There is an even closer kinship. Put (10.6) into (10.8): $x' = (1-\tau')\,x_0 + \tau'\,\varepsilon$. Euler's step
 # keeps the clip and the noise that the network believes in and mixes them anew. That is (6.4) with $\eta = 0$. So at the
 # same noise levels Euler's method *is* DDIM:
 
@@ -886,7 +886,7 @@ lab.equations(10)
 # - Lin and others, [Common diffusion noise schedules and sample steps are flawed](https://arxiv.org/abs/2305.08891),
 #   section 3.4: rescaled guidance, in half a page.
 # - Lu and others, [DPM-Solver++](https://arxiv.org/abs/2211.01095), section 4: why to extrapolate $x_0$ and not
-#   $\epsilon$ when guidance is strong.
+#   $\varepsilon$ when guidance is strong.
 # - Lipman and others, [Flow matching](https://arxiv.org/abs/2210.02747), section 4, and Liu and others,
 #   [Rectified flow](https://arxiv.org/abs/2209.03003), section 2, whose second idea makes the ways really straight.
 #

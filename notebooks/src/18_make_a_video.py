@@ -575,7 +575,7 @@ for name, of in painted.items():
 
 # %%
 lab.play({noise: one[0].transpose(0, 1) for noise, one in painted["a clip"].items()},
-         alt="Two moving clips side by side, a thing that moves over a grainy ground: with a noise for each frame the grain "
+         alt="Two clips, a thing that moves over a grainy ground: with a noise for each frame the grain "
          "flickers, with the same noise it stands still on the screen.")
 
 # %% [markdown]

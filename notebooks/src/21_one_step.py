@@ -78,11 +78,11 @@ for n in counts:
 # Back to the ring, where everything is known. This time we count in **angles**. The angle was $\varphi$ in 05; here it is
 # $t$, in the place of the timestep. A clip and its noise are mixed as
 #
-# $$x = \cos t\; x_0 + \sin t\; \epsilon ,$$
+# $$x = \cos t\; x_0 + \sin t\; \varepsilon ,$$
 #
 # so $t = 0$ is the clip, $t = \pi/2$ is the noise, and $\cos^2 t$ is the $\bar\alpha$ of the other notebooks. The velocity
-# of $x$, its derivative with respect to $t$, is $\cos t\,\epsilon - \sin t\,x_0$: that is $v$. DDIM keeps $x_0$ and
-# $\epsilon$ fixed during a step; both follow from $x$ and $v$. With them as axes, the point is the clock hand of 05, and a
+# of $x$, its derivative with respect to $t$, is $\cos t\,\varepsilon - \sin t\,x_0$: that is $v$. DDIM keeps $x_0$ and
+# $\varepsilon$ fixed during a step; both follow from $x$ and $v$. With them as axes, the point is the clock hand of 05, and a
 # step from $t$ to $r$ turns it by $t - r$:
 
 # %%

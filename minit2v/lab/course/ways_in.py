@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from torch import Tensor
 
+from minit2v.errors import UserError
 from minit2v.networks.unet import UNet
 
 WAYS = ("cross-attention", "embedding", "scene prior")
@@ -21,7 +22,11 @@ def told_by(unet: UNet, nothing: Tensor, ways: Collection[str]) -> Callable[...,
 
     Args:
         nothing: the empty prompt (1, n, d), which it is given on every other way.
+
+    Raises UserError for other ways.
     """
+    if unknown := set(ways) - set(WAYS):
+        raise UserError(f"ways: expected some of {', '.join(WAYS)}, found {', '.join(sorted(unknown))}")
 
     def answer(x: Tensor, t: Tensor, context: Tensor, *rest, **named) -> Tensor:
         given = {way: context if way in ways else nothing.expand_as(context) for way in WAYS}

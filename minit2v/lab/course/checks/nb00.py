@@ -280,7 +280,7 @@ def check_first_close(student):
 def generate(pipe, prompt, seed):
     """The pixels (f, H, W, 3), uint8, of the pipeline's clip for a prompt and a seed."""
     context, nothing = pipe.text.encode([prompt]), pipe.text.encode([""])
-    noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed))
+    noise = gaussian((1, 4, 16, 8, 8), torch.Generator().manual_seed(seed)).to(pipe.device)
     model = guided(pipe.unet, context, nothing, pipe.preset.guidance)
     with torch.inference_mode():
         for step in SAMPLERS["ddim"](model, noise, pipe.diffusion, pipe.preset.steps):

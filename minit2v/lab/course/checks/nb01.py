@@ -39,7 +39,7 @@ QUIZ = [
         "all different and larger than one.",
     ),
     (
-        "Which clip gets the best possible flicker, zero, and is still the worst answer to “a circle moves left”?",
+        "Which clip gets zero both in the mean difference and in the flicker, and still does not show “a circle moves left”?",
         ["A shuffled one", "A reversed one", "A frozen one"],
         2,
         "Nothing changes in it, so nothing flickers. A measure of smoothness needs a measure of motion beside it.",
@@ -47,8 +47,8 @@ QUIZ = [
 ]
 
 PREDICTIONS = {
-    "1.a": Question("The clip above has 16 frames of 64 by 64 pixels in colour. How many numbers does a computer hold for it?",
-                    "196,608", ["12,288", "65,536", "196,608", "3,145,728"]),
+    "1.a": Question("A clip has 16 frames of 256 by 256 pixels in colour. How many numbers does a computer hold for it?",
+                    "3,145,728", ["196,608", "1,048,576", "3,145,728", "50,331,648"]),
     "1.b": Question("All 256 levels of a byte go to [-1, 1] in float32 and back. Fractions are cut off, not rounded. How many "
                     "levels come back as another one?", "about a quarter",
                     ["none", "one or two", "about a quarter", "about half"]),
@@ -58,7 +58,7 @@ PREDICTIONS = {
                     "same one frame later?", "more than nine in ten",
                     ["about a third", "about half", "about three quarters", "more than nine in ten"]),
     "1.e": Question("A clip is played backwards. Which of three instruments give another answer than before: the mean size of "
-                    "the differences (1.2), the flicker (1.3), the velocity (1.4)?", "the velocity alone",
+                    "the differences (exercise 1.2), the flicker (exercise 1.3), the velocity (exercise 1.4)?", "the velocity alone",
                     ["none", "the velocity alone", "the flicker and the velocity", "all three"]),
 }  # fmt: skip
 

@@ -25,14 +25,14 @@ QUIZ = [
         "Four channels, and a factor of 8 along each side: 256 / 8 = 32.",
     ),
     (
-        "You swap the autoencoder for one whose latents are twice as large, and keep the scale factor. What happens?",
+        "You swap the autoencoder for one whose latents have twice the deviation, and keep the scale factor. What happens?",
         ["An error", "Nothing", "The same timestep means less noise relative to the latents"],
         2,
         "The noise has deviation 1 whatever the latents are. Larger latents survive longer.",
     ),
     (
         "Why does argmin need the straight-through trick?",
-        ["It is slow", "Its derivative is zero wherever it exists", "It returns integers"],
+        ["It is slow", "Its derivative is zero wherever it exists", "Its derivative is too large"],
         1,
         "Between two jumps the chosen code does not move, so the encoder would never learn anything from the decoder.",
     ),

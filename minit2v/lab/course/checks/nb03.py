@@ -29,14 +29,14 @@ EQUATIONS = {
 
 QUIZ = [
     (
-        "An autoencoder is not sure in which of many places a small thing was. Which picture makes its L1 smallest?",
-        ["A sharp thing in one of the places", "A soft thing in the most likely place", "The empty background"],
+        "A small thing may be anywhere in the frame, each place as likely. Which picture makes the mean L1 smallest?",
+        ["A sharp thing in one of the places", "A soft thing in the middle", "The empty background"],
         2,
         "The best answer to L1 is the median of every pixel, and each pixel is background in most of the cases.",
     ),
     (
         "A codebook has 128 codes and a perplexity of 3, and every code is used at least once. What does that mean?",
-        ["The codebook has collapsed", "Most vectors take few of the codes", "The perplexity was computed wrongly"],
+        ["125 codes are never used", "Most vectors take few of the codes", "The perplexity was computed wrongly"],
         1,
         "Usage counts a code that is taken once like one that is taken always; perplexity does not. With a plain "
         "background in most cells, both numbers can be healthy.",
@@ -52,7 +52,7 @@ QUIZ = [
 ]
 
 PREDICTIONS = {
-    "3.a": Question("A frame has 32 x 32 x 3 bytes. Its latent is 8 x 8 codes of 7 bits. How many times fewer bits are that?",
+    "3.a": Question("A frame has 32 x 32 x 3 bytes. Its latent is 8 x 8 codes of 7 bits. How many times fewer bits is that?",
                     55, None, 2),
     "3.b": Question("The ring is in one of 25 neighbouring places, each as likely as the others, and you pay the mean L1 over "
                     "all of them. Which of these pictures is the cheapest?", "a small bright blob",

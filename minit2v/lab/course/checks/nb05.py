@@ -66,9 +66,9 @@ def _direction_of_mystery():
 
 
 PREDICTIONS = {
-    "5.a": Question("Every step takes away 1.2 % of the variance at most. How much of the clip's variance is left after all "
-                    "1000 steps?",
-                    "about half a per cent", ["about half", "about 5 %", "about half a per cent", "less than a millionth"]),
+    "5.a": Question("The first steps take away a thousandth of the clip's variance, the last ones 1.2 %. After how many of the "
+                    "1000 steps is half of it left?",
+                    "about 350", ["about 100", "about 350", "about 500", "about 900"]),
     "5.b": Question("Which way does the thing in this noise move?", _direction_of_mystery, ["left", "right", "up", "down"]),
     "5.c": Question("You want clips of 32 pixels to be as hard to read, at every t, as clips of 8 pixels that show the same. "
                     "By how much must the SNR of the larger clips be divided?",

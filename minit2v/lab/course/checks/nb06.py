@@ -63,9 +63,9 @@ PREDICTIONS = {
     "6.c": Question("DDIM takes twice as many steps. How far does it now end from where infinitely many steps would lead?",
                     "about half as far", ["as far as before", "about 0.7 times as far", "about half as far",
                                           "about a quarter as far"]),
-    "6.d": Question("From the first belief to the last one, a picture changes in the large and in the small. After two of six "
-                    "steps, of which of the two changes is most done?", "of the large one",
-                    ["of the large one", "of the small one", "of both", "of neither"]),
+    "6.d": Question("After two of six steps, how much of the change in the finest details is still to come? (As a squared "
+                    "distance to the last belief; at the first step it is all.)", "most of it",
+                    ["under 10 %", "about 30 %", "most of it"]),
 }  # fmt: skip
 
 
