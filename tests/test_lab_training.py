@@ -425,7 +425,11 @@ def test_a_live_bar_tells_the_time_left_and_shows_one_picture(monkeypatch):
     live.show("another")
     assert "loss &lt;0.4&gt;" in shown.now[0]._repr_html_() and 'value="3" max="4"' in shown.now[0]._repr_html_()
     live()
-    assert [repr(one) for one in shown.now] == ["step 4 of 4 · 7 min in all", "'another'"]
+    assert [repr(one) for one in shown.now] == ["step 4 of 4 · 7 min in all", "'another'", ""]
+    live.show(lab.matrix(np.eye(2), alt="a diagonal"))
+    assert repr(shown.now[1]) == "a diagonal" and "<p>a diagonal</p>" in shown.now[2]._repr_mimebundle_()["text/html"]
+    live.show("words alone")
+    assert repr(shown.now[1]) == "'words alone'" and shown.now[2]._repr_mimebundle_() == {"text/plain": ""}
     with pytest.raises(UserError, match="Live: expected one step or more, found 0"):
         lab.Live(0)
 

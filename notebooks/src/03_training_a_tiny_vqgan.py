@@ -286,7 +286,7 @@ def perplexity(share):
 lab.check("3.2", perplexity)
 
 # %% [markdown]
-# Two warnings. The number depends on how many vectors you count; a batch has 1,024 and may miss a rare code ([a good
+# *What if?* Count fewer vectors, and the perplexity falls, for a rare code is missed: a batch has only 1,024 ([a good
 # discussion](https://github.com/bshall/VectorQuantizedVAE/issues/3)). And more than four in five of our cells show nothing but
 # background. If they all shared one code, and the others were used alike, the perplexity would be about 4. The recording ends
 # at 52. So its background cells do not share one code: the network spends many of its codes on cells in which there is nothing
