@@ -236,14 +236,13 @@ print(f"without noise {psnr(frames, decoded):.0f} dB; noise of 0.05 costs {psnr(
 lab.strip(
     {f"noise {size:g}": noisy[size][some] for size in (0.05, 0.2, 0.5, 1.0)},
     n=4,
-    alt="Four rows with more and more noise: unharmed shapes; a disc with corners; a disc that turns purple, and "
-    "first crumbs; dented things and crumbs everywhere.",
+    alt="Four rows with more and more noise: unharmed shapes; a disc with corners; a disc that turns purple; dented "
+    "things on a littered ground.",
 )
 
 # %% [markdown]
-# What to see: a little noise does no harm. At 0.2 the blue disc gets corners, at 0.5 it is dented and half purple, and
-# at 1 it is pink and the ground is full of crumbs of things. Note that no frame shows *snow*. Noise on latents looks
-# like wrong things, because the decoder can draw nothing else.
+# What to see: a little noise does no harm. At 0.2 the blue disc gets corners, at 0.5 it is dented and half purple, and at 1 it
+# is pink, and the ground is no longer clean.
 #
 # Diffusion needs both ends of the curve, and more: noise that leaves almost nothing of the frame, for the first step of
 # sampling, and noise that hardly matters, for the last. The schedule of the released model goes from noise 15 times as large
@@ -362,9 +361,10 @@ with torch.no_grad():
 lab.strip(dreams, n=6, alt="Six dark frames, full of scattered coloured crumbs, without any whole shape.")
 
 # %% [markdown]
-# What to see: crumbs in bright colours, and not one thing. The decoder does know its colours. But each cell was drawn
-# without regard to the others, and 64 such cells have not agreed on any thing. To make them agree is the work of the
-# diffusion model.
+# What to see: crumbs in bright colours, and not one thing. The decoder does know its colours. But each cell was drawn without
+# regard to the others, and 64 such cells have not agreed on any thing. To make them agree is the work of the diffusion model.
+# Note that there is no *snow*, neither here nor above. Noise on latents looks like wrong things, because the decoder can draw
+# nothing else.
 #
 # ## 5 · The second bottleneck: a codebook
 #
