@@ -225,8 +225,12 @@ lab.check("3.1", commitment_loss)
 # of the two is too weak then? (The one that moves the codes.)
 #
 # **Codes come to their vectors.** A code is to be the mean of the vectors that chose it. A batch is too small for a
-# good mean, so the codebook keeps a running one (3.2): each step keeps 99 % of the old and takes 1 % of the new. No
-# gradient is needed. Here is the first such step, with vectors drawn at random:
+# good mean, so the codebook keeps a running one: each step keeps 99 % of the old and takes 1 % of the new. Let $s_k$ be the
+# share of the vectors of the batch that chose code $k$, and $t_k$ their sum, divided by the number of all vectors. Then
+#
+# $$n_k \leftarrow 0.99\,n_k + 0.01\,s_k, \qquad m_k \leftarrow 0.99\,m_k + 0.01\,t_k, \qquad c_k = m_k / n_k . \qquad (3.2)$$
+#
+# No gradient is needed. Here is the first such step, with vectors drawn at random:
 
 # %%
 book = task.autoencoder.bottleneck
