@@ -509,12 +509,11 @@ def test_the_ordinary_commands(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, model = trained
     shutil.copytree(model, "model")
-    prompt = PROMPT
-    run(["sample", prompt, "--model", "model", "--out", "clip.webp", "--seed", "3"])  # webp keeps every pixel
+    run(["sample", PROMPT, "--model", "model", "--out", "clip.webp", "--seed", "3"])  # webp keeps every pixel
     if name in ("nuwa", "cogvideo"):  # write tokens, and have no UNet
         for options in (["--sampler", "dpm++"], ["--eta", "0.5"], ["--compile"]):
-            assert main(["sample", prompt, "--model", "model", "--out", "no.webp", *options]) == 2
-    both = minit2v.load("model")([prompt, "a large blue ring moves up"], seed=2)
+            assert main(["sample", PROMPT, "--model", "model", "--out", "no.webp", *options]) == 2
+    both = minit2v.load("model")([PROMPT, "a large blue ring moves up"], seed=2)
     alone = minit2v.load("model")("a large blue ring moves up", seed=3)
     assert (both[1].pixels == alone.pixels).all() and len(Clip.load("clip.webp")) == len(alone)
     clip, length = Clip.load("clip.webp"), len(alone)

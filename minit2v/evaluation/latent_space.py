@@ -143,6 +143,7 @@ def codec_of(model: str | Path, dtype: str) -> TextToVideo:
 
 
 def is_there(source: Source, network: str) -> bool:
+    """Whether a model has the file of a network: whoever trains it may not have come so far."""
     try:
         return source.file(network).is_file()
     except UserError:

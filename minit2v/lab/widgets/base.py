@@ -148,10 +148,12 @@ class LabWidget(anywidget.AnyWidget if anywidget else traitlets.HasTraits):
 
     def _ipython_display_(self):
         picture = self.picture()
-        with_words(self._repr_mimebundle_(), self.alt(), png(picture) if picture.ndim == 4 else None)
+        with_words(self._bundle(picture), self.alt(), png(picture) if picture.ndim == 4 else None)
 
     def _repr_mimebundle_(self, include=None, exclude=None, **_):
-        picture = self.picture()
+        return self._bundle(self.picture())
+
+    def _bundle(self, picture):
         picture = picture if picture.ndim == 3 else picture[len(picture) // 2]
         H, W = picture.shape[:2]
         width = self.picture_width or W
