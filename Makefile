@@ -17,7 +17,7 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 BUILD = $(BIN)/python scripts/notebooks.py
 unexport PROMPT  # make would expand what looks like a variable of its own in it
 
-.PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip browser train \
+.PHONY: help env systems questions demo test lowest parity-full lab notebooks student student-zip student-trial browser train \
     metrics recordings pictures validity course-text slides site times nbgrader nbgrader-trial four-kernels guiders bench \
     gpu quality one-step docs after-training recipes speedrun fuzz adapter newest constraints audit soak try
 .DEFAULT_GOAL := help
@@ -94,6 +94,9 @@ student: env  ## copies with stubs in notebooks/student, with solutions in noteb
 
 student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, without solutions
 	$(BUILD) zip
+
+student-trial: env  ## student-zip with the solutions pasted in, strict nbval: make student-trial ONLY="01 02"
+	$(BIN)/python scripts/student_trial.py $(ONLY)
 
 site: env  ## the site in dist/site, for any browser without a network
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[site]"
