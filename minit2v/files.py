@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 import time
 import unicodedata
@@ -42,6 +43,7 @@ def atomic(path: str | Path):
     have left of the same file is removed. Raises UserError where the system could not write it.
     """
     path = Path(path)
+    refuse_folder(path)
     unfinished = beside(path)
     try:
         with written(path):
@@ -53,6 +55,26 @@ def atomic(path: str | Path):
     finally:
         with suppress(OSError):  # what went wrong before is what the caller needs to know
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: str | Path):
+    """The same for a folder that is empty or not there yet: a name beside it to fill, whose files move there at the end."""
+    folder = Path(folder).absolute()
+    unfinished = beside(folder)
+    try:
+        with written(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder)
+            unfinished.mkdir()
+            yield unfinished
+            folder.mkdir(exist_ok=True)
+            for path in unfinished.iterdir():
+                os.replace(path, folder / path.name)
+    except UserError as error:  # of a file in it; nobody knows that name
+        raise UserError(str(error).replace(str(unfinished), str(folder))) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_json(path: str | Path, content: object, indent: int | None = 1) -> None:
@@ -72,6 +94,18 @@ def check_writable(path: str | Path, shown: str = "") -> None:
         raise UserError(f"cannot write {shown or path} ({error.strerror or error}); choose another place") from None
 
 
+def refuse_folder(path: str | Path) -> None:
+    """Raises UserError where a folder is in the place of a file that is to be read and written."""
+    if os.path.isdir(path):
+        raise UserError(f"expected a file or nothing at {path}, found a folder; remove it, or choose another place")
+
+
+def check_place(path: str | Path, shown: str = "") -> None:
+    """`check_writable` for a file or folder in a folder that may have to be made."""
+    path = Path(path).absolute()
+    check_writable(next(place for place in path.parents if os.path.exists(place)) / path.name, shown or str(path))
+
+
 def beside(path: Path) -> Path:
     """A new name in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -83,7 +117,7 @@ def _remove_abandoned(path: Path) -> None:
     with suppress(OSError):  # another process may be quicker, and a folder need not be readable
         for other in path.parent.iterdir():
             if ours.fullmatch(other.name) and time.time() - other.stat().st_mtime > ABANDONED:
-                other.unlink()
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 def sha256(*paths: str | Path) -> str:

@@ -9,6 +9,7 @@ References: ModelScopeT2V, arXiv 2308.06571, sections 3 and 4; the released ``co
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, get_args, get_origin, get_type_hints
@@ -110,7 +111,7 @@ class DiffusionConfig(Checked):
     beta_end: Share = 0.012  # variance added at t = T - 1; released 0.012
     prediction: str = "eps"  # what the network's output means: "eps", "x0" or "v"; released eps
     zero_terminal_snr: bool = False  # departure: nothing of the clip is left at t = T - 1 (arXiv 2305.08891)
-    snr_shift: Positive = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
+    snr_shift: Annotated[float, Range(0.01, 100)] = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off
     spacing: str = "leading"  # which timesteps a sampler visits: "leading" (released), "trailing" or "linspace"
     steps_offset: Count = 1  # added to leading timesteps; released 1
     ends_clean: bool = False  # DDIM's last step ends at alpha_bar 1, not at alpha_bar[0]; released False
@@ -218,6 +219,8 @@ class ModelScopePreset(OfLatents, Preset):
         return self.diffusion.timesteps
 
 
+# settings that files before 2026-11 do not have: their defaults are what those models do
+LATER = {"system", "temporal_convs", "temporal_attention", "rate_embedding", "condition_channels", "thrift"}
 LEGACY_NAMES = {(UNetConfig, "layout"): "scene_prior", (DiffusionConfig, "steps"): "timesteps"}  # of older files
 
 
@@ -235,6 +238,19 @@ def built(cls: type, values: dict):
             expected = kinds[key].__name__ if isinstance(kinds[key], type) else kinds[key]
             raise UserError(f"{key}: expected {expected}, found {value!r}; is this a minit2v model?")
     return cls(**given)
+
+
+def unsaid(values: dict, preset: Preset) -> list[str]:
+    """The settings, "unet.norm_groups", that a file's `values` say nothing of, so that the preset has the paper's."""
+    return list(_unsaid(values, preset.to_dict()))
+
+
+def _unsaid(values: dict, known: dict, place: str = "") -> Iterator[str]:
+    for key, value in known.items():
+        if key not in values:
+            yield from () if key in LATER else (place + key,)
+        elif isinstance(value, dict):
+            yield from _unsaid(values[key], value, f"{place}{key}.")
 
 
 def _fits(value, kind) -> bool:

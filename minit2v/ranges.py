@@ -45,6 +45,8 @@ class Range:
         """Whether it is a number in the range, and a whole one if it must be; no bool or NaN is."""
         if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
             return False
+        if not whole and not _is_float(value):
+            return False
         return (self.low < value if self.above else self.low <= value) and (
             value < self.high if self.below else value <= self.high
         )
@@ -172,7 +174,8 @@ def _name(kind: type) -> str:
 def _is(kind: Any, value: Any) -> bool:
     """Whether a value is of a class, as numbers, texts and paths are told apart by those who call."""
     if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool) and value == value
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool) and value == value
+        return number and (kind is int or _is_float(value))
     if kind is Path:
         return isinstance(value, os.PathLike)
     if kind is bool:
@@ -184,6 +187,15 @@ def _is(kind: Any, value: Any) -> bool:
     if kind is Any or getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True  # nothing can tell
     return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _is_float(value: Real) -> bool:
+    """Whether a number can be a float: whole ones may have too many digits."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _broken(kind: Any, value: Any) -> Iterator[str]:

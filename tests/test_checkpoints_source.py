@@ -84,6 +84,71 @@ def test_convert_writes_every_layout(diffusers_folder, tmp_path, to):
         assert state.keys() == returned.keys() and all(torch.equal(state[key], returned[key]) for key in state)
 
 
+@pytest.mark.parametrize("to", ["minit2v", "diffusers", "modelscope", "onnx"])
+def test_a_conversion_that_stops_leaves_nothing(untrained_nano, diffusers_folder, tmp_path, monkeypatch, to):
+    source = diffusers_folder if to in ("diffusers", "modelscope") else untrained_nano
+    command = ["weights", "convert", str(source), str(tmp_path / "a/out"), "--to", to]
+    written, real = [], Path.replace
+
+    def full(path, place):
+        if len(written) == 2:  # in the midst of it
+            raise OSError(28, "No space left on device")
+        written.append(place)
+        return real(Path(path), place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minit2v.files.os.replace", full)
+        assert main(command) == 2
+    assert len(written) == 2 and not list((tmp_path / "a").iterdir())
+    assert main(command) == 0 and Source(tmp_path / "a/out").networks if to != "onnx" else main(command) == 0
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("place", ["file/out", "/proc/out", "link", "full"])
+def test_a_place_that_cannot_be_written_is_found_before_a_model_is_loaded(tmp_path, monkeypatch, capsys, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").write_text("")
+    monkeypatch.setattr("minit2v.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert main(["weights", "convert", "mini", str(tmp_path / place), "--to", "minit2v"]) == 2
+    assert place in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["guidance", "unet.norm_groups", "text.heads", "diffusion", "diffusion.snr_shift"])
+def test_a_setting_that_is_cut_out_is_named(untrained_nano, tmp_path, place):
+    """No tensor tells it, and what would be taken in its place makes another clip."""
+    folder = tmp_path / "model"
+    shutil.copytree(untrained_nano, folder)
+    content = inner = json.loads((folder / "config.json").read_text())
+    *parents, name = place.split(".")
+    for parent in parents:
+        inner = inner[parent]
+    del inner[name]
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=f"says nothing of {place}, so the paper's values are taken"):
+        Source(folder).preset
+
+
+@pytest.mark.parametrize("place, value", [
+    ("guidance", 10**400), ("autoencoder.scale_factor", 10**400), ("diffusion.snr_shift", 10**400),
+    ("diffusion.snr_shift", 1e-300), ("text.pad_token", 49_408), ("text.pad_token", 2**31),
+])  # fmt: skip
+def test_a_number_that_no_computation_bears_is_named(untrained_nano, tmp_path, capsys, place, value):
+    folder = tmp_path / "model"
+    shutil.copytree(untrained_nano, folder)
+    content = inner = json.loads((folder / "config.json").read_text())
+    *parents, name = place.split(".")
+    for parent in parents:
+        inner = inner[parent]
+    inner[name] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    assert main(["sample", "a red circle moves left", "--model", str(folder), "--out", str(tmp_path / "clip.mp4")]) == 2
+    assert f"{name}: expected" in capsys.readouterr().err
+    with pytest.raises(UserError, match="guidance: expected a finite number"):
+        minit2v.load(untrained_nano, device="cpu")("a red circle moves left", guidance=10**400)
+
+
 def test_departures_have_no_place_in_other_layouts(tmp_path):
     preset = presets.get("nano")
     parts = build(preset)

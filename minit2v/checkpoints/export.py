@@ -6,6 +6,7 @@ they would compute otherwise is refused: departures from the paper, a codebook, 
 """
 
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from minit2v.checkpoints.names import axes, names
 from minit2v.checkpoints.reading import read_json
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
-from minit2v.files import atomic, write_json
+from minit2v.files import atomic, check_place, whole_folder, write_json
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 from minit2v.ranges import Place, public
@@ -48,7 +49,7 @@ def tensors_for(network: str, module: nn.Module, layout: str) -> dict[str, Tenso
 
 @public
 def export(folder: Place, layout: str, preset: Preset, **networks: nn.Module) -> Path:
-    """Write a model as a folder of "diffusers" or "modelscope"; returns the folder.
+    """Write a model as a folder of "diffusers" or "modelscope", whole or not at all; returns the folder.
 
     Raises UserError for another layout, a folder that is not empty, and a model that the layout has no place for.
     """
@@ -58,17 +59,19 @@ def export(folder: Place, layout: str, preset: Preset, **networks: nn.Module) ->
     check_preset(preset, layout)
     states = {name: tensors_for(name, networks[name], layout) for name in RELEASED}
     write = _diffusers if layout == "diffusers" else _modelscope
-    write(folder, preset, states, networks["text"])
-    _write_entry(folder, layout, preset)
+    with whole_folder(folder) as unfinished:
+        write(unfinished, preset, states, networks["text"])
+        _write_entry(unfinished, layout, preset)
     return folder
 
 
 @public
 def check_target(folder: Place) -> Path:
-    """The folder, if it is empty or not there yet. Raises UserError, before any work."""
+    """The folder, if it is empty or not there yet, and can be written. Raises UserError, before any work."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"expected a folder that is empty or not there yet, found {folder}; choose another")
+    check_place(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ hold, and are refused when it has changed; files of others have none.
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from minit2v.checkpoints.fill import matched
 from minit2v.checkpoints.reading import DIGEST, digest, read, read_json
 from minit2v.errors import UserError
 from minit2v.files import atomic, write_json
-from minit2v.presets import Preset
+from minit2v.presets import Preset, unsaid
 from minit2v.ranges import Place, public
 
 
@@ -31,9 +32,13 @@ def read_preset(folder: Place) -> Preset:
         raise UserError(f"{folder} holds no config.json; expected the folder of a minit2v model")
     content = read_json(path)
     try:
-        return Preset.from_dict(content)
+        preset = Preset.from_dict(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    if missing := unsaid(content, preset):
+        warnings.warn(f"{path} says nothing of {', '.join(missing)}, so the paper's values are taken; was something cut "
+                      "out?", stacklevel=3)  # fmt: skip
+    return preset
 
 
 def save_preset(folder: Path, preset: Preset) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from minit2v.checkpoints.export import check_target
 from minit2v.errors import UserError
-from minit2v.files import atomic, write_json
+from minit2v.files import atomic, whole_folder, write_json
 from minit2v.networks.text import Tokenizer
 from minit2v.pixels import to_pixels
 from minit2v.presets import ModelScopePreset, Preset
@@ -34,7 +34,7 @@ INSTALL = 'pip install "minit2v[onnx]"'
 
 @public
 def export_onnx(folder: Place, preset: Preset, **networks: nn.Module) -> Path:
-    """Write a model as a folder of ONNX files; returns the folder.
+    """Write a model as a folder of ONNX files, whole or not at all; returns the folder.
 
     Raises UserError for a folder that is not empty, a model of another system than ModelScope's, one that has CLIP's whole
     vocabulary, and a missing package.
@@ -46,12 +46,14 @@ def export_onnx(folder: Place, preset: Preset, **networks: nn.Module) -> Path:
     c, f, h, w = preset.latent_channels, preset.frames, *(side // preset.factor for side in (preset.height, preset.width))
     tokens, t = torch.zeros(1, preset.text.context_length, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     context = torch.zeros(1, preset.text.context_length, preset.unet.context_dim)
-    write = lambda name, module, output, **inputs: _write(folder / f"{name}.onnx", module, output, inputs)
-    write("text", _Text(text), "context", tokens=tokens, **({"looks": tokens} if preset.text.looks_first else {}))
-    write("unet", _Denoiser(unet), "output", x=torch.zeros(1, c, f, h, w), t=t, context=context,
-          **({"until": t} if preset.unet.step_embedding else {}))  # fmt: skip
-    write("decoder", _Decoder(autoencoder, preset.scale_factor), "pixels", latents=torch.zeros(f, c, h, w))
-    write_json(folder / "config.json", preset.to_dict() | {"tokens": token_table(text.tokens)})
+    looks, until = preset.text.looks_first, preset.unet.step_embedding
+    with whole_folder(folder) as unfinished:
+        write = lambda name, module, output, **inputs: _write(unfinished / f"{name}.onnx", module, output, inputs)
+        write("text", _Text(text), "context", tokens=tokens, **({"looks": tokens} if looks else {}))
+        write("unet", _Denoiser(unet), "output", x=torch.zeros(1, c, f, h, w), t=t, context=context,
+              **({"until": t} if until else {}))  # fmt: skip
+        write("decoder", _Decoder(autoencoder, preset.scale_factor), "pixels", latents=torch.zeros(f, c, h, w))
+        write_json(unfinished / "config.json", preset.to_dict() | {"tokens": token_table(text.tokens)})
     return folder
 
 

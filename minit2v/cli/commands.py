@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from minit2v.errors import UserError
-from minit2v.files import read_text, say
+from minit2v.files import read_text, say, whole_folder
 from minit2v.ranks import own_part, rank, require_accelerate, require_one
 
 SAMPLING_OPTIONS = (
@@ -312,7 +312,8 @@ def convert(args):
     dtype = args.dtype or ("float16" if args.to == "onnx" else "float32")
     pipe = load(args.source, device="cpu", dtype=dtype, revision=args.revision, lora=_adapters(args))
     if args.to == "minit2v":
-        save_model(target, pipe.preset, **pipe.networks)
+        with whole_folder(target) as unfinished:
+            save_model(unfinished, pipe.preset, **pipe.networks)
     elif args.to == "onnx":
         export_onnx(target, pipe.preset, **pipe.networks)
     else:

@@ -61,14 +61,14 @@ class Tokenizer:
         self.added = {text.lower(): CLIP_TOKENS + i for i, text in enumerate(added_tokens)}
         for text, i in self.added.items():  # so that its ids are decoded like all others
             self.bpe.decoder[i] = "".join(self.bpe.byte_encoder[byte] for byte in text.encode()) + "</w>"
+        if pad_token >= (known := CLIP_TOKENS + len(self.added)):
+            raise UserError(f"pad_token: expected an id below {known:,}, found {pad_token}")
         if words is None:
-            rows = range(CLIP_TOKENS + len(self.added))
+            rows = range(known)
         else:
             used = (i for word in self.words for i in self.bpe.encode(word))
             rows = sorted({pad_token, *self.bpe.all_special_ids, *used})
         self.rows = torch.tensor(rows, device="cpu")  # compact id -> original id, increasing
-        if pad_token not in rows:
-            raise UserError(f"pad_token: expected an id below {len(rows):,}, found {pad_token}")
 
     def __call__(self, prompts: list[str]) -> Tensor:
         """Ids (b, n) of prompts: start, words, end, padding.
