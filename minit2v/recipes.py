@@ -67,7 +67,7 @@ RECIPES: dict[str, list[Step]] = {
     ],
     "videoldm": [
         *SHARED,
-        Step("unet", 71, {**VIDEOS, "from_image": True}, steps=9000),
+        Step("unet", 60, {**VIDEOS, "from_image": True}, steps=7500),
         Step("decoder", 10, {**LOOP, "batch": 8, "lr": 5e-4, "foreground": 8.0}, steps=400),
     ],
     "magicvideo": [
