@@ -100,7 +100,7 @@ def refuse_folder(path: str | Path) -> None:
         raise UserError(f"expected a file or nothing at {path}, found a folder; remove it, or choose another place")
 
 
-def check_place(path: str | Path, shown: str = "") -> None:
+def check_creatable(path: str | Path, shown: str = "") -> None:
     """`check_writable` for a file or folder in a folder that may have to be made."""
     path = Path(path).absolute()
     check_writable(next(place for place in path.parents if os.path.exists(place)) / path.name, shown or str(path))

@@ -206,6 +206,11 @@ def kept(folder: Path) -> Path:
     return folder / "kept.npz"
 
 
+def read_array(path: Path) -> bytes | None:
+    found = read_kept(path, np.floating, (999,))
+    return None if found is None else found.tobytes()
+
+
 def clip(suffix: str) -> Callable[[Path], Path]:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), np.uint8)
     return lambda folder: Clip(pixels, 8).save(folder / f"clip{suffix}")
@@ -280,7 +285,7 @@ READERS = {
     "adapter config": Reader(of(adapter, "adapter_config.json"), lambda path: len(read_adapter(path.parent, unet()).names)),
     "adapter list": Reader(listed_adapter, lambda path: len(read_adapter(path, unet()).names)),
     "checkpoint": Reader(checkpoint, lambda path: repr(read_checkpoint(path)), sealed=True),
-    "kept": Reader(kept, lambda path: read_kept(path) is None or read_kept(path).tobytes(), sealed=False),
+    "kept": Reader(kept, read_array, sealed=False),
     "recording": Reader(shipped("recordings/left.npz"), lambda path: len(Recording.load(path).steps)),
     "run": Reader(shipped("runs/nano-vqgan-late.npz"), lambda path: len(TrainingRun.load(path).steps)),
     **{f"clip{suffix}": Reader(clip(suffix), lambda path: Clip.load(path)) for suffix in (".mp4", ".gif", ".webp")},

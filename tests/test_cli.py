@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -181,6 +182,44 @@ def test_unknown_model_lists_the_known(refused):
     assert re.search("unknown model 'maxi'; shipped are", refused("sample", PROMPT, "--model", "maxi"))
 
 
+def test_a_model_of_the_repository_says_where_it_is(refused, tmp_path, monkeypatch):
+    """After an installation from a wheel, which has no model but mini; also where nobody named it."""
+    from minit2v.checkpoints import find, shipped
+
+    for module in (find, shipped):
+        monkeypatch.setattr(module, "data_dir", lambda: tmp_path / "data")
+    there = rf"is in the repository, not in this package: git clone {re.escape(shipped.repository())} minit2v, then pip install"
+    assert shipped.repository().startswith("https://")
+    for arguments in (["sample", PROMPT, "--model", "videoldm"], ["distill", "nuwa", "--out", "x"], ["upscale", "clip.mp4"],
+                      ["train", "all", "--preset", "nuwa", "--from", "modelscope"]):  # fmt: skip
+        assert re.search(there, refused(*arguments))
+    with pytest.raises(UserError, match=there):
+        find.find_source("mini-fast")
+
+
+def test_cheap_mistakes_are_found_before_torch_is_imported(tmp_path):
+    commands = (["sample", PROMPT, "--model", "maxi"], ["evaluate", "--data", str(tmp_path)],
+                ["weights", "plan", "--memory", "8"], ["train", "unet", "--data", str(tmp_path)], ["distill", "mini", "--out", "x", "--data", "nothing"],
+                ["evaluate", "--clips", ".", "--captions", "none.tsv"], ["train", "unet", "--from", "maxi"])  # fmt: skip
+    code = f"import sys, minit2v.cli; print([minit2v.cli.main(one) for one in {commands}], 'torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.stdout == f"{[2] * len(commands)} False\n" and done.stderr.count("expected") == len(commands) - 2, done.stderr
+
+
+def test_onnx_is_asked_for_before_anything_is_loaded(refused, monkeypatch):
+    monkeypatch.setattr("minit2v.cli.commands.find_spec", lambda name: None)
+    monkeypatch.setattr("minit2v.load", None)
+    assert 'pip install "minit2v[onnx]"' in refused("weights", "convert", "mini", "out", "--to", "onnx")
+
+
+@pytest.mark.parametrize("n, said", [(2, True), (64, False)])
+def test_few_clips_are_said_to_say_little(here, capsys, monkeypatch, n, said):
+    monkeypatch.setattr("minit2v.evaluation.report.evaluate", lambda **asked: {"n": n, "rows": [{"n": 128}, {"n": n}]})
+    assert main(["evaluate", "--n", str(n)]) == 0
+    assert (f"N = {n}: so few clips say little" in capsys.readouterr().out) is said
+
+
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty", "bits"])
 @pytest.mark.parametrize("part", ["unet", "autoencoder", "text"])
 def test_damaged_weights_are_named(refused, copy, part, damage):
@@ -260,6 +299,35 @@ def test_exit_status_of_a_stop_and_of_a_fault(monkeypatch, capsys, error, status
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_stops_a_command_as_ctrl_c_does(monkeypatch, capsys, name):
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} here")
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+
+    def killed(path):
+        os.kill(os.getpid(), number)
+        return "shown"
+    monkeypatch.setattr("minit2v.checkpoints.inspect.inspect", killed)
+    assert main(["weights", "inspect", "mini"]) == 130
+    assert capsys.readouterr() == ("", "minit2v: stopped\n") and signal.getsignal(number) is before
+    if name == "SIGHUP":
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        try:
+            assert main(["weights", "inspect", "mini"]) == 0 and signal.getsignal(number) is signal.SIG_IGN
+        finally:
+            signal.signal(number, before)
+
+
+def test_a_stop_says_how_to_go_on(monkeypatch, capsys):
+    def fail(path):
+        raise KeyboardInterrupt("what is done is kept in r")
+    monkeypatch.setattr("minit2v.checkpoints.inspect.inspect", fail)
+    assert main(["weights", "inspect", "mini"]) == 130
+    assert capsys.readouterr().err == "minit2v: stopped; what is done is kept in r\n"
+
+
 def test_debug_shows_the_traceback(here):
     with pytest.raises(ValueError, match="clip.avi"):
         main(["sample", PROMPT, "--out", "clip.avi", "--debug"])
@@ -278,7 +346,7 @@ def test_doctor_checks_and_writes_nothing(here, capsys, monkeypatch, model):
     monkeypatch.setattr(loading, "load", lambda name, *options: load(model, *options))
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("Python", "cores", "memory", "threads", "libx264", "intact"))
+    assert all(word in out for word in ("Python", "cores", "memory", "threads", "libx264", "mini loads", "sha256"))
     (model / "config.json").rename(model / "hidden")
     try:
         assert main(["doctor"]) == 1

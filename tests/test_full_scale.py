@@ -6,6 +6,7 @@ With the real I3D: MINIT2V_I3D=i3d_torchscript.pt MINIT2V_I3D_SHA256=HEX pytest 
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,6 +223,30 @@ def test_an_interrupted_run_goes_on(files, tmp_path):
     flipped = {path: flip(path) for path in tmp_path.glob("*.npz")}
     with pytest.warns(UserWarning, match="damaged.*computed again"):
         assert flipped and measure(made, CAPTIONS, real, settings) == whole
+
+
+def test_kept_features_of_another_kind_are_computed_again(tmp_path):
+    network = SimpleNamespace(identity="means", features=lambda pixels: pixels.mean((1, 2, 3)))
+    settings, made = FullScaleSettings(features=tmp_path, size=40, frames=10, batch=3), clips(6)
+    found = lambda: full_scale.extract(made, {"i3d": network}, settings)["i3d"]
+    whole = found()
+    first, second = sorted(tmp_path.glob("*.npz"))
+    for other in (whole[:2], whole[:3].astype(int), whole[:3] * np.nan, whole[:3, 0], whole[:3, None]):
+        np.savez_compressed(first, values=other)
+        with pytest.warns(UserWarning, match="damaged .expected floating .3, d.|damaged .numbers that are not finite"):
+            assert np.array_equal(found(), whole)
+    np.savez_compressed(second, values=whole[3:, :2])
+    with pytest.raises(UserError, match="expected features of i3d of one width in .*, found 2 and 3; remove i3d-"):
+        found()
+
+
+def test_a_stop_says_where_the_features_are(tmp_path):
+    def stop(pixels):
+        raise KeyboardInterrupt
+
+    settings = FullScaleSettings(features=tmp_path, size=40, frames=10, batch=3)
+    with pytest.raises(KeyboardInterrupt, match="what is done is kept in .*; the same command goes on"):
+        full_scale.extract(clips(3), {"i3d": SimpleNamespace(identity="means", features=stop)}, settings)
 
 
 def flip(path):

@@ -19,7 +19,7 @@ from minit2v.datasets.moving_things import dataset as moving_things
 from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
 from minit2v.evaluation import report as reports
-from minit2v.evaluation.estimates import wilson
+from minit2v.evaluation.estimates import mean_estimate, wilson
 from minit2v.evaluation.report import evaluate, evaluate_folder, publish
 from minit2v.evaluation.sensitivity import caption_sensitivity
 from minit2v.evaluation.table import note
@@ -200,6 +200,73 @@ def test_an_interrupted_evaluation_goes_on(monkeypatch, tmp_path):
     assert calls(guidance=2.0) > 0 and calls(seed=9) > 0 and calls(steps=9) > 0
     print_of["model"] = "bbb"
     assert calls() == 4 + 8
+
+
+@pytest.fixture
+def kept_clips(monkeypatch, tmp_path):
+    """A function that evaluates a perfect model and keeps its clips in the folder r; and that folder."""
+    mean = lambda clips: mean_estimate(np.asarray(clips, float).mean(axis=(-1, -2, -3, -4)).ravel())
+    monkeypatch.setattr(minit2v, "load", lambda model, dtype: Drawer())
+    monkeypatch.setattr(reports, "fingerprint_of", lambda model, dtype: "aaa")
+    monkeypatch.setattr(reports, "_costs", lambda *_: {})  # which take seconds, and so do the networks of the metrics
+    monkeypatch.setattr(reports, "publish", lambda report, out: report)
+
+    class Means:
+        def __init__(self, captions, specs, *_):
+            self.captions, self.specs = captions, specs
+            self.measure, self.diversity = lambda clips: {"mean": mean(clips)}, mean
+
+    monkeypatch.setattr(reports, "DrawnReference", Means)
+    call = lambda: evaluate("model", splits=("test_seen",), n=2, batch=2, out=tmp_path / "r.json")
+    return call, tmp_path / "r"
+
+
+def test_kept_clips_of_another_kind_are_sampled_again(kept_clips):
+    call, folder = kept_clips
+    whole = call()
+    changes = {"test_seen-0": lambda clips: clips[:1], "empty": lambda clips: clips.astype(np.float32),
+               "test_seen-diverse": lambda clips: clips[:, :, :16, :16]}  # fmt: skip
+    paths = {next(folder.glob(f"{name}*.npz")): change for name, change in changes.items()}
+    before = [path.read_bytes() for path in paths]
+    for path, change in paths.items():
+        with np.load(path) as file:
+            np.savez_compressed(path, values=change(file["values"]))
+    with pytest.warns(UserWarning) as caught:
+        assert call() == whole
+    assert sum("is damaged (expected uint8 (" in str(one.message) for one in caught) == 3
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_stopped_evaluation_says_where_its_clips_are(kept_clips, monkeypatch):
+    call, folder = kept_clips
+    number = iter(range(99))
+
+    def stopping(self, prompt, seed):
+        if next(number) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((16, 32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(Drawer, "draw", stopping)
+    with pytest.raises(KeyboardInterrupt, match=rf"what is done is kept in {folder}; the same command goes on from there"):
+        call()
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("place, message", [
+    ("r.md", "expected a file or nothing at .*r.md, found a folder"), ("r", "expected a folder or nothing at .*r, "),
+    ("link", "expected a folder or nothing at .*r, "),
+])  # fmt: skip
+def test_what_is_in_the_way_of_a_report_is_found_before_the_model_is_loaded(tmp_path, monkeypatch, place, message):
+    monkeypatch.setattr(minit2v, "load", lambda *_, **__: pytest.fail("loaded"))
+    if place == "r.md":
+        (tmp_path / "r.md").mkdir()
+    elif place == "r":
+        (tmp_path / "r").write_text("")
+    else:
+        (tmp_path / "r").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=message):
+        evaluate("mini", out=tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_videos_of_another_program_are_measured_too(tmp_path, capsys):

@@ -82,6 +82,56 @@ def test_what_no_training_writes_is_no_checkpoint(checkpoint, tmp_path, change):
         train(Regression(width=4000), tmp_path, CONFIG, resume=True)
 
 
+def edited(checkpoint: Path, place: Path, edit) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    edit(state)
+    torch.save(state, place)
+
+
+@pytest.mark.parametrize("edit, reason", [
+    (lambda s: s.update(step=10**9), "step 1000000000, an average of 3 steps"),
+    (lambda s: s.update(step=0), "step 0, an average of 3"),
+    (lambda s: s["averaged"].update(n_averaged=torch.tensor(10**9)), "step 3, an average of 1000000000"),
+    (lambda s: s["task"].update({"net.weight": s["task"]["net.weight"].long()}), "net.weight is torch.int64"),
+    (lambda s: s["averaged"].update({"module.net.bias": s["averaged"]["module.net.bias"].double()}), "bias is torch.float64"),
+    (lambda s: s["optimizer"].update(state={}), "the optimizer knows 0 parameters"),
+    (lambda s: s["optimizer"]["state"].pop(1), "the optimizer does not know parameter 1"),
+    (lambda s: s["optimizer"]["state"].update({7: s["optimizer"]["state"][1]}), "the optimizer knows 3 parameters"),
+    (lambda s: s["optimizer"]["state"].update({0: {"a": "x"}}), "the optimizer keeps a of parameter 0"),
+    (lambda s: s["optimizer"]["state"][0].update(step=torch.tensor(4.0)), "parameter 0, at step 3"),
+    (lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)), "other shapes or numbers of parameter 0"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_an_edited_checkpoint_is_refused(checkpoint, tmp_path, edit, reason):
+    edited(checkpoint, tmp_path / "checkpoint.pt", edit)
+    task = Regression(width=4000)
+    with pytest.raises(UserError, match=f"checkpoint.pt is damaged or no checkpoint of minit2v .*{reason}"):
+        train(task, tmp_path, CONFIG, resume=True)
+    assert task.calls == 0
+
+
+def test_the_options_of_the_optimizer_are_those_of_the_settings(checkpoint, tmp_path):
+    shutil.copytree(checkpoint.parent, tmp_path / "whole")
+    (tmp_path / "edited").mkdir()
+    options = {"betas": (5, 5), "weight_decay": 1e9, "lr": float("inf"), "orthogonal": True}
+    edited(checkpoint, tmp_path / "edited" / "checkpoint.pt", lambda s: s["optimizer"]["param_groups"][0].update(options))
+    one, two = (train(Regression(width=4000), tmp_path / name, replace(CONFIG, train_steps=5), resume=True)["net"].weight
+                for name in ("whole", "edited"))  # fmt: skip
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("less, message", [
+    ({"train_steps": 2}, "train_steps: expected 3 or more, as 3 are done in .*checkpoint.pt, found 2"),
+    ({"train_steps": 0, "budget": 1e-9}, "budget: expected 1 or more, as .* are done in .*checkpoint.pt, found 1e-09"),
+])
+def test_fewer_steps_than_are_done_are_refused(checkpoint, tmp_path, less, message):
+    shutil.copytree(checkpoint.parent, tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        train(Regression(width=4000), tmp_path / "run", replace(CONFIG, **less), resume=True)
+    task = Regression(width=4000)
+    train(task, tmp_path / "run", replace(CONFIG, train_steps=3), resume=True)
+    assert task.calls == 0  # what is done is the whole run
+
+
 def test_a_changed_bit_of_our_weights_is_noticed(tmp_path):
     module, path = nn.Conv2d(8, 8, 3), tmp_path / "weights.safetensors"
     save_module(module, path)
@@ -96,7 +146,7 @@ def test_inspect_tells_whether_weights_have_a_digest(tmp_path):
     save_model(tmp_path, presets.get("nano"), **build(presets.get("nano")))
     assert inspect(str(tmp_path)).count("sha256") == 3
     save_file(dict(read(tmp_path / "text.safetensors")), tmp_path / "text.safetensors")
-    assert "no digest: text" in inspect(str(tmp_path))
+    assert "\ntext: no sha256 in the file" in inspect(str(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "foreign"])
@@ -128,14 +178,80 @@ def test_a_damaged_cache_is_computed_again(tmp_path, monkeypatch, damage):
 def test_a_damaged_array_of_an_evaluation_is_computed_again(tmp_path):
     path = tmp_path / "clips.npz"
     keep(path, np.arange(3000))
-    assert np.array_equal(read_kept(path), np.arange(3000)) and read_kept(tmp_path / "none.npz") is None
+    read_array = lambda path: read_kept(path, np.integer, (3000,))
+    assert np.array_equal(read_array(path), np.arange(3000)) and read_array(tmp_path / "none.npz") is None
     for seed in range(FLIPS):
         bad = flipped(path, tmp_path / "flipped.npz", seed)
         try:
             with pytest.warns(UserWarning, match="damaged"):
-                assert read_kept(bad) is None
+                assert read_array(bad) is None
         except pytest.fail.Exception:  # a byte that nobody reads
-            assert np.array_equal(read_kept(bad), np.arange(3000))
+            assert np.array_equal(read_array(bad), np.arange(3000))
+
+
+CLIPS = np.zeros((2, 4, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("other", [
+    CLIPS[:1], CLIPS[:, :2], CLIPS[:, :, :4, :4], CLIPS[..., :1], CLIPS[None], CLIPS[:0], CLIPS.astype(np.float32),
+    CLIPS.astype(np.int32), CLIPS > 0, np.array(["a", "b"]), np.array(3), np.zeros(2, [("a", "u1")]),
+], ids=lambda array: f"{array.dtype} {array.shape}")  # fmt: skip
+def test_another_array_in_the_place_of_a_kept_one_is_computed_again(tmp_path, other):
+    keep(tmp_path / "clips.npz", other)
+    with pytest.warns(UserWarning, match=r"clips.npz is damaged \(expected uint8 \(2, 4, 8, 8, 3\), found .*computed again"):
+        assert read_kept(tmp_path / "clips.npz", np.uint8, CLIPS.shape) is None
+
+
+@pytest.mark.parametrize("other", [np.full((2, 5), np.nan), np.zeros((2, 1 << 17)), np.zeros((2, 0)), np.zeros((3, 5)),
+                                   np.zeros((2, 5), int)], ids=lambda array: f"{array.dtype} {array.shape}")  # fmt: skip
+def test_features_are_of_any_width_and_finite(tmp_path, other):
+    read_features = lambda: read_kept(tmp_path / "i3d.npz", np.floating, (2, None))
+    keep(tmp_path / "i3d.npz", np.ones((2, 400), np.float32))
+    assert read_features().shape == (2, 400)
+    keep(tmp_path / "i3d.npz", other)
+    with pytest.warns(UserWarning, match="damaged .*computed again"):
+        assert read_features() is None
+
+
+@pytest.mark.parametrize("version", ["1_0", "2_0"])
+def test_an_array_that_declares_gigabytes_takes_no_memory(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("its numbers were read"))
+    with zipfile.ZipFile(tmp_path / "clips.npz", "w") as archive, archive.open("values.npy", "w") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (3_000_000_000,)}
+        getattr(np.lib.format, f"write_array_header_{version}")(file, header)
+    with pytest.warns(UserWarning, match="damaged .*computed again"):
+        assert read_kept(tmp_path / "clips.npz", np.uint8, CLIPS.shape) is None
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_to_be_there(tmp_path):
+    (tmp_path / "file").mkdir()
+    uses = [lambda: read_kept(tmp_path / "file", np.uint8, (2,)), lambda: latents.cached(tmp_path / "file", None, None, 8, 8),
+            lambda: keep(tmp_path / "file", CLIPS)]  # fmt: skip
+    for use in uses:
+        with pytest.raises(UserError, match="expected a file or nothing at .*file, found a folder; remove it"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", [".lock", ".owner", "log.jsonl"])
+def test_a_folder_in_a_run_is_one_clear_line(tmp_path, name):
+    train(Regression(), tmp_path, replace(CONFIG, train_steps=2))
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"at .*{name}, found a folder"):
+        train(Regression(), tmp_path, replace(CONFIG, train_steps=3), resume=True)
+
+
+@pytest.mark.parametrize("name", [".lock", ".owner"])
+def test_a_link_in_a_run_is_not_followed(tmp_path, name):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "precious")
+    try:
+        train(Regression(), tmp_path / "run", replace(CONFIG, train_steps=1))
+    except UserError as error:
+        assert "could not write" in str(error)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize("line", [b'{"step": "7"}', b"\xff\xfe", b"[" * 100_000, b'{"step": null}', b'{"st'], ids=repr)

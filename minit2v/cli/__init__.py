@@ -5,14 +5,15 @@
 `parser` says what can be asked for; `commands` does it.
 
 Exit status: 0 done; 2 a mistake of the caller, in one line that says what was expected, what was found
-and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C (a training saves first and is 2).
+and what to do; 1 a fault (`--debug` shows where); 130 stopped with Ctrl-C, SIGTERM or SIGHUP (a training saves first
+and is 2).
 """
 
 import sys
 import warnings
 
 from minit2v.cli.parser import parser
-from minit2v.errors import UserError, one_line
+from minit2v.errors import UserError, listening, one_line, stop
 
 
 def main(argv=None):
@@ -23,10 +24,11 @@ def main(argv=None):
             stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *place, **more: f"minit2v: {one_line(message)}\n"
     try:
-        args = parser().parse_args(argv)
-        return args.run(args) or 0
-    except KeyboardInterrupt:
-        return _complain("stopped", 130)
+        with listening(stop, "SIGTERM", "SIGHUP"):
+            args = parser().parse_args(argv)
+            return args.run(args) or 0
+    except KeyboardInterrupt as stopped:
+        return _complain(f"stopped; {stopped}" if str(stopped) else "stopped", 130)
     except Exception as error:
         if "--debug" in argv:
             raise

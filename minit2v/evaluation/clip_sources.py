@@ -53,7 +53,9 @@ class KeptSampler:
         given the empty text instead of each prompt."""
         words = zlib.crc32("\n".join(prompts).encode())
         path = self.folder and self.folder / f"{name}-{first}-{first + len(prompts)}-{self.label}-{words:08x}.npz"
-        if (clips := read_kept(path)) is not None:
+        preset = self.pipe.preset
+        shape = len(prompts), preset.frames, preset.height, preset.width, 3
+        if (clips := read_kept(path, np.uint8, shape)) is not None:
             return clips
         with warnings.catch_warnings():  # `evaluate` has warned of its settings; of prompts there would be hundreds of lines
             warnings.simplefilter("ignore", UserWarning)

@@ -17,6 +17,7 @@ Reference: classifier-free guidance, arXiv 2207.12598, equation 6.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,12 @@ from minit2v.errors import UserError
 from minit2v.evaluation.clip_sources import KeptSampler, fingerprint_of, name_of, read_folder
 from minit2v.evaluation.estimates import mean_estimate, wilson
 from minit2v.evaluation.judge import agrees, read, readable
+from minit2v.evaluation.kept import kept_in
 from minit2v.evaluation.mini.scores import REFERENCE_CLIPS, DrawnReference, Reference, psnr, redrawn
 from minit2v.evaluation.motion import LEAST_FRAMES
 from minit2v.evaluation.sensitivity import CaptionedLoss, caption_sensitivity
 from minit2v.evaluation.table import markdown
-from minit2v.files import atomic, data_dir, say
+from minit2v.files import atomic, check_writable, data_dir, refuse_folder, say
 from minit2v.pixels import evenly
 from minit2v.ranges import Number, Place, Seed, Size, public
 from minit2v.ranks import alone, processes, rank, require_one, several, this_process
@@ -81,7 +83,7 @@ def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", spl
 
     whole_numbers(1, batch=batch)
     whole_numbers(ENOUGH, n=n)
-    out = checked_place(out)
+    out = checked_place(out, keeps=pipe is None)
     given, pipe = pipe, pipe or minit2v.load(model, dtype=dtype)
     preset, name = pipe.preset, _row_name(model)
     if preset.frames < LEAST_FRAMES:
@@ -99,12 +101,13 @@ def evaluate(model: Place = "mini", data: Place | Dataset = "moving-things", spl
     sample = KeptSampler(pipe, settings, out.with_suffix("") if out and weights else None)
     prompt = _first_caption(views)
     pipe.checked([prompt], sample.options | {"seed": seed})
-    if several() and not _sampled_together(sample, data, views, n, batch):
-        return {}
-    rows = _model_rows(sample, data, views, n, batch, name)
-    return publish(settings | _costs(pipe, settings, prompt, model if weights else None) | {
-        "n": n, "frames": preset.frames, "height": preset.height, "width": preset.width, "rows": rows,
-    }, out)  # fmt: skip
+    with kept_in(sample.folder):
+        if several() and not _sampled_together(sample, data, views, n, batch):
+            return {}
+        rows = _model_rows(sample, data, views, n, batch, name)
+        return publish(settings | _costs(pipe, settings, prompt, model if weights else None) | {
+            "n": n, "frames": preset.frames, "height": preset.height, "width": preset.width, "rows": rows,
+        }, out)  # fmt: skip
 
 
 @public
@@ -358,11 +361,22 @@ def _commit() -> str:
     return found.strip() or minit2v.__version__
 
 
-def checked_place(out) -> Path | None:
-    """The place of a report, to be called before the work. Raises UserError if it is no .json that can be written."""
+def checked_place(out, keeps: bool = False) -> Path | None:
+    """The place of a report, to be called before the work; with `keeps`, clips are kept in a folder beside it. Raises
+    UserError if it is no .json that can be written, or if something is in the way of the other places."""
     from minit2v.video import check_output
 
-    return None if out is None else check_output(out, (".json",))
+    if out is None:
+        return None
+    out = check_output(out, (".json",))
+    refuse_folder(out.with_suffix(".md"))
+    folder = out.with_suffix("")
+    if keeps and os.path.lexists(folder):
+        if not folder.is_dir():
+            raise UserError(f"expected a folder or nothing at {folder}, where the clips of {out.name} are kept, found "
+                            "something else; move it, or choose another --out")  # fmt: skip
+        check_writable(folder / "clips.npz", str(folder))
+    return out
 
 
 def whole_numbers(least: int, **values) -> None:

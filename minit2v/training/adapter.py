@@ -30,7 +30,7 @@ from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.checkpoint import check_place
 from minit2v.training.overrides import configure
-from minit2v.training.run import torch_defaults
+from minit2v.training.run import finishing, preparing, torch_defaults
 from minit2v.training.trainer import TrainConfig, train
 from minit2v.training.unet import UNetTask, UNetTraining
 
@@ -109,11 +109,13 @@ def train_adapter(model: str | Path, out: Place, resume: bool = False, settings:
     videos = find_data(data, pipe.preset.fps, **options)
     with torch_defaults():
         torch.manual_seed(loop.seed)
-        task = AdapterTask(config, videos, out, pipe)
+        with preparing():
+            task = AdapterTask(config, videos, out, pipe)
         recorded = asdict(config) | {"model": fingerprint(source.path), "data": videos.identity()}
         averaged = train(task, run, loop, resume, recorded)
     if this_process().is_main_process:
         detach(task.unet)
         name = str(model) if on_hub(model) else Path(model).resolve().name  # a path here means nothing elsewhere
-        save_adapter(out, averaged["adapter"], task.unet, name)
+        with finishing():
+            save_adapter(out, averaged["adapter"], task.unet, name)
     return out

@@ -59,7 +59,7 @@ from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.training.checkpoint import check_place
 from minit2v.training.latents import cached
 from minit2v.training.overrides import configure
-from minit2v.training.run import torch_defaults
+from minit2v.training.run import finishing, preparing, torch_defaults
 from minit2v.training.trainer import TrainConfig, train
 from minit2v.training.unet import in_precision, uniform
 
@@ -355,10 +355,12 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
                         f"found {grown.preset.name} in {before}")  # fmt: skip
     with torch_defaults():
         torch.manual_seed(loop.seed)
-        task = DistillationTask(preset, config, source, teacher, out / "distillation", grown and grown.unet)
+        with preparing():
+            task = DistillationTask(preset, config, source, teacher, out / "distillation", grown and grown.unet)
         recorded = asdict(config) | {"teacher": fingerprint(model), "data": source.identity()}
         recorded |= {"start": fingerprint(before)} if before else {}
         averaged = train(task, out / "distillation", loop, resume, recorded)
     if this_process().is_main_process:
-        save_model(out, preset, text=teacher.text, autoencoder=teacher.autoencoder, unet=averaged["unet"].half())
+        with finishing():
+            save_model(out, preset, text=teacher.text, autoencoder=teacher.autoencoder, unet=averaged["unet"].half())
     return out

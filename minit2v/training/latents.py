@@ -19,6 +19,7 @@ from minit2v.checkpoints.folder import save_tensors
 from minit2v.checkpoints.reading import read
 from minit2v.datasets.base import Batch, Dataset, Paraphraser
 from minit2v.errors import UserError
+from minit2v.files import refuse_folder
 from minit2v.systems.pipeline import TextToVideo
 from minit2v.training.log import gathered, warn_of_first
 
@@ -27,8 +28,9 @@ def cached(path: Path, pipe: TextToVideo, data: Dataset, clips: int, images: int
     """The contents of the file, read, or computed and kept: so many clips and images at most, in so many wordings each.
 
     Its key names the networks, the data and the numbers that it was computed for; with another key, or damaged, it is
-    computed again.
+    computed again. Raises UserError for a folder in its place.
     """
+    refuse_folder(path)
     preset = pipe.preset
     networks = f"{digest_of(pipe.autoencoder)} {digest_of(pipe.text)}"
     key = f"{clips} {images} {wordings} {preset.text} {preset.frames} {preset.height} {preset.width} {networks} {data.identity()}"

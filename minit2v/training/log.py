@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minit2v.files import atomic, written
+from minit2v.files import atomic, refuse_folder, written
 
 
 class Log:
@@ -24,6 +24,7 @@ class Log:
     def trim(self, step: int) -> None:
         """Forget lines written after the checkpoint that is resumed."""
         path = self.out / "log.jsonl"
+        refuse_folder(path)
         lines = path.read_text(errors="replace").splitlines() if path.exists() and step else []
         with atomic(path) as unfinished:
             unfinished.write_text("".join(line + "\n" for line in lines if step_of(line) <= step))

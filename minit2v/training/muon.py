@@ -34,6 +34,10 @@ class Muon(torch.optim.AdamW):
                 self.orthogonal_step(group)
         return super().step(closure)  # passes over what has no gradient, which now includes the matrices
 
+    def keeps(self, group: dict) -> set[str]:
+        """Names of what is kept of each parameter of a group."""
+        return {"step", "momentum"} if group["orthogonal"] else {"step", "exp_avg", "exp_avg_sq"}
+
     def orthogonal_step(self, group: dict) -> None:
         alike = defaultdict(list)  # matrices of one shape are orthogonalised together
         for p in group["params"]:

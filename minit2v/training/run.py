@@ -182,17 +182,16 @@ def run_step(
     decisive = {key: value for key, value in chosen.to_dict().items() if key in (*SIZES, *row.fields, *row.needs)}
     with torch_defaults():
         torch.manual_seed(loop.seed)
-        try:
+        with preparing():
             task = row.task(chosen, config, source, out)
-        except KeyboardInterrupt:  # what it reads and encodes takes minutes
-            raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
         for network in networks if begins_elsewhere else ():
             load_into(task.ema_modules[network], start / f"{network}.safetensors")
         recorded = asdict(config) | {"preset": decisive, "data": source.identity()}
         recorded |= stands_on(row, networks, out, start, resume)
         averaged = train(task, out / name, loop, resume, recorded)
         if this_process().is_main_process:
-            export(row, chosen, task, averaged, out)
+            with finishing():
+                export(row, chosen, task, averaged, out)
     this_process().wait_for_everyone()  # the next step of a recipe reads what was written
     return out
 
@@ -244,6 +243,24 @@ def export(part: Part, preset: Preset, task, averaged, out: Path) -> None:
     found = read_preset(out) if (out / "config.json").is_file() else preset
     own = {field: getattr(preset, field) for field in (*SIZES, *part.fields)}
     save_preset(out, replace(found, **own | values))
+
+
+@contextmanager
+def preparing():
+    """What a task reads and encodes takes minutes. Raises UserError for Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UserError("stopped before the first step, with nothing to save; run the same command again") from None
+
+
+@contextmanager
+def finishing():
+    """After the last step: Ctrl-C says how the model is written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the training is done; the same command with --resume writes the model") from None
 
 
 @contextmanager

@@ -13,11 +13,10 @@ DDPM, arXiv 2006.11239, section 4; distribution by accelerate.
 """
 
 import math
-import signal
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from minit2v.errors import UserError
+from minit2v.errors import UserError, listening
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.ranges import Checked, Count, Decay, Positive, Range, Size, Weight
 from minit2v.ranks import on_cpus, require_accelerate
@@ -191,16 +190,9 @@ def backward(accelerator, model: nn.Module, batch: dict, parts: int) -> tuple[Te
 def interruption():
     """A list to which Ctrl-C adds an item, and so do the signals of a closed terminal and of a machine that shuts down:
     the loop looks at it between two steps, so no step is saved half done."""
-    interrupted, before = [], {}
-    with suppress(ValueError):  # not the main thread, which alone may listen
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if number := getattr(signal, name, None):  # Windows has no SIGHUP
-                before[number] = signal.signal(number, lambda *_: interrupted.append(True))
-    try:
+    interrupted = []
+    with listening(lambda *_: interrupted.append(True), "SIGINT", "SIGTERM", "SIGHUP"):
         yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def show(task: nn.Module, log: Log) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from minit2v.errors import UserError
 from minit2v.evaluation.full_scale.settings import FullScaleSettings
-from minit2v.evaluation.kept import keep, read_kept
+from minit2v.evaluation.kept import keep, kept_in, read_kept
 from minit2v.files import stamps
 from minit2v.pixels import square
 from minit2v.ranks import processes, rank, require_one, several, this_process
@@ -30,6 +30,18 @@ def extract(clips: Sequence, networks: dict, settings: FullScaleSettings, name: 
     folder of kept features. Raises UserError for clips of another kind or length, and for a damaged file of kept
     features.
     """
+    with kept_in(settings.features):
+        parts = _parts(clips, networks, settings, name)
+    for key in networks:
+        if len(widths := {part[key].shape[-1] for part in parts}) > 1:
+            found = " and ".join(map(str, sorted(widths)))
+            raise UserError(f"expected features of {key} of one width in {settings.features}, found {found}; remove "
+                            f"{key}-*.npz there, and the same command computes them again")  # fmt: skip
+    return {key: np.concatenate([part[key] for part in parts]) for key in networks}
+
+
+def _parts(clips: Sequence, networks: dict, settings: FullScaleSettings, name: str) -> list[dict[str, np.ndarray]]:
+    """The features of the batches of all clips."""
     from tqdm.auto import tqdm
 
     label = _label(clips) if settings.features else ""
@@ -45,14 +57,15 @@ def extract(clips: Sequence, networks: dict, settings: FullScaleSettings, name: 
         for start in starts:
             parts.append(_features(clips, networks, settings, label, start))
             bar.update(min(settings.batch, len(clips) - start))
-    return {key: np.concatenate([part[key] for part in parts]) for key in networks}
+    return parts
 
 
 def _features(clips: Sequence, networks: dict, settings: FullScaleSettings, label: str, start: int) -> dict:
     """The features of the batch that begins with clip `start`, {name: (b, …)}: those that are kept, or new ones."""
     stop = min(start + settings.batch, len(clips))
     paths = {key: _kept(settings, key, networks[key].identity, label, start, stop) for key in networks}
-    found = {key: read_kept(path) for key, path in paths.items()}
+    shape = lambda key: (stop - start, None) if key == "i3d" else (stop - start, settings.frames, None)  # of each frame
+    found = {key: read_kept(path, np.floating, shape(key)) for key, path in paths.items()}
     done = {key: values for key, values in found.items() if values is not None}
     pixels = _pixels(clips[start:stop], settings, start) if len(done) < len(networks) else None
     for key, network in networks.items():
