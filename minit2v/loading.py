@@ -4,6 +4,7 @@
     TextToVideo  ──►  folder of ours | "owner/name" of the hub
 """
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +21,11 @@ from minit2v.errors import UserError
 from minit2v.files import atomic
 from minit2v.memory.allocator import keep_freed_memory
 from minit2v.memory.card import options_that_fit
-from minit2v.ranges import Place, public
+from minit2v.ranges import Place, Range, public, shown
 from minit2v.systems import TextToVideo, system_of
 from minit2v.systems.acceleration import check_graphs, compile_blocks, to_channels_last
+
+STRENGTH = Range(-100, 100)  # of an adapter
 
 
 @public
@@ -71,10 +74,14 @@ def load(name: Place, device: str = "auto", dtype: str = "auto", batched: bool |
 
 
 def strengths(lora: str | Path | Mapping[str | Path, float] | None) -> dict[str | Path, float]:
-    """Adapters with their strengths; that of a single name is 1."""
-    if lora is None or isinstance(lora, Mapping):
-        return dict(lora or {})
-    return {lora: 1.0}
+    """Adapters with their strengths; that of a single name is 1. Raises UserError for a strength out of its range."""
+    found = dict(lora or {}) if lora is None or isinstance(lora, Mapping) else {lora: 1.0}
+    for place, strength in found.items():
+        if not isinstance(place, (str, os.PathLike)):
+            raise UserError(f"lora: expected the name of an adapter, found {shown(place)}")
+        if not STRENGTH.holds(strength, whole=False):
+            raise UserError(f"lora: expected {STRENGTH.wanted(False)} as the strength of {place}, found {shown(strength)}")
+    return found
 
 
 def save_pretrained(pipe: TextToVideo, folder: str | Path, license: str | None = None, datasets: tuple[str, ...] = ()) -> Path:

@@ -213,15 +213,47 @@ def test_what_cannot_be_added_is_refused_in_a_line(ours, tmp_path, message):
 @pytest.mark.parametrize("change, message", [
     ({"peft_type": "LOHA"}, "peft_type: expected 'LORA'"), ({"use_dora": True}, "use_dora"), ({"bias": "all"}, "bias"),
     ({"modules_to_save": ["conv_out"]}, "modules_to_save"), ({"init_lora_weights": "pissa"}, "init_lora_weights"),
-    ({"lora_alpha": "many"}, "expected a number as alpha, found 'many'"), ({"lora_alpha": math.nan}, "found 'nan'"),
-    ({"alpha_pattern": {"(a+)+": 1}}, "expected names of layers, found '[(]a"), ({"lora_alpha": 10**400}, "found '1000"),
-    ({"alpha_pattern": "conv_in"}, "expected numbers by name, found 'conv_in'"), ({"lora_alpha": True}, "found 'True'"),
+    ({"lora_alpha": "many"}, "lora_alpha: expected a number from .*, found 'many'"), ({"lora_alpha": math.nan}, "found nan"),
+    ({"alpha_pattern": {"(a+)+": 1}}, "expected names of layers, found '[(]a"), ({"lora_alpha": 10**400}, "found 1000"),
+    ({"alpha_pattern": "conv_in"}, "expected numbers by name, found 'conv_in'"), ({"lora_alpha": True}, "found True"),
+    ({"alpha_pattern": {"elsewhere": "many"}}, "alpha_pattern: elsewhere: expected a number from .*, found 'many'"),
+    ({"r": 4}, "conv_in: expected matrices of rank 4, as its settings say, found 2; get both files again"),
+    ({"rank_pattern": {"conv_in": 3}}, "conv_in: expected matrices of rank 3"),
+    ({"r": 4, "rank_pattern": {"^in": 2, "^conv": 2}}, "conv_in: expected matrices of rank 4"),
+    *(({"r": value}, "r: expected a whole number from 1 to") for value in (-1, 0, "x", None, 2.5, True)),
+    ({"rank_pattern": {"conv_in": "x"}}, "rank_pattern: conv_in: expected a whole number from 1"),
+    ({"rank_pattern": "x"}, "rank_pattern: expected numbers by name, found 'x'"),
+    *(({"use_rslora": value}, "use_rslora: expected true or false") for value in ("false", [], 2)),
 ])  # fmt: skip
 def test_settings_that_would_be_ignored_are_refused(ours, tmp_path, change, message):
     save_file(GOOD, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2} | change))
     with pytest.raises(UserError, match=message):
         read_adapter(tmp_path, ours)
+
+
+def test_settings_for_some_layers_come_before_those_for_all(ours, tmp_path):
+    save_file(GOOD, tmp_path / "adapter_model.safetensors")
+    of_layers = {"rank_pattern": {"^conv_in$": 2}, "alpha_pattern": {"conv_in": 3, "in": 8}}
+    for said in ({"r": 4, "lora_alpha": 9} | of_layers, {"lora_alpha": 3}):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | said))
+        ((_, part),) = read_adapter(tmp_path, ours).items()
+        assert part.scale == 3 / 2
+
+
+def test_settings_that_are_no_file_are_not_passed_over(ours, tmp_path):
+    save_file(GOOD, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").mkdir()
+    with pytest.raises(UserError, match="adapter_config.json: expected a file of settings"):
+        read_adapter(tmp_path, ours)
+
+
+@pytest.mark.parametrize("strength", ["x", None, True, 10**400, math.nan, math.inf, 101, [1]])
+def test_a_strength_is_a_number(strength):
+    with pytest.raises(UserError, match="lora: expected a number from -100 to 100 as the strength of ring, found"):
+        minit2v.load("mini", lora={"ring": strength})
+    with pytest.raises(UserError, match="lora: expected the name of an adapter, found 5"):
+        minit2v.load("mini", lora={5: 1.0})
 
 
 def test_a_folder_without_an_adapter_is_named(ours, tmp_path):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import minit2v
 from minit2v.checkpoints.adapters import save_adapter
 from minit2v.checkpoints.card import card
-from minit2v.checkpoints.folder import read_preset, save_module
+from minit2v.checkpoints.folder import read_preset, save_module, save_tensors
 from minit2v.checkpoints.hub import push
 from minit2v.cli import main
 from minit2v.errors import UserError
@@ -205,6 +205,69 @@ def test_what_cannot_be_pushed_is_told_before_anything_is_sent(hub, untrained_na
     hub.create_commit.side_effect = OSError("401 Unauthorized")
     with pytest.raises(UserError, match="the Hugging Face hub did not take owner/name .401 Unauthorized.; .*hf auth login"):
         push(untrained_nano, "owner/name", license="mit")
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("name, change, message", [
+    ("adapter_model.safetensors", lambda data: b"", "damaged or no file of weights"),
+    ("adapter_model.safetensors", lambda data: data[:5000], "damaged or no file of weights"),
+    ("adapter_model.safetensors", lambda data: b"password=hunter2", "damaged or no file of weights"),
+    ("adapter_model.safetensors", flipped, "is damaged: its numbers are not those that were written"),
+    ("adapter_config.json", lambda data: b"password=hunter2", "adapter_config.json is damaged"),
+    ("adapter_config.json", lambda data: data.replace(b'"r": 2', b'"r": 4'), "expected matrices of rank 4.* found 2"),
+    ("adapter_config.json", lambda data: data.replace(b"LORA", b"LOHA"), "peft_type: expected 'LORA'"),
+])  # fmt: skip
+def test_an_adapter_is_read_before_it_is_sent(hub, adapter, name, change, message):
+    (adapter / name).write_bytes(change((adapter / name).read_bytes()))
+    with pytest.raises(UserError, match=message):
+        push(adapter, "owner/ring", license="mit")
+    assert not hub.method_calls
+
+
+@pytest.mark.parametrize("tensors, message", [
+    ({"password": torch.zeros(2)}, "expected the matrices of an adapter"), ({}, "found none"),
+    ({"conv_in.lora_A.weight": torch.zeros(2, 4, 3, 3), "conv_in.lora_B.weight": torch.zeros(8, 3, 1, 1)}, "go together"),
+    ({"conv_in.lora_A.weight": torch.full((2, 4), torch.nan), "conv_in.lora_B.weight": torch.zeros(8, 2)}, "no finite numbers"),
+])  # fmt: skip
+def test_weights_that_no_network_could_add_are_not_sent(hub, adapter, tensors, message):
+    save_tensors(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=message):
+        push(adapter, "owner/ring", license="mit")
+    assert not hub.method_calls
+
+
+def test_files_that_this_library_does_not_choose_are_read_too(hub, diffusers_folder, tmp_path):
+    """Those of half precision beside whole ones, and what other programs read."""
+    for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "tokenizer/special_tokens_map.json"):
+        folder = Path(shutil.copytree(diffusers_folder, tmp_path / Path(name).name))
+        (folder / name).write_text("password=hunter2")
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            push(folder, "owner/name", license="mit")
+    assert not hub.method_calls
+
+
+@pytest.mark.parametrize("name", ["mini-fast", "nuwa"])
+def test_a_model_that_shares_files_is_written_whole_first(hub, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"found {name}, which shares some with mini; write it whole with minit2v weights "
+                                        f"convert {name} DST --to minit2v, then push DST"):  # fmt: skip
+        push(name, "owner/name", license="mit")
+    assert main(["weights", "convert", name, "DST", "--to", "minit2v"]) == 0
+    assert push("DST", "owner/name", license="mit") and len(hub.sent) == 5
+
+
+def test_a_card_that_is_no_file_is_not_passed_over(hub, adapter):
+    (adapter / "README.md").mkdir()
+    with pytest.raises(UserError, match="README.md: expected a text, found no file"):
+        push(adapter, "owner/ring", license="mit")
+    (adapter / "README.md").rmdir()
+    os.mkfifo(adapter / "README.md")
+    with pytest.raises(UserError, match="README.md: expected a text, found no file"):
+        push(adapter, "owner/ring", license="mit")
+    assert not hub.method_calls
 
 
 def test_a_model_of_diffusers_layout_is_pushed_so_that_others_open_it(hub, diffusers_folder):

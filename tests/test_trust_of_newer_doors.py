@@ -2,6 +2,7 @@
 stands for the kind of a fault."""
 
 import json
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,9 +18,9 @@ from minit2v.checkpoints.folder import save_model, save_preset
 from minit2v.checkpoints.hub import download
 from minit2v.cli import main
 from minit2v.errors import UserError, one_line
-from minit2v.lab.page import free_port
+from minit2v.lab.door import listen
 from minit2v.networks.lora import fresh
-from minit2v.systems import build, find_preset, system_of
+from minit2v.systems import build, find_preset, makeavideo, system_of
 from minit2v.systems.nuwa import NuwaConfig
 from minit2v.systems.settings import latent_shape
 from minit2v.training import run as runs
@@ -32,6 +33,7 @@ from minit2v.training.trainer import TrainConfig, train
 from minit2v.video import Clip
 
 PIXELS = np.zeros((3, 16, 16, 3), np.uint8)
+LONG = np.broadcast_to(np.zeros(3, np.uint8), (8, 1024, 1024, 3))
 
 
 # --- settings
@@ -162,6 +164,10 @@ def test_a_model_that_jumps_gets_no_adapter(tmp_path):
     (lambda pipe: pipe.interpolated(PIXELS, 1, seed=-1), "seed: expected a whole number"),
     (lambda pipe: pipe.enlarged(PIXELS[None]), "pixels: expected uint8"),
     (lambda pipe: pipe.enlarged(np.zeros((1, 2048, 16, 3), np.uint8)), "at most 1024 pixels a side"),
+    (lambda pipe: pipe.interpolated(PIXELS, 0), "between: expected 1, 3 or 4 new frames, found 0"),
+    (lambda pipe: pipe.interpolated(LONG, 4), "at most 33,554,432 pixels .* 8 frames of 1024x1024, which become 36"),
+    (lambda pipe: pipe.continued(LONG, 25), "8 frames of 1024x1024, which become 33; cut the clip"),
+    (lambda pipe: pipe.continued(PIXELS, 257), "n: expected a whole number from 1 to 256"),
 ])  # fmt: skip
 def test_a_clip_to_change_is_one_or_one_line(small_makeavideo, call, found):
     with pytest.raises(UserError, match=found):
@@ -172,6 +178,57 @@ def test_a_model_of_few_frames_extends_none(small_makeavideo):
     pipe = type(small_makeavideo)(replace(small_makeavideo.preset, frames=4), **small_makeavideo.networks)
     with pytest.raises(UserError, match="expected a model of 6 frames or more, found makeavideo, of 4"):
         pipe.interpolated(PIXELS, 4)
+
+
+@pytest.mark.parametrize("arguments, found", [
+    (["extend", "--between", "2"], "between: expected 1, 3 or 4 new frames, found 2"),
+    (["extend", "--between", "0"], "between: expected 1, 3 or 4 new frames, found 0"),
+    (["extend", "--between", "-1"], "between: expected 1, 3 or 4 new frames, found -1"),
+    (["extend", "--after", "257"], "--after: expected 1 to 256 new frames, found 257"),
+    (["extend", "--after", "3"], "multiples of 4 pixels"),
+    (["extend", "--after", "3", "--model", "nuwa"], "after: expected a clip of 64x64 pixels, found 10x10"),
+    (["upscale", "--model", "mini"], "--model: expected a model of makeavideo"),
+    (["extend", "--between", "1", "--model", "nuwa"], "--model: expected a model of makeavideo"),
+])  # fmt: skip
+def test_what_no_clip_can_become_is_told_before_a_model_is_loaded(arguments, found, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("minit2v.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.chdir(tmp_path)
+    Clip(np.zeros((3, 10, 10, 3), np.uint8), 8).save("clip.gif")
+    assert main([arguments[0], "clip.gif", *arguments[1:], "--out", "no.gif"]) == 2
+    assert found in capsys.readouterr().err and not (tmp_path / "no.gif").exists()
+
+
+def test_large_frames_go_through_a_network_a_few_at_a_time(small_makeavideo, monkeypatch):
+    """Which bounds the memory; as many as a clip of training has go together where they fit."""
+    pipe, sizes = small_makeavideo, []
+    stage = type(pipe).stage
+
+    def counted(self, network, condition, *rest):
+        sizes.append(condition.shape[2])
+        return stage(self, network, condition, *rest)
+
+    monkeypatch.setattr(type(pipe), "stage", counted)
+    small = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+    calls = {"enlarged": (pipe.enlarged, ()), "interpolated": (pipe.interpolated, (1,)), "continued": (pipe.continued, (4,))}
+    for most, expected in ((2**20, ([16], [15, 15, 3, 16, 15], [12, 4])), (2 * 16 * 16, ([2] * 8, [7] * 5, [8, 4]))):
+        monkeypatch.setattr(makeavideo, "AT_ONCE", most)
+        for (name, (call, more)), wanted in zip(calls.items(), expected):
+            sizes.clear()
+            assert call(small, *more).dtype == np.uint8
+            assert sizes[: len(wanted)] == wanted, (name, sizes)
+
+
+def test_only_the_last_step_of_a_stage_stays_in_memory():
+    seen = []
+
+    def steps():
+        for _ in range(4):
+            assert sum(step() is not None for step in seen) < 3  # that before and the one that is passed on
+            step = torch.zeros(1)
+            seen.append(weakref.ref(step))
+            yield step
+
+    assert makeavideo.last_of(steps()) is seen[-1]()
 
 
 @pytest.mark.parametrize("extent", [(3_999_999_999, 3, 3), (3, 3), 3])
@@ -212,7 +269,7 @@ def test_a_name_that_no_file_can_have_is_one_line(arguments, capsys, tmp_path, m
 
 def test_a_name_that_no_host_can_have_is_one_line():
     with pytest.raises(UserError, match="serve: expected an address"):
-        free_port("a" * 64 + ".com", 0)
+        listen("a" * 64 + ".com", 0)
 
 
 def test_a_strangers_names_do_nothing_to_a_terminal(tmp_path, capsys):

@@ -17,7 +17,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from minit2v.errors import UserError
 from minit2v.files import write_json
 from minit2v.networks.lora import Adapter, LowRank, layers_of, merge
 from minit2v.networks.unet import UNet
+from minit2v.ranges import Range, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 FILES = (WEIGHTS, "pytorch_lora_weights.safetensors", "adapter_model.bin", "pytorch_lora_weights.bin")  # of a folder
@@ -44,6 +44,10 @@ NAMED = re.compile(  # a layer's name, then which matrix of it
 NUMBERED = re.compile(r"unet:(?P<number>[0-9]{1,6}):(?P<matrix>up|down)")  # cloneofsimo
 LISTED = re.compile(r"[0-9]{1,6}")  # its list: up, down, up, down, …
 LARGEST_ALPHA = 1e6  # nobody means more
+NUMBERS = {  # of adapter_config.json: key -> its range, whether it is whole, and the key of those for some layers
+    "r": (Range(1, 2**16), True, "rank_pattern"), "lora_alpha": (Range(-LARGEST_ALPHA, LARGEST_ALPHA), False, "alpha_pattern"),
+}  # fmt: skip
+PATTERN = re.compile(r"\^?[\w.]+\$?")  # of layers in the settings; another one, of a stranger, could take forever
 MATRICES = {"A": "down", "B": "up", "down": "down", "up": "up"}
 OTHER_KINDS = {  # a part of a name -> what it is
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon of CP form",
@@ -80,12 +84,24 @@ class Pair:
 def read_adapter(place: str | Path, network: nn.Module) -> Adapter:
     """The adapter in a folder or file, for a network. Raises UserError in one line for what is missing, damaged, of
     another network, or cannot be added as it was trained."""
-    path = file_of(Path(place))
+    tensors, config = _opened(file_of(Path(place)))
+    pairs = _by_number(tensors, network) or _by_name(tensors, network)
+    return Adapter({name: _low_rank(pair, tensors, config, network.get_submodule(name)) for name, pair in pairs.items()})
+
+
+def check_adapter(folder: Path) -> None:
+    """Raises UserError as `read_adapter`, for an adapter in PEFT's files and whatever can be told without its network."""
+    tensors, config = _opened(inside(folder, folder / WEIGHTS))
+    for pair in _pairs(tensors).values():
+        _low_rank(pair, tensors, config)
+
+
+def _opened(path: Path) -> tuple[Tensors, dict]:
+    """The tensors of an adapter's file and its settings, both of a kind that can be added."""
     tensors, config = read(path), settings(path)
     _refuse_other_kinds(tensors)
     _check_settings(config, path)
-    pairs = _by_number(tensors, network) or _by_name(tensors, network)
-    return Adapter({name: _low_rank(pair, tensors, config, network.get_submodule(name)) for name, pair in pairs.items()})
+    return tensors, config
 
 
 def merge_into(network: nn.Module, place: str | Path, strength: float = 1.0) -> None:
@@ -114,7 +130,9 @@ def is_adapter(place: Path) -> bool:
 def settings(path: Path) -> dict:
     """What PEFT's config beside a file says, or diffusers' entry in its header; {} if neither is there."""
     config = path.parent / CONFIG
-    if path.stem == Path(WEIGHTS).stem and config.is_file():
+    if path.stem == Path(WEIGHTS).stem and os.path.lexists(config):
+        if not config.is_file():
+            raise UserError(f"{config}: expected a file of settings, found something else; get it again")
         return read_json(inside(path.parent, config))
     try:
         found = json.loads(metadata(path).get(ENTRY) or "{}")
@@ -128,6 +146,19 @@ def _check_settings(config: Mapping, path: Path) -> None:
         if (value := config.get(key, values[0])) not in values:
             raise UserError(f"{path}: {key}: expected {values[0]!r}, found {str(value)[:60]!r}, which cannot be added to "
                             "the weights as it was trained; merge it with the program that made it")  # fmt: skip
+    if (value := config.get("use_rslora")) not in (None, False, True):
+        raise UserError(f"{path}: use_rslora: expected true or false, found {shown(value)}; get it again")
+    for key, (numbers, whole, patterns) in NUMBERS.items():
+        of_layers = {} if config.get(patterns) is None else config[patterns]
+        if not isinstance(of_layers, dict):
+            raise UserError(f"{path}: {patterns}: expected numbers by name, found {shown(of_layers)}; get it again")
+        for pattern in of_layers:
+            if not PATTERN.fullmatch(pattern):
+                raise UserError(f"{path}: {patterns}: expected names of layers, found {shown(pattern)}; get it again")
+        said = [(key, config[key])] if key in config else []
+        for name, value in (*said, *((f"{patterns}: {pattern}", value) for pattern, value in of_layers.items())):
+            if not numbers.holds(value, whole):
+                raise UserError(f"{path}: {name}: expected {numbers.wanted(whole)}, found {shown(value)}; get it again")
 
 
 def _refuse_other_kinds(tensors: Tensors) -> None:
@@ -142,7 +173,20 @@ def _refuse_other_kinds(tensors: Tensors) -> None:
 
 def _by_name(tensors: Tensors, network: nn.Module) -> dict[str, Pair]:
     """{our name of a layer: its matrices} of a file with names. Raises UserError."""
-    known, groups, long = aliases(network), {}, False
+    known, pairs = aliases(network), {}
+    for place, pair in _pairs(tensors).items():
+        ours = known.get(pair.place)
+        if ours is None or ours in pairs:
+            what = f"found {place}, which it does not have" if ours is None else f"found {ours} twice"
+            raise UserError(f"{tensors.path} is of another model: expected layers of this UNet, {what}; "
+                            "choose the model that it was made for")  # fmt: skip
+        pairs[ours] = pair
+    return pairs
+
+
+def _pairs(tensors: Tensors) -> dict[str, Pair]:
+    """{name of a layer: its matrices}, both as the file has them. Raises UserError."""
+    groups, long = {}, False
     for name in tensors:
         found = NAMED.fullmatch(name)
         if not found:
@@ -151,20 +195,13 @@ def _by_name(tensors: Tensors, network: nn.Module) -> dict[str, Pair]:
         kind = "alpha" if found["alpha"] else MATRICES[found["matrix"]]
         groups.setdefault(found["place"], {})[kind] = name
         long |= kind != "alpha" and found["matrix"] in "AB" and not found["weight"]
-    pairs = {}
     for place, group in groups.items():
-        ours = known.get(_bare(place))
-        if ours is None or ours in pairs:
-            what = f"found {place}, which it does not have" if ours is None else f"found {ours} twice"
-            raise UserError(f"{tensors.path} is of another model: expected layers of this UNet, {what}; "
-                            "choose the model that it was made for")  # fmt: skip
         if missing := {"down", "up"} - group.keys():
             raise UserError(f"{tensors.path} is damaged: {place}: expected two matrices, found no {missing.pop()}; "
                             "get it again")  # fmt: skip
-        pairs[ours] = Pair(_bare(place), **group, long=long)
-    if not pairs:
+    if not groups:
         raise UserError(f"{tensors.path}: expected the matrices of an adapter, found none; is it another file?")
-    return pairs
+    return {place: Pair(_bare(place), **group, long=long) for place, group in groups.items()}
 
 
 def _bare(place: str) -> str:
@@ -223,25 +260,33 @@ def in_order(network: nn.Module, order: tuple[str, ...] = ORDER) -> list[str]:
     return sorted(theirs, key=lambda ours: [place(part) for part in theirs[ours]])
 
 
+def _go_together(down: tuple[int, ...], up: tuple[int, ...]) -> bool:
+    """Whether matrices of these shapes have a rank in common: (r, in …) and (out, r …)."""
+    return len(down) > 1 and len(up) > 1 and down[0] == up[1] > 0
+
+
 def _fits(layer: nn.Module, down: tuple[int, ...], up: tuple[int, ...]) -> bool:
     """Whether matrices of these shapes change the weight of a layer: (r, in, taps …) and (out, r, 1 …)."""
     weight = tuple(layer.weight.shape)
     trimmed = lambda shape: tuple(shape[2 : max((i + 1 for i, n in enumerate(shape) if n != 1), default=0)])
-    same = len(down) > 1 and len(up) > 1 and down[0] == up[1] > 0 and down[1] == weight[1] and up[0] == weight[0]
+    same = _go_together(down, up) and (up[0], down[1]) == weight[:2]
     return same and trimmed(down) == trimmed(weight) and not trimmed(up)
 
 
 def _fits_long(layer: nn.Module, down: tuple[int, ...], up: tuple[int, ...]) -> bool:
     """The same of Stable-LoRA's convolutions with k taps a side: (r k, in k) and (out k, r k)."""
     out, into, k = *layer.weight.shape[:2], layer.weight.shape[2] if layer.weight.ndim > 2 else 1
-    return len(down) == len(up) == 2 and down[0] == up[1] > 0 and (up[0], down[1]) == (out * k, into * k)
+    return _go_together(down, up) and len(down) == len(up) == 2 and (up[0], down[1]) == (out * k, into * k)
 
 
-def _low_rank(pair: Pair, tensors: Tensors, config: Mapping, layer: nn.Module) -> LowRank:
+def _low_rank(pair: Pair, tensors: Tensors, config: Mapping, layer: nn.Module | None = None) -> LowRank:
+    """The change of a layer, or of one that nobody knows yet."""
     down, up = tensors.shapes[pair.down], tensors.shapes[pair.up]
-    if not (_fits_long if pair.long else _fits)(layer, down, up):
-        raise UserError(f"{tensors.path} is of another model: {pair.place}: expected matrices for a weight "
-                        f"{tuple(layer.weight.shape)}, found {down} and {up}; choose the model that it was made for")  # fmt: skip
+    fits = _go_together(down, up) if layer is None else (_fits_long if pair.long else _fits)(layer, down, up)
+    if not fits:
+        wanted = "that go together" if layer is None else f"for a weight {tuple(layer.weight.shape)}"
+        raise UserError(f"{tensors.path} is of another model: {pair.place}: expected matrices {wanted}, found {down} and {up}; "
+                        "choose the model that it was made for")  # fmt: skip
     A, B = (_numbers(name, tensors).flatten(1) for name in (pair.down, pair.up))
     return LowRank(A, B, 1.0 if pair.long else _scale(pair, len(A), tensors, config))
 
@@ -254,23 +299,27 @@ def _numbers(name: str, tensors: Tensors) -> Tensor:
 
 
 def _scale(pair: Pair, rank: int, tensors: Tensors, config: Mapping) -> float:
-    """alpha / rank, from the file's own alpha or the settings; 1 where nothing is said."""
+    """alpha / rank, from the file's own alpha or the settings; 1 where nothing is said. Raises UserError for another rank
+    than the settings say."""
+    if (said := _of_layer("r", pair.place, config, rank)) != rank:
+        raise UserError(f"{tensors.path}: {pair.place}: expected matrices of rank {said}, as its settings say, found {rank}; "
+                        "get both files again")  # fmt: skip
+    alpha, numbers = _of_layer("lora_alpha", pair.place, config, rank), NUMBERS["lora_alpha"][0]
     if pair.alpha:
         alpha = _numbers(pair.alpha, tensors)
         alpha = alpha.item() if alpha.numel() == 1 else None
-    else:
-        alpha, patterns = config.get("lora_alpha", rank), config.get("alpha_pattern") or {}
-        if not isinstance(patterns, dict):
-            raise UserError(f"{tensors.path}: alpha_pattern: expected numbers by name, found {str(patterns)[:60]!r}")
-        for pattern, value in patterns.items():
-            if not re.fullmatch(r"\^?[\w.]+\$?", pattern):  # a pattern of a stranger could take forever
-                raise UserError(f"{tensors.path}: alpha_pattern: expected names of layers, found {pattern[:60]!r}")
-            if f".{pair.place}".endswith(f".{pattern.strip('^$')}"):
-                alpha = value
-                break
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not -LARGEST_ALPHA <= alpha <= LARGEST_ALPHA:
+    if not numbers.holds(alpha, whole=False):
         raise UserError(f"{tensors.path}: {pair.place}: expected a number as alpha, found {str(alpha)[:60]!r}; get it again")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)  # eq (20.2) · LoRA, section 4.1
+
+
+def _of_layer(key: str, place: str, config: Mapping, default: float) -> float:
+    """What the settings say of a layer: by the first pattern for it, as PEFT, else for all."""
+    for pattern, value in (config.get(NUMBERS[key][2]) or {}).items():
+        name = pattern.strip("^$")
+        if place == name or not pattern.startswith("^") and place.endswith(f".{name}"):
+            return value
+    return config.get(key, default)
 
 
 def save_adapter(folder: str | Path, adapter: Adapter, network: nn.Module, base: str) -> Path:

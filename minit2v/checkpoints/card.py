@@ -10,6 +10,7 @@
 What a README.md says already stays, and only what it lacks is added.
 """
 
+import os
 from pathlib import Path
 
 from minit2v.checkpoints.adapters import CONFIG
@@ -31,6 +32,8 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
 
     folder, said = Path(folder), {}
     written = inside(folder, folder / "README.md")
+    if os.path.lexists(written) and not written.is_file():
+        raise UserError(f"{folder / 'README.md'}: expected a text, found no file but something else; move it away")
     text = read_text(written) if written.is_file() else body(folder, name)
     if text.startswith("---"):
         try:

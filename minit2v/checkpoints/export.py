@@ -21,7 +21,7 @@ from minit2v.checkpoints.names import axes, names
 from minit2v.checkpoints.reading import read_json
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
-from minit2v.files import atomic, check_place, whole_folder, write_json
+from minit2v.files import atomic, check_creatable, whole_folder, write_json
 from minit2v.networks.text import CLIP_TOKENS
 from minit2v.presets import DiffusionConfig, ModelScopePreset, Preset, UNetConfig
 from minit2v.ranges import Place, public
@@ -71,7 +71,7 @@ def check_target(folder: Place) -> Path:
     folder = Path(folder)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"expected a folder that is empty or not there yet, found {folder}; choose another")
-    check_place(folder)
+    check_creatable(folder)
     return folder
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from minit2v.checkpoints.adapters import is_adapter
+from minit2v.checkpoints.shipped import unknown
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError
 from minit2v.files import data_dir, sha256
@@ -29,8 +30,7 @@ def find_source(name: Place, half: bool = False) -> Source:
         raise UserError(f"{expected}, found the file {name}; name its folder")
     if "/" in str(name) or os.sep in str(name):
         raise UserError(f"{expected}, found no folder {name}; check the path")
-    shipped = ", ".join(sorted(path.parent.name for path in data_dir().glob("*/config.json"))) or "none"
-    raise UserError(f"unknown model {str(name)!r}; shipped are {shipped}; else name a model's folder")
+    raise unknown(name)
 
 
 def find_model(name: str | Path) -> Path:

@@ -12,12 +12,14 @@ from minit2v.checkpoints import adapters
 from minit2v.checkpoints.card import card
 from minit2v.checkpoints.find import find_source
 from minit2v.checkpoints.layouts import needed
-from minit2v.checkpoints.reading import SUFFIXES, inside
+from minit2v.checkpoints.reading import SUFFIXES, inside, read, read_json
 from minit2v.checkpoints.source import Source
 from minit2v.errors import UserError, one_line
+from minit2v.files import read_text
 from minit2v.ranges import Place, public
 
 TIMEOUT = 20  # seconds until the hub answers
+READERS = {".safetensors": read, ".json": read_json, ".txt": read_text}  # of what is published: suffix -> what reads it
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -109,10 +111,11 @@ def push(folder: str | Path, hub_id: str, private: bool = False, license: str | 
 def published(folder: Place) -> tuple[Path, list[str]]:
     """The folder of a model or an adapter, and the names in it of the files that are published. Raises UserError."""
     folder = Path(folder)
-    if (folder / adapters.CONFIG).is_file():
-        source, files = None, [folder / adapters.CONFIG, folder / adapters.WEIGHTS]
+    source = None if (folder / adapters.CONFIG).is_file() else find_source(folder)
+    if source is None:
+        files = [folder / adapters.CONFIG, folder / adapters.WEIGHTS]
     else:
-        source = find_source(folder)
+        _refuse_shared(source, folder)
         folder, files = source.path, source.read_files()
         if source.layout == "diffusers":  # other programs read more of it
             files += [folder / name for name in source.files if "/" in name and name.endswith((".json", ".txt"))]
@@ -122,6 +125,18 @@ def published(folder: Place) -> tuple[Path, list[str]]:
         if file.suffix in SUFFIXES and file.suffix != ".safetensors":
             raise UserError(f"push: expected safetensors, found {file}, a pickle; write the model again with minit2v "
                             f"weights convert {folder} DST --to minit2v")  # fmt: skip
+        READERS[file.suffix](file)  # a damaged file is named here
+    if source is None:
+        adapters.check_adapter(folder)
     for network in source.networks if source else ():
-        source[network]  # a damaged file is named here
+        source[network]
     return folder, sorted({file.relative_to(folder).as_posix() for file in files})
+
+
+def _refuse_shared(source: Source, name: Path) -> None:
+    """Raises UserError for a shipped model that has networks in common with another, in whose folder they are."""
+    owners = sorted({owner for network, owner in source.shared.items() if source.file(network).parent != source.folder})
+    if owners:
+        raise UserError(f"push: expected a model whose files are all in its folder, found {name}, which shares some with "
+                        f"{', '.join(owners)}; write it whole with minit2v weights convert {name} DST --to minit2v, then push "
+                        "DST")  # fmt: skip

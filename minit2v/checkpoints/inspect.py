@@ -45,7 +45,7 @@ def digests(source: Source) -> list[str]:
     found = {name: declared_digest(source[name].path) for name in source.networks if source[name].tensors.shapes}
     lines = [f"{name}: sha256 {value[:16]}…, as written" for name, value in found.items() if value]
     without = [name for name, value in found.items() if not value]
-    return ["", *lines, *([f"no digest: {', '.join(without)}"] if without else [])]
+    return ["", *lines, *([f"{', '.join(without)}: no sha256 in the file to compare with"] if without else [])]
 
 
 def _count(*modules: nn.Module) -> int:

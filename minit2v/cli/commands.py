@@ -5,6 +5,7 @@ Heavy packages are imported inside the functions, so that `--help` is quick.
 
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import warnings
@@ -25,6 +26,8 @@ FULL_SCALE_OPTIONS = ("protocol", "network", "features", "no_self_test")
 AT_ONCE = 16  # clips that are sampled together
 MOST_PROMPTS = 100_000  # of one command
 HOUR = 3600.0  # seconds, the budget of a training if nobody names one
+FEW = 32  # clips of a split, below which an interval says little
+INSTALL_ONNX = 'pip install "minit2v[onnx]"'
 INSTALL_SERVING = 'pip install "minit2v[serve]"'
 
 
@@ -75,8 +78,10 @@ def demo(args):
     except OSError as error:
         raise UserError(f"--out: expected a folder, found {folder} ({error.strerror}); name another") from None
     outs = [f"--out={folder / name}" for name in ("clip.mp4", "clip.gif")]
+    say(f'"{args.prompt}": PyTorch and the model are loaded, then the clip is drawn, step by step')
     sample(args.parse(["sample", *outs, f"--record={folder / 'denoising'}", f"--seed={args.seed}", "--", args.prompt]))
-    say(f"how it emerges from noise: {folder / 'denoising/strip.png'}")
+    strip = folder / "denoising/strip.png"
+    say(f"how it emerges from noise: {strip}, each row a step of denoising, its frames from left to right")
 
 
 def extend(args):
@@ -85,32 +90,38 @@ def extend(args):
 
     if (args.between is None) == (args.after is None):
         raise UserError("extend: expected one of --between and --after, found " + ("none" if args.after is None else "both"))
-    way, n = ("interpolated", args.between) if args.after is None else ("continued", args.after)
-    if not 1 <= n <= MOST_FRAMES:
-        raise UserError(f"extend: expected 1 to {MOST_FRAMES} new frames, found {n}")
-    rate = n + 1 if way == "interpolated" else 1  # a clip of as many seconds
-    _changed(args, way, lambda make, clip, seed: make(clip.pixels, n, seed=seed), rate)
+    if args.after is None:
+        _changed(args, "interpolated", {"n": args.between}, rate=args.between + 1)  # a clip of as many seconds
+        return
+    if not 1 <= args.after <= MOST_FRAMES:
+        raise UserError(f"--after: expected 1 to {MOST_FRAMES} new frames, found {args.after}")
+    _changed(args, "continued", {"n": args.after})
 
 
 def upscale(args):
     """A clip at twice the size."""
-    _changed(args, "enlarged", lambda make, clip, seed: make(clip.pixels, seed=seed), larger=2)
+    _changed(args, "enlarged", {}, larger=2)
 
 
-def _changed(args, way, use, rate=1, larger=1):
-    """A clip changed by a method of a pipeline, which not every system has, and saved."""
+def _changed(args, way, options, rate=1, larger=1):
+    """A clip changed by a method of a pipeline, which not every system has, and saved; the model's weights are read only
+    when all that is asked has been checked."""
     import minit2v
-    from minit2v.systems import SYSTEMS
+    from minit2v.checkpoints.hub import located
+    from minit2v.systems import SYSTEMS, system_of
     from minit2v.video import Clip, check_output, check_shown
 
     out, seed, clip = check_output(args.out), _drawn(args.seed), Clip.load(args.clip)
+    preset = located(args.model).preset
+    pipeline = system_of(preset).pipeline
+    if not hasattr(pipeline, way):
+        able = ", ".join(name for name, row in SYSTEMS.items() if hasattr(row.pipeline, way))
+        raise UserError(f"--model: expected a model of {able}, which can do this, found {args.model}")
+    getattr(pipeline, f"check_{way}")(preset, clip.pixels, **options)
     height, width = (larger * side for side in clip.pixels.shape[1:3])
     check_shown(out, height, width, clip.fps * rate)
     pipe = minit2v.load(args.model, args.device)
-    if not hasattr(pipe, way):
-        able = ", ".join(name for name, row in SYSTEMS.items() if hasattr(row.pipeline, way))
-        raise UserError(f"--model: expected a model of {able}, which can do this, found {args.model}")
-    say(Clip(use(getattr(pipe, way), clip, seed), clip.fps * rate).save(out))
+    say(Clip(getattr(pipe, way)(clip.pixels, seed=seed, **options), clip.fps * rate).save(out))
 
 
 def _prompts(args):
@@ -184,6 +195,7 @@ def train(args):
 
         _print_once(run(args.out or "runs/metrics", args.budget or HOUR, args.resume, settings))
         return
+    _check_data(args.data)
     if args.lora:
         _adapter(args, settings)
         return
@@ -209,10 +221,21 @@ def _adapter(args, settings):
 def distill(args):
     """A model of few steps from a trained one."""
     require_accelerate()
+    _check_data(args.data)
     from minit2v.training.distillation import distill
 
     settings = _training_settings(args, ("budget", "steps", "batch"))
     _print_once(distill(args.model, args.out, args.resume, settings, args.data or "moving-things", args.start))
+
+
+def _check_data(name):
+    """Raises UserError for data that is no set and no folder with captions, before PyTorch is imported."""
+    from minit2v.datasets import DATASETS, check_folder
+    from minit2v.datasets.metadata import read_items
+
+    if name is not None and name not in DATASETS:
+        check_folder(name)
+        read_items(Path(name))
 
 
 def _print_once(place):
@@ -232,6 +255,10 @@ def evaluate(args):
         raise UserError("expected --clips and --captions together, found one of them; name both")
     if args.clips:
         _refuse(args, MODEL_OPTIONS + PROMPT_OPTIONS, "expected without --clips, found both; leave one of them out")
+        from minit2v.datasets.metadata import read_captions  # without PyTorch, whose import takes seconds
+
+        read_captions(args.captions)
+    _check_data(args.data)
     if args.part:
         _refuse(args, OF_SAMPLING + ("clips", "msrvtt"), "expected without --part, found both; leave one of them out")
         from minit2v.evaluation.latent_space import evaluate_autoencoder
@@ -246,10 +273,12 @@ def evaluate(args):
     from minit2v.evaluation import report
 
     if args.clips:
-        report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
+        found = report.evaluate_folder(args.clips, args.captions, args.out, args.seed)
     else:
         asked = ({"splits": args.split} if args.split else {}) | {"options": dict(args.set or ())}
-        report.evaluate(**_given(args, MODEL_OPTIONS + ("data", "n", "batch")), **asked, out=args.out, seed=args.seed)
+        found = report.evaluate(**_given(args, MODEL_OPTIONS + ("data", "n", "batch")), **asked, out=args.out, seed=args.seed)
+    if found and (n := min(row["n"] for row in found["rows"])) < FEW:
+        say(f"\nN = {n}: so few clips say little, as the intervals show; 512 are usual")
 
 
 def _given(args, names):
@@ -295,6 +324,8 @@ def inspect(args):
 
 def plan(args):
     """How much memory sampling takes, and which options fit."""
+    if sys.stderr.isatty():
+        print("minit2v: counting, which takes up to a minute for the released model", file=sys.stderr)
     from minit2v.memory.plan import plan
 
     say(plan(args.model, args.memory, args.dtype, args.frames, args.height, args.width, args.device,
@@ -303,6 +334,8 @@ def plan(args):
 
 def convert(args):
     """A model in another layout."""
+    if args.to == "onnx" and not find_spec("onnx"):
+        raise UserError(f"--to onnx needs the package onnx, found none; {INSTALL_ONNX}")
     from minit2v import load
     from minit2v.checkpoints.export import check_target, export
     from minit2v.checkpoints.folder import save_model
@@ -326,10 +359,10 @@ def serve(args):
     if missing := [name for name in ("panel", "traitlets") if not find_spec(name)]:
         raise UserError(f"serve needs the package {missing[0]}, found none; {INSTALL_SERVING}")
     from minit2v import load
-    from minit2v.lab import page
+    from minit2v.lab import door, page
 
-    port = page.free_port(args.host, args.port)
-    page.serve(load(args.model, args.device, args.dtype, revision=args.revision, lora=_adapters(args)), args.host, port)
+    with door.listen(args.host, args.port) as listener:  # from now on nobody else can take the port
+        page.serve(load(args.model, args.device, args.dtype, revision=args.revision, lora=_adapters(args)), listener)
 
 
 def push(args):
@@ -348,6 +381,7 @@ def lab(args):
         print(line, flush=True)
     if not args.copy_only:
         start = [sys.executable, "-m", "jupyterlab", str(next(Path(args.folder).glob("00_*.ipynb")))]
+        say(f"JupyterLab starts; to give it options, such as --allow-root in a container, type {shlex.join(start)} OPTIONS")
         return subprocess.run(start).returncode
 
 

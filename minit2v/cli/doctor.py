@@ -49,4 +49,5 @@ def _weights():
     import minit2v
 
     pipe = minit2v.load("mini", device="cpu")
-    return f"mini, {sum(p.numel() for p in pipe.unet.parameters()):,} parameters in its UNet, intact"
+    count = sum(p.numel() for p in pipe.unet.parameters())
+    return f"mini loads, {count:,} parameters in its UNet; files with a sha256 inside hold what was written"

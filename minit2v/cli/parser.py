@@ -7,6 +7,7 @@ new row shows and the program starts quickly.
 import argparse
 
 from minit2v import __version__
+from minit2v.checkpoints.shipped import check_name
 from minit2v.cli import commands
 from minit2v.errors import UserError
 
@@ -157,7 +158,7 @@ def _parts():
 
 def _of_clips(add):
     """The options of commands that make a clip from a clip."""
-    add("--model", default="makeavideo", help="shipped name or folder of a model that can (makeavideo)")
+    add("--model", type=_model, default="makeavideo", help="shipped name or folder of a model that can (makeavideo)")
     add("--out", default="clip.mp4", metavar="FILE", help=".mp4, .gif or .webp (clip.mp4)")
     add("--seed", type=_seed, default=0, help="one seed gives one video; or random (0)")
     add("--device", default="auto", help="cpu, cuda, mps or auto")
@@ -180,7 +181,7 @@ def parser():
     add = command("sample", commands.sample, "make a video from each prompt", SAMPLE)
     add("prompts", nargs="*", metavar="PROMPT", help="what the video shows, in the words of the model")
     add("--prompts", dest="listed", metavar="FILE", help="more prompts, one a line; several processes share them")
-    add("--model", default="mini", help="shipped name, folder or hub id (mini)")
+    add("--model", type=_model, default="mini", help="shipped name, folder or hub id (mini)")
     add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
     _lora(add)
     add("--out", action="append", metavar="FILE", help=".mp4, .gif or .webp; may be repeated (clip.mp4)")
@@ -233,24 +234,25 @@ def parser():
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips or pictures a step, over all processes")
     add("--resume", action="store_true", help="go on with the run in --out")
-    add("--from", dest="start", metavar="MODEL", help="train a part of this model further, in a new --out")
+    add("--from", dest="start", type=_model, metavar="MODEL", help="train a part of this model further, in a new --out")
     add("--lora", type=_positive, metavar="RANK", help="train only an adapter of this rank; MODEL may then be a hub id")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
     add = command("distill", commands.distill, "teach a trained model to make a clip in one step", DISTILL)
-    add("model", metavar="MODEL", help="shipped name or folder of a trained model")
+    add("model", type=_model, metavar="MODEL", help="shipped name or folder of a trained model")
     add("--data", metavar="NAME|FOLDER", help="what it was trained on: {names}, or a folder (moving-things)").table = _datasets
     add("--out", required=True, metavar="DIR", help="folder of the new model")
     add("--budget", type=_seconds, metavar="TIME", help="of training steps, as 90s, 60m or 2h (30m)")
     add("--steps", type=_positive, help="optimizer steps, instead of a time")
     add("--batch", type=_positive, help="clips a step (8)")
     add("--resume", action="store_true", help="go on with the run in --out")
-    add("--from", dest="start", metavar="FAST", help="go on from a distilled model, with distribution matching, in a new --out")
+    add("--from", dest="start", type=_model, metavar="FAST",
+        help="go on from a distilled model, with distribution matching, in a new --out")
     add("--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
 
     # `None` means not given, so that `evaluate` can refuse options that would have no effect.
     add = command("evaluate", commands.evaluate, "measure how well a model follows its prompts", EVALUATE)
-    add("--model", help="shipped name, folder or hub id (mini)")
+    add("--model", type=_model, help="shipped name, folder or hub id (mini)")
     add("--data", metavar="NAME|FOLDER", help="{names}, or a folder of videos and pictures (moving-things)").table = _datasets
     add("--set", type=_setting, action="append", metavar="KEY=VALUE",
         help="an option of the data as it was trained on, as fit=pad of a folder; may be repeated")
@@ -285,7 +287,7 @@ def parser():
     add("model", metavar="MODEL", help="shipped name, folder or preset")
     add = command("plan", commands.plan, "memory that a clip takes, before anything is downloaded", PLAN, within)
     add("model", nargs="?", default="modelscope-1.7b", metavar="MODEL", help="preset, name or folder (modelscope-1.7b)")
-    add("--memory", metavar="AMOUNT", help="what there is, as 8GB: says which options fit")
+    add("--memory", type=_amount, metavar="AMOUNT", help="what there is, as 8GB: says which options fit")
     add("--device", default="cpu", help="cpu or cuda; it need not be there (cpu)")
     add("--dtype", default="auto", help="float32, bfloat16, float16 or auto: float16 on cuda, else float32")
     add("--frames", type=_whole, help="length in frames (the model's own: 16)")
@@ -294,7 +296,7 @@ def parser():
     add("--clips", type=_positive, default=1, help="prompts at once (1)")
     add("--window", type=_whole, default=0, help="frames that the network sees at once (all)")
     add = command("convert", commands.convert, "write a model in another layout", WEIGHTS, within)
-    add("source", metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
+    add("source", type=_model, metavar="SRC", help="folder (minit2v, diffusers or ModelScope) or hub id")
     add("target", metavar="DST", help="a folder that is empty or not there yet")
     add("--to", required=True, choices=("minit2v", "diffusers", "modelscope", "onnx"), help="the layout to write")
     add("--dtype", help="of the written numbers: float32, bfloat16 or float16 (float32; onnx: float16)")
@@ -302,7 +304,7 @@ def parser():
     _lora(add)
 
     add = command("serve", commands.serve, "a page that makes videos, in a browser on this machine", SERVE)
-    add("--model", default="mini", help="shipped name, folder or hub id (mini)")
+    add("--model", type=_model, default="mini", help="shipped name, folder or hub id (mini)")
     add("--revision", metavar="REV", help="of a hub id: branch, tag or commit (its main branch)")
     _lora(add)
     add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine only)")
@@ -324,6 +326,23 @@ def parser():
     add = command("doctor", commands.doctor, "check this installation", DOCTOR)
     add("--lab", metavar="NAME", help="is this machine ready for lab A or C? needs no network")
     return top
+
+
+def _model(text):
+    try:
+        check_name(text)
+    except UserError as error:  # a ValueError, of which argparse would say no more than that
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _amount(text):
+    from minit2v.memory.amounts import as_bytes
+
+    try:
+        return as_bytes(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("memory: ")) from None
 
 
 def _lora(add):

@@ -27,13 +27,13 @@ from minit2v.checkpoints.fill import MAPPED
 from minit2v.checkpoints.find import preset_of
 from minit2v.devices import find_dtype
 from minit2v.errors import UserError
+from minit2v.memory.amounts import as_bytes, gigabytes
 from minit2v.memory.measured import RUNTIME, runtime
 from minit2v.presets import Preset
 from minit2v.ranges import Count, Place, Size, Weight, public
 from minit2v.systems import build, system_of
 from minit2v.systems.settings import SamplingSettings, checked
 
-UNITS = {"GB": 1e9, "GIB": 2**30, "MB": 1e6, "MIB": 2**20}
 CONTEXT = 0.5e9  # CUDA's own share of a GPU; not measured
 HEAP = 80e6  # glibc hands out blocks below 32 MB from a heap, of which it gives back little before the end
 KERNELS = 20e6  # oneDNN's reordered weights and scratch, for one layer at a time
@@ -217,30 +217,3 @@ def _counted(preset: Preset, settings: SamplingSettings, dtype: torch.dtype, cli
                 for name, (method, shapes) in calls.items()
             }
     return sizes, counts
-
-
-def as_bytes(memory: float | str | None) -> float | None:
-    """Bytes of "8GB", "7.5 GiB" or "500MB"; a number is bytes already. Raises UserError.
-
-    >>> as_bytes("8GB"), as_bytes("1 GiB")
-    (8000000000.0, 1073741824.0)
-    """
-    if not isinstance(memory, str):
-        return memory
-    text = memory.strip().upper()
-    unit = next((unit for unit in UNITS if text.endswith(unit)), None)
-    try:
-        amount = float(text.removesuffix(unit)) if unit else -1.0
-    except ValueError:
-        amount = -1.0
-    if not 0 < amount < 1e9:
-        raise UserError(f"memory: expected an amount as 8GB or 500MB, found {memory!r}")
-    return amount * UNITS[unit]
-
-
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-

@@ -19,6 +19,7 @@ Reference: Make-A-Video, arXiv 2209.14792, section 3 (equation 1), 3.2 (pseudo-3
 """
 
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -42,14 +43,15 @@ from minit2v.pixels import Frames, to_signed
 from minit2v.presets import DiffusionConfig, Preset, TextConfig, UNetConfig
 from minit2v.ranges import Checked, Depth, Seed, Share, Size, Width, public
 from minit2v.systems.pipeline import TextToVideo
-from minit2v.systems.settings import SamplingSettings
+from minit2v.systems.settings import New, SamplingSettings
 
 KEY_INTERVAL = 5  # frames from one key frame to the next; paper 5
 FOLD, FOLD_WHOLE = 2, 4  # sides of the blocks of pixels that are channels, of half-size and of whole frames
 BETWEEN = (1, 3, 4)  # frames that `between` has learnt to put between two
 UNUSED = ("noise", "init", "window")
-LARGEST_CHANGED = 2**25  # pixels of all frames of a clip that is changed; made twice as large they take 1.6 GB as float32
+LARGEST_CHANGED = 2**25  # pixels of all frames of a clip that is changed, before and after; 0.4 GB as float32
 LARGEST = 1024  # pixels a side of a clip that is changed: attention looks at all of a frame
+AT_ONCE = 2**20  # pixels of the frames that a later stage is given at a time; it takes about 1 GB for them
 
 
 @dataclass(frozen=True)
@@ -291,18 +293,14 @@ class MakeAVideo(TextToVideo):
         return F.normalize(last.x, dim=-1).to(self.dtype)
 
     @public
-    def interpolated(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
+    def interpolated(self, pixels: Frames, n: int, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) with n new frames between each two: (f + n (f - 1), H, W, 3).
 
         It needs no text. Raises UserError for another n than training has shown, 1, 3 or 4, and for other sizes.
         """
-        if n not in BETWEEN:
-            raise UserError(f"between: expected {', '.join(map(str, BETWEEN))} new frames, found {n}")
-        self.require_frames(n + 2)
+        self.check_interpolated(self.preset, pixels, n)
         known, step, f = self.half(pixels), n + 1, len(pixels)
-        if f < 2:
-            raise UserError(f"between: expected a clip of 2 frames or more, found {f}")
-        made, keys = known.new_zeros(1, 3, step * (f - 1) + 1, *known.shape[3:]), (self.preset.frames - 1) // step + 1
+        made, keys = known.new_zeros(1, 3, step * (f - 1) + 1, *known.shape[3:]), max(1, (self.at_once(known) - 1) // step) + 1
         for first in range(0, f - 1, keys - 1):
             part = known[:, :, first : first + keys]
             frames = part.new_zeros(1, 3, step * (part.shape[2] - 1) + 1, *part.shape[3:])
@@ -314,11 +312,11 @@ class MakeAVideo(TextToVideo):
         return whole
 
     @public
-    def continued(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
+    def continued(self, pixels: Frames, n: New, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3), seen from its last frames."""
-        self.require_frames(2)
-        known, most = self.half(pixels), self.preset.frames
-        made = known
+        self.check_continued(self.preset, pixels, n)
+        made = known = self.half(pixels)
+        most = max(2, self.at_once(known))
         while (missing := len(pixels) + n - made.shape[2]) > 0:
             last = made[:, :, -(most // 2) :]
             new = min(missing, most - last.shape[2])
@@ -330,36 +328,56 @@ class MakeAVideo(TextToVideo):
     @public
     def enlarged(self, pixels: Frames, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) at twice the size, (f, 2H, 2W, 3)."""
-        require_sides(pixels, FOLD_WHOLE // 2)
+        self.check_enlarged(self.preset, pixels)
         return self.whole(to_signed(pixels).transpose(0, 1)[None].to(self.device), seed)
 
-    def require_frames(self, least: int) -> None:
-        """Raises UserError if the clips of this model are shorter."""
-        if self.preset.frames < least:
-            raise UserError(f"expected a model of {least} frames or more, found {self.preset.name}, of {self.preset.frames}")
+    @staticmethod
+    def check_interpolated(preset: MakeAVideoPreset, pixels: np.ndarray, n: int) -> None:
+        """Raises UserError for what `interpolated` refuses; needs no networks, like the two below."""
+        if n not in BETWEEN:
+            raise UserError(f"between: expected 1, 3 or 4 new frames, found {n}")
+        require_frames(preset, n + 2)
+        if len(pixels) < 2:
+            raise UserError(f"between: expected a clip of 2 frames or more, found {len(pixels)}")
+        require_sides(pixels, FOLD_WHOLE, len(pixels) + n * (len(pixels) - 1))
+
+    @staticmethod
+    def check_continued(preset: MakeAVideoPreset, pixels: np.ndarray, n: int) -> None:
+        """The same of `continued`."""
+        require_frames(preset, 2)
+        require_sides(pixels, FOLD_WHOLE, len(pixels) + n)
+
+    @staticmethod
+    def check_enlarged(preset: MakeAVideoPreset, pixels: np.ndarray) -> None:
+        """The same of `enlarged`."""
+        require_sides(pixels, FOLD_WHOLE // 2, len(pixels))
 
     def half(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (f, H, W, 3) -> (1, 3, f, H/2, W/2). Raises UserError for sides that are no multiples."""
-        require_sides(pixels, FOLD_WHOLE)
+        """uint8 (f, H, W, 3) -> (1, 3, f, H/2, W/2)."""
         return halved(to_signed(pixels).transpose(0, 1)[None]).to(self.device)
+
+    def at_once(self, frames: Tensor) -> int:
+        """How many of the frames (b, c, f, h, w) a later stage is given at a time: as many as a clip of training has, or
+        fewer large ones, which the memory holds."""
+        return min(self.preset.frames, max(1, AT_ONCE // frames[0, 0, 0].numel()))
 
     @torch.inference_mode()
     def filled(self, frames: Tensor, given: Tensor, seed: int) -> Tensor:
         """See `fill`; without text, and what is given stays as it is."""
         generator, settings = [torch.Generator("cpu").manual_seed(seed)], SamplingSettings()
         noise = gaussian(folded(frames, FOLD).shape, generator).to(self.device)
-        *_, last = self.fill(frames, given, self.nothing, noise, settings, generator)
+        last = last_of(self.fill(frames, given, self.nothing, noise, settings, generator))
         return torch.where(given[:, None, None], frames, unfolded(last.x, FOLD).clamp(-1, 1))
 
     @torch.inference_mode()
     def whole(self, frames: Tensor, seed: int) -> np.ndarray:
         """Frames (1, 3, f, h, w) at twice the size, as pixels (f, 2h, 2w, 3)."""
         generator, settings, made = [torch.Generator("cpu").manual_seed(seed)], SamplingSettings(), []
-        for part in frames.split(self.preset.frames, dim=2):
+        for part in frames.split(self.at_once(frames), dim=2):
             noise = gaussian(folded(enlarged(part), FOLD_WHOLE).shape, generator).to(self.device)
-            *_, last = self.upscaled(part, self.nothing, noise, settings, generator)
-            made.append(unfolded(last.x, FOLD_WHOLE))
-        return self.decode(torch.cat(made, dim=2))[0]
+            last = last_of(self.upscaled(part, self.nothing, noise, settings, generator))
+            made.append(self.decode(unfolded(last.x, FOLD_WHOLE))[0])
+        return np.concatenate(made)
 
     @property
     def nothing(self) -> Tensor:
@@ -395,17 +413,30 @@ class MakeAVideo(TextToVideo):
         return enlarged(x)[:, :, numbers if f < settings.frames else slice(settings.frames)]
 
 
-def require_sides(pixels: np.ndarray, side: int) -> None:
-    """Raises UserError for a clip whose height or width is no multiple of `side`, too small or too large, and for one of
-    more than LARGEST_CHANGED pixels in all."""
+def require_frames(preset: MakeAVideoPreset, least: int) -> None:
+    """Raises UserError if the clips of a model are shorter."""
+    if preset.frames < least:
+        raise UserError(f"expected a model of {least} frames or more, found {preset.name}, of {preset.frames}")
+
+
+def require_sides(pixels: np.ndarray, side: int, frames: int) -> None:
+    """Raises UserError for a clip whose height or width is no multiple of `side`, too small or too large, and if the
+    `frames` that it becomes, counted at its own size, are more than LARGEST_CHANGED pixels in all."""
     height, width = pixels.shape[1:3]
     if max(height, width) > LARGEST:
         raise UserError(f"expected a clip of at most {LARGEST} pixels a side, found {width}x{height}; cut it")
-    if (found := len(pixels) * height * width) > LARGEST_CHANGED:
-        raise UserError(f"expected a clip of at most {LARGEST_CHANGED:,} pixels in all frames, found {found:,}; cut it")
+    if (found := frames * height * width) > LARGEST_CHANGED:
+        made = "" if frames == len(pixels) else f", which become {frames}"
+        raise UserError(f"expected at most {LARGEST_CHANGED:,} pixels in all frames, found {found:,}: {len(pixels)} frames of "
+                        f"{width}x{height}{made}; cut the clip")  # fmt: skip
     if height % side or width % side or min(height, width) < 2 * side:
         raise UserError(f"expected a clip whose sides are multiples of {side} pixels, {2 * side} or more, found "
                         f"{width}x{height}; cut it")  # fmt: skip
+
+
+def last_of(steps: Iterator[Step]) -> Step:
+    """The last of the steps, none of which stays in memory longer than its turn."""
+    return deque(steps, maxlen=1)[0]
 
 
 def with_options(unet: nn.Module, options: dict):

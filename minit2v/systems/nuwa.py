@@ -34,7 +34,7 @@ from minit2v.networks.layers import Linear
 from minit2v.pixels import Frames
 from minit2v.presets import TextConfig
 from minit2v.ranges import Checked, Depth, Length, Range, Seed, Size, Width, public
-from minit2v.systems.settings import SamplingSettings
+from minit2v.systems.settings import New, SamplingSettings
 from minit2v.systems.tokens import TokenPreset, TokensToVideo
 
 Extent = Annotated[tuple[Annotated[int, Range(1, 31)], ...], Length(3, 3)]
@@ -251,16 +251,13 @@ class NuwaT2V(TokensToVideo):
 
     @torch.inference_mode()
     @public
-    def continued(self, pixels: Frames, n: Size, seed: Seed = 0) -> np.ndarray:
+    def continued(self, pixels: Frames, n: New, seed: Seed = 0) -> np.ndarray:
         """A clip uint8 (f, H, W, 3) and n frames that may come after it, (f + n, H, W, 3): NÜWA's video prediction.
 
         It is seen from its last frames, half as many as a clip has. Raises UserError for another size than training's.
         """
-        size, most = (self.preset.height, self.preset.width), self.preset.transformer.frames
-        if most < 2:
-            raise UserError(f"after: expected a model of clips, found {self.preset.name}, which writes one frame")
-        if pixels.shape[1:3] != size:
-            raise UserError(f"after: expected a clip of {size[1]}x{size[0]} pixels, found {pixels.shape[2]}x{pixels.shape[1]}")
+        self.check_continued(self.preset, pixels, n)
+        most = self.preset.transformer.frames
         nothing, made = self.text.encode([""]).to(self.device, self.dtype), pixels
         while (missing := len(pixels) + n - len(made)) > 0:
             given = self.to_tokens(self.encode(made[None, -(most // 2) :]))
@@ -269,6 +266,15 @@ class NuwaT2V(TokensToVideo):
             *_, last = self.written(nothing, None, settings, shape, given)
             made = np.concatenate([made, self.decode(last.x)[0, given.shape[1] :]])
         return made
+
+    @staticmethod
+    def check_continued(preset: NuwaPreset, pixels: np.ndarray, n: int) -> None:
+        """Raises UserError for what `continued` refuses; needs no networks."""
+        if preset.transformer.frames < 2:
+            raise UserError(f"after: expected a model of clips, found {preset.name}, which writes one frame")
+        (height, width), size = pixels.shape[1:3], (preset.height, preset.width)
+        if (height, width) != size:
+            raise UserError(f"after: expected a clip of {size[1]}x{size[0]} pixels, found {width}x{height}")
 
     def written(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings,
                 shape: tuple[int, int, int], given: Tensor | None) -> Iterator[Step]:  # fmt: skip

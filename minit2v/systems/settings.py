@@ -7,6 +7,7 @@ import math
 import string
 import warnings
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +20,7 @@ from minit2v.ranges import Range, shown
 from minit2v.video import Clip
 
 MOST_FRAMES = 256  # of a clip
+New = Annotated[int, Range(1, MOST_FRAMES)]  # frames that are added to a clip
 PRESET_FIELDS = ("frames", "height", "width", "steps", "guidance", "negative")  # what a preset has a value for
 
 
