@@ -198,6 +198,25 @@ def wrong(x):
     return x + torch.ones(x.shape) * 3 if x.ndim == 0 else x.T
 
 
+def unfinished(x):
+    return fixed(x)
+
+
+def fixed(x):
+    raise NotImplementedError("exercise 98.B: your code here")
+
+
+def of_nbgrader(x):
+    def fixed(x):
+        raise NotImplementedError("your code here")
+
+    return fixed(x)
+
+
+OF_ANOTHER = ("✗ 98.1 double: your double calls exercise 98.B, which is not written yet; "
+              r"""lab.rescue\("98.B"\) lends you the library's""")
+
+
 def broken(x):
     missing = undefined_name + 1  # noqa: F821
     return missing
@@ -206,12 +225,19 @@ def broken(x):
 @pytest.mark.parametrize("student, passed, message", [
     (lambda x: 2 * x, True, r"✓ 98.1 double: two inputs"),
     (later, False, r"✗ 98.1 double: not written yet; hint 1 is above"),
+    (unfinished, False, OF_ANOTHER), (of_nbgrader, False, OF_ANOTHER),
+    (lambda x: x * 2 + 1e-5, False, r"✗ 98.1 double: expected double\(3\) = 6 \(± 1e-06\), found 6.00001\..*"),
+    (lambda x: 2 * x + (x > 1), False, r"✗ 98.1 double: expected double\(3\) = 6 .*"),
+    (lambda x: 2 * x + (x == 1) + (x == 2), False,
+     r"✗ 98.1 double: expected 2 \(± 1e-06\) at \[0, 1\] of double of a ramp, found 3; 2 of 6 numbers differ\."),
+    (lambda x: (_ for _ in ()).throw(RuntimeError("This went wrong. " + 60 * "More of it ")), False,
+     r"✗ 98.1 double: expected a result, found RuntimeError: This went wrong\.; it comes .*"),
     (lambda x: x + 2, False,
-     r"✗ 98.1 double: expected double\(3\) 6 \(± 1e-06\), found 5\. Likely cause: did you add .*"),
+     r"✗ 98.1 double: expected double\(3\) = 6 \(± 1e-06\), found 5\. Likely cause: did you add .*"),
     (wrong, False, r"✗ 98.1 double: expected double of a ramp of shape \(2, 3\), found \(3, 2\)\."),
     (lambda x: x * 2 if x.ndim == 0 else torch.where(x == 4, x, 2 * x), False,
-     r"✗ 98.1 double: expected double of a ramp\[1, 1\] = 8 \(± 1e-06\), found 4; 1 of 6 numbers differ\."),
-    (lambda x: x * float("nan"), False, r"✗ 98.1 double: expected double\(3\) 6 .*, found nan.*"),
+     r"✗ 98.1 double: expected 8 \(± 1e-06\) at \[1, 1\] of double of a ramp, found 4; 1 of 6 numbers differs\."),
+    (lambda x: x * float("nan"), False, r"✗ 98.1 double: expected double\(3\) = 6 .*, found nan.*"),
     (lambda x: (-x.item()) ** 0.5, False,
      r"✗ 98.1 double: expected double\(3\) as real numbers, found complex ones. Likely cause: the root of a neg.*"),
     (lambda x: None, False, r"✗ 98.1 double: expected double\(3\), found None. Likely cause: .* return .*"),

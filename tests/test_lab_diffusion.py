@@ -27,6 +27,7 @@ BLEND, TABLE = "return x if noise is None else x + variance**0.5 * noise", "vari
 PAIR, REST, UP = "torch.cat([x, skips.pop()], dim=1)", "emb, context, f)\n", "level.resample(x, skips[-1].shape[-2:])"
 FOLDED, UNFOLDED = '"(b f) c h w -> b c f (h w)", f=f)', 'return x + rearrange(h, "'
 WARMED = "min(decay, (1 + n) / (10 + n))"
+NOISE = "(x - a**0.5 * guess) / (1 - a) ** 0.5"
 SCHEDULE = "torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2"
 WRONG = {
     ("5.1", LEVEL): ["alpha_bar_t.reshape(3, 1, 1, 1, 1)", "alpha_bar_t[:3, None, None, None, None]",
@@ -287,7 +288,14 @@ CAUSES = [  # exercise, a piece of its solution, what stands there instead, what
     ("6.3", "levels[i], levels[i + 1])", "levels[i], levels[i])", "stays at its own level"),
     ("6.3", "round(T - i * T / steps) - 1", "(steps - 1 - i) * (T // steps)", "counted from 0"),
     ("6.3", "round(T - i * T / steps) - 1", "int(T - i * T / steps) - 1", "cut off"),
-    ("6.4", "h / (2 * last_h)", "h / last_h", "for the end of the step"), ("6.4", "h / (2 * last_h)", "0.5", "of one length"),
+    ("6.4", "h / (2 * last_h)", "h / last_h", "for the end of the step"),
+    ("6.4", "h / (2 * last_h)", "0.5", "of one length, as they are along t; measure them along λ"),
+    ("6.4", "_half_log_snr(a_next) - _half_log_snr(a)", "t - timesteps[i + 1]", "as they are along t; measure them along λ"),
+    ("6.4", NOISE, "(x - a_next**0.5 * guess) / (1 - a_next) ** 0.5", nb06.EARLY),
+    ("6.4", NOISE, "(x - a_next**0.5 * guess) / (1 - min(a_next, 1 - 1e-9)) ** 0.5", nb06.EARLY),
+    ("6.2", "return x if noise is None else x", "return x", "None is no tensor: add the noise only if it is given"),
+    ("5.4", ">= wanted", "> wanted", nb05.STRICT),
+    ("5.4", "snr.log()", "(snr / shift**2).log()", "the shift has no effect: not used, or used on both sides"),
     ("6.4", "h / (2 * last_h)", "last_h / (2 * h)", "are exchanged"), ("6.4", "(x0 - last_x0)", "(last_x0 - x0)", "moved back"),
     ("6.4", "last_x0, last_h = x0", "last_x0, last_h = guess", "is the guess"),
     ("6.4", "guess = x0 + h", "guess = x0 + 0 * h", "it is DDIM"), ("6.4", "if i > 0", "if i > 1", "only the first has none"),
@@ -310,8 +318,19 @@ def test_a_wrong_answer_is_told_its_cause(number, right, wrong, cause):
     assert cause in exercises.run(number, names[one.name]).message
 
 
+@pytest.mark.parametrize("number, call", [
+    ("6.3", lambda step: lambda model, x, alpha_bar, steps: step(*model(x, len(alpha_bar) - 1), 0.0, 1.0)),
+    ("6.4", lambda step: lambda model, x, alpha_bar, steps: step(model(x, len(alpha_bar) - 1)[0], x, 0.0, 1.0)),
+])  # fmt: skip
+def test_a_sampler_around_a_stub_is_told_which_exercise_it_lacks(number, call):
+    def ddim_step(*given):
+        raise NotImplementedError("exercise 6.2: your code here")
+
+    assert 'calls exercise 6.2, which is not written yet; lab.rescue("6.2")' in exercises.run(number, call(ddim_step)).message
+
+
 def test_guesses_of_06_are_what_the_plane_does():
-    """Two runs of DDPM agree for one point in six, and the answers at pure noise lie on one spot."""
+    """Two runs of DDPM agree for one point in six; the answers at pure noise lie on one spot, and real points are worse."""
     diffusion = Diffusion(DiffusionConfig(schedule="cosine", prediction="x0", spacing="trailing"))
     angle = torch.arange(6) * 2 * torch.pi / 6
     centres = 1.35 * torch.stack([angle.cos(), angle.sin()], 1).double()
@@ -323,8 +342,11 @@ def test_guesses_of_06_are_what_the_plane_does():
         return middle + a**0.5 * 0.25**2 / variance * (x - a**0.5 * middle)
 
     noise = normal(2000, 2)
-    assert nb06.PREDICTIONS["6.a"].answer == "on one spot in the middle of the ring"
     assert oracle(noise, 999).norm(dim=1).max() < 0.01
+    one, other = (centres[torch.arange(1200) % 6] + 0.25 * normal(1200, 2, seed=seed) for seed in (3, 4))
+    other = other[torch.randperm(1200, generator=torch.Generator().manual_seed(0))]
+    assert nb06.PREDICTIONS["6.a"].answer == "about twice as large"
+    assert (one - other).square().sum(1).mean() / one.square().sum(1).mean() == pytest.approx(2, abs=0.2)
     ends = []
     for seed in (7, 8):
         *_, last = samplers.SAMPLERS["ddpm"](oracle, noise, diffusion, 50, generator=torch.Generator().manual_seed(seed))

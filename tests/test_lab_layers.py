@@ -249,6 +249,7 @@ SINUSOIDS = {
 WAYS_UP = {
     "skip first": lambda x, skips, level, *r: nb07.go_up(x, [s for s in skips], Flipped(level), *r),
     "oldest skip first": lambda x, skips, level, *r: nb07.go_up(x, skips[::-1], level, *r),
+    "pops the oldest": lambda x, skips, level, *r: oldest_first(x, skips, level, *r),
     "leaves the skips in the list": lambda x, skips, level, *r: nb07.go_up(x, list(skips), level, *r),
     "no resampling": lambda x, skips, level, *r: up_only(x, skips, level, *r),
     "returns nothing": lambda *r: None,
@@ -276,6 +277,18 @@ def up_only(x, skips, level, emb, context, f):
     for block in level.blocks:
         x = block(torch.cat([x, skips.pop()], dim=1), emb, context, f)
     return x
+
+
+def oldest_first(x, skips, level, emb, context, f):
+    for block in level.blocks:
+        x = block(torch.cat([x, skips.pop(0)], dim=1), emb, context, f)
+    return x if level.resample is None else level.resample(x, skips[0].shape[-2:])
+
+
+def test_what_an_oldest_skip_and_a_forgotten_eps_are_told():
+    assert exercises.run("7.B", oldest_first).message.endswith(f"Likely cause: {nb07.USED_FIRST}")
+    default = changed(nb08.TemporalTransformer, CHANGES["8.2", "eps as in the residual block"])
+    assert "eps=1e-05; the table has eps=1e-06" in exercises.run("8.2", default).message
 
 
 @pytest.mark.parametrize("number, name, wrong", [

@@ -193,6 +193,8 @@ CARDS = {
     "another size": changed(model="mini, a text-to-video model that makes 16 frames of 640 x 640 pixels."),
     "another length": changed(model="mini, a text-to-video model that makes 160 frames of 64 x 64 pixels."),
     "figures typed by hand": lambda figures: nb13.model_card(nb13.reported_figures()),
+    "one figure typed by hand": lambda figures: changed(measured="It is right for {:.1f} % of {n} prompts, with a 95 % interval "
+        "of {low:.1f} to {high:.1f}.".format(nb13.reported_figures()["test_seen"]["percent"], **figures["test_seen"]))(figures),
     "changes the figures": lambda figures: (nb13.model_card(figures), figures.clear())[0],
     "fails nowhere": changed(fails="There is nothing that I know of in which this model ever fails anybody."),
 }  # fmt: skip

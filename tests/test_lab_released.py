@@ -380,14 +380,22 @@ def test_wrong_frames_fail(name):
     assert not exercises.run("12.2", WRONG_FRAMES[name]).passed, name
 
 
-def test_the_line_may_be_written_out():
-    def written(sizes, memory):
-        x, y = torch.tensor(list(sizes), dtype=torch.float64), torch.tensor(list(sizes.values()), dtype=torch.float64)
-        each = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-        return max(0, int((memory - (y.mean() - each * x.mean())) / each + 1e-9) if memory > y.mean() - each * x.mean() else 0)
+def written(sizes, memory, more=1e-9):
+    """The line by means, and not by polyfit."""
+    x, y = torch.tensor(list(sizes), dtype=torch.float64), torch.tensor(list(sizes.values()), dtype=torch.float64)
+    each = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    return max(0, int((memory - (y.mean() - each * x.mean())) / each + more) if memory > y.mean() - each * x.mean() else 0)
 
+
+def test_the_line_may_be_written_out():
     outcome = exercises.run("12.2", written)
     assert outcome.passed, outcome.message
+
+
+@pytest.mark.parametrize("lost", [lambda s, m: max(0, int(nb12._room(s, m))), lambda s, m: written(s, m, -1e-9)])
+def test_a_frame_lost_to_floating_point_is_named(lost):
+    outcome = exercises.run("12.2", lost)
+    assert not outcome.passed and "full to the byte fits" in outcome.message, outcome.message
 
 
 # --- 12.3
@@ -463,9 +471,19 @@ WRONG_NOISES = {
 }  # fmt: skip
 
 
+WRONG_NOISES["float32 on the device"] = lambda s, seed, t, d: torch.randn(
+    s, generator=torch.Generator(d).manual_seed(seed), device=d).to(t)
+
+
 @pytest.mark.parametrize("name", WRONG_NOISES)
 def test_wrong_noises_fail(name):
     assert not exercises.run("12.B", WRONG_NOISES[name]).passed, name
+
+
+@pytest.mark.parametrize("name, cause", [("float32 on the device", "draw on the CPU, then .to(device, dtype)"),
+                                         ("drawn in float64", "drawn in torch.float64"), ("drawn in it", "Draw in float32")])
+def test_where_and_in_what_noise_was_drawn_is_named(name, cause):
+    assert cause in exercises.run("12.B", WRONG_NOISES[name]).message.partition("Likely cause")[2]
 
 
 def test_the_library_s_noise_passes():

@@ -99,6 +99,10 @@ GUIDED = {
         torch.cat([x, x]), torch.tensor([t]), torch.cat([n, w])).chunk(2)),
     "texts added and not stacked": calling(lambda unet, x, t, w, n: unet(
         torch.cat([x, x]), times(x, t), torch.cat([n, w + n])).chunk(2)),
+    "the int in a list of tensors": calling(lambda unet, x, t, w, n: unet(
+        torch.cat([x, x]), torch.cat([t, t]), torch.cat([n, w])).chunk(2)),
+    "the int repeated": calling(lambda unet, x, t, w, n: unet(
+        torch.cat([x, x]), t.repeat(2), torch.cat([n, w])).chunk(2)),
     "three questions": calling(lambda unet, x, t, w, n: unet(
         torch.cat([x, x, x]), times(x, t, 3), torch.cat([n, w, w])).chunk(3)[:2]),
     "the answer and not the model": lambda unet, words, nothing, scale: unet(words, words, words),
@@ -294,6 +298,8 @@ def test_other_ways_to_write_it_pass(number, right):
     ("10.1", "swapped by the order of the texts", "the two answers are swapped"),
     ("10.1", "w in the place of 1 + w", "it starts at the answer with the prompt"),
     ("10.1", "two calls", "put both questions into one batch"),
+    ("10.1", "the int in a list of tensors", "t is no tensor"),
+    ("10.1", "the int repeated", "t is no tensor"),
     ("10.2", "of the whole batch", "each clip has its own"),
     ("10.2", "variances", "standard deviations"),
     ("10.2", "mixed with plain", "it is made of guided"),

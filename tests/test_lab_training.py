@@ -136,7 +136,14 @@ def average_with_a_graph(average, network, decay):
 
 def average_by_assignment(average, network, decay):
     for mean, now in zip(average.parameters(), network.parameters()):
-        mean.data = now.data if decay == 0 else decay * mean.data + (1 - decay) * now.data
+        mean.data = now.data if decay == 0 else mean.data.lerp_(now.data, 1 - decay)
+    for mean, now in zip(average.buffers(), network.buffers()):
+        mean.copy_(now)
+
+
+def average_in_new_memory(average, network, decay):
+    for mean, now in zip(average.parameters(), network.parameters()):
+        mean.data = decay * mean.data + (1 - decay) * now.data
     for mean, now in zip(average.buffers(), network.buffers()):
         mean.copy_(now)
 
@@ -253,6 +260,7 @@ WRONG = {
         "averaged buffers": average_of_buffers_too,
         "a graph": average_with_a_graph,
         "assigned": average_by_assignment,
+        "new memory": average_in_new_memory,
         "into the network": average_into_the_network,
         "the first weight": only_the_first_weight,
         "what learns": only_what_learns,
@@ -320,11 +328,17 @@ CAUSES = {
     ("9.1", "always the noise"): "compared with the noise",
     ("9.1", "sum"): "their mean",
     ("9.1", "no zero_grad"): "set to zero",
-    ("9.1", "no step"): "optimizer.step()",
+    ("9.1", "no step"): "backward, then optimizer.step()",
+    ("9.1", "no backward"): "backward, then optimizer.step()",
+    ("9.1", "zero after backward"): "stands between backward and step",
+    ("9.1", "its own generator"): "generator=generator",
+    ("9.1", "noise of its own generator"): "generator=generator",
+    ("9.1", "float32 noise"): "dtype=x0.dtype",
     ("9.1", "in place"): "in place",
     ("9.2", "changed places"): "changed places",
     ("9.2", "no buffers"): "buffers are copied",
     ("9.2", "assigned"): "the network's memory",
+    ("9.2", "new memory"): "mean.data = …",
     ("9.3", "zeros"): "the empty prompt has tokens too",
     ("9.3", "tokens"): "single tokens",
     ("9.3", "first token"): "only the first token",

@@ -82,7 +82,7 @@ lab.PipelineMap(ctx.pipe, name="pipeline-map")
 
 # %% [markdown]
 # What to see: the text enters from the left, the noise comes from below and reaches the UNet by way of the sampler; the UNet
-# is which is by far the largest part. The autoencoder works only once, at the very end.
+# is by far the largest part. The autoencoder works only once, at the very end.
 #
 # This is the plan of ModelScopeT2V, a text-to-video model with 1.7 billion parameters that was published in 2023
 # ([arXiv 2308.06571](https://arxiv.org/abs/2308.06571)). The classes that make the little red disc are the classes
@@ -314,8 +314,7 @@ lab.sheet(
 # %% [markdown]
 # What to see: the red is there in step 0, made from nothing but noise. It is already in different places in the early frame
 # and in the late one. So the model knows *something red moves left* from the words alone. But it is a tall bar. By step
-# 3 it has the height of a disc, and the round outline comes last. Coarse things come first and fine things later. This
-# is typical of diffusion models, and notebook 06 comes back to it.
+# 3 it has the height of a disc, and the round outline comes last. Is that the order in other runs too? Notebook 06 measures it.
 #
 # Now in numbers. How far is the belief of each step from the last one? We take the mean difference of their latents,
 # and for comparison that of the noisy `x`.
@@ -350,7 +349,7 @@ lab.curves(
 # Write `first_close(videos, share)`. `videos` is a numpy array (s, f, H, W, 3) of decoded beliefs, uint8, one for each
 # step; `share` is a number between 0 and 1. The *difference* of two beliefs is the mean of the absolute differences of
 # all their numbers. Return the index of the first step from which on *all* beliefs differ from the last one by at most
-# `share` times as much as step 0 does. (If step 0 is equal to the last, the answer is 0.)
+# `share` times as much as step 0 does. (If nothing changes at all, the answer is 0.)
 #
 # <details><summary>Hint 1</summary>Pixels are uint8: 3 − 5 is 254 there. Convert to float before you
 # subtract.</details>
@@ -815,7 +814,7 @@ lab.strip(
 # 1. A text-to-video model is four parts: a text encoder, a UNet, a sampler (a loop) and an autoencoder. You can run
 #    them by hand and get the same pixels.
 # 2. The whole video is there at every step, as latents (b, c, f, h, w), 48 times smaller than the pixels. Denoising
-#    makes it less wrong: the belief is coarse at first and fine at last.
+#    makes it less wrong, step by step.
 # 3. One seed, one noise, one video. Whatever breaks this is a bug, even if nothing crashes.
 #
 # ## Quiz
@@ -826,9 +825,9 @@ lab.quiz(0)
 # %% [markdown]
 # ## Equations, code and tests
 #
-# This notebook has no equations; the others end with a table like this one, of notebook 01. The number of an equation
-# stands beside the line of the library that computes it, and a test fails if the line gets lost. Some have worked for
-# you already: (1.2) is the end of `decode`, your centres in exercise 0.4 are (1.5), and the judge uses (1.5) and (1.6).
+# This notebook has no equations; the others end with a table like this one, of notebook 01. The number of an equation stands
+# beside the line of the library that computes it, and a test in the repository fails if the line gets lost. Some have worked
+# for you already: (1.2) is the end of `decode`, your centres in exercise 0.4 are (1.5), and the judge uses (1.5) and (1.6).
 
 # %%
 lab.equations(1)

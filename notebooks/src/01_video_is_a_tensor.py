@@ -56,7 +56,8 @@ lab.play(clip, alt="A red disc on a dark grey ground moves from the right edge t
 # %% [markdown]
 # Open *play* below the picture to see the clip move. What to see: sixteen still pictures, shown again and again; the row above
 # has eight of them. There is no motion in any of them. Your eye makes the motion from the *differences* between the pictures,
-# and this notebook will do the same with numbers. But first: how many numbers?
+# and this notebook will do the same with numbers. But first: how many numbers are there? Take the same clip at 256 × 256
+# pixels.
 
 # %%
 lab.predict("1.a")
@@ -64,6 +65,7 @@ lab.predict("1.a")
 # %%
 pixels = clip.pixels
 print("shape (f, H, W, c):", pixels.shape, "· type:", pixels.dtype, f"· numbers: {pixels.size:,}")
+print(f"at 256 x 256 pixels: {16 * 256 * 256 * 3:,} numbers")
 print("frame 8, row 32, column 20:", pixels[8, 32, 20], "· top left corner:", pixels[8, 0, 0])
 
 # %% [markdown]
@@ -71,8 +73,8 @@ print("frame 8, row 32, column 20:", pixels[8, 32, 20], "· top left corner:", p
 # channels), one for red, one for green and one for blue. Each number is a byte, a whole number from 0 to 255. That is all
 # there is in a video. No object is in it, no motion, no caption.
 #
-# The product of the four sizes is 196,608. So seven words have to become that many numbers, and with 256 × 256 pixels it
-# would be three million. How many of them are free to vary? Section 6 comes back to that.
+# The product of the four sizes is 196,608. So seven words have to become that many numbers. At 256 × 256 pixels there are
+# sixteen times as many, three million. How many of them are free to vary? Section 6 comes back to that.
 #
 # ### The block, cut open
 #
@@ -841,9 +843,8 @@ for name, p in damaged.items():
     print(f"{name:10} {numbers[0]:10.1f} {numbers[1]:8.1f} {numbers[2]:+11.1f}   {seen}")
 
 # %% [markdown]
-# - **Frozen**: taken as marks, where less is better, difference and flicker call it perfect. The velocity and the judge say
-#   what it lacks: motion. (The
-#   judge says None both when nothing moves and when it is not sure.)
+# - **Frozen**: taken as scores, where less is better, difference and flicker call it perfect. The velocity and the judge say
+#   what it lacks: motion. (The judge says None both when nothing moves and when it is not sure.)
 # - **Reversed**: difference and flicker do not know the direction of time. Velocity and judge do.
 # - **Shuffled**: every single frame is perfect, so a measure that looks at frames one by one cannot see the damage. The
 #   flicker can. The velocity is a number without a meaning here, for a line can be laid through any points. The judge
@@ -896,6 +897,9 @@ lab.quiz(1)
 
 # %% [markdown]
 # ## Equations, code and tests
+#
+# Each equation, the paper it comes from, the line of the library that computes it, and the test, in the repository, that
+# would fail if that line were wrong.
 
 # %%
 lab.equations(1)

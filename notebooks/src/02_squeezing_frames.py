@@ -128,8 +128,9 @@ lab.predict("2.a")
 lab.LatentPeek(autoencoder, pixels[4], name="latent-peek")
 
 # %% [markdown]
-# Choose a cell with the arrow keys, on the edge of the ring for a start, and change its number with + and −. Try other
-# channels too. (For every change this widget asks the network, so it needs a running kernel. Without one you see one
+# The drawing showed numbers in orange and violet; the widget shows them in orange and blue. White is 0 in both, and orange is
+# above it. Choose a cell with the arrow keys, on the edge of the ring for a start, and change its number with + and −. Try
+# other channels too. (For every change this widget asks the network, so it needs a running kernel. Without one you see one
 # recorded edit, the one that changes most.)
 #
 # What to see: the change is strongest around the cell, it covers more than the cell's own pixels, and it glows faintly
@@ -540,7 +541,8 @@ straight_through(
 #
 # Write `quantise(features, codes)`: features (m, c) with a gradient, codes (K, c). Return a tensor (m, c) whose
 # *values* are the nearest codes and whose *gradient* with respect to the features is the identity. The codes get no
-# gradient. In PyTorch, `detach()` is the stop gradient. The check compares with autograd.
+# gradient. In PyTorch, `detach()` is the stop gradient. The check compares with autograd. (If you call your `nearest` and it
+# is not finished, `lab.rescue("2.2")` in a new cell lends you the library's.)
 #
 # <details><summary>Hint 1</summary>You may use your own <code>nearest</code>:
 # <code>codes[nearest(features, codes)]</code>.</details>
@@ -786,7 +788,7 @@ lab.strip(turned, n=4, alt="Five rows of four things: a yellow ring, a cyan ring
 #
 # *What if?* Use `(share > 0).float()` in place of `share`, so that every cell with a bit of the thing in it moves the whole
 # way. What happens to the edges? A cell that is half ring and half ground stands between two points of the latent space.
-# How far it has to move, its share says.
+# Its share says how far it has to move.
 #
 # ## 8 · A bug hunt
 #
@@ -904,8 +906,8 @@ lab.check("2.B", encoder_gradient)
 # 2. Latents are a small picture: cells keep their place, so a UNet can work on them. They are brought to deviation 1 by
 #   a factor that belongs to the weights.
 # 3. Two bottlenecks make latents a pleasant place: a small Gaussian cloud, as in the released weights, or a codebook
-#   with straight-through gradients, as in the paper. Whether a latent forgives small errors, a reconstruction does not
-#   show: look where it keeps its colours.
+#   with straight-through gradients, as in the paper. A reconstruction does not show whether a latent
+#   forgives small errors: look where it keeps its colours.
 #
 # ## Quiz
 
@@ -915,8 +917,8 @@ lab.quiz(2)
 # %% [markdown]
 # ## Equations, code and tests
 #
-# Each equation, the paper it comes from, the line of the library that computes it, and the test that would fail if that
-# line were wrong.
+# Each equation, the paper it comes from, the line of the library that computes it, and the test, in the repository, that
+# would fail if that line were wrong.
 
 # %%
 lab.equations(2)

@@ -71,10 +71,10 @@ print("parameters:", f"{sum(p.numel() for p in task.autoencoder.parameters()):,}
 lab.predict("3.a")
 
 # %% [markdown]
-# 24,576 bits become 448, fifty-five times fewer. Each cell has seven bits in which to say what its sixteen pixels
-# need. Can that be learnt? Here is a training of 1,500 steps, recorded once on one core of a CPU
-# (`scripts/record_vqgan.py`). Drag the slider, or press the space bar. You can choose other curves. Those that begin with
-# *unseen* were measured on frames that the network was never trained on. PSNR is the measure of notebook 02, in decibels.
+# 24,576 bits become 448, fifty-five times fewer. Each cell has seven bits in which to say what its sixteen pixels need. Can
+# that be learnt? Here is a training of 1,500 steps, recorded once on one core of a CPU (`scripts/record_vqgan.py` in the
+# repository). Drag the slider, or press the space bar. You can choose other curves. Those that begin with *unseen* were
+# measured on frames that the network was never trained on. PSNR is the measure of notebook 02, in decibels.
 
 # %%
 late = TrainingRun.load("nano-vqgan-late")
@@ -757,21 +757,22 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
 # The others are never chosen. A code that is not chosen does not move; and because it does not move it will not be
 # chosen.
 #
-# ### Bug hunt 3.B · update
+# ### Exercise 3.B · update
 #
 # Difficulty 4/5 · importance 5/5 · 12 minutes
 #
 # Mend `update`, which is `broken_update` under another name. `usage` (k,) is the running share of every code, `sums` (k, c)
-# the running sum of its vectors, and a code is their quotient. The codes still begin in the tiny cube. The check begins in
-# such a cube, and later moves all vectors somewhere else, as a learning encoder does. Codes that are dead shall begin again;
-# codes in use go on as before, and so do those that only this batch has missed. Draw random numbers from `generator`, and
-# leave what is given as it is: return new tensors.
+# the running sum of its vectors, and a code is their quotient. A code is *dead* if its running usage, after this
+# batch, is below 0.01 / k, a hundredth of a fair share. Every dead code begins again on a vector of the batch, drawn at random,
+# with the usage 1 / k. All other codes go on as before, also those that only this batch has missed. Draw random numbers from
+# `generator`, and leave what is given as it is: return new tensors. The check begins in the tiny cube, and later moves all
+# vectors somewhere else, as a learning encoder does.
 #
-# <details><summary>Hint 1</summary>Which codes are dead? A fair share is 1 / k. A code whose running usage has sunk
-# below a hundredth of that has not been chosen for a long time.</details>
-# <details><summary>Hint 2</summary>Put every dead code on a vector of the batch:
-# <code>vectors[torch.randint(len(vectors), (n,), generator=generator)]</code>. A code is a quotient, so both of its
-# parts must be set; give it a fair usage, or it is dead again in the next step.</details>
+# <details><summary>Hint 1</summary><code>dead = usage * k &lt; 0.01</code> is a mask, and <code>usage[dead] = …</code> sets
+# the dead codes alone. <code>usage</code> is a new tensor by then, so this changes nothing that was given.</details>
+# <details><summary>Hint 2</summary>Vectors for n dead codes:
+# <code>vectors[torch.randint(len(vectors), (n,), generator=generator)]</code>. A code is the quotient of its sum and its
+# usage, so both must be set: which sum gives the vector, if the usage is 1 / k?</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -843,6 +844,9 @@ lab.quiz(3)
 
 # %% [markdown]
 # ## Equations, code and tests
+#
+# Each equation, the paper it comes from, the line of the library that computes it, and the test, in the repository, that
+# would fail if that line were wrong.
 
 # %%
 lab.equations(3)

@@ -62,8 +62,9 @@ prompts = [prompt, "a large red circle moves right", "a large red circle", "move
 lab.TokenLens(encoder, prompts, name="token-lens")
 
 # %% [markdown]
-# What to see: the first token of every prompt is a *start* mark. Then come the words, then an *end* mark, and the rest
-# is *padding*, which fills the table up to twenty rows. The triangle is the causal mask; section 3 explains it.
+# What to see: the first token of every prompt is a *start* mark. Then come the words, then an *end* mark, and the rest is
+# *padding*, which fills the table up to twenty rows. (The widget shows the first twelve rows; the other eight are padding too.)
+# The triangle is the causal mask; section 3 explains it.
 #
 # The last prompt is empty: it has a start, an end and padding. It looks like a special case, but it is an important
 # input. Guidance (notebook 10) compares the answer for your prompt with the answer for the empty one.
@@ -395,7 +396,8 @@ ways_in(prompt.split(), encoder.looks(prompt).split(), context.shape[1],
 # of the caption it has heard. Dashed boxes are what `mini` adds. Cross-attention reads everything, row 0 included; the
 # scene prior reads everything too, but mixed into one mean; the timestep embedding reads the noun phrase alone.
 #
-# Which way does the trained model really use? We can find out: give one way another caption than the other two.
+# Which way does the trained model really use, and for which words? We can find out: give one way another caption than the
+# other two.
 
 # %%
 lab.predict("4.b")
@@ -541,7 +543,7 @@ swaps(moved, "how far a swap moves the mean feature",
 # learns first from what is loud. Trained on features as they are, a video model learns early *what* to draw and late *which
 # way* it moves (`scripts/ablate_scene_prior.py` in the repository measures it). The released model of 1.7 billion parameters
 # has trouble with directions too: in an independent test things moved as asked 30.5 % of the time, where guessing gives 25 %
-# ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1). Whether its text encoder is to blame, the test does not say.
+# ([VideoDirectorGPT](https://arxiv.org/abs/2309.15091), table 1). The test does not say whether its text encoder is to blame.
 #
 # One remedy is a layer that begins *whitened*: it turns up the quiet directions of feature space and turns down the loud
 # ones. The text layer of `mini`'s scene prior begins like this. Here is such a layer, made for our 576 captions, and the
@@ -685,10 +687,10 @@ for word in ("circle", "purple", "cirkle", "skateboarding"):
 # %%
 sizes = range(len(merges) + 1)
 lines = {word: (sizes, [len(cut(word, dict(list(ranks.items())[:k]))) for k in sizes])
-         for word in ("moves", "circle", "purple", "skateboarding")}
+         for word in ("moves", "circle", "purple")}
 lab.curves(lines, "merges learnt", "pieces of the word",
-           alt="How many pieces four words have, against the number of merges. Moves and circle fall to one piece, moves the "
-               "earlier. Purple and skateboarding were not in the captions and stay in several pieces.")
+           alt="How many pieces three words have, against the number of merges. Moves and circle fall to one piece, moves the "
+               "earlier. Purple was not in the captions and stays in five pieces.")
 
 # %% [markdown]
 # What to see: the first merge has nothing to do with shapes or colours. "Slowly", "quickly", "gently" and "rapidly" all end in
@@ -726,8 +728,8 @@ lab.bars(tokens_of, "tokens of the same sentence",
 #
 # ## 8 · A bug hunt
 #
-# In December 2025 a fast serving engine repaired its CLIP text encoder. Such an error does not stop a program. Here it is in
-# our setting.
+# In December 2025 a fast serving engine repaired its CLIP text encoder ([SGLang, pull request
+# 14364](https://github.com/sgl-project/sglang/pull/14364)). Such an error does not stop a program. Here it is in our setting.
 
 
 # %%
@@ -776,10 +778,10 @@ lab.strip(
 # Difficulty 3/5 · importance 5/5 · 6 minutes
 #
 # Write `is_causal(encode, encoder)`: it returns True if `encode(encoder, tokens)` hides later tokens from earlier
-# ones, and False if it does not. Use two prompts of your choice; do *not* compare with the library's result. The
-# check hands you encoders that are right, and broken ones: without a mask, with a mask that is off by one, with a small
-# leak in a single number, and one that answers NaN. Allow for rounding: a right encoder may give numbers that differ by
-# a millionth.
+# ones, and False if it does not. Use two prompts of your choice that differ in a *late* word only, so that there are many
+# rows before it. Do *not* compare with the library's result. The check hands you encoders that are right, and broken ones:
+# without a mask, with a mask that is off by one, with a small leak in a single number, and one that answers NaN. Allow for
+# rounding: a right encoder may give numbers that differ by a millionth.
 #
 # <details><summary>Hint 1</summary>Section 3 did it already: change a late word and look at the early rows.</details>
 # <details><summary>Hint 2</summary>A mask that is off by one lets a token see one further in each block, so compare all
@@ -833,6 +835,9 @@ lab.quiz(4)
 
 # %% [markdown]
 # ## Equations, code and tests
+#
+# Each equation, the paper it comes from, the line of the library that computes it, and the test, in the repository, that
+# would fail if that line were wrong.
 
 # %%
 lab.equations(4)

@@ -92,7 +92,7 @@ lab.NoiseDial(x0, schedules, name="dial")
 # (Why roots? Section 3 is about them.) Here it is by hand for one timestep, compared with the library.
 
 # %%
-t = 300
+t = 100
 a = released.alpha_bar[t].float()
 noise = torch.randn(x0.shape, generator=ctx.generator())
 x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
@@ -168,7 +168,7 @@ number = torch.full((20_000,), 2.0, dtype=torch.float64)
 x, generator, walked = number, ctx.generator(), {}
 for t in range(700):
     x = (1 - beta[t]).sqrt() * x + beta[t].sqrt() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-    if t in (99, 399, 699):
+    if t in (49, 149, 699):
         walked[t] = x
 
 edges, lines = torch.linspace(-4, 4, 41, dtype=torch.float64), {}
@@ -437,7 +437,8 @@ lab.curves({name: (true.sort()[0], mean[true.argsort()]) for name, mean in means
 # > **Think!** *Two minutes alone, five in pairs.* At `t = 999`, now with nothing of the clip left, a perfect network
 # > is asked for the clip. What is its best answer? Could one step be enough to make a video?
 #
-# Measured by the squared error, the best answer to "I know nothing" is the average of all clips. Here it is:
+# Measured by the squared error, the best answer to "I know nothing" is the average of all clips that there could be. Here is
+# the average of ours. The more clips are averaged, the nearer it is to fog.
 
 # %%
 from minit2v.diffusion.process import shift_snr, split, zero_terminal_snr
@@ -447,9 +448,10 @@ lab.strip({"three times as bright": picture(3 * many.mean(0))}, n=4,
           alt="Four frames of dim fog, brightest in the middle, in which faint shapes of every colour lie on one another.")
 
 # %% [markdown]
-# What to see: fog. It is the right answer and a useless video. A prompt makes the average narrower, but an average
-# it stays. One step is not enough, and not because networks are weak: the question has no single answer yet.
-# Notebook 06 takes many small steps, each of which makes the next question easier.
+# What to see: something like fog, in which single shapes still show, because our clips are few. The fog is the right answer and
+# a useless video. A prompt makes the average narrower, but it is still an average. One step is not enough, and not because
+# networks are weak: the question has no single answer yet. Notebook 06 takes many small steps, each of which makes the next
+# question easier.
 #
 # ## 6 · A clip repeats itself
 #
@@ -602,8 +604,8 @@ lab.curves(lines, "t", "directions read correctly", alt="The smaller the clip, t
            "that of 32 pixels with shift 4 lies close to that of 8 pixels.")
 
 # %% [markdown]
-# What to see: a staircase from 32 pixels to 8, and the fourth curve on top of the third, up to chance. The rule
-# holds.
+# What to see: a staircase from 32 pixels to 8. In the default mode, the fourth curve lies on top of the third, up to chance:
+# the rule holds. (In fast mode there are too few clips to see it.)
 #
 # What does a shift do to a schedule? It makes no noise that is different in kind: an SNR of 1 looks the same in every
 # schedule. It only comes at another `t`. So a schedule is a clock, and to compare two clocks you need a way to ask each
@@ -893,8 +895,8 @@ lab.quiz(5)
 # %% [markdown]
 # ## Equations, code and tests
 #
-# Each equation, the paper it comes from, the line of the library that computes it, and the test that would fail if
-# that line were wrong.
+# Each equation, the paper it comes from, the line of the library that computes it, and the test, in the repository, that
+# would fail if that line were wrong.
 
 # %%
 lab.equations(5)

@@ -73,8 +73,9 @@ moments = {f"t = {t}": diffusion.add_noise(data, noise, [t]) for t in (0, 300, 6
 lab.points(moments, apart=True, alt="Six blobs on a ring grow, run into one another and become one cloud.")
 
 # %% [markdown]
-# What to see: notebook 05 in two dimensions. From left to right the ring drowns, and at $t = 999$ the cloud is standard
-# normal noise. The library's `Diffusion` does not know that our clips are points. It works on any shape, and so will
+# (`spacing="trailing"` says at which timesteps a sampler looks: the first is the last of the schedule, 999. Section 7 writes
+# them down.) What to see: notebook 05 in two dimensions. From left to right the ring drowns, and at $t = 999$ the cloud is
+# standard normal noise. The library's `Diffusion` does not know that our clips are points. It works on any shape, and so will
 # everything that we write here: at the end it runs on real latents, unchanged.
 #
 # ## 2 · A perfect denoiser
@@ -126,9 +127,6 @@ print(f"the oracle says:   ({told[0]:.2f}, {told[1]:.2f})")
 # with your neighbour.
 
 # %%
-lab.predict("6.a")
-
-# %%
 answers = {f"asked at t = {t}": oracle(diffusion.add_noise(data, noise, [t]), t) for t in (999, 600, 300, 80)}
 lab.points(answers, apart=True, alt="Asked at pure noise, all answers lie on one spot in the middle of the ring; asked "
            "at less noise they spread into a disc, into a hexagon, and at last into the six blobs.")
@@ -138,7 +136,10 @@ lab.points(answers, apart=True, alt="Asked at pure noise, all answers lie on one
 # at all*. Asked at less noise, the oracle commits itself more and more, and on the right it answers with real points.
 #
 # The oracle is not broken. It was asked for the guess with the least squared error, and this is the guess. Compare it with
-# a guess that looks better, some real point of the ring. Which of the two is punished more?
+# a guess that looks better, some real point of the ring. Is that punished more, and by how much?
+
+# %%
+lab.predict("6.a")
 
 # %%
 truth, other = draw(20_000, ctx.generator(4)), draw(20_000, ctx.generator(5))
@@ -322,7 +323,7 @@ print(f"points that end in the same blob with other dice: {100 * same.double().m
 #
 # $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'}\cdot(\text{noise of variance 1}).$$
 #
-# Which noise, nobody says. The network has just told us which noise it sees in $x$: call it $\varepsilon$. DDPM keeps part of
+# Nobody says which noise. The network has just told us which noise it sees in $x$: call it $\varepsilon$. DDPM keeps part of
 # that and replaces the rest by fresh noise. Song and his co-authors asked in 2020: why not keep all of it? Or, in general,
 # keep as much as leaves room for fresh noise $\sigma z$ of variance $\sigma^2$, where $z$ is standard normal and $\eta$ is
 # ours to choose:
@@ -614,7 +615,7 @@ lab.curves(lines, "λ", "x0, first number", alt="A curve that is level at first 
 # Difficulty 4/5 · importance 4/5 · 20 minutes
 #
 # Write this sampler. `model`, `x`, `alpha_bar`, `steps` and the result are those of exercise 6.3, and so are timesteps and
-# levels. In each step:
+# levels. (If your `ddim_step` is not finished, `lab.rescue("6.2")` in a new cell lends you the library's.) In each step:
 #
 # 1. Ask the model once, and take its $x_0$.
 # 2. Compute $D$ by (6.5). In the *first* step there is nothing to remember, and the *last* one leads to $\lambda' = \infty$,
@@ -624,7 +625,7 @@ lab.curves(lines, "λ", "x0, first number", alt="A curve that is level at first 
 # 4. Remember what the model answered, and the length of the step.
 #
 # Every $\bar\alpha$ of `alpha_bar` lies between 0 and 1, so $\lambda$ is finite everywhere but at the very end. The check
-# compares your ends with the library's, in several schedules and for 1 to 60 steps, and knows sixteen ways to go wrong.
+# compares your ends with the library's, in several schedules and for 1 to 60 steps, and knows seventeen ways to go wrong.
 #
 # <details><summary>Hint 1</summary>Start from your <code>ddim_sample</code>. Before the loop, set <code>last_x0</code> and
 # <code>last_h</code> to None. Within it, compute <code>h</code> in all steps but the last, and <code>D</code> in all but the
@@ -941,7 +942,7 @@ print(f"left on every point of the plane after 100 steps: {broken_table(cosine)[
 #
 # The 0.02 printed above is why the plane looked fine: so little hides in a blob a dozen times as wide. In a world of one
 # single point nothing can hide. The check samples such a world, and so does `test_an_oracle_is_recovered` in
-# `tests/test_samplers.py`.
+# `tests/test_samplers.py` of the repository.
 #
 # Bugs of this family are real. The [code published with
 # DDPM](https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/diffusion_utils_2.py) fills that entry of its table
@@ -967,7 +968,7 @@ lab.quiz(6)
 # %% [markdown]
 # ## Equations of this chapter
 #
-# From the paper, to the line that computes it, to the test that proves it.
+# From the paper, to the line that computes it, to the test, in the repository, that proves it.
 
 # %%
 lab.equations(6)

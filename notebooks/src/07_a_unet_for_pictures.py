@@ -145,20 +145,18 @@ lab.check("7.1", sinusoid)
 #
 # Two linear layers with a SiLU between them then make an *embedding* of the vector. It is made once for each clip,
 # and every residual block gets it. In the paper this is all there is. `mini` lets more join here, because it is small
-# and has little time to learn. Each of these *departures* is a setting, off in the released model:
+# and has little time to learn. Each of these *departures* is a setting, off in the released model. (The source below
+# also names `step_embedding` and `rate_embedding`. Both models are without them; models of later notebooks have them.)
 
 # %%
-from dataclasses import fields
-
 from minit2v.presets import UNetConfig
 
-for field in fields(UNetConfig):
-    if isinstance(field.default, bool):
-        print(f"{field.name:18} released: {field.default!s:6} mini: {getattr(unet.config, field.name)}")
+for name in ("text_in_embedding", "looks_first", "frame_positions", "scene_prior", "scale_shift"):
+    print(f"{name:18} released: {getattr(UNetConfig(), name)!s:6} mini: {getattr(unet.config, name)}")
 lab.show_source(UNet.embed)
 
 # %% [markdown]
-# Where do they enter, and what do they buy?
+# Where do they enter, and what was each meant to do?
 #
 # - `text_in_embedding` adds a vector of the text to the embedding. In the paper, words enter by cross-attention
 #   alone (section 4). So in `mini` a word has more than one way in: mind that when you read its attention maps.
@@ -172,11 +170,12 @@ lab.show_source(UNet.embed)
 # - `scale_shift` belongs to the residual block, and comes next.
 #
 # [docs/training.md](../docs/training.md) has a table of what each but `looks_first` buys: how much less the model cares
-# about a direction word if it is trained without.
+# about a direction word if it is trained without. By that table not all of them help: frame numbers bring nothing
+# beyond the difference of two seeds.
 #
 # ## 3 · The residual block
 #
-# The working horse of the UNet. Two 3 × 3 convolutions, and between them the embedding says how noisy the picture is:
+# The workhorse of the UNet. Two 3 × 3 convolutions, and between them the embedding says how noisy the picture is:
 #
 # ```
 # x (n, c_in, h, w) ─ norm1 ─ SiLU ─ conv1 ─(+)─ norm2 ─ SiLU ─ dropout ─ conv2 ─(+)─ (n, c_out, h, w)
@@ -197,10 +196,10 @@ print(f"after:  mean {abs(by_hand.mean()):.1f}, deviation {by_hand.std():.1f}")
 print("F.group_norm gives the same:", torch.allclose(by_hand, F.group_norm(picture, 4), atol=1e-4))
 
 # %% [markdown]
-# The second is the **sum** at the end. It is what *residual* means: the block does not compute the result, it
-# computes what to add. The third is that **the second convolution starts as zero**. So a new block adds nothing at
-# all. What is that good for? Stack thirty new blocks and watch the size of the numbers, once with zeros and once with
-# ordinary random starts.
+# The second is the **sum** at the end, `skip(x) + h` (7.2). It is what *residual* means: the block does not compute
+# the result, it computes what to add. The third is that **the second convolution starts as zero**. So a new block adds
+# nothing at all. What is that good for? Stack thirty new blocks and watch the size of the numbers, once with zeros and
+# once with ordinary random starts.
 
 # %%
 def sizes(zero, depth=30):
@@ -493,8 +492,8 @@ lab.sheet([run.preview[step, frame], *looks.repeat(8, axis=1).repeat(8, axis=2)]
 # have other ways in as well, they need not.
 #
 # **The third part of a transformer block** has no attention at all. Each cell passes alone through a feed-forward
-# layer, here a *GEGLU*: one half of its numbers is the value, the other half decides how much of it gets through.
-# Three lines:
+# layer, here a *GEGLU*: one half of its numbers is the value, the other half decides how much of it gets through,
+# `value * gelu(gate)` (7.4). Three lines:
 
 # %%
 cell, layer = torch.randn(1, 6, generator=ctx.generator(2)), blocks.GEGLU(6)
@@ -510,7 +509,8 @@ print("value", tuple(value.shape), "· gate", tuple(gate.shape), "· equal to th
 # ## 5 · The whole UNet in twenty lines
 #
 # What is left is the U. On the way down we put every result on a pile, and on the way up we take them off again: what
-# was made last is used first. Up and down must meet at the same size.
+# was made last is used first. It is put beside what comes up, `torch.cat([x, skip], dim=1)` (7.5), so up and down must
+# meet at the same size.
 
 # %%
 def level_up(x, skips, level, emb, context, f):
@@ -551,7 +551,8 @@ print("size of its answer:", f"{answer.std():.1f}")
 
 # %% [markdown]
 # **What do the skips carry?** Take each one away, that is, put zeros in its place, and see how much of the answer
-# changes. We ask twice: with hardly any noise, and with much.
+# changes. We ask twice: with hardly any noise, and with much. First write down what you would expect of a model that
+# predicts detail: which resolution can it least do without, and does that depend on the noise?
 
 # %%
 from minit2v.datasets.moving_things import MovingThings
@@ -584,8 +585,7 @@ lab.matrix(changes, ["t = 50", "t = 600"], columns,
 
 # %% [markdown]
 # What to see: the numbers are shares of the answer's own size, so 1 means that nothing of the answer can be trusted.
-# Compare the columns: which resolution can the network least do without? And the rows: does that depend on the noise?
-# Write down what you would expect of a model that predicts detail, then look.
+# Compare the columns, then the rows, with what you wrote down.
 #
 # ### Exercise 7.B · the right shape, the wrong clip
 #
@@ -622,12 +622,9 @@ lab.strip({"right": clip_of(level_up), "the colleague's": clip_of(broken_up)}, n
           alt="Two rows of frames of one prompt and one seed, made with the right and with the wrong way up.")
 
 # %% [markdown]
-# The symptom is in the second row. The cause is a line that handles a special case that nobody asked for: it turns
-# the two halves round wherever they have the same width. A sum would not mind. But the convolution that follows has
-# weights of its own for each channel, and half of them were trained for what came up, the other half for the skip.
-#
-# Mend it. `skips` is the pile, newest last; blocks take from it what was made last; the list must be left with one
-# skip less for each block. After the blocks, `level.resample` (if there is one) takes the size of the next skip.
+# The symptom is in the second row. Find the cause in the colleague's five lines, and mend it. `skips` is the pile,
+# newest last; blocks take from it what was made last; the list must be left with one skip less for each block. After
+# the blocks, `level.resample` (if there is one) takes the size of the next skip.
 #
 # <details><summary>Hint 1</summary>There is only one right order, and no case to distinguish.</details>
 # <details><summary>Hint 2</summary>Look at <code>level_up</code> above, or at the last loop of
@@ -665,6 +662,10 @@ def go_up(x, skips, level, emb, context, f):
 lab.check("7.B", go_up)
 
 # %% [markdown]
+# The cause was a special case that nobody had asked for: it turned the two halves round wherever they have the same
+# width. A sum would not mind. But the convolution that follows has weights of its own for each channel. Half of them
+# were trained for what comes up, the other half for the skip.
+#
 # ## 6 · Where are the parameters?
 #
 # The same class, with other settings, is the released UNet. PyTorch can build it without any memory, on the *meta*
@@ -692,18 +693,18 @@ for name, modules in parts.items():
 print(f"{'all':12} {total:13,}")
 
 # %%
-kinds = {"residual blocks": blocks.ResBlock, "spatial transformers": blocks.SpatialTransformer,
-         "along time": (blocks.TemporalConv, blocks.TemporalTransformer)}
-for name, kind in kinds.items():
+for name, kind in (("residual blocks", blocks.ResBlock), ("spatial transformers", blocks.SpatialTransformer)):
     n = count(*(module for module in released.modules() if isinstance(module, kind)))
-    print(f"{name:21} {n:13,} {100 * n / total:5.1f} %")
+    print(f"{name:21} {n:13,}")
 
 # %% [markdown]
-# What to see: the finest level has the fewest parameters, because it is the narrowest: a convolution from $c$ to $c$
-# channels has $9c^2$ weights, so a layer of half the width has a quarter of them. It does as much *arithmetic* all
-# the same, for it has four times as many cells to use them on.
+# What to see: level 0 is the finest. It has the fewest parameters, because it is the narrowest: a convolution from $c$
+# to $c$ channels has $9c^2$ weights, so a layer of half the width has a quarter of them. It does as much *arithmetic*
+# all the same, for it has four times as many cells to use them on. Level 3 is as wide as level 2 and has less than
+# half of its parameters, because it has no transformers.
 #
-# And the last line: more than a third of the model exists for time alone. That is the next notebook.
+# The residual blocks have nearly twice as many as the spatial transformers. Together they are not the whole model. How
+# much of it exists for time alone is a question of the next notebook.
 #
 # ## Takeaways
 #

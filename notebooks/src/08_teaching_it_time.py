@@ -60,6 +60,7 @@ lab.TimeSwitch({name: made[0] for name, made in clips.items()}, name="switch-08"
 # - **Flicker.** The curve tells how much of the change from frame to frame no motion can explain. A thing that moves
 #   has none.
 # - **Identity.** Is it the same thing in the first frame and in the last: its colour, its outline, its size?
+# - **Amplitude.** How far does it go? The figure below is the length of its path, in picture widths a second.
 # - **Direction.** Does it still go where the prompt says?
 #
 # One seed is an anecdote. Here are the same figures over all seeds that we sampled, with the judge's reading of the
@@ -123,7 +124,7 @@ for name, count in scores.items():
 # ## 3 · The temporal convolution
 #
 # A 3-tap convolution along time: each frame's numbers are mixed with those of the frame before and the frame after,
-# at the same place. Four of them follow one another, each after a norm and a SiLU:
+# at the same place. Four such stages (8.1) follow one another, each with a norm and a SiLU before it:
 #
 # ```
 # x ((b f), c, h, w) ─ as b c f (h w) ─ [norm ─ SiLU ─ 3 taps] × 4 ─(+)─ same shape
@@ -150,8 +151,8 @@ print("without its norms, on", reached(layer))
 
 # %% [markdown]
 # The convolutions alone reach nine frames, four to either side. The whole layer reaches all sixteen. How does a frame
-# far away get in? Through the **norm**. Its mean and variance are taken over the *whole clip*: all frames, all rows,
-# all columns. So every frame depends a little on the brightness of every other.
+# far away get in? Through the **norm**. Its mean and variance are taken over the *whole clip* (8.2): all frames, all
+# rows, all columns. So every frame depends a little on the brightness of every other.
 #
 # This is the detail that ports of this model get wrong most often. The spatial layers normalise each frame on its
 # own, and nothing stops you from doing the same here: the shapes fit, the weights load, single frames look fine. What
@@ -289,7 +290,7 @@ print(f"the wrong norm changes the answer by {(wrong - right).std() / right.std(
 # ## 4 · Temporal attention
 #
 # The convolution sees one frame to each side. A thing that is hidden for half a second is out of its sight. Attention
-# has no such limit: each place is a sequence of f tokens, its own history, and each token may look at all of them.
+# has no such limit: each place is a sequence of f tokens (8.3), its own history, and each token may look at all of them.
 #
 # But attention sees a *set*. Shuffle the tokens, and the results are shuffled alike; nothing in it says which frame
 # came first. Text encoders add positions for that reason. ModelScopeT2V adds none here. Is its attention blind to
@@ -308,15 +309,16 @@ with torch.inference_mode():
 # The attention cannot tell a clip from its reverse; the convolution can. In the paper's model the order of frames
 # comes from the convolutions alone: from their three taps, which need not be symmetric, and from the zeros that pad
 # the ends, which say "here the clip begins". That has a pleasant side: no weight knows how long a clip is, so you can
-# ask for 24 frames. (`mini` departs: it is told the frame numbers. It had too little time to learn "moves left"
-# without.)
+# ask for 24 frames. (`mini` departs: it is told the frame numbers. The table in
+# [docs/training.md](../docs/training.md) shows that they bring little.)
 #
 # ### Exercise 8.2 · TemporalTransformer
 #
 # Difficulty 4/5 · importance 5/5 · 18 minutes
 #
-# Write it around the library's `blocks.TransformerBlock(width, head_dim, None)`, which is what you built in 07:
+# Write it around the library's `blocks.TransformerBlock(width, head_dim, None)`. You know its parts from 07:
 # self-attention, in the place of cross-attention *self-attention once more* (that is what None means), feed-forward.
+# Call it as `block(h)`: h is (n, s, width), n sequences of s tokens, and so is the result.
 #
 # | name | layer |
 # | --- | --- |
@@ -671,9 +673,8 @@ print(f"{'of':22} {total:13,}")
 #
 # ## 9 · A bug hunt
 #
-# Somebody ported the temporal convolution and folded the frames as `(f b)`, in both directions, so that the shapes
-# are right and fold and unfold undo each other. They tested it with one clip, and it passed: identical to the last
-# bit. Then they switched on guidance.
+# Somebody ported the temporal convolution. The shapes are right, and fold and unfold undo each other. They tested it
+# with one clip, and it passed: identical to the last bit. Then they switched on guidance.
 
 
 # %%
@@ -698,8 +699,8 @@ lab.strip(results, n=6, alt="Four rows of frames: with guidance 1 both versions 
           "differs from the right one.")
 
 # %% [markdown]
-# Guidance asks the network for two clips at once, one with the prompt and one without. Think about it before you read
-# on: which frames does the layer believe to be neighbours, if there are two clips of sixteen frames in the batch?
+# Guidance asks the network for two clips at once, one with the prompt and one without. Why does that matter to a layer
+# that works along time? Find the cause before you read the hints.
 #
 # ### Exercise 8.B · to_clips
 #
@@ -710,7 +711,8 @@ lab.strip(results, n=6, alt="Four rows of frames: with guidance 1 both versions 
 #
 # <details><summary>Hint 1</summary>With b = 2 and f = 3 the batch holds the frames a0 a1 a2 b0 b1 b2. What does the
 # pattern make of them? The last letter in the brackets runs fastest.</details>
-# <details><summary>Hint 2</summary>One pair of letters is in the wrong order.</details>
+# <details><summary>Hint 2</summary>Which frames does the layer believe to be neighbours? One pair of letters is in the
+# wrong order.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -738,7 +740,9 @@ def to_clips(x, f):
 lab.check("8.B", to_clips)
 
 # %% [markdown]
-# A test with one clip, one frame, a square picture or as many clips as frames hides such bugs. That is why every
+# The port folded the frames as `(f b)`, in both directions. With one clip that is the same as `(b f)`; with two, every
+# frame got neighbours from the other clip. A test with one clip, one frame, a square picture or as many clips as frames
+# hides such bugs. That is why every
 # check in this course uses sizes that are all different.
 #
 # ## Takeaways

@@ -33,6 +33,9 @@ ctx = lab.setup(9)
 # %% [markdown]
 # ## 1 · What should be made small?
 #
+# (This section is the hardest of the notebook. You may go straight to the sentence in bold after (9.1); nothing later
+# needs the way to it.)
+#
 # We want a model under which the clips of the world are likely. "Likely" has a number: the probability $p(x_0)$ that
 # the model gives to a clip $x_0$. So the loss should be $-\log p(x_0)$.
 #
@@ -45,8 +48,8 @@ ctx = lab.setup(9)
 # Both are products over the steps, so the logarithm is a sum. Sort it by steps. Each term compares two bells for the
 # same thing, $x_{t-1}$. One is the posterior of notebook 06, (6.1) and (6.2), which is told the true $x_0$. The other
 # is the step that the model takes, and that is the same formula with the network's guess $\hat x_0$ in it. (Two terms
-# are left over. In the noisiest there is nothing to learn, and the cleanest is about the last grain of noise.)
-#
+# are left over. In the noisiest there is nothing to learn, and the cleanest is about the last grain of noise.) The
+# comparison is the **Kullback–Leibler divergence**, KL, which says how far one bell is from another:
 #
 # $$\mathrm{KL}\big(\,q(x_{t-1} \mid x_t, x_0)\;\|\;q(x_{t-1} \mid x_t, \hat x_0)\,\big).$$
 #
@@ -172,7 +175,7 @@ print("the loss of the oracle:", {name: round(loss, 2) for name, loss in best.it
 # | `diffusion` | a `Diffusion`: `alpha_bar` (T,), `add_noise(x0, noise, t)`, `loss(output, x0, noise, t)` |
 # | `x0` | a batch (b, …) of any shape and dtype |
 # | `told` | captions, or None; handed on |
-# | `generator` | everything random comes from it: first `t`, one timestep for each item, 0 to T - 1; then the noise |
+# | `generator` | all that is random: first `t`, 0 to T - 1, one for each item; then normal noise, shape and dtype of `x0` |
 #
 # Return the loss of this batch as a number.
 #
@@ -582,8 +585,9 @@ for number, (split, i) in enumerate(SHOWN, 1):
 lab.RunReplay(with_pictures, name="replay-09", curve="clip loss")
 
 # %% [markdown]
-# What to see: the loss jitters, for each batch asks other questions. In the middle of the run it falls by a whole step.
-# Has the model learnt so much there? No: the *questions* became easier. In the first half, the recipe shows few frames
+# What to see: the loss jitters, for each batch asks other questions. It falls from about 0.8 to 0.3 through the first
+# sixty percent of the run, and then stays there. Has the model learnt all that? Not all: the *questions* became easier,
+# too. In the first half, the recipe shows few frames
 # of a clip, far apart, and more of the noisiest timesteps; in the second half it shows whole clips, and all timesteps
 # alike. So a loss can be compared with itself only while the questions stay the same.
 #
@@ -613,13 +617,13 @@ for attribute in data.attributes:
     print(f"  a wrong {attribute:7} costs {100 * cost:5.1f} %     {wrong[0]}")
 
 # %% [markdown]
-# What to see: each word has its price. Colour is the dearest, for a wrong colour is wrong in every cell of the thing,
-# in every frame. Shape and speed are the cheapest. A wrong shape changes only the outline of the thing. A wrong speed
+# What to see: each word has its price. In default mode colour is the dearest, for a wrong colour is wrong in every cell
+# of the thing, in every frame, and shape and speed are the cheapest. A wrong shape changes only the outline of the thing. A wrong speed
 # moves the thing by a cell or two, and only towards the ends of the clip. A word can cost little because little hangs
 # on it, or because the model does not hear it. Only the *growth* of the figure during a training can tell you which.
 #
-# The recording has this figure for each kind of word and three noise levels, measured every hundred steps. At t = 0.999
-# of T there is nothing but noise to be seen, and all that the model knows comes from the caption. But the loss has a
+# The recording has this figure for each kind of word and three noise levels, measured every hundred steps. At
+# $t = 0.999\,T$ there is nothing but noise to be seen, and all that the model knows comes from the caption. But the loss has a
 # high floor there, and the percentages are small. So compare words at one level, not one word at several.
 
 # %%
@@ -674,7 +678,8 @@ for variant, splits in judged_clips().items():
 # How to read it. The judge is a program that reads shape, colour and direction from the pixels. It is strict: a clip
 # that it cannot read counts as wrong. Each share has its interval, and two shares differ by more than chance if their
 # intervals lie apart. If they overlap, or if all of them are near zero, then the honest answer is that *these trainings
-# cannot tell*: they are too short, or the clips too few. A paper would not print such a table. It would train for
+# cannot tell*: they are too short, or the clips too few. (That the rows of both trainings agree to the digit is chance:
+# the clips differ.) A paper would not print such a table. It would train for
 # longer.
 #
 # Two more cautions. There is one training of each kind, and the interval is over clips, not over trainings: another
@@ -793,12 +798,12 @@ lab.points({"from the weights": ring_of(network), "from their average": ring_of(
 #
 # Mend the rule. `decay_at(n, decay)` is the decay of update n = 0, 1, 2, …, for any `decay`, 0.9 or 0.9999. After some
 # hundred updates hardly anything of the start may be left in the average, no single moment may make up most of it, and
-# in the end the decay is the one that was asked for. The check accepts every rule that does this.
+# in the end the decay is the one that was asked for. (9.2) has one such rule; the check accepts every rule that does this.
 #
 # <details><summary>Hint 1</summary>With a fixed decay, how much of the start is left after 300 updates? It is multiplied
-# by 0.999 each time.</details>
+# by 0.9999 each time.</details>
 # <details><summary>Hint 2</summary>An average over the last 1,000 steps makes no sense at step 50. Let the memory grow with n:
-# at update n, a decay near 1 − 9/n, and never more than what was asked for.</details>
+# at update n, a decay of 1 − 9/(n + 10), and never more than what was asked for.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -806,7 +811,7 @@ lab.points({"from the weights": ring_of(network), "from their average": ring_of(
 # return min(decay, (1 + n) / (10 + n))
 # ```
 #
-# After 300 updates with 0.999 there would be 74 % of the untrained start in the average. With this rule the start is
+# After 300 updates with 0.9999 there would be 97 % of the untrained start in the average. With this rule the start is
 # gone after ten.
 # </details>
 # <!-- END SOLUTION -->

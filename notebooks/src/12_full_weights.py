@@ -190,8 +190,8 @@ lab.predict("12.b")
 # | `latents` | (b, c, f, h, w), of b clips |
 # | `chunk` | how many frames go through `decode` at a time |
 #
-# Return uint8 pixels (b, f, H, W, 3). No call may get more than `chunk` frames, no frame may be decoded twice, and
-# there should be no more calls than needed; the last part may be smaller. The check also counts bytes: floats of a
+# Return uint8 pixels (b, f, H, W, 3). No call may get more than `chunk` frames, and no frame may be decoded twice. Only
+# the last part, or the last one of each clip, may be smaller. The check also counts bytes: floats of a
 # decoded frame take four times as much as its pixels, so do not keep them. `to_pixels(frames)` takes (n, 3, H, W) to
 # uint8 (n, H, W, 3).
 #
@@ -264,7 +264,8 @@ print("numbers that differ by more than one grey level:", [((other - whole).abs(
 #
 # ## 5 · What makes memory grow?
 #
-# You have a card, and it is full. What do you turn down? Sampling steps are the first thing people try.
+# You have a card, and it is full. What do you turn down? Sampling steps are the first thing people try. Notebook 11 said
+# why that does not help: a step leaves nothing behind but its latents. Unless somebody keeps them.
 
 # %%
 lab.predict("12.c")
@@ -314,12 +315,13 @@ lab.curves({name: (list(sizes), [size / 1e6 for size in sizes.values()]) for nam
 #
 # `sizes` is {frames: bytes of the peak} for two lengths or more; `memory` is what the card has, in bytes. Return the
 # greatest whole number of frames that fits, by the straight line through the sizes; with more than two of them, the
-# one with the least squared error. 0 if not even one frame fits.
+# one with the least squared error. 0 if not even one frame fits. A card that is full to the byte fits: mind floating
+# point.
 #
 # <details><summary>Hint 1</summary><code>numpy.polyfit(x, y, 1)</code> gives slope and start of that line; or write it
 # out, with means.</details>
 # <details><summary>Hint 2</summary>Solve start + slope · frames ≤ memory for the frames, round down, and mind what is
-# below zero. A card that is full to the byte does fit: add 1e-9 before you round.</details>
+# below zero. Add 1e-9 before you round: a quotient that should be 20 may come out as 19.999999999.</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #

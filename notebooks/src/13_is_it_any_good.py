@@ -474,7 +474,8 @@ for name, found in table.items():
 #
 # *Backwards* has no business to be as near as it is by FVD-mini. Compare it with *opposite prompts*, which are perfect
 # clips: the same figure. To a distance between sets, a clip that runs backwards is a fine clip of another prompt, and
-# only the mix of directions differs.
+# only the mix of directions differs. By FID-vid and CLIPSIM, *opposite prompts* are even better than the real clips:
+# both look at single frames, and no frame says which way a thing goes.
 #
 # Two things follow. First, **no metric is enough, but the tricks of one are caught by another**: report several that
 # look at different things, and look at clips. Second, a metric is only as good as its network, and somebody has to
@@ -617,7 +618,11 @@ lab.check("13.B", share_of_clips)
 # ## 8 · The paper's table
 #
 # Here is the table of ModelScopeT2V ([arXiv 2308.06571](https://arxiv.org/abs/2308.06571), section 4), on MSR-VTT,
-# with what is known of how each figure came about. The last row was measured later by another group.
+# with what is known of how each figure came about. The last row was measured later by another group, with the same
+# weights.
+
+# %%
+lab.predict("13.d")
 
 # %%
 from minit2v.evaluation.full_scale.published import TABLE
@@ -634,9 +639,6 @@ for row in TABLE:
 # Think about it for two minutes: which two rows may be compared, and in which column? One model was trained further on
 # MSR-VTT, the others never saw it. Some used every caption, others one for each clip. Frames came at 2.5, 3 or 30 a
 # second. One column is called FID-vid and was FID in another paper. Which CLIP was it?
-
-# %%
-lab.predict("13.d")
 
 # %%
 first, again = (next(row for row in TABLE if row.system == name) for name in
@@ -715,7 +717,7 @@ lab.strip({"clean": real[0], "stamped": stamped(real[:1])[0]}, n=6, alt="Frames 
           "and bar in the middle.")
 
 # %% [markdown]
-# The mark wins: clips that bear it are at the floor, clean ones are far away. A distance to data cannot know that
+# The mark wins: clips that bear it are near the floor, clean ones are far away. A distance to data cannot know that
 # a watermark is not meant to be there. It says how much a set is *like the data*, and whether that is a good thing is a
 # question for people.
 #

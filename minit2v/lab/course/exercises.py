@@ -11,7 +11,9 @@ what it has verified. A module of checks is imported when one of its exercises i
 """
 
 import linecache
+import re
 import sysconfig
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +26,7 @@ from minit2v.files import say
 from minit2v.lab.packages import needed
 
 LONGEST = 200  # letters of something found that are shown
+STUB = re.compile(r"exercise (\d+\.\w+): your code here")  # what a student's copy raises
 _FOREIGN = (str(Path(__file__).parents[2]), sysconfig.get_paths()["stdlib"])  # where no student writes
 
 
@@ -115,7 +118,7 @@ def run(number, student):
         return Outcome(False, f"✗ {label}: {' '.join(str(failed).split())}")  # a tensor's repr has many lines
     except Exception as error:  # the student's code may raise anything, and so may a check that is given nonsense
         if _is_a_stub(error):
-            return Outcome(False, f"✗ {label}: not written yet; hint 1 is above")
+            return Outcome(False, f"✗ {label}: {_not_written(one, error)}")
         return Outcome(False, f"✗ {label}: {_raised(error)}")
 
 
@@ -175,12 +178,14 @@ def close(what, found, expected, tolerance, cause=""):
     wrong = ~(abs(values - wanted) <= tolerance)  # so that NaN is wrong as well
     if not wrong.any():
         return
+    where = tuple(int(indices[0]) for indices in wrong.nonzero()) if values.ndim else ()
+    right, found = _told_apart(wanted[where], values[where])
+    precise = f" (± {tolerance:.2g})" if tolerance else ""
     if values.ndim == 0:
-        raise Failed(f"{what} {wanted:.4g} (± {tolerance:g})", f"{values:.4g}", cause)
-    where = tuple(int(indices[0]) for indices in wrong.nonzero())
-    place = ", ".join(map(str, where))
-    raise Failed(f"{what}[{place}] = {wanted[where]:.4g} (± {tolerance:g})",
-                 f"{values[where]:.4g}; {wrong.sum()} of {wrong.size} numbers differ", cause)
+        raise Failed(f"{what} = {right}{precise}", found, cause)
+    place, many = ", ".join(map(str, where)), wrong.sum()
+    raise Failed(f"{right}{precise} at [{place}] of {what}",
+                 f"{found}; {many:,} of {counted(wrong.size, 'number')} {'differs' if many == 1 else 'differ'}", cause)
 
 
 def same_shape(what, found, expected, cause=""):
@@ -188,6 +193,20 @@ def same_shape(what, found, expected, cause=""):
     shape = tuple(_array(what, found, cause).shape)
     if shape != tuple(expected):
         raise Failed(f"{what} of shape {tuple(expected)}", f"{shape}", cause)
+
+
+def counted(n, noun):
+    """A number with its noun: "1 step", "2 steps"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _told_apart(one, other):
+    """Two different numbers as texts, with as many digits as it takes to see that they differ."""
+    for digits in range(4, 18):
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _array(what, value, cause):
@@ -216,6 +235,27 @@ def _is_a_stub(error):
     return isinstance(error, NotImplementedError) and "not implemented for" not in str(error)
 
 
+def _not_written(one, error):
+    """What is to be done about a stub: the exercise's own, or that of another exercise that the student's code calls."""
+    if stub := STUB.search(str(error)):
+        number = stub[1]
+    else:  # nbgrader's stubs have no number
+        last = traceback.extract_tb(error.__traceback__)[-1].name
+        number = next((other.number for other in of(one.number.split(".")[0]) if other.name == last), one.number)
+    if number == one.number:
+        return "not written yet; hint 1 is above"
+    return f'your {one.name} calls exercise {number}, which is not written yet; lab.rescue("{number}") lends you the library\'s'
+
+
+def _first_part(text):
+    """The sentences of a text that fit, or its beginning with a mark."""
+    text = " ".join(text.split())
+    if len(text) <= LONGEST:
+        return text
+    end = text.rfind(". ", 0, LONGEST)
+    return text[: end + 1] if end > 0 else f"{text[:LONGEST].rsplit(' ', 1)[0]} …"
+
+
 def _raised(error):
     """The error, and the line of the student's that it comes from: the last one outside this library and Python's."""
     line, place = "", error.__traceback__
@@ -224,5 +264,5 @@ def _raised(error):
         if not code.co_filename.startswith(_FOREIGN) and "site-packages" not in code.co_filename:
             line = linecache.getline(code.co_filename, place.tb_lineno).strip() or line
         place = place.tb_next
-    found = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
+    found = f"{type(error).__name__}: {_first_part(str(error))}"
     return f"expected a result, found {found}" + (f"; it comes from the line: {line}" if line else "")

@@ -11,6 +11,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from minit2v.checkpoints.shipped import repository
 from minit2v.errors import UserError
 from minit2v.files import atomic, data_dir, read_json, sha256, write_json
 from minit2v.lab.packages import INSTALL
@@ -41,7 +42,8 @@ def hand_out_all(folder: str | Path) -> list[str]:
     for path in sorted(hosted().glob("[0-9][0-9]_*.ipynb")):
         nb = json.loads(path.read_text(encoding="utf-8"))
         if missing := [model for model in nb["metadata"].pop(MODELS, []) if not (data_dir() / model).is_dir()]:
-            told.append(f"{path.name}  left out: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} in the repository only")
+            told.append(f"{path.name}  left out: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} in the repository only, "
+                        f"{repository()}")
             continue
         nb["cells"] = [cell for cell in nb["cells"] if cell["id"] != INSTALL_CELL]
         told.append(hand_out(json.dumps(nb, ensure_ascii=False, indent=1).encode() + b"\n", Path(folder) / path.name))

@@ -52,9 +52,10 @@ PREDICTIONS = {
 def _habit(found: list, given: Iterable[tuple], mistakes: dict[str, Callable]) -> str:
     """The first mistake that gives what was found for everything given, or no cause: one equal answer may be chance."""
     given = list(given)
-    for cause, wrong in mistakes.items():
-        if all(_same(wrong(*arguments), one) for arguments, one in zip(given, found)):
-            return cause
+    for cause, ways in mistakes.items():
+        for wrong in ways if isinstance(ways, tuple) else (ways,):
+            if all(_same(wrong(*arguments), one) for arguments, one in zip(given, found)):
+                return cause
     return ""
 
 
@@ -191,7 +192,7 @@ def first_close(videos, share):
 
 
 def _closing(of=lambda d: abs(d).mean(), *, to=lambda v, i: v[-1], limit=lambda d, share: share * d[0],
-             near=np.less_equal, dtype=float, once=False, late=0):  # fmt: skip
+             near=np.less_equal, dtype=float, once=False, late=0, none=lambda last: last + 1):  # fmt: skip
     """first_close with another distance `of` the differences, another video to compare with, another idea of close."""
 
     def first(videos, share):
@@ -200,9 +201,14 @@ def _closing(of=lambda d: abs(d).mean(), *, to=lambda v, i: v[-1], limit=lambda 
         is_near = near(distance, limit(distance, share))
         if once:
             return int(is_near.argmax()) + late
-        return int(max([-1, *np.flatnonzero(~is_near)])) + 1 + late
+        found = int(max([-1, *np.flatnonzero(~is_near)])) + 1 + late
+        return found if found < len(videos) else none(len(videos) - 1)
 
     return first
+
+
+def _zero_where_the_ends_agree(videos, share):
+    return 0 if (videos[0] == videos[-1]).all() else first_close(videos, share)
 
 
 STEP_MISTAKES = {
@@ -219,7 +225,11 @@ STEP_MISTAKES = {
     "only the first frame was compared": _closing(lambda d: abs(d[0]).mean()),
     "only the last frame was compared": _closing(lambda d: abs(d[-1]).mean()),
     "one close step was enough, though a later one is far away again": _closing(once=True),
-    "a distance that is exactly the share counts as close, too": _closing(near=np.less),
+    "a distance that is exactly the share counts as close, too": (
+        _closing(near=np.less), _closing(near=np.less, none=lambda last: last), _closing(near=np.less, none=lambda last: 0),
+        _closing(near=np.less, none=lambda last: None)),
+    "step 0 is equal to the last one, and steps between them are not: the beliefs are close for good only after these":
+        _zero_where_the_ends_agree,
     "the share was taken of the largest distance": _closing(limit=lambda d, share: share * d.max()),
     "the distance was compared with the share alone": _closing(limit=lambda d, share: share),
     "the distance was compared with share times 255": _closing(limit=lambda d, share: 255 * share),
@@ -236,6 +246,7 @@ def _made_up_runs() -> Iterable[tuple[str, np.ndarray, float, int]]:
         "a run that falls evenly": ([100, 80, 60, 40, 20, 0], 0.5, 3),
         "a run that comes near and leaves again": ([100, 10, 90, 30, 10, 0], 0.5, 3),
         "a run in which nothing changes": ([7, 7, 7], 0.5, 0),
+        "a run that begins like its end and leaves it in between": ([0, 50, 0], 0.25, 2),
         "share 0.25 of a run with a step at exactly 25 %": ([80, 60, 20, 10, 0], 0.25, 2),
         "share 0 of a run that falls to its end": ([80, 60, 40, 20], 0.0, 3),
         "share 1 of a run that falls": ([80, 60, 20], 1.0, 0),
@@ -262,15 +273,20 @@ def check_first_close(student):
     for what, videos, share, expected in runs:
         given = videos.copy()
         found = student(given, share)
-        if not isinstance(found, Integral) or isinstance(found, bool):
-            cause = "the function does not return its result" if found is None else ""
-            raise Failed(f"step {expected}, a whole number, for {what}", f"{type(found).__name__} {found}", cause)
+        whole = isinstance(found, Integral) and not isinstance(found, bool)
+        cause = ""
+        if found != expected:
+            all_given = [(one, part) for _, one, part, _ in runs]
+            answers = _answers(student, all_given, lambda answer: None if answer is None else int(answer))
+            nothing = all(answer is None for answer in answers)
+            cause = "the function does not return its result" if nothing else _habit(answers, all_given, STEP_MISTAKES)
+        if not whole:
+            raise Failed(f"step {expected}, a whole number, for {what}",
+                         "None" if found is None else f"{type(found).__name__} {found}", cause)
         if not np.array_equal(given, videos):
             raise Failed("the videos as they were", "they were changed", "an operation in place, such as videos -= …")
         if found != expected:
-            all_given = [(one, part) for _, one, part, _ in runs]
-            answers = _answers(student, all_given, lambda answer: int(answer))
-            raise Failed(f"step {expected} for {what}", found, _habit(answers, all_given, STEP_MISTAKES))
+            raise Failed(f"step {expected} for {what}", found, cause)
     return f"right on {len(runs)} made-up runs, some of which come near and leave again"
 
 
@@ -416,6 +432,8 @@ CENTRE_MISTAKES = {
     "the ground is the median, not the mean": dict(ground=lambda clip: clip.mean(axis=(0, 1, 2))),
     "the ground was taken from a corner; a thing may be there": dict(ground=lambda clip: clip[0, 0, 0]),
     "the ground was taken from the first frame, the thing included": dict(ground=lambda clip: clip[0]),
+    "the ground was taken from each frame by itself; it is the median of all frames together":
+        dict(ground=lambda clip: np.median(clip, axis=(1, 2), keepdims=True)),
     "the ground was taken from each pixel over time; a thing that is slow hides there":
         dict(ground=lambda clip: np.median(clip, axis=0)),
     "the ground has one number for all three colours": dict(ground=lambda clip: np.full(3, np.median(clip))),
@@ -427,13 +445,14 @@ CENTRE_MISTAKES = {
 }  # fmt: skip
 
 
-def _word(centres, *, up=1, right=1, swap=False, sides=None, still=1.0, shown=True, ends=lambda c: c[-1] - c[0], axes=(0, 1)):
+def _word(centres, *, up=1, right=1, swap=False, sides=None, still=1.0, shown=True, ends=lambda c: c[-1] - c[0], axes=(0, 1),
+          length=np.max):  # fmt: skip
     """The word for right centres, with one thing wrong."""
     seen = centres[~np.isnan(centres[:, 0])] if shown else np.nan_to_num(centres)
     if len(seen) < 2:
         return None
     way = ends(seen)
-    if not abs(way).max() >= still:
+    if not length(abs(way)) >= still:
         return None
     dx, dy = (way / (1 if sides is None else sides))[list(axes)]
     if (abs(dx) > abs(dy)) != swap:
@@ -441,7 +460,24 @@ def _word(centres, *, up=1, right=1, swap=False, sides=None, still=1.0, shown=Tr
     return "down" if up * dy > 0 else "up"
 
 
+def _lost(word, counted):
+    """The word of a way from nan or to nan, with which every comparison is false; `counted`: if two centres are there."""
+    def told(centres, size):
+        enough = (~np.isnan(centres[:, 0])).sum() > 1 or not counted
+        return word if enough and np.isnan(centres[[0, -1]]).any() else _word(centres)
+
+    return told
+
+
 WORD_MISTAKES = {
+    "a thing that moves along one of the two sides alone moves too: it stands still if both ways are shorter than a pixel":
+        lambda c, size: _word(c, length=np.min),
+    "the length of the whole way was compared with a pixel; x and y are compared each on its own":
+        lambda c, size: _word(c, length=lambda way: np.hypot(*way)),
+    "x and y were added before they were compared with a pixel; they are compared each on its own":
+        lambda c, size: _word(c, length=np.sum),
+    "the first or the last centre is nan where that frame shows nothing; take the first and the last that are not nan":
+        tuple(_lost(word, counted) for word in ("left", "right", "up", "down", None) for counted in (True, False)),
     "rows count from the top: a thing whose y grows moves down": lambda c, size: _word(c, up=-1),
     "columns count from the left: a thing whose x grows moves right": lambda c, size: _word(c, right=-1),
     "the way was read backwards, from the end to the start": lambda c, size: _word(c, up=-1, right=-1),
@@ -469,6 +505,14 @@ def _scenes():
                 frame[y : y + h, x : x + w] = ground + (np.array(thing) - ground) * strength[None, :, None]
         return clip.clip(0, 255).astype(np.uint8)
 
+    def crept(dx, dy):
+        """A thing of 7 x 6 pixels that moves by less than one: pixels at its edges are covered in part."""
+        clip = drawn(18, 22, dark, [(7, 6)] * 3, (6, 7), (230, 210, 250))
+        x, y = (np.diff(np.clip(np.arange(n + 1), start, end)) for n, start, end in (
+            (22, 7 + dx, 14 + dx), (18, 6 + dy, 12 + dy)))  # fmt: skip
+        clip[2] = (np.array(dark) + np.outer(y, x)[..., None] * (np.array((230, 210, 250)) - dark)).round()
+        return clip
+
     dark, pale, sea = (20, 22, 26), (210, 190, 230), (30, 90, 160)
     yield "a thing that moves right over a dark ground", drawn(
         20, 44, dark, [(2 + 3 * t, 7) for t in range(8)], (6, 9), (120, 60, 230), shade=0.6), 60
@@ -478,8 +522,15 @@ def _scenes():
         36, 24, sea, [(t // 3, 3 * t) for t in range(7)], (5, 8), (250, 240, 60)), 75.5
     yield "a thing that appears late and is gone before the end, moving left", drawn(
         18, 50, dark, [None, None, *((38 - 4 * t, 6) for t in range(7)), None], (5, 7), (60, 200, 90), shade=0.5), 50
+    yield "a thing that appears late and moves right", drawn(
+        18, 50, dark, [None, *((4 + 4 * t, 6) for t in range(7))], (5, 7), (60, 200, 90), shade=0.5), 50
     yield "a thing that goes out and comes back", drawn(
         22, 30, sea, [(3, 5), (8, 5), (14, 6), (9, 5), (3, 5)], (6, 6), (240, 120, 40)), 80
+    for dx, dy in ((0.85, 0.7), (0.7, 0.5)):
+        yield f"a thing that moves by less than a pixel both in x and in y, {dx} and {dy}", crept(dx, dy), 60
+    large = drawn(20, 30, dark, [(2 + 3 * t, 8) for t in range(7)], (5, 6), (90, 200, 240))
+    large[2:4, :18, :] = large[2:4, :18, :] // 2 + np.array((120, 30, 30), np.uint8)
+    yield "a thing that is larger than half of the frame in two frames of seven", large, 70
     yield "a thing in one frame only", drawn(16, 20, dark, [None, (6, 4), None], (5, 5), (90, 90, 250)), 60
     yield "a clip that shows nothing", drawn(12, 18, pale, [None] * 3, (1, 1), pale), 40
     yield "a thing that stands still while it changes its shade", np.concatenate([drawn(

@@ -128,7 +128,7 @@ def check_to_time(student):
         mistakes = TO_TIME_MISTAKES if (b, f) == (2, 5) else {}  # the first case tells all of them apart
         for layout in (torch.contiguous_format, torch.channels_last):
             found = called(student, frames.contiguous(memory_format=layout), f, what="rows")
-            what = f"(with b={b}, f={f}, c={c}, h={h}, w={w}) rows"
+            what = f"the rows for b={b}, f={f}, c={c}, h={h}, w={w}"
             recognised(what, found, wanted, _told(mistakes, frames, f), tolerance=0)
             same_dtype(what, found, dtype)
     return "every number in its place, for four batches in two memory formats"
@@ -180,7 +180,7 @@ def check_temporal_difference(student):
         numbers = torch.randint(0, 256, shape, generator=generator)
         clips = numbers.to(dtype) / 255 if dtype == torch.float32 else numbers.to(dtype)
         found = called(student, clips, what="differences")
-        what = f"differences of {'uint8' if dtype == torch.uint8 else 'float'} clips"
+        what = f"the differences of {'uint8' if dtype == torch.uint8 else 'float'} clips"
         if not found.is_floating_point():
             kept = found.dtype == torch.uint8 and clips.dtype == torch.uint8
             cause = "uint8 has no negative numbers: 24 - 235 is 45 there" if kept else ""
@@ -263,7 +263,7 @@ def check_flicker(student):
     for shape, size in (((2, 5, 9, 4, 3), 1.0), ((3, 1, 3, 2, 5), 0.01), ((4, 3, 5, 1, 2), 100.0)):  # f = 3 is the least
         clips = size * torch.randn(shape, generator=generator)
         clips = torch.where(torch.rand(shape, generator=generator) < 0.2, clips[:, :, :1], clips)  # some do not change
-        what = f"flicker of {len(clips)} random clips"
+        what = f"the flicker of {len(clips)} random clips"
         found = called(student, clips, what=what)
         mistakes = _told(FLICKER_MISTAKES if size == 1 else {}, clips)  # the first case tells all of them apart
         recognised(what, found, flicker_by_loops(clips), mistakes, tolerance=1e-5 * size)
@@ -277,8 +277,8 @@ def check_flicker(student):
         "0 3 1 3 0 0": (torch.tensor([0.0, 3, 1, 3, 0, 0]).reshape(1, 1, 6, 1, 1), 1.5),
     }
     for what, (clip, wanted) in known.items():
-        found = called(student, clip, what=f"flicker of {what}")
-        recognised(f"flicker of {what}", found, torch.tensor([wanted]), {}, tolerance=1e-6)
+        found = called(student, clip, what=f"the flicker of {what}")
+        recognised(f"the flicker of {what}", found, torch.tensor([wanted]), {}, tolerance=1e-6)
     return "the loops' numbers on random clips, nothing for stillness and steady change, all of a lamp"
 
 
@@ -457,7 +457,7 @@ def check_velocities(student):
              (_specks(2, 3, 5, 7, 9, 7, faint_from=0.2), 60), (_moving(2, 1, 5, 11, 13, 6, share=0.5), 70), (empty, 60)]
     for number, (clips, threshold) in enumerate(cases):
         b, c, f, h, w = clips.shape
-        what = f"velocities (for b={b}, c={c}, f={f}, h={h}, w={w}, threshold {threshold})"
+        what = f"the velocities for b={b}, c={c}, f={f}, h={h}, w={w}, threshold {threshold}"
         found = called(lambda x: student(x, threshold), clips, what=what)
         expected = velocities_by_loops(clips, threshold)
         told = _told(CONSTANT_THRESHOLD if number else VELOCITY_MISTAKES, clips, threshold)  # the first tells them apart
@@ -469,7 +469,7 @@ def check_velocities(student):
         if not found.is_floating_point():
             raise Failed(f"{what} as float", str(found.dtype).removeprefix("torch."))
     clips = cases[0][0]
-    recognised("velocities (without a threshold, which then is 60)", called(student, clips), velocities_by_loops(clips), {},
+    recognised("the velocities without a threshold, which then is 60", called(student, clips), velocities_by_loops(clips), {},
                tolerance=1e-4)  # fmt: skip
     return "the loops' numbers for specks, noise, dark and large things; NaN where too little is shown"
 
@@ -484,7 +484,7 @@ def _abstains(what, found, clips, expected, threshold):
         raise Failed(f"a number for clip {i} of {what}", "NaN", cause if torch.equal(given, gaps) else "")
     if (wanted & ~given).any():
         i = int((wanted & ~given).nonzero()[0])
-        raise Failed(f"NaN for clip {i} of {what}: fewer than two of its frames show a thing",
+        raise Failed(f"NaN for clip {i} of {what}, for fewer than two of its frames show a thing",
                      f"{[round(v, 3) for v in found[i].tolist()]}")  # fmt: skip
 
 
@@ -528,7 +528,7 @@ def check_unfold(student):
     for (b, f, c, h, w), dtype in sizes.items():
         frames = _numbered(b * f, c, h, w, dtype=dtype)
         wanted = unfold_by_loops(frames, f)
-        what = f"clips for b={b}"
+        what = f"the clips for b={b}"
         found = called(student, frames, f, what=what)
         wrong = _told(UNFOLD_MISTAKES if b < 3 else {}, frames, f)  # two clips tell all of them apart
         if b == 2 and found.shape == wanted.shape and torch.equal(found.double(), wrong[OTHER_ORDER]()):

@@ -4,7 +4,7 @@ test of gradients."""
 import torch
 
 from minit2v.lab.course.comparing import called, keeps_float32, normal, recognised, same_dtype
-from minit2v.lab.course.exercises import Failed, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.networks.bottleneck import Codebook
 
@@ -156,7 +156,7 @@ NEAREST_MISTAKES = {
     "the differences were added up with their signs, so that they cancel": lambda v, e: _differences(v, e).sum(-1).argmin(1),
     "the sum of the differences was squared; each difference is squared on its own":
         lambda v, e: _differences(v, e).sum(-1).square().argmin(1),
-    "the differences were added up without squares, as blocks are walked in a city":
+    "the differences were added up without squares (city-block distance)":
         lambda v, e: _differences(v, e).abs().sum(-1).argmin(1),
     "only the largest of a code's differences counted": lambda v, e: _differences(v, e).abs().amax(-1).argmin(1),
     "only the first number of each vector counted": lambda v, e: _differences(v, e)[..., 0].abs().argmin(1),
@@ -180,7 +180,7 @@ def check_nearest(student):
     for m, k, c, spread, dtype in cases:
         vectors, codes = (1 - spread + spread * normal(n, c, seed=n + k) for n in (m, k))
         codes = codes * torch.linspace(0.6, 1.6, k, dtype=torch.float64)[:, None] if spread == 1 else codes
-        _same_codes(student, vectors.to(dtype), codes.to(dtype), f"{m} vectors and {k} codes")
+        _same_codes(student, vectors.to(dtype), codes.to(dtype), f"{counted(m, 'vector')} and {counted(k, 'code')}")
     corners = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])
     halves = torch.tensor([[0.5, 0.5], [1.0, 0.5], [1.5, 0.0], [1.0, 1.0], [0.0, 0.5]])  # between two, four, or two equal
     _same_codes(student, halves, corners, "vectors between codes")
@@ -249,10 +249,11 @@ def _straight_through(student, features, codes, above):
     expected = codes.detach()[index]
     out = student(features, codes)
     if not isinstance(out, torch.Tensor):
-        raise Failed("values as a tensor", type(out).__name__, "the function does not return its result" if out is None else "")
+        cause = "the function does not return its result" if out is None else ""
+        raise Failed("the values as a tensor", type(out).__name__, cause)
     wrong = {cause: (lambda one=one: one(features.detach(), codes.detach())) for cause, one in VALUE_MISTAKES.items()}
-    recognised("values", out.detach(), expected, wrong, 1e-5)
-    same_dtype("values", out, features.dtype)
+    recognised("the values", out.detach(), expected, wrong, 1e-5)
+    same_dtype("the values", out, features.dtype)
     if not out.requires_grad:
         raise Failed("a result that leads back to the features", "none", "no gradient flows: is everything a constant?")
     found, of_codes = torch.autograd.grad((out * above).sum(), (features, codes), allow_unused=True)
@@ -361,8 +362,8 @@ def _axes(found, latents, colours):
         return _aligned(matrix.T, found.T).T if cause in turned else _aligned(matrix, found)
 
     mistakes = {cause: (lambda cause=cause, one=one: like_found(cause, one)[real]) for cause, one in wrong.items()}
-    same_shape("axes", found, axes.shape)
-    recognised("axes", found[real], _aligned(axes, found)[real], mistakes, 1e-6)
+    same_shape("the axes", found, axes.shape)
+    recognised("the axes", found[real], _aligned(axes, found)[real], mistakes, 1e-6)
     recognised("the products of the axes with one another", found @ found.T, torch.eye(len(axes)).to(found), {}, 1e-6)
 
 
@@ -380,8 +381,8 @@ def _shares(found, latents, colours):
         "each is compared with the greatest; wanted is the share of the sum": lambda: shares / shares[0],
     } | {f"of the wrong variance: {cause}": (lambda one=one: _principal(one(latents, colours))[1])
          for cause, one in SCATTERS.items()}  # fmt: skip
-    same_shape("shares", found, shares.shape)
-    recognised("shares", found, shares, mistakes, 1e-8)
+    same_shape("the shares", found, shares.shape)
+    recognised("the shares", found, shares, mistakes, 1e-8)
 
 
 def _turned(found, z, share, means, axes, old, new, k):
@@ -425,7 +426,7 @@ def check_colour_axes(student):
         means = _means(latents, colours)
         found = {name: _part(own, name) for name in ("means", "axes", "shares")}
         wrong = {cause: (lambda one=one: one(latents, colours)) for cause, one in MEAN_MISTAKES.items()}
-        told = f"means of the colours {colours.unique().tolist()}"
+        told = f"the means of the colours {colours.unique().tolist()}"
         _no_gaps(told, found["means"], wrong)
         recognised(told, found["means"], means, wrong, 1e-8)
         _axes(found["axes"], latents, colours)
@@ -587,7 +588,7 @@ def check_encoder_gradient(student):
     for what, (_, expected) in QUANTISERS.items():
         found = said[what]
         if found != expected:
-            raise Failed(f"{expected} for {what}", found, _habit(said))
+            raise Failed(f"{expected} for {what}", found, _habit(said, student))
     return f"tells {sum(right for _, right in QUANTISERS.values())} right quantisers from {len(said) - 2} broken ones"
 
 
@@ -622,8 +623,10 @@ def _verdict(student, quantiser):
     return bool(found)
 
 
-def _habit(said):
+def _habit(said, student):
     """The cause of all answers of a test, if one known habit gives exactly them."""
+    if not any(said.values()) and _verdict(student, _times(lambda e: float(e.numel()))) is True:
+        return "it takes the gradient of the mean, which is 1 divided by how many numbers there are; wanted is that of the sum"
     for cause, habit in VERDICT_MISTAKES.items():
         if all(_says(habit, quantiser) == said[what] for what, (quantiser, _) in QUANTISERS.items()):
             return cause

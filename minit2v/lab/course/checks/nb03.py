@@ -126,7 +126,7 @@ def check_commitment_loss(student):
         expected = beta * (difference**2).mean()
         mistakes = {cause: (lambda one=one: one(difference, beta)) for cause, one in LOSS_MISTAKES.items()}
         precise = 1e-6 if dtype == torch.float32 else 1e-12 * size**2
-        _compared(f"the loss of tensors {shape} for beta {beta}", found, expected, mistakes, precise)
+        _compared(f"the loss for tensors {shape} and beta {beta}", found, expected, mistakes, precise)
         same_dtype(f"the loss of tensors of {dtype}", found, dtype)
         _moves_features_only(student, features, codes, beta)
     found = called(lambda e, c: student(e, c), features, codes, what="the loss")
@@ -198,7 +198,7 @@ def check_perplexity(student):
     for what, share in cases:
         given, expected = share.clone(), bottleneck.perplexity(share.double())
         found = student(given)
-        same_shape(f"perplexity of {what}", found, ())
+        same_shape(f"the perplexity of {what}", found, ())
         if not math.isfinite(float(found)):
             cause = "0 times the logarithm of 0" if (share == 0).any() else ""
             raise Failed(f"{expected.item():.4g} for {what}", f"{float(found)}", cause)
@@ -206,7 +206,7 @@ def check_perplexity(student):
             raise Failed("the shares as they were", "they were changed", "an operation in place, such as share += …")
         wrong = {cause: (lambda one=one: one(share.double()).double()) for cause, one in PERPLEXITY_MISTAKES.items()}
         precise = 2e-5 * max(1.0, expected.item()) * (10 if len(share) > 10_000 else 1)
-        _compared(f"perplexity of {what}", torch.as_tensor(found).double(), expected, wrong, precise)
+        _compared(f"the perplexity of {what}", torch.as_tensor(found).double(), expected, wrong, precise)
     return "between 1 and k, zeros and all"
 
 
@@ -338,7 +338,11 @@ def check_adversarial_step(student):
         codes = torch.arange(n) % k
         for step in range(3):
             before = _copied(decoder, critic, optimizers)
-            found = _called_step(student, decoder, critic, optimizers, codes, frames, weight)
+            try:
+                found = _called_step(student, decoder, critic, optimizers, codes, frames, weight)
+            except RuntimeError as error:
+                _names_an_undetached_picture(error, student, before, codes, frames, weight)
+                raise
             right = _copied(*before)
             values = adversarial_step(*right, codes, frames, weight)
             told = f"step {step + 1} with weight {weight}"
@@ -346,12 +350,48 @@ def check_adversarial_step(student):
             for i, (name, mistakes) in enumerate((("decoder", DECODER_MISTAKES), ("critic", CRITIC_MISTAKES))):
                 wrong = {cause: (lambda one=one: _stepped(*_copied(*before), codes, frames, weight, **one)[i])
                          for cause, one in mistakes.items()}  # fmt: skip
+                wrong = {EXCHANGED: lambda i=i: _by_exchanged(before, codes, frames, weight, decoder, critic)[i]} | wrong
                 if name == "critic" and not weight:
                     wrong = {"with weight 0 the critic learns all the same": wrong["it did not move"]} | wrong
                 mine, library = _weights((decoder, critic)[i]), _weights(right[i])
-                _compared(f"after {told}, the {name}'s weights", mine, library, wrong, precise)
+                _compared(f"the {name}'s weights after {told}", mine, library, wrong, precise)
             _losses(found, values, told, precise)
     return "three steps of both networks, each with the gradient of its own loss, and with a weight of 0 as well"
+
+
+EXCHANGED = "the two optimizers are exchanged: the decoder's comes first"
+UNDETACHED = "in the critic's turn the pictures are not detached, so its gradient runs back into the decoder"
+
+
+def _by_exchanged(before, codes, frames, weight, decoder, critic):
+    """What both networks are after a step with the optimizers exchanged, or nothing if they are not what was found."""
+    one, other, optimizers = _copied(*before)
+    swapped = _stepped(one, other, optimizers[::-1], codes, frames, weight)
+    same = all(torch.allclose(mine, _weights(network), rtol=0, atol=1e-5) for mine, network in zip(swapped, (decoder, critic)))
+    return swapped if same else (torch.empty(0), torch.empty(0))
+
+
+def _names_an_undetached_picture(error, student, before, codes, frames, weight):
+    """Raise Failed if the student's step is right as soon as what one call of the critic is shown is detached."""
+    right = _copied(*before)
+    adversarial_step(*right, codes, frames, weight)
+    for number in range(4):
+        networks, calls = _copied(*before), []
+
+        def detached(critic, shown, number=number, calls=calls):
+            calls.append(len(shown))
+            return tuple(one.detach() for one in shown) if len(calls) == number + 1 else shown
+
+        hook = networks[1].register_forward_pre_hook(detached)
+        try:
+            student(*networks, codes.clone(), frames.clone(), weight)
+        except Exception:  # the student's code may raise anything
+            continue
+        finally:
+            hook.remove()
+        if all(torch.allclose(_weights(one), _weights(other), rtol=0, atol=1e-5) for one, other in zip(networks[:2], right)):
+            found = f"{type(error).__name__}: {str(error).split('. ')[0].splitlines()[0]}"
+            raise Failed("a step of both networks", found, UNDETACHED) from None
 
 
 def _copied(decoder, critic, optimizers):
@@ -553,9 +593,11 @@ def _one_step(student, k, c):
     if share.max() - share.min() > 0.5:
         found = f"{share.min():.2g} to {share.max():.2g} times 1 / {k}"
         raise Failed("the same usage for all codes that begin again", found)
-    close("sums of codes that begin again", sums[dead], places[dead] * usage[dead, None], 1e-4 / k, "a code is sums / usage")
+    again = "the sums of codes that begin again"
+    close(again, sums[dead], places[dead] * usage[dead, None], 1e-4 / k, "a code is sums / usage")
     for name, one, other in zip(("codes", "usage", "sums"), *results[:2]):
-        close(f"{name} drawn again from the same generator", one, other, 1e-6, "other random numbers than those of `generator`")
+        told = "other random numbers than those of `generator`"
+        close(f"the {name} drawn again from the same generator", one, other, 1e-6, told)
 
 
 def _why_beside(found, dead, before, vectors):
@@ -584,4 +626,4 @@ def _living(found, expected, before, vectors):
     still = "the running values of before, without this batch" if kept else ""
     for name, one, other in zip(("codes", "usage", "sums"), found, expected):
         cause = again if restarted else "" if name == "codes" else still
-        close(f"{name} of living codes", one[:20], other[:20], 1e-4 if name == "codes" else 1e-4 / k, cause)
+        close(f"the {name} of living codes", one[:20], other[:20], 1e-4 if name == "codes" else 1e-4 / k, cause)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
-from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, close, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.networks.text import TextEncoder
 from minit2v.presets import TextConfig, get
@@ -50,9 +50,10 @@ PREDICTIONS = {
     "4.a": Question("In \"a large red circle moves left\" you change the last word to \"right\". How many of the 20 rows of "
                     "the table change?", "14: its own and all behind it",
                     ["1: its own", "2: its own and the end mark's", "14: its own and all behind it", "all 20"]),
-    "4.b": Question("A caption's \"left\" becomes \"right\", for one of the three ways at a time. Which way changes the answer "
-                    "of mini's UNet most?", "cross-attention",
-                    ["cross-attention", "the timestep embedding", "the scene prior", "two of them about alike"]),
+    "4.b": Question("The scene prior was built for words such as \"left\". A caption's \"left\" becomes \"right\", first for "
+                    "cross-attention alone, then for the scene prior alone. How large is the second change of the UNet's "
+                    "answer, compared with the first?", "less than a hundredth of it",
+                    ["larger", "about as large", "about a tenth of it", "less than a hundredth of it"]),
     "4.c": Question("You exchange one word of a caption. Which word moves the mean of the 20 rows furthest, on average?",
                     "the size", ["the shape", "the colour", "the size", "the direction of motion"]),
     "4.d": Question("The captions of Moving Things are full of circles, squares and triangles that move, slide and travel, "
@@ -91,8 +92,8 @@ def _joined(pieces, pair, *, backwards=False, most=math.inf):
     return merged[::order]
 
 
-def _cut(word, ranks, *, letters=None, choose=None, backwards=False, once=False, rounds=math.inf):
-    """Byte pairs with one thing done otherwise."""
+def _cut(word, ranks, *, letters=None, choose=None, backwards=False, once=False, one=False, rounds=math.inf):
+    """Byte pairs with one thing done otherwise; once: each pair in one place; one: one place before it looks again."""
     pieces, used = letters or [*word[:-1], word[-1] + "</w>"], set()
     choose = choose or (lambda pairs: min(pairs, key=ranks.get))
     while rounds > 0:
@@ -100,7 +101,7 @@ def _cut(word, ranks, *, letters=None, choose=None, backwards=False, once=False,
         if not pairs:
             break
         best = choose(pairs)
-        pieces = _joined(pieces, best, backwards=backwards, most=1 if once else math.inf)
+        pieces = _joined(pieces, best, backwards=backwards, most=1 if once or one else math.inf)
         rounds -= 1
         used |= {best} if once else set()
     return pieces
@@ -135,6 +136,8 @@ CUT_MISTAKES = {
     "it stops after one merge; go on as long as some pair is in ranks": lambda word, ranks: _cut(word, ranks, rounds=1),
     "where occurrences overlap, the left one is merged": lambda word, ranks: _cut(word, ranks, backwards=True),
     "merge all occurrences": lambda word, ranks: _cut(word, ranks, once=True),
+    "merge all occurrences before you look for the next pair; here only the first was merged before the ranks were asked again":
+        lambda word, ranks: _cut(word, ranks, one=True),
     "the pair of lowest rank is merged first, wherever it stands":
         lambda word, ranks: _cut(word, ranks, choose=lambda pairs: pairs[0]),
     "the last pair of the word was merged first; it is the one of lowest rank":
@@ -155,6 +158,7 @@ CUT_MISTAKES = {
 _TABLES = {  # what a table is called in a message: (the table, words to cut with it)
     "(b, c) before (a, b) before (bc, d</w>)": ({("b", "c"): 0, ("a", "b"): 1, ("bc", "d</w>"): 2}, ("abcd",)),
     "the merge (a, b)": ({("a", "b"): 0}, ("abab",)),
+    "(ab, a) before (a, b)": ({("ab", "a"): 0, ("a", "b"): 1}, ("ababc", "cabab")),
     "the merge (a, n)": ({("a", "n"): 0}, ("ananas",)),
     "the merge (a, a)": ({("a", "a"): 0}, ("aaab",)),
     "merges in no order": (
@@ -273,7 +277,7 @@ def _as_pytorch(q, k, v, found, cause=""):
     cause is given."""
     n, d = q.shape
     expected = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    what = f"the result for {n} tokens of width {d}"
+    what = f"the result for {counted(n, 'token')} of width {d}"
     same_dtype(what, found, q.dtype)
     same_shape(what, found, (n, d))
     tolerance = 1e-5 if q.dtype == torch.float32 else 1e-9  # of float64: a float32 step on the way costs more
@@ -346,6 +350,11 @@ ENCODE_MISTAKES = {
     "ln_final was left out": lambda e, ids: _encoded(e, ids, end=lambda x: x),
     "ln_final comes once, after the last block, and not after each": lambda e, ids: _encoded(
         e, ids, each=e.ln_final, end=lambda x: x),
+    "ln_final comes once, after the last block, and not after each block as well": lambda e, ids: _encoded(
+        e, ids, each=e.ln_final),
+    "ln_final comes once, after the last block, and not before each": lambda e, ids: _normed_each(e, ids, lambda x: x),
+    "ln_final comes once, after the last block, and not before each block as well": lambda e, ids: _normed_each(
+        e, ids, e.ln_final),
     "ln_final comes once": lambda e, ids: _encoded(e, ids, end=lambda x: e.ln_final(e.ln_final(x))),
     "ln_final comes after the blocks, not before them": lambda e, ids: _normed_first(e, ids),
     "the blocks did not run": lambda e, ids: _encoded(e, ids, blocks=lambda blocks: []),
@@ -369,6 +378,13 @@ def _normed_first(encoder, tokens):
     for block in encoder.blocks:
         x = block(x, attn_mask=torch.full((n, n), float("-inf"), dtype=x.dtype).triu(1))
     return x
+
+
+def _normed_each(encoder, tokens, end):
+    n, x = tokens.shape[1], encoder.token_embedding(tokens) + encoder.positional_embedding
+    for block in encoder.blocks:
+        x = block(encoder.ln_final(x), attn_mask=torch.full((n, n), float("-inf"), dtype=x.dtype).triu(1))
+    return end(x)
 
 
 def _added(encoder, tokens):
@@ -398,9 +414,9 @@ def check_encode(student):
                 found = called(lambda ids: student(encoder, ids), tokens, what="features")
             if not torch.equal(encoder(tokens), expected):
                 raise Failed("the encoder as it was", "it was changed", "an operation in place on one of its parts")
-            same_dtype("features", found, torch.float64)
+            same_dtype("the features", found, torch.float64)
             mistakes = {cause: (lambda one=one: one(encoder, tokens)) for cause, one in ENCODE_MISTAKES.items()}
-            recognised("features", found, expected, mistakes, tolerance=1e-8)
+            recognised("the features", found, expected, mistakes, tolerance=1e-8)
     return "every number, for two vocabularies"
 
 
@@ -528,7 +544,7 @@ def _same_merges(student, counts, n):
         cause = _cause(student, MERGE_MISTAKES, _countings(), counts, n)
         i = next((i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), None)
         if i is None:
-            many = [f"{len(merges)} merge{'s' * (len(merges) != 1)}" for merges in (expected, found)]
+            many = [counted(len(merges), "merge") for merges in (expected, found)]
             raise Failed(f"{many[0]} for {_shortened(told)}", many[1], cause)
         raise Failed(f"merge {i + 1} to be {expected[i]} for {_shortened(told)}", _shortened(found[i]), cause)
     if list(given.items()) != list(counts.items()):
@@ -594,16 +610,16 @@ def _one_number_is_nan(encoder, tokens):
 ENCODERS = {  # what: (an encoder, whether it is causal)
     "an encoder with the right mask": (_right, True),
     "an encoder without a mask": (_with_masks(99, 99, 99), False),
-    "one in which each token sees the next": (_with_masks(2, 2, 2), False),
-    "one whose last block lets each token see the next": (_with_masks(1, 1, 2), False),
-    "one with the right mask and other features": (lambda *given: _right(*given).roll(1, 2) / 2, True),
-    "one that rounds a millionth otherwise for another prompt": (_rounds_otherwise, True),
-    "one that answers NaN": (lambda *given: _right(*given) * torch.nan, False),
-    "one that answers NaN in one number": (_one_number_is_nan, False),
-    "one of whose rows two hear every word, and cancel on average": (_two_rows_hear_all, False),
-    "one of whose rows one number, in row 0, hears every word": (_one_number_hears_all(0, 0.01), False),
-    "one of whose rows one number, in row 1, hears every word": (_one_number_hears_all(1, -0.01), False),
-    "one of whose rows one number, in row 2, hears every word": (_one_number_hears_all(2, 0.01), False),
+    "an encoder in which each token sees the next": (_with_masks(2, 2, 2), False),
+    "an encoder whose last block lets each token see the next": (_with_masks(1, 1, 2), False),
+    "an encoder with the right mask and other features": (lambda *given: _right(*given).roll(1, 2) / 2, True),
+    "a right encoder whose numbers differ by a millionth for another prompt, as rounding does": (_rounds_otherwise, True),
+    "an encoder that answers NaN": (lambda *given: _right(*given) * torch.nan, False),
+    "an encoder that answers NaN in one number of row 1": (_one_number_is_nan, False),
+    "an encoder in which rows 1 and 2 hear every word, and cancel on average": (_two_rows_hear_all, False),
+    "an encoder in which one number of row 0 hears every word": (_one_number_hears_all(0, 0.01), False),
+    "an encoder in which one number of row 1 hears every word": (_one_number_hears_all(1, -0.01), False),
+    "an encoder in which one number of row 2 hears every word": (_one_number_hears_all(2, 0.01), False),
 }
 _PROBES = (  # encoders that tell mistakes apart, and that no answer has to judge
     lambda encoder, tokens: torch.zeros(*tokens.shape, encoder.config.width),
@@ -668,7 +684,8 @@ def check_is_causal(student):
         if not isinstance(found, (bool, np.bool_)):
             raise Failed("True or False", f"{type(found).__name__} {_shortened(found)}")
         if found != expected:
-            raise Failed(f"{expected} for {what}", found, _cause_in_test(student, encoder))
+            early = _early(student, run, encoder) if found else ""
+            raise Failed(f"{expected} for {what}", found, early or _cause_in_test(student, encoder))
     if any(not torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items()):
         raise Failed("the encoder as it was", "its weights were changed", "an operation in place on one of its parts")
     return f"tells {len(ENCODERS)} encoders apart, right and broken ones"
@@ -680,6 +697,29 @@ def _cause_in_test(student, encoder):
     verdicts = lambda test: [_verdict(test, run, encoder) for run in runs]  # noqa: E731
     found = verdicts(student)
     return next((cause for cause, wrong in TEST_MISTAKES.items() if verdicts(wrong) == found), "")
+
+
+def _early(student, run, encoder):
+    """The cause of an encoder that passes though it leaks, if the student's prompts cannot show the leak; else nothing."""
+    prompts = []
+
+    def watched(encoder, tokens):
+        prompts.extend(tokens)
+        return run(encoder, tokens)
+
+    _verdict(student, watched, encoder)
+    shared = {(i, j): int((prompts[i] != prompts[j]).nonzero()[0]) for i in range(len(prompts)) for j in range(i)
+              if (prompts[i] != prompts[j]).any()}  # fmt: skip
+    if not shared or max(shared.values()) == 0:
+        return ""
+    with torch.no_grad():
+        features = run(encoder, torch.stack(prompts))
+    if any(not ((features[i, :n] - features[j, :n]).abs() < 1e-5).all() for (i, j), n in shared.items()):
+        return ""
+    last = max(shared.values()) - 1
+    compared = ("row 0 alone is", "rows 0 and 1 alone are")[last] if last < 2 else f"rows 0 to {last} alone are"
+    return (f"your prompts differ from row {last + 1} on, so {compared} compared, where this encoder is right; change a later "
+            "word")
 
 
 def _verdict(test, run, encoder):

@@ -8,7 +8,7 @@ from minit2v.datasets.moving_things import MovingThings
 from minit2v.diffusion.process import Diffusion
 from minit2v.diffusion.process import betas as library_betas
 from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
-from minit2v.lab.course.exercises import Failed, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.presets import DiffusionConfig
 
@@ -116,7 +116,7 @@ def check_q_sample(student):
         x0, noise, levels_of = normal(*shape).to(dtype), normal(*shape, seed=1).to(dtype), torch.tensor(values, dtype=dtype)
         a = levels_of[:, None, None, None, None]
         mistakes = {cause: (lambda one=one: one(x0, noise, a)) for cause, one in SAMPLE_MISTAKES.items()}
-        what = f"x_t of clips {shape} at alpha_bar {', '.join(map(str, values))}"
+        what = f"x_t for clips {shape} with alpha_bar {', '.join(map(str, values))}"
         found = called(student, x0, noise, levels_of)
         same_dtype(what, found, dtype)
         recognised(what, found, q_sample(x0, noise, levels_of), mistakes, 1e-5)
@@ -158,9 +158,9 @@ def check_alpha_bar_from(student):
     """First at three betas, where every mistake has its own answer; then at one, at another schedule and the release's."""
     for what, betas in {
         "alpha_bar of 0.1, 0.2, 0.5": torch.tensor([0.1, 0.2, 0.5], dtype=torch.float64),
-        "alpha_bar of 0.3 alone, float32,": torch.tensor([0.3]),
+        "alpha_bar of 0.3 alone in float32": torch.tensor([0.3]),
         "alpha_bar of 400 betas of the cosine schedule": library_betas(DiffusionConfig(schedule="cosine", timesteps=400)),
-        "alpha_bar of 250 betas of the linear schedule, float32,":
+        "alpha_bar of 250 betas of the linear schedule in float32":
             library_betas(DiffusionConfig(schedule="linear", timesteps=250)).float(),
         "alpha_bar of the release": library_betas(DiffusionConfig()),
     }.items():
@@ -238,7 +238,7 @@ def _measured(student, add_noise, x0, ts, seed):
 
     def watched(x, noise, t):
         if len(noises) == len(ts):
-            raise Failed(f"{len(ts)} calls of add_noise, one for each t", "more")
+            raise Failed(f"{counted(len(ts), 'call')} of add_noise, one for each t", "more")
         if tuple(getattr(t, "shape", ())) != (len(x0),):
             raise Failed(f"t of shape ({len(x0)},), one timestep for each clip", tuple(t.shape) if hasattr(t, "shape") else t)
         if t.tolist() != [ts[len(noises)]] * len(x0):
@@ -255,7 +255,7 @@ def _measured(student, add_noise, x0, ts, seed):
     if given != ts:
         raise Failed("ts as it was", "it was changed")
     if len(noises) < len(ts):
-        raise Failed(f"{len(ts)} calls of add_noise, one for each t", f"{len(noises)}")
+        raise Failed(f"{counted(len(ts), 'call')} of add_noise, one for each t", f"{len(noises)}")
     _from_the_generator(generator, seed, torchs_own, noises)
     mistakes = {cause: (lambda one=one: torch.stack([one(x) for x in clips])) for cause, one in VARIANCE_MISTAKES.items()}
     mistakes |= {
@@ -270,7 +270,7 @@ def _measured(student, add_noise, x0, ts, seed):
             lambda: torch.stack([clips[i].var() for i in sorted(range(len(ts)), key=ts.__getitem__)]),
     }  # fmt: skip
     variances = torch.stack([x.var() for x in clips])
-    recognised(f"the variance at {ts}", found, variances, mistakes, 4e-4 * variances.max().item())  # over n, or n - 1
+    recognised(f"the variances for ts {ts}", found, variances, mistakes, 4e-4 * variances.max().item())  # over n, or n - 1
     if found.dtype not in (variances.dtype, torch.float64):
         raise Failed(f"variances of dtype {variances.dtype}", f"{found.dtype}")
     return torch.stack(noises)
@@ -329,7 +329,7 @@ def _looked_up(alpha_bar, snr, shift, *, ratio=lambda a: a / (1 - a), by=lambda 
 
 
 TIMESTEP_MISTAKES = {  # cause -> (alpha_bar, snr, shift) -> what the mistake gives
-    "the shift was not used": lambda a, s, shift: _looked_up(a, s, 1.0),
+    "the shift has no effect: not used, or used on both sides": lambda a, s, shift: _looked_up(a, s, 1.0),
     "the table was multiplied where the shift divides": lambda a, s, shift: _looked_up(a, s, 1 / shift),
     "the shift was used, but not squared": lambda a, s, shift: _looked_up(a, s, shift, by=lambda s: s),
     "alpha_bar was divided by the shift, and not the SNR": lambda a, s, shift: _looked_up(a / shift**2, s, 1.0),
@@ -356,6 +356,23 @@ TIMESTEP_MISTAKES = {  # cause -> (alpha_bar, snr, shift) -> what the mistake gi
 }  # fmt: skip
 
 
+STRICT = ("the SNR equals an entry, which is still high enough: >=, not >; with > both fences end at the same entry, "
+          "and 0 / 0 is NaN")
+
+
+def _by_strict_bisection(alpha_bar, snr, shift):
+    """The solution with > in the place of >=: where an SNR equals an entry, both fences can end there."""
+    table = (alpha_bar / (1 - alpha_bar) / shift**2).log()
+    wanted = snr.log().clamp(table[-1], table[0])
+    low = torch.zeros_like(wanted, dtype=torch.long)
+    high = torch.full_like(low, len(table) - 1)
+    while (high - low).max() > 1:
+        middle = (low + high) // 2
+        enough = table[middle] > wanted
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low + (table[low] - wanted) / (table[low] - table[high])
+
+
 @exercise("5.4", name="timestep_at", solution=timestep_at, minutes=20, difficulty=4, importance=4)
 def check_timestep_at(student):
     """Tables of 2 to 1500 entries; SNRs between entries, on them and outside; several shifts; numbers, rows and tables."""
@@ -379,14 +396,17 @@ def check_timestep_at(student):
         ("of 400 timesteps of cosine, (2, 1, 2)", cosine, table(500.0, 1e-4, 1.0, 0.07).reshape(2, 1, 2), 0.6),
         ("of the released schedule, float32", released.float(), table(30.0, 1.0, 0.1).float(), 2.0),
     ):  # fmt: skip
-        what = f"timesteps {what}"
+        what = f"the timesteps {what}"
         found, right = called(lambda a, s: student(a, s, shift), alpha_bar, snr), timestep_at(alpha_bar, snr, shift)
         if found.isnan().any():
-            raise Failed(f"{what} as numbers", f"NaN in {found.isnan().sum()} of {found.numel()}")
+            strict = _by_strict_bisection(alpha_bar, snr, shift)
+            met = found.shape == strict.shape and torch.allclose(found, strict, rtol=0, atol=1e-5, equal_nan=True)
+            raise Failed(f"{what} as numbers", f"NaN in {found.isnan().sum()} of {found.numel()}", STRICT if met else "")
         mistakes = {cause: (lambda one=one: one(alpha_bar, snr, shift)) for cause, one in TIMESTEP_MISTAKES.items()}
         recognised(what, found, right, mistakes, 0.02 if snr.dtype == torch.float32 else 1e-6)
         same_dtype(what, found, snr.dtype)
-    recognised("timesteps where no shift is given", called(student, few, on_entries), timestep_at(few, on_entries), {}, 1e-6)
+    found = called(student, few, on_entries)
+    recognised("the timesteps where no shift is given", found, timestep_at(few, on_entries), {}, 1e-6)
     one = timestep_at(released, table(1.0)).item()
     return f"SNR 1 at t = {one:.1f} as released; between the entries, on them and beyond, shifted or not"
 

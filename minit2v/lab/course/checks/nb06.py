@@ -12,7 +12,7 @@ import torch
 from minit2v.diffusion import samplers
 from minit2v.diffusion.process import Diffusion
 from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
-from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, close, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.presets import DiffusionConfig
 
@@ -53,10 +53,9 @@ QUIZ = [
 ]
 
 PREDICTIONS = {
-    "6.a": Question("The perfect denoiser is asked once about each of two thousand noises, at the last timestep. Where do its "
-                    "answers lie?", "on one spot in the middle of the ring",
-                    ["in the six blobs, like real clips", "all over the plane, like the noises",
-                     "on one spot in the middle of the ring", "each on the middle of the nearest blob"]),
+    "6.a": Question("Instead of the middle of the ring, somebody names some real point of the world, drawn at random. How "
+                    "large is the mean squared error of that guess, compared with that of the middle?", "about twice as large",
+                    ["smaller", "as large", "about twice as large", "more than five times as large"]),
     "6.b": Question("DDPM is run twice from the same two thousand noises, each time with other dice. How many of the points "
                     "end in the same blob both times?",
                     "about one in six", ["nearly all", "about half", "about one in six", "none"]),
@@ -87,10 +86,10 @@ def check_ddpm_step(student):
         for i, (name, right) in enumerate({"x": of_x, "x0": of_x0, "noise": spread}.items()):
             found = ask(a, a_next, *(one if i == j else nothing for j in range(3)))
             wrong = {cause: (lambda value=value: value * one) for cause, value in slips[name].items()}
-            recognised(f"what {name} is multiplied by at a = {a}, a_next = {a_next}", found, right * one, wrong, 1e-4)
+            recognised(f"what {name} is multiplied by, for a = {a}, a_next = {a_next}", found, right * one, wrong, 1e-4)
         for shape, dtype in (((2, 4, 3, 5, 6), torch.float32), ((4, 4), torch.float64)):
             x, x0, noise = (5 * normal(*shape, seed=seed).to(dtype) for seed in range(3))
-            what = f"x' at a = {a}, a_next = {a_next}, for tensors of shape {shape}"
+            what = f"x' for a = {a}, a_next = {a_next} and tensors of shape {shape}"
             found = ask(a, a_next, x, x0, noise)
             recognised(what, found, of_x * x + of_x0 * x0 + spread * noise, {}, 1e-4)
             same_dtype(what, found, dtype)
@@ -149,6 +148,7 @@ def ddim_step(x0, eps, a, a_next, eta=0.0, noise=None):
 @exercise("6.2", name="ddim_step", solution=ddim_step, minutes=12, difficulty=3, importance=5)
 def check_ddim_step(student):
     """Where it aims, DDPM at eta 1, what lies between, the library's own steps, and the samples of a Gaussian."""
+    _does_without_noise(student)
     _check_aim(student)
     for (a, a_next), dtype in (((0.2, 0.5), torch.float64), ((0.6, 0.97), torch.float32), ((0.0, 0.3), torch.float64),
                                ((0.004, 0.9996), torch.float64), ((0.5, 1.0), torch.float64)):  # fmt: skip
@@ -158,7 +158,7 @@ def check_ddim_step(student):
     for step, (x0, eps, a, a_next) in _library_steps(diffusion, steps=8):
         close(f"x after step {step.index} of the library's ddim", student(x0, eps, a, a_next), step.x, 1e-5)
     mean, spread = _samples_of_a_gaussian(student)
-    close("mean of the samples from the oracle of a Gaussian", mean, 0.7, 0.01)
+    close("the mean of the samples from the oracle of a Gaussian", mean, 0.7, 0.01)
     close("their standard deviation", spread, 0.4, 0.01)
     return "it aims right, is DDPM's at eta 1 and the library's at 0, and a Gaussian's samples have its mean and spread"
 
@@ -185,10 +185,25 @@ def _check_fresh_noise(student, a, a_next, eta, dtype):
         "the noise is multiplied by eta alone": lambda: aim + shrunk + eta * noise,
         "the noise is not added": lambda: aim + shrunk,
     } if eta else {"room is made for fresh noise although eta is 0": lambda: of_power(0)}  # fmt: skip
-    what = f"the step with eta {eta:g}{' (it should be DDPM)' if eta == 1 else ''} at a = {a}, a_next = {a_next}"
+    what = f"the step with eta {eta:g}{' (it should be DDPM)' if eta == 1 else ''} for a = {a}, a_next = {a_next}"
     expected = ddpm_step(x, x0, a, a_next, noise) if eta == 1 else ddim_step(x0, eps, a, a_next, eta, noise)
     recognised(what, found, expected, slips, 1e-4 if dtype == torch.float32 else 1e-8)
     same_dtype(what, found, dtype)
+
+
+def _does_without_noise(student):
+    """Raise Failed for a step that adds the noise also where it is None."""
+    x0, eps, nothing = (torch.full((3, 2), value, dtype=torch.float64) for value in (1.0, 1.0, 0.0))
+    try:
+        student(x0, eps, 0.3, 0.55, 0.0, None)
+    except TypeError as error:
+        try:
+            right = torch.allclose(student(x0, eps, 0.3, 0.55, 0.0, nothing), ddim_step(x0, eps, 0.3, 0.55))
+        except Exception:  # the student's code may raise anything
+            right = False
+        if right:
+            raise Failed("a step for eta = 0, where noise is None", f"TypeError: {error}",
+                         "None is no tensor: add the noise only if it is given") from None  # fmt: skip
 
 
 def _check_aim(student):
@@ -207,7 +222,7 @@ def _check_aim(student):
     for what, inputs, right in (("x0", (one, nothing), a_next**0.5), ("eps", (nothing, one), (1 - a_next) ** 0.5)):
         found = called(lambda x0, eps: student(x0, eps, a, a_next), *inputs)
         wrong = {cause: (lambda value=value: value * one) for cause, value in slips[what].items()}
-        recognised(f"what {what} is multiplied by at a = {a}, a_next = {a_next}, eta = 0", found, right * one, wrong, 1e-6)
+        recognised(f"what {what} is multiplied by, for a = {a}, a_next = {a_next}, eta = 0", found, right * one, wrong, 1e-6)
 
 
 def _library_steps(diffusion, steps):
@@ -269,15 +284,17 @@ class _Run:
         self.steps, self.alpha_bar, self.dtype = steps, self.diffusion.alpha_bar, dtype
         self.timesteps = samplers.timesteps(self.diffusion, steps)
         self.levels = [*self.alpha_bar[self.timesteps].tolist(), 1.0]
-        self.start, self.asked = normal(*shape, seed=8).to(dtype), []
+        self.start, self.asked, self.seen = normal(*shape, seed=8).to(dtype), [], []
         once = lambda: called(lambda x, a: student(self.model, x, a, steps), self.start, self.alpha_bar)  # noqa: E731
-        self.end, self.what = once(), f"the end of {steps} steps of {T}"
+        self.end, self.what = once(), f"the end of {counted(steps, 'step')} over {T} timesteps"
         same_shape("the result", self.end, shape)
         _check_timesteps(self.asked, steps, T, self.timesteps)
-        close("the same end in a second run from the same noise", once(), self.end, 0)
+        if self.end.isfinite().all():
+            close("the same end in a second run from the same noise", once(), self.end, 0)
 
     def model(self, x, t):
         self.asked.append(int(t))
+        self.seen.append(x.detach().clone())
         return self.diffusion.to_x0_eps(torch.tanh(x) + t / 2000, x, t)
 
     def ended_at(self, after):
@@ -297,7 +314,7 @@ class _Run:
 
 def _check_timesteps(asked, steps, T, expected):
     if len(asked) != steps:
-        raise Failed(f"{steps} calls of the model for {steps} steps", len(asked))
+        raise Failed(f"{counted(steps, 'call')} of the model for {counted(steps, 'step')}", len(asked))
     if asked == expected:
         return
     even = [T - i * T / steps for i in range(steps)]
@@ -311,7 +328,7 @@ def _check_timesteps(asked, steps, T, expected):
     }
     cause = next((text for text, wrong in slips.items() if asked == wrong), "")
     few = lambda ts: ", ".join(map(str, ts[:4])) + (", …" if steps > 4 else "")  # noqa: E731
-    raise Failed(f"the timesteps {few(expected)} for {steps} steps of {T}", few(asked), cause)
+    raise Failed(f"the timestep{'s' * (steps > 1)} {few(expected)} for {counted(steps, 'step')}, T = {T}", few(asked), cause)
 
 
 def second_order_sample(model, x, alpha_bar, steps):
@@ -349,24 +366,27 @@ def _with_memory(run, *, share=lambda h, last: h / (2 * last), along=lambda t, a
             guess = x0 + share(h, last) * (x0 - before)
         if not (old and i):
             before, last = guess if remembers == "guess" else x0, h
-        if noise == "guess":
-            eps = (x - a**0.5 * guess) / (1 - a) ** 0.5
+        level = a_next if noise == "next" and a_next < 1 else a
+        if noise != "answer":
+            eps = (x - level**0.5 * guess) / (1 - level) ** 0.5
         x = ddim_step(guess, eps, a, a_next)
     return x
 
 
+EARLY = "ε was computed with a_next; it is the noise in x, before the step: only a is in it"
 SECOND_ORDER_MISTAKES = {
     "it is DDIM: the answer before has no effect": dict(begins=10**6),
     "x0 is moved back towards the answer before, where it should go on": dict(share=lambda h, last: -h / (2 * last)),
     "x0 is guessed for the end of the step; it is wanted for the middle": dict(share=lambda h, last: h / last),
     "the lengths of the two steps are exchanged": dict(share=lambda h, last: last / (2 * h)),
-    "the two steps are taken to be of one length": dict(share=lambda h, last: 0.5),
+    "the two steps are taken to be of one length, as they are along t; measure them along λ": dict(share=lambda h, last: 0.5),
     "the length of the new step is missing": dict(share=lambda h, last: 1 / (2 * last)),
     "the length of the last step is missing": dict(share=lambda h, last: h / 2),
     "steps are measured in timesteps, not in λ": dict(along=lambda t, a: t),
     "steps are measured in alpha_bar, not in λ": dict(along=lambda t, a: a),
     "steps are measured in the logarithm of alpha_bar, not in λ": dict(along=lambda t, a: math.log(a)),
     "what is remembered is the guess, not what the model answered": dict(remembers="guess"),
+    EARLY: dict(noise="next"),
     "x0 was replaced, and the noise still is the one that belongs to the old x0": dict(noise="answer"),
     "the first answer is remembered to the end; it is replaced in each step": dict(old=True),
     "the second step has no memory either; only the first has none": dict(begins=2),
@@ -381,11 +401,19 @@ def check_second_order_sample(student):
     for steps, T, schedule, shape, dtype in (*RUNS, (3, 500, "scaled_linear", (2, 3), torch.float64)):
         run = _Run(student, steps, T, schedule, shape, dtype)
         if not run.end.isfinite().all():
-            raise Failed(f"{run.what} as numbers", "NaN or infinity")
+            raise Failed(f"{run.what} as numbers", "NaN or infinity", _why_infinite(student))
         slips = {cause: (lambda how=how: _with_memory(run, **how | ({"end": run.alpha_bar[0].item()} if "end" in how else {})))
                  for cause, how in SECOND_ORDER_MISTAKES.items()}  # fmt: skip
         run.compare(samplers.dpm_solver_pp, slips)
     return "the library's ends for 1 to 60 steps, one call each, with DDIM's first and last step"
+
+
+def _why_infinite(student):
+    """The cause of an end that is no number, if what the model is shown on the way tells it."""
+    run = _Run(student, 4, 1000, "cosine", (6, 2), torch.float64)
+    found, run.seen = run.seen[:4], []
+    _with_memory(run, noise="next")
+    return EARLY if all(torch.allclose(one, other, rtol=0, atol=1e-8) for one, other in zip(found, run.seen)) else ""
 
 
 def noise_table(a):
@@ -411,7 +439,8 @@ def check_noise_table(student):
         miss = _miss_of_one_point(levels, found.tolist())
         if not miss < 1e-6:
             cause = next((text for text, wrong in slips.items() if torch.allclose(found, wrong, rtol=0, atol=1e-4)), "")
-            raise Failed(f"a world of one single point to be hit in {len(a) - 1} steps", f"it is missed by {miss:.2g}", cause)
+            raise Failed(f"a world of one single point to be hit in {counted(len(a) - 1, 'step')}",
+                         f"it is missed by {miss:.2g}", cause)  # fmt: skip
         wrong = {cause: (lambda value=value: value) for cause, value in slips.items()}
         recognised(f"the table for a = {levels}", found, expected, wrong, 1e-4)
     return "a world of one point is hit, also in a single step, and the steps before the last are as they were"

@@ -60,7 +60,7 @@ PREDICTIONS = {
     "9.a": Question("The oracle of notebook 06 is asked for the noise in a noisy point, and nobody can do better. What is "
                     "its mean squared error? (The noise has variance 1.)", "about 0.4", ["0", "about 0.4", "about 1"]),
     "9.b": Question("You average the weights with a decay of 0.9999 and stop after 1,000 steps. How many percent of the "
-                    "average are the weights of the first moment, which know nothing?",
+                    "average are the starting weights, which know nothing?",
                     round(100 * 0.9999**1000, 1), tolerance=2.0),
     "9.c": Question("After the recorded training, at t = 0.8 of T: which wrong word costs the model most?", hardest_word,
                     ["shape", "colour", "size", "motion", "speed"]),
@@ -91,7 +91,11 @@ class _Listener(nn.Module):
         self.weight = nn.Parameter(normal(k, k, seed=seed).to(dtype))
         self.bias = nn.Parameter(normal(k, seed=seed + 1).to(dtype))
         self.hears = None if told is None else nn.Parameter(normal(told.shape[-1], k, seed=seed + 2).to(dtype))
-        self.asked = []
+        self.asked, self.heard_back = [], False
+        self.weight.register_hook(self._hear)
+
+    def _hear(self, gradient):
+        self.heard_back = True
 
     def forward(self, x, t, told=None):
         self.asked.append((x, t, told))
@@ -124,10 +128,12 @@ def check_train_step(student):
             before, seed = copy.deepcopy(theirs), draws[1].get_state()
             right = train_step(theirs, optimizers[1], diffusion, x0, told, draws[1])
             given = [None if one is None else one.clone() for one in (x0, told)]
+            state = torch.get_rng_state()
             found = student(mine, optimizers[0], diffusion, x0, told, draws[0])
+            elsewhere = not torch.equal(state, torch.get_rng_state())
             if not torch.equal(x0, given[0]) or told is not None and not torch.equal(told, given[1]):
                 raise Failed("x0 and told as they were", "one of them was changed", "an operation in place, such as x0 *= …")
-            _was_asked(mine, theirs, step, diffusion, x0, told, seed, where)
+            _was_asked(mine, theirs, step, diffusion, x0, told, seed, where, elsewhere)
             _says_the_loss(found, right, before, theirs, diffusion, x0, seed, where)
             _has_learnt(mine, theirs, before, step, where)
             _is_ready(mine)
@@ -140,7 +146,7 @@ def _is_ready(network):
         raise Failed("the network in training mode, with gradients, as it came", "another setting")
 
 
-def _was_asked(mine, theirs, step, diffusion, x0, told, seed, where):
+def _was_asked(mine, theirs, step, diffusion, x0, told, seed, where, elsewhere):
     if len(mine.asked) != step + 1:
         raise Failed(f"the network asked once in a step {where}", f"{len(mine.asked) - step} times")
     (x, t, said), (right_x, right_t, _) = mine.asked[-1], theirs.asked[-1]
@@ -149,6 +155,7 @@ def _was_asked(mine, theirs, step, diffusion, x0, told, seed, where):
     first = torch.Generator().set_state(seed)
     torch.randn(x0.shape, generator=first, dtype=x0.dtype)
     noise_first = torch.randint(T, (b,), generator=first)
+    unseeded = lambda found: {"not all was drawn with generator=generator": lambda: found} if elsewhere else {}  # noqa: E731
     slips = {
         "one timestep was drawn for the whole batch; each item has its own": lambda: draw(T, (1,)).expand(b),
         "the noise was drawn first; draw t first, so that both draw alike": lambda: noise_first,
@@ -156,7 +163,7 @@ def _was_asked(mine, theirs, step, diffusion, x0, told, seed, where):
         "timesteps are 0 to T - 1: they are indices": lambda: draw(1, T + 1, (b,)),
         "T is not 1000 for every diffusion; it is len(diffusion.alpha_bar)": lambda: draw(1000, (b,)),
     }
-    recognised(f"t {where}", t, right_t, slips)
+    recognised(f"t {where}", t, right_t, slips | unseeded(t))
     if isinstance(x, Tensor) and x.dtype != x0.dtype:
         raise Failed(f"x of the dtype of x0, {x0.dtype}, {where}", f"{x.dtype}", "torch.randn takes dtype=x0.dtype")
     normal_ = lambda *size: torch.randn(size, generator=_after(seed, T, b), dtype=x0.dtype).expand(x0.shape)  # noqa: E731
@@ -174,8 +181,10 @@ def _was_asked(mine, theirs, step, diffusion, x0, told, seed, where):
         "all items have the same noise": lambda: with_noise(normal_(*x0.shape[1:])),
         "all frames of a clip have the same noise": lambda: with_noise(normal_(*x0.shape[:2], 1, *x0.shape[3:])),
         "each channel has one number of noise": lambda: with_noise(normal_(*x0.shape[:2], *ones)),
+        "the noise has the dtype of x0: torch.randn(…, dtype=x0.dtype)":
+            lambda: with_noise(torch.randn(x0.shape, generator=_after(seed, T, b))),
     }  # fmt: skip
-    recognised(f"x {where}", x, right_x, slips, 1e-5)
+    recognised(f"x {where}", x, right_x, slips | unseeded(x), 1e-5)
     if (said is None) != (told is None) or told is not None and not torch.equal(said, told):
         raise Failed(f"the network told what the step was told {where}", "something else" if said is not None else "nothing")
 
@@ -220,7 +229,9 @@ def _has_learnt(mine, theirs, before, step, where):
             continue
         cause = ""
         if torch.equal(now, then):
-            cause = "the weights did not change: backward, then optimizer.step()"
+            cleared = mine.heard_back and (now.grad is None or not now.grad.any())
+            cause = ("zero_grad stands between backward and step, which finds no gradients" if cleared else
+                     "the weights did not change: backward, then optimizer.step()")  # fmt: skip
         elif step:
             cause = "in the first step they were right: are the gradients of the step before set to zero?"
         raise Failed(f"{name} after step {step + 1} as the library's {where}", "other numbers", cause)
@@ -265,7 +276,7 @@ def check_ema_step(student):
             if step:
                 network.load_state_dict(_Bag(200, dtype).state_dict())
             expected, start, given = copy.deepcopy(average), copy.deepcopy(average), copy.deepcopy(network)
-            kept = dict(average.named_parameters())
+            kept = {name: (p, p.data_ptr()) for name, p in average.named_parameters()}
             ema_step(expected, network, decay)
             student(average, network, decay)
             _is_average(average, expected, start, network, given, kept, decay)
@@ -311,7 +322,7 @@ def _is_average(average, expected, start, network, given, kept, decay):
             raise Failed(f"{told} of dtype {wanted.dtype}", f"{now[name].dtype}")
     theirs, before = {p.data_ptr() for p in (*network.parameters(), *network.buffers())}, dict(start.named_parameters())
     for name, p in average.named_parameters():
-        if p is not kept[name]:
+        if p is not kept[name][0]:
             raise Failed(f"the same parameter {name}, changed in place", "another one", "mean.mul_(…), or mean.lerp_(…)")
         if p.grad_fn is not None or p.requires_grad != before[name].requires_grad:
             raise Failed(f"{name} without a graph, and as it was about gradients", "a graph or another setting",
@@ -319,6 +330,10 @@ def _is_average(average, expected, start, network, given, kept, decay):
     for name, p in now.items():
         if p.data_ptr() in theirs:
             raise Failed(f"{name} with numbers of its own", "the network's memory", "copy numbers, do not assign tensors")
+    for name, p in average.named_parameters():
+        if p.data_ptr() != kept[name][1]:
+            raise Failed(f"{name} changed in place", "numbers in another place of memory",
+                         "mean.data = … exchanges them; mean.mul_(…) or mean.lerp_(…) changes them")  # fmt: skip
 
 
 # --- 9.3, dropped captions

@@ -1,6 +1,7 @@
 """Checks of notebook 10, Steering: guidance in one call, the rescaled answer, a solver of second order, swapped halves."""
 
 import math
+import re
 
 import torch
 
@@ -120,7 +121,13 @@ def _check_step(model, unet, x, t, words, nothing, scale):
     """One answer of a model: its numbers, the question to the UNet, and that texts stay as they were."""
     b, kept = len(x), [one.clone() for one in (words, nothing)]
     unet.shapes.clear()
-    found = called(lambda y: model(y, t), x, what="the answer of the model")
+    try:
+        found = called(lambda y: model(y, t), x, what="the answer of the model")
+    except (TypeError, AttributeError) as error:
+        if not re.search(r"got int|'int' object", str(error)):
+            raise
+        raise Failed(f"an answer at t = {t}, an int", f"{type(error).__name__}: {error}",
+                     "t is no tensor: torch.full((2 * len(x),), t) makes one of it") from None  # fmt: skip
     u, c = _answers(x, t, words, nothing)
     blocks = [torch.cat(texts) for texts in ((nothing, words), (words, nothing))]
     swapped = _answers(x.repeat_interleave(2, 0), t, *blocks)

@@ -36,7 +36,7 @@ QUIZ = [
         "Only outputs compared with another implementation's prove it. Names and shapes are necessary, not enough.",
     ),
     (
-        "float16 does not fit on the card by 0.3 GB. What saves most of the memory for the least time?",
+        "float16 does not fit on the card by 0.3 GB, and four frames are decoded at a time already. What helps most?",
         ["Fewer sampling steps", "Decoding one frame at a time", "Networks that rest wait in the computer's memory"],
         2,
         "Weights are most of it, and only one network works at a time. Steps follow one another and take no memory.",
@@ -74,14 +74,17 @@ def of_release(dtype="float16", frames=16):
 
 def largest_part():
     parts = of_release().peak()
-    return max(("weights", "tensors", "frames"), key=parts.get)
+    return FILLS[max(FILLS, key=parts.get)]
+
+
+FILLS = {"weights": "weights", "tensors": "what the layers compute (tensors)", "frames": "the finished pictures (frames)"}
 
 
 PREDICTIONS = {
     "11.a": Question("More than half of the UNet's tensors are vectors: biases, and the scales and shifts of norms. How "
                      "many percent of its numbers are in them?", small_share, tolerance=0.5),
     "11.b": Question("The released model makes a clip of 16 frames on a GPU, in half precision. What fills most of the "
-                     "memory?", largest_part, choices=("weights", "tensors", "frames")),
+                     "memory?", largest_part, choices=tuple(FILLS.values())),
     "11.c": Question("The decoder is given all 16 frames at once, and then one at a time. How many times smaller do its "
                      "tensors become?", lambda: round(of_release().decoder["16"] / of_release().decoder["1"], 1),
                      tolerance=2),

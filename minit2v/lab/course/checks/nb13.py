@@ -330,7 +330,8 @@ def check_model_card(student):
     """Every heading, no gaps, and figures that are those of the report, also of the report of another training."""
     figures = reported_figures()
     _check_card(student, figures)
-    other = {split: {key: value / 2 + 3 if key != "n" else value + 40 for key, value in row.items()}
+    moved = {"percent": 3, "low": -4, "high": 9}  # so far apart that none of them passes for another
+    other = {split: {key: value / 2 + moved.get(key, 0) if key != "n" else value + 40 for key, value in row.items()}
              for split, row in figures.items()}  # fmt: skip
     try:
         _check_card(student, other)
