@@ -3,11 +3,13 @@
     minit2v serve --model mini            http://127.0.0.1:5006
 
 Panel serves it, with every script and style from its own package, so the page asks no other host for anything. The
-widget that shows the steps is the course's LatentScrubber, as it is. `clip_queue.ClipQueue` makes the clips.
+widget that shows the steps is the course's LatentScrubber, as it is. `clip_queue.ClipQueue` makes the clips, and `door`
+says who comes in.
 """
 
 import asyncio
 import base64
+import html
 import logging
 import socket
 import tempfile
@@ -19,48 +21,26 @@ import traitlets
 from minit2v.diffusion.samplers import SAMPLERS
 from minit2v.errors import UserError
 from minit2v.files import say
+from minit2v.lab import door
 from minit2v.lab.clip_queue import LONGEST_PROMPT, ClipQueue, Made, verdict
 from minit2v.lab.widgets.scrubber import LatentScrubber
 from minit2v.systems import TextToVideo
 from minit2v.video import Clip
 
-LOOPBACK = ("127.0.0.1", "localhost")
 EXAMPLE = "a red circle moves left"
 LOOK = 0.2  # seconds between two looks at how far a clip is
 WRAPPED = "pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; }"  # lines of text in their column
 SHOWN = 256  # pixels on the screen of a clip's longer side, if it is smaller
 
 
-def free_port(host: str, port: int) -> int:
-    """The port if this machine can listen there, or a free one for 0. Raises UserError where it cannot listen."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port that was left is busy for a minute
-            trial.bind(address)
-            return trial.getsockname()[1]
-    except (OSError, ValueError) as error:  # ValueError: a name that no host can have
-        raise UserError(f"serve: expected an address of this machine with a free port, found {host}:{port} "
-                        f"({getattr(error, 'strerror', None) or error}); choose another --port or --host") from None  # fmt: skip
-
-
-def serve(pipe: TextToVideo, host: str = "127.0.0.1", port: int = 5006) -> None:
-    """Serve the page of a model until Ctrl+C.
-
-    Args:
-        host: the address to listen at; the default is reached from this machine only.
-        port: where nobody else listens, from `free_port`.
-    """
-    import panel as pn
-
-    queue, here = ClipQueue(pipe), host in LOOPBACK
-    say(f"http://{'127.0.0.1' if here else host}:{port}  {queue.preset.name}, until Ctrl+C")
-    if not here:
+def serve(pipe: TextToVideo, listener: socket.socket) -> None:
+    """Serve the page of a model until Ctrl+C, at a socket from `door.listen`."""
+    queue = ClipQueue(pipe)
+    say(f"{door.url(listener)}  {queue.preset.name}, until Ctrl+C")
+    if not door.is_private(listener):
         say("whoever reaches this machine can make clips on it")
-    origins = [f"{name}:{port}" for name in LOOPBACK] if here else "*"
     try:
-        pn.serve(lambda: page(queue), port=port, address=host, websocket_origin=origins, title="minit2v", show=False,
-                 verbose=False)  # fmt: skip
+        door.run(door.open_to(lambda: page(queue), listener))
     finally:
         queue.close()
 
@@ -104,15 +84,24 @@ def page(queue: ClipQueue):
         except Exception as error:  # a visitor sees a line; whoever serves sees the rest
             if not isinstance(error, UserError):
                 logging.getLogger(__name__).exception("a clip could not be made")
-            status.object = " ".join(str(error).split()) or type(error).__name__
+            status.object = as_text(" ".join(str(error).split()) or type(error).__name__)
         finally:
             button.disabled = False
 
     button.on_click(make)
     prompt.param.watch(make, "enter_pressed")
-    left = pn.Column("## minit2v", f"Model: {preset.name}", prompt, *settings.values(), button, status, width=320)
+    left = pn.Column("## minit2v", f"Model: {as_text(preset.name)}", prompt, *settings.values(), button, status, width=320)
     right = pn.Column(result, styles={"flex": "1 1 320px", "min-width": "0"})
     return pn.FlexBox(left, right, flex_wrap="wrap")
+
+
+def as_text(text: str) -> str:
+    """What a visitor typed or a model says, for a pane of Panel: none of them keeps tags in it from the browser.
+
+    >>> as_text("<b>red</b> & 'blue'")
+    "&lt;b&gt;red&lt;/b&gt; &amp; 'blue'"
+    """
+    return html.escape(text, quote=False)
 
 
 def shown(made: Made) -> list:
