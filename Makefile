@@ -98,7 +98,7 @@ student-zip: env  ## dist/minit2v-lab.zip: all that the machines of a lab need, 
 student-trial: env  ## student-zip with the solutions pasted in, strict nbval: make student-trial ONLY="01 02"
 	$(BIN)/python scripts/student_trial.py $(ONLY)
 
-site: env  ## the site in dist/site, for any browser without a network
+site: env  ## the site in dist/site, for any browser without a network; its widgets turn after make notebooks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[site]"
 	$(BIN)/python scripts/website.py
 

@@ -101,7 +101,7 @@ def judge(adapter: Path, model: str, n: int, strength: float, batch: int = 16) -
 def table(report: dict) -> str:
     """The report as Markdown: shares in % with their 95 % intervals; of {}, that there is none."""
     if not report:
-        return "No trained adapter is kept yet: `make adapter` trains and judges one."
+        return "*(No figures yet: `make adapter` trains an adapter and judges it, then `make docs` fills in this table.)*"
     cell = lambda share, low, high: f"{share:.1f} ({low:.1f} to {high:.1f})"
     rows = [[name, *(cell(*row[key]) for key in ATTRIBUTES)] for name, row in report["rows"].items()]
     return markdown_table([f"{report['n']} clips each", *ATTRIBUTES], rows)

@@ -39,6 +39,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from minit2v.checkpoints.shipped import IN_REPOSITORY
 from minit2v.errors import UserError
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import atomic, write_json
@@ -47,6 +48,10 @@ from minit2v.lab.course.exercises import get
 from minit2v.lab.course.handout import HANDED_OUT, INSTALL_CELL, MODELS, hand_out
 
 ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "scripts")]
+
+from links import relinked  # noqa: E402
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 NOT_SHOWN = re.compile(r"_|layout$|tabbable$|tooltip$")  # traits that every widget has, and its code
@@ -56,11 +61,10 @@ STUDENT = re.compile(r"^([ \t]*)### BEGIN STUDENT\n(.*?)^[ \t]*### END STUDENT$\
 MARKER = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION$\n?", re.M)
 TOLD = re.compile(r"<!-- BEGIN SOLUTION -->.*?<!-- END SOLUTION -->\n*", re.S)
 HEADING = re.compile(r"^#+ (?:Exercise|Bug hunt) (\d+\.\w+)", re.M)
-LINK = re.compile(r"""((?<!["'])\]\(|src="|href=")(?!https?:|mailto:|#|attachment:|data:)([^)"\s]+)""")
 CHECK = re.compile(r'\s*lab\.check\("(\d+\.\w+)", \w+\)\s*')
 SETUP = re.compile(r"^ctx = lab\.setup\(\d+\)$", re.M)
-SHIPPED = ("minit2v", "data", "docs", "notebooks/hosted", "scripts/wheel_readme.py", "pyproject.toml", "README.md", "LICENSE",
-           "CHANGELOG.md", "CITATION.cff")  # pip needs what pyproject.toml names
+SHIPPED = ("minit2v", "data", "docs", "notebooks/hosted", "scripts/links.py", "scripts/wheel_readme.py", "pyproject.toml",
+           "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")  # pip needs what pyproject.toml names
 CHECKS = re.compile(r"minit2v/lab/course/checks/nb\d\d\.py")
 NBGRADER_CONFIG = "nbgrader_config.py"
 FOR_LECTURERS = ("docs/course.txt",)  # the text of the course shows the solutions
@@ -291,8 +295,8 @@ def hosted(nb):
     nb = student(nb)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda m: f"{m[1]}{address()}/blob/main/{m[2][3:]}" if m[2].startswith("../") else m[0],
-                                   cell.source)
+            published = lambda place: f"{address()}/blob/main/{place[3:]}" if place.startswith("../") else place
+            cell.source = relinked(cell.source, published)
     beyond = models_beyond_the_package(nb)
     first = CLONE.format(models=" and ".join(beyond), address=address()) if beyond else INSTALL
     nb.cells.insert(0, nbformat.v4.new_code_cell(first, id=INSTALL_CELL))
@@ -304,8 +308,7 @@ def hosted(nb):
 def models_beyond_the_package(nb):
     """Shipped models that a notebook loads and a wheel has not."""
     code = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "code")
-    shipped = {path.parent.name for path in (ROOT / "data").glob("*/config.json")} - {"mini"}
-    return sorted(shipped & set(re.findall(r'\bload\("([\w-]+)"', code)))
+    return sorted(set(IN_REPOSITORY) & set(re.findall(r'\bload\("([\w-]+)"', code)))
 
 
 def address():
@@ -351,8 +354,8 @@ def deeper(nb):
     """The notebook with its links made for a folder one level down, beside which no repository lies."""
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda m: m[0] if m[2].endswith(".ipynb") and "/" not in m[2] else
-                                   f"{m[1]}../{m[2]}", cell.source)
+            beside = lambda place: place.endswith(".ipynb") and "/" not in place
+            cell.source = relinked(cell.source, lambda place: place if beside(place) else f"../{place}")
     return nb
 
 

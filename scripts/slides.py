@@ -28,6 +28,8 @@ import nbformat
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from links import relinked  # noqa: E402
+
 import notebooks  # noqa: E402
 from minit2v.errors import UserError  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
@@ -117,7 +119,7 @@ def deck(nb):
 
 def linked(text):
     """The text with its links made for a folder beside that of the notebooks."""
-    return notebooks.LINK.sub(lambda m: m[0] if m[2].startswith("../") else f"{m[1]}../notebooks/{m[2]}", text)
+    return relinked(text, lambda place: place if place.startswith("../") else f"../notebooks/{place}")
 
 
 def with_mathml(text):

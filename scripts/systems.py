@@ -21,6 +21,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -72,8 +73,9 @@ REPORTS, WORK = ROOT / "docs/systems", ROOT / "runs/systems"
 CLIPS = 3  # timed of each system
 EQUAL, STEPS = ROOT / "runs/equal", 4000
 STILL = ("autoencoder", "text", "prior", "image", "decoder", "upscale")  # steps of recipes that teach nothing of motion
-SHARE = {"modelscope": "mini", "videoldm": "runs/modelscope", "magicvideo": "runs/modelscope", "nuwa": "runs/modelscope",
-         "cogvideo": "runs/nuwa", "cogvideo-zh": "runs/nuwa", "makeavideo": None}  # what each takes parts of  # fmt: skip
+RUN = "runs/modelscope"  # a run, as its image model is not shipped
+SHARE = {"modelscope": "mini", "videoldm": RUN, "magicvideo": RUN, "nuwa": "mini", "cogvideo": "nuwa", "cogvideo-zh": "nuwa",
+         "makeavideo": None}  # what each takes parts of: a shipped name, or a run  # fmt: skip
 MACHINE = "one core of an AMD EPYC with AVX-512, in bfloat16, while its other core trained another model"
 
 
@@ -296,9 +298,14 @@ def command(name: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def commands() -> str:
-    """How all systems are trained, in order."""
-    return "```\n" + "\n".join(map(command, SHARE)) + "\n```"
+def commands(names: Sequence[str] = tuple(SHARE)) -> str:
+    """How systems are trained, in order."""
+    return "```\n" + "\n".join(map(command, names)) + "\n```"
+
+
+def made_by(name: str) -> str:
+    """The command of a system, after that of the run which it takes parts of."""
+    return commands((BASE, name) if SHARE[name] == RUN else (name,))
 
 
 def card(name: str) -> str:
@@ -317,7 +324,7 @@ def card(name: str) -> str:
     return "\n\n".join([
         markdown_table(["file", "parameters"], files),
         "## How it was made",
-        f"```\n{command(name)}\n```",
+        made_by(name),
         markdown_table(["step", "optimizer steps", "minutes", "settings"], rows),
         f"The minutes are those of {MACHINE}. What two models have in common is trained once and taken over.",
         *(["## How good it is", judged(report), table_note(report)] if "rows" in report else []),

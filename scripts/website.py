@@ -7,7 +7,8 @@
 
 No notebook is run, and no page loads anything from another host. Links between pages stay as they are on GitHub; a file of
 the repository that is no page of the site gets one that shows it. Widgets turn: site/live holds what they show, and
-site/_static/live.js stands in for Jupyter. Where it holds nothing of a notebook, pictures stand for them. Then every link and every address that a page loads is checked.
+site/_static/live.js stands in for Jupyter. A clone has no site/live, as git keeps none: pictures stand for the widgets until
+`make notebooks` has run. Then every link and every address that a page loads is checked.
 """
 
 import argparse
@@ -29,19 +30,22 @@ import nbformat
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from links import PICTURES, relinked  # noqa: E402
+
 import notebooks  # noqa: E402
 from minit2v.errors import UserError  # noqa: E402
 
 PAGES = ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/*.md", "notebooks/README.md", "notebooks/labs/*.md",
          "notebooks/[0-9]*.ipynb", "data/DATA_CARD.md", "data/*/README.md")  # fmt: skip
+LIVE = ROOT / "site/live"  # what the widgets of notebooks show (make notebooks), if they have been run here
 TRY = ROOT / "dist/try"  # a page that makes videos (make try), if it has been built
+HOW_TO_TRY = re.compile(r"\*\*\[[^\]]+\]\(site/try/README\.md\)\*\* · ")  # in README: how to build it
 LINK_TO_TRY = """:::{button-link} try/index.html
 :color: primary
 
 Make a video in your browser
 :::"""
 AS_IT_IS = ("docs/symbols.html", "docs/course.txt")  # shown by the browser
-PICTURES = (".png", ".webp", ".gif", ".jpg")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".js": "javascript", ".sh": "bash"}
 CHAPTER = re.compile(r"^\| (\d\d) \| \[(.+?)\]\((notebooks/(\w+)\.ipynb)\) \| (.+?) \|$", re.M)
 TIME = re.compile(r"^\*\*Time\*\* ([^\n]+(?:\n(?!\n)[^\n]+)*)", re.M)
@@ -68,10 +72,13 @@ class Site:
                 self.page(name, (ROOT / name).read_text(encoding="utf-8"))
         for name in AS_IT_IS:
             self.write(self.extra / name, (ROOT / name).read_bytes())
-        if (TRY / "index.html").exists():
+        if TRY.is_dir():
             shutil.copytree(TRY, self.extra / "try")
+        if not LIVE.is_dir():
+            print("website: no site/live, so pictures stand for the widgets of the notebooks; make notebooks writes it",
+                  file=sys.stderr)  # fmt: skip
         front = (ROOT / "site/index.md").read_text(encoding="utf-8").replace("<!-- chapters -->", self.cards())
-        front = front.replace("<!-- try -->", LINK_TO_TRY if TRY.exists() else "")
+        front = front.replace("<!-- try -->", LINK_TO_TRY if TRY.is_dir() else "")
         front = self.linked(front, Path(".")).replace("<!-- scrubber -->", self.scrubber())
         self.write(self.source / "index.md", front)
         self.library()
@@ -86,30 +93,32 @@ class Site:
         """A page of Markdown, its links made for the site, with the pictures that it shows."""
         if name == "docs/architecture.md":  # a row for each room
             text = re.sub(r"^\| `(\w+)` \|", r"| [`\1`](../api/\1.md) |", text, flags=re.M)
+        if name == "README.md":  # of which the front page shows a part, and has a link to the page itself
+            text = HOW_TO_TRY.sub("", text)
         self.write(self.source / name, self.linked(text, Path(name).parent))
 
     def linked(self, text, folder):
         """Text of a page in a folder of the repository; what it links to is remembered."""
 
-        def address(match):
-            target, _, anchor = match[2].partition("#")
+        def address(link):
+            target, _, anchor = link.partition("#")
             place = os.path.normpath(folder / target).replace(os.sep, "/")
             if place in self.pages or place.startswith(("api/", "live/")) or place == "index.md":
-                return match[0].replace("README.md", "index.md") if place == "README.md" else match[0]
+                return link.replace("README.md", "index.md") if place == "README.md" else link
             up = os.path.relpath(".", folder).replace(os.sep, "/")
             if Path(place).suffix in PICTURES:
                 self.write(self.source / place, (ROOT / place).read_bytes())
-                return match[0]
+                return link
             if place in AS_IT_IS:
-                return f"{match[1]}site:{match[2]}"
+                return f"site:{link}"
             if not (ROOT / place).exists():
                 raise UserError(f"{folder}: a link to {target}, expected a file of the repository, found none")
             if room := re.fullmatch(r"minit2v/(\w+)(?:\.py)?", place):
-                return f"{match[1]}{up}/api/{room[1]}.md"
+                return f"{up}/api/{room[1]}.md"
             self.shown.add(place)
-            return f"{match[1]}{up}/files/{place}.md"
+            return f"{up}/files/{place}.md"
 
-        return notebooks.LINK.sub(address, text)
+        return relinked(text, address)
 
     def notebook(self, path):
         """A page of a built notebook: stubs first and solutions folded, pictures as files, widgets that turn."""
@@ -161,7 +170,7 @@ class Site:
 
     def kept_live(self, nb, stem):
         """The scripts of a notebook's widgets as `live` has them; none if what was kept is of another build."""
-        path = ROOT / f"site/live/{stem}.json"
+        path = LIVE / f"{stem}.json"
         if not path.exists():
             return {}
         kept = json.loads(path.read_text(encoding="utf-8"))

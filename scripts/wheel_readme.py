@@ -4,12 +4,14 @@ A link to a file becomes one to it in the repository, and a picture is loaded fr
 from `[project.urls]` in pyproject.toml.
 """
 
-import re
+import sys
 from pathlib import Path
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-LINK = re.compile(r"(!?)(\[[^\]]*\]\()(?!\w+:|#)([^)\s]+)\)")
+sys.path[:0] = [str(Path(__file__).parent)]
+
+from links import PICTURES, relinked  # noqa: E402
 
 
 class AbsoluteLinks(MetadataHookInterface):
@@ -22,4 +24,4 @@ class AbsoluteLinks(MetadataHookInterface):
 
 def absolute(text, repository):
     """Markdown with its relative links made links into the repository's main branch."""
-    return LINK.sub(lambda m: f"{m[1]}{m[2]}{repository}/{'raw' if m[1] else 'blob'}/main/{m[3]})", text)
+    return relinked(text, lambda place: f"{repository}/{'raw' if place.endswith(PICTURES) else 'blob'}/main/{place}")

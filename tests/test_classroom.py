@@ -23,10 +23,11 @@ def scripts():
         patch.syspath_prepend(str(ROOT / "scripts"))
         import autograder
         import four_kernels
+        import links
 
         import notebooks
 
-        yield SimpleNamespace(autograder=autograder, four_kernels=four_kernels, notebooks=notebooks)
+        yield SimpleNamespace(autograder=autograder, four_kernels=four_kernels, links=links, notebooks=notebooks)
 
 
 def marked(nb, what):
@@ -65,8 +66,7 @@ def test_an_assignment_has_a_solution_cell_and_a_locked_test_for_each_exercise(s
     ids = [cell.metadata.nbgrader.grade_id for cell in nb.cells if "nbgrader" in cell.metadata]
     assert len(ids) == len(set(ids)) == 2 * len(known) + 1 and all(re.fullmatch(r"[\w-]+", one) for one in ids)
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
-    targets = [target for _, target in scripts.notebooks.LINK.findall(prose)]
-    assert all(re.fullmatch(r"\.\./(\d\d)/\1_\w+\.ipynb", target) for target in targets)
+    assert all(re.fullmatch(r"\.\./(\d\d)/\1_\w+\.ipynb", target) for target in scripts.links.targets(prose))
     assert "BEGIN SOLUTION" not in prose
     nbformat.validate(nb)
 

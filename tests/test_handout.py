@@ -1,8 +1,10 @@
 """`minit2v lab` and `minit2v demo`: a copy of the course of one's own, and a first video, without the repository."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,7 +69,17 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
     assert 'pip install "minit2v[lab]"' in capsys.readouterr().err
 
 
-def test_a_first_video_takes_one_word(tmp_path, monkeypatch):
+def test_the_line_that_starts_jupyter_can_be_typed(tmp_path, capsys, monkeypatch):
+    """With options of its own, which `lab` does not have."""
+    started = []
+    start = lambda command: started.append(command) or SimpleNamespace(returncode=0)
+    monkeypatch.setattr("minit2v.cli.commands.subprocess.run", start)
+    monkeypatch.setattr(handout, "require_jupyter", lambda: None)
+    assert main(["lab", str(tmp_path / "my course")]) == 0
+    assert f"type {shlex.join(*started)} OPTIONS" in capsys.readouterr().out
+
+
+def test_a_first_video_takes_one_word(tmp_path, monkeypatch, capsys):
     """The demo samples the shipped model with its own settings; here the sampling itself is left out."""
     asked = []
     monkeypatch.setattr("minit2v.cli.commands.sample", asked.append)
@@ -75,3 +87,5 @@ def test_a_first_video_takes_one_word(tmp_path, monkeypatch):
     (args,) = asked
     assert (args.prompts, args.seed, args.model) == (["a small blue ring moves up"], 3, "mini")
     assert [Path(out).name for out in args.out] == ["clip.mp4", "clip.gif"] and (tmp_path / "new").is_dir()
+    first, last = capsys.readouterr().out.splitlines()
+    assert "a small blue ring moves up" in first and "strip.png, each row a step of denoising" in last

@@ -19,6 +19,7 @@ from packaging.version import Version
 import minit2v
 from minit2v import presets, video
 from minit2v.checkpoints.folder import save_model
+from minit2v.checkpoints.shipped import IN_REPOSITORY
 from minit2v.cli.parser import parser
 from minit2v.errors import UserError
 from minit2v.files import LARGEST_TEXT
@@ -88,6 +89,16 @@ def pages() -> dict[str, str]:
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in names}  # fmt: skip
 
 
+def test_readme_can_be_followed_from_its_first_line():
+    """What is copied works: the address is that of the project. The first screen has the ways in, and the page stays short."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, _, rest = text.partition("## Start")
+    assert f"\ngit clone {project()['urls']['Repository']} && cd minit2v\n" in rest and "<" not in rest.partition("```\n")[0]
+    ways = ("](site/try/README.md)", "](#the-course)", "`pipx run --spec . minit2v demo`", "downloads PyTorch")
+    assert all(way in first for way in ways)
+    assert "https://download.pytorch.org/whl/cpu" in rest and len(text.splitlines()) <= 130
+
+
 def commands(text: str) -> list[list[str]]:
     """The arguments of every minit2v command in a document: on a line of its own, or within backticks."""
     text = text.replace("\\\n", " ")
@@ -116,7 +127,7 @@ def test_links_lead_somewhere(name):
 def test_commands_are_those_of_the_program(name):
     """Every one parses; a command that is only named, as "weights plan", need not be complete."""
     for command in commands(pages()[name]):
-        arguments = [word for word in command if word != "--help"]
+        arguments = [{"MODEL": "mini"}.get(word, word) for word in command if word != "--help"]
         try:
             parser().parse_args(arguments)
         except UserError as error:
@@ -242,6 +253,13 @@ def test_the_wheel_carries_the_shipped_model(wheel):
     assert not any(name.startswith(("tests/", "notebooks/")) for name in names)
 
 
+def test_models_that_no_wheel_has_are_known_by_name():
+    """Whoever asks for one is told where it is (minit2v/checkpoints/shipped.py)."""
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    models = {f"data/{path.parent.name}" for path in (ROOT / "data").glob("*/config.json")} - set(target["force-include"])
+    assert sorted(models) == [f"data/{name}" for name in IN_REPOSITORY]
+
+
 def test_the_wheel_is_ready_for_a_registry(wheel):
     """Small enough, no link that would lead nowhere there, one address of the repository, and the course inside."""
     assert wheel.stat().st_size < 25e6
@@ -261,7 +279,8 @@ def test_the_wheel_is_ready_for_a_registry(wheel):
 
 def test_install_hints_name_extras_that_there_are():
     """A hint holds wherever minit2v is installed from: pip takes what an extra needs from the installed distribution."""
-    found = [hint for path in (ROOT / "minit2v").rglob("*.py") for hint in re.findall(r"pip install (.+?)['\n]", path.read_text())]
+    hint = re.compile(r"pip install (?!-e )(.+?)['\n]")
+    found = [one for path in (ROOT / "minit2v").rglob("*.py") for one in hint.findall(path.read_text())]
     assert len(found) > 3
     for hint in found:
         assert re.fullmatch(r'"minit2v\[(\w+)\]"', hint) and hint[9:-2] in project()["optional-dependencies"], hint

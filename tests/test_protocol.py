@@ -18,7 +18,9 @@ from minit2v.errors import UserError
 from minit2v.evaluation.report import score
 from minit2v.files import data_dir
 from minit2v.recipes import recipe_of
-from minit2v.systems import find_preset
+from minit2v.systems import find_preset, system_of
+from minit2v.training.parts import part_of
+from minit2v.training.run import taken_over
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts")]
@@ -105,6 +107,23 @@ def test_a_kept_report_counts_only_for_what_it_was_made_of(tmp_path):
     systems.keep(path, {"n": 2, "weights": "a"})
     assert systems.kept(path, n=2, weights="a") == {"n": 2, "weights": "a"}
     assert systems.kept(path, n=3, weights="a") is None and systems.kept(path, n=2, weights="b") is None
+
+
+TAKEN = {"modelscope": {"autoencoder", "text"}, "nuwa": {"text"}, "cogvideo": {"autoencoder"}}
+
+
+@pytest.mark.parametrize("name, parts", TAKEN.items())
+def test_a_card_names_a_model_that_its_reader_has(tmp_path, name, parts):
+    """A run stands in a command only after the command that makes it; a shipped model has what is taken over."""
+    start, preset = data_dir() / systems.SHARE[name], find_preset(name)
+    taken = {part for part in system_of(preset).parts if taken_over(part, part_of(preset, part), preset, start, tmp_path)}
+    assert taken == parts
+    for card in map(systems.made_by, SHIPPED):
+        lines = card.splitlines()[1:-1]
+        for line in lines:
+            source = line.partition("--from ")[2].partition(" ")[0]
+            made = any(f"--out {source}" in earlier for earlier in lines[: lines.index(line)])
+            assert made if "/" in source else source in ("", *SHIPPED, *systems.MORE)
 
 
 def test_a_system_is_shipped_without_what_another_one_has(tmp_path, monkeypatch):

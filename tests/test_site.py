@@ -1,6 +1,7 @@
 """The site is what the repository says: links lead somewhere, widgets are of the notebooks' build, docstrings can be read."""
 
 import json
+import os
 import re
 import sys
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 import docstrings  # noqa: E402
 import website  # noqa: E402
+from links import targets  # noqa: E402
 
 DOCSTRING = """Reads `a_b` and *all of* x_, in m|s.
 
@@ -51,6 +53,72 @@ def test_links_between_pages_stay_and_files_get_a_page(site):
         site.linked("[x](gone.md)", Path("docs"))
 
 
+def test_a_link_in_code_is_none(site):
+    text = "`self.attentions[i](h, seen)` [`a`](training.md)\n\n  ```\n  [x](gone.md)\n  ```\n``f`[i](gone)`` ![b](beyond.png)"
+    assert targets(text) == ["training.md", "beyond.png"] and site.linked(text, Path("docs")) == text
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory):
+    """The pages of this repository, as Sphinx is to read them."""
+    site = website.Site(tmp_path_factory.mktemp("site"))
+    site.lay_out()
+    return site
+
+
+def prose(path):
+    """The Markdown of a page that has been laid out."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+
+
+def documents(site):
+    """{name as Sphinx has it: file} of the pages."""
+    paths = [path for path in site.source.rglob("*") if path.suffix in (".md", ".ipynb")]
+    return {path.relative_to(site.source).with_suffix("").as_posix(): path for path in paths}
+
+
+def test_a_page_is_in_one_table_of_contents_or_shows_a_file(laid_out):
+    pages = documents(laid_out)
+    trees = re.findall(r"^```\{toctree\}\n(.+?)^```$", prose(pages["index"]), re.M | re.S)
+    entries = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    ways = [re.compile(entry.replace("*", "[^/]*")) for entry in entries]
+    listed = {name for name in pages if any(way.fullmatch(name) for way in ways)}
+    assert all(entry in pages or "*" in entry for entry in entries) and all(":glob:" in tree for tree in trees if "*" in tree)
+    alone = {name for name, path in pages.items() if prose(path).startswith("---\norphan: true\n")}
+    assert listed == pages.keys() - alone - {"index", "README"}  # which includes README
+
+
+def test_links_of_the_laid_out_pages_lead_to_pages_and_files(laid_out):
+    """`extra` is copied beside them."""
+    for name, path in documents(laid_out).items():
+        for target in targets(prose(path)):
+            place = os.path.normpath(Path(name).parent / target.partition("#")[0].removeprefix("site:"))
+            assert any((top / place).is_file() for top in (laid_out.source, laid_out.extra)), f"{name}: {target}"
+
+
+def test_the_front_page_links_the_page_that_makes_videos_where_it_is_built(tmp_path, monkeypatch, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](site/try/README.md)" in readme.partition("## Start")[0]
+    monkeypatch.setattr(website, "LIVE", tmp_path / "none")
+    monkeypatch.setattr(website, "PAGES", ("README.md",))
+    for slow in ("cards", "scrubber"):
+        monkeypatch.setattr(website.Site, slow, lambda site: "")
+    monkeypatch.setattr(website.Site, "linked", lambda site, text, folder: text)
+    for built in (False, True):
+        monkeypatch.setattr(website, "TRY", tmp_path / "try")
+        if built:
+            website.TRY.mkdir()
+            (website.TRY / "index.html").write_text("")
+        site = website.Site(tmp_path / "site")
+        site.lay_out()
+        assert "site/try" not in (site.source / "README.md").read_text(encoding="utf-8")
+        assert ("try/index.html" in (site.source / "index.md").read_text(encoding="utf-8")) is built
+        assert (site.extra / "try/index.html").exists() is built
+    assert capsys.readouterr().err.count("no site/live") == 2
+
+
 def test_every_chapter_has_a_card_with_its_times(site):
     chapters = website.CHAPTER.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     assert {stem for _, _, _, stem, _ in chapters} == {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
@@ -68,7 +136,8 @@ def test_the_front_page_has_a_scrubber_with_its_data(site):
 
 def test_widgets_of_another_build_are_shown_as_pictures(site, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(website, "ROOT", tmp_path)
-    (tmp_path / "site/live").mkdir(parents=True)
+    monkeypatch.setattr(website, "LIVE", tmp_path / "site/live")
+    website.LIVE.mkdir(parents=True)
     (tmp_path / "site/live/05_x.json").write_text(json.dumps({"views": {"cell": [["name", "digest"]]}, "widgets": {}, "bytes": {}}))
     assert site.kept_live(nbformat.v4.new_notebook(), "05_x") == {}
     assert "of another build" in capsys.readouterr().err

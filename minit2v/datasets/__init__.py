@@ -55,10 +55,15 @@ def options_of(name_or_folder: Place) -> list[str]:
     return [name for name in signature(make).parameters if name not in ("folder", "fps", "language")]
 
 
-def _folder(name_or_folder: str | Path) -> type[Dataset]:
+def check_folder(name_or_folder: str | Path) -> None:
+    """Raises UserError for what is no folder, nor a name of DATASETS."""
     if not Path(name_or_folder).is_dir():
         raise UserError(f"expected a data set of {', '.join(DATASETS)} or a folder of videos with captions, "
                         f"found {str(name_or_folder)!r}")  # fmt: skip
+
+
+def _folder(name_or_folder: str | Path) -> type[Dataset]:
+    check_folder(name_or_folder)
     from minit2v.datasets.folder import FolderData  # imports torch, which takes a second
 
     return FolderData
