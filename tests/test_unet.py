@@ -272,3 +272,12 @@ def test_group_norm_is_pytorch_s_and_leaves_the_memory_format(side):
     assert y.is_contiguous(memory_format=torch.channels_last)
     for found, wanted in zip((y, *gradients), (exact, *expected)):
         assert (found - wanted).norm() < 2**-7 * wanted.norm()
+
+
+def test_group_norm_learns_from_maps_that_need_no_gradient():
+    """As behind a frozen layer. PyTorch 2.7 and 2.8 end the process there, if the maps are channels_last."""
+    x = torch.randn(2, 4, 3, 8, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    layer, pull, learning = GroupNorm(2, 4).double(), torch.randn_like(x), x.clone().requires_grad_()
+    own = torch.autograd.grad((layer(x) * pull).sum(), [layer.weight, layer.bias])
+    *beside, _ = torch.autograd.grad((layer(learning) * pull).sum(), [layer.weight, layer.bias, learning])
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(own, beside))

@@ -52,9 +52,13 @@ def fast(x: Tensor) -> bool:
 
 
 class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``. On a CPU, small maps in bfloat16 are laid out channel by channel."""
+    """`nn.GroupNorm`, ``x (n, c, h, w) -> same``. On a CPU, small maps in bfloat16 are laid out channel by channel, and so
+    is x where it needs no gradient and the weights do: there the backward pass of channels_last ends the process with a
+    segmentation fault (torch 2.7, 2.8)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
+            x = x.contiguous()
         small = x.shape[2:].numel() < 1024 and x.numel() <= COPIED
         if not (small and x.dtype == torch.bfloat16 and x.device.type == "cpu"):
             return super().forward(x)
