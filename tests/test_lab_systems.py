@@ -274,7 +274,7 @@ def test_a_known_mistake_is_named(number, cause):
 @pytest.mark.parametrize("number, name, told", [
     ("19.1", "nothing is returned", "does not return its result"), ("19.1", "changes its input", "in place"),
     ("19.1", "as floats, which overflow", "OverflowError"), ("19.2", "sorted in place", "in place"),
-    ("19.2", "Šidák", "expected Holm's p"), ("19.3", "changes its input", "input 2 as it was"),
+    ("19.2", "Šidák", "of Holm's p"), ("19.3", "changes its input", "input 2 as it was"),
     ("19.3", "three numbers", "of shape (2,)"), ("19.B", "all of the first", "belongs to neither list"),
     ("19.B", "changes its input", "in place"), ("19.B", "a number", "two lists"),
 ])  # fmt: skip

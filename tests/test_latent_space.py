@@ -119,14 +119,15 @@ def test_latents_are_judged_before_anything_is_trained_on_them(tmp_path, capsys)
         evaluate_autoencoder("makeavideo", **few)
 
 
-def test_the_command_prints_the_gate_and_refuses_what_has_no_use(capsys):
+def test_the_command_prints_the_gate_and_refuses_what_has_no_use(capsys, tmp_path):
+    (tmp_path / "x.tsv").write_text("a.mp4\ta red circle moves left\n")
     assert main(["evaluate", "--part", "autoencoder", "--split", "test_seen", "--n", "12"]) == 0
     out = capsys.readouterr().out
     assert "| test_seen | 12 |" in out and "Gate " in out
     for arguments, message in {
         ("--n", "0"): "n: expected a whole number from 2, found 0",
         ("--steps", "2"): "--steps: expected without --part",
-        ("--clips", "made", "--captions", "x.tsv"): "--clips: expected without --part",
+        ("--clips", "made", "--captions", str(tmp_path / "x.tsv")): "--clips: expected without --part",
     }.items():
         assert main(["evaluate", "--part", "autoencoder", *arguments]) == 2
         assert message in capsys.readouterr().err

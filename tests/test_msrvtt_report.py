@@ -63,12 +63,12 @@ def test_a_model_is_asked_for_each_prompt_once(options, folder, tmp_path, monkey
     monkeypatch.setattr("minit2v.evaluation.clip_sources.located", lambda model, half: SimpleNamespace(path=model))
     monkeypatch.setattr("minit2v.evaluation.clip_sources.fingerprint", lambda model: trained[-1])
     for _ in range(2):  # the second time every feature is there
-        assert main([*options, "--model", "some", "--seed", "3"]) == 0
+        assert main([*options, "--model", "./some", "--seed", "3"]) == 0
     prompts = MSRVTT(folder, Protocol("one-caption", seed=3)).prompts
     once = [(prompt, 3 + i) for i, prompt in enumerate(prompts)]
     assert requested == once
     trained.append("again")
-    assert main([*options, "--model", "some", "--seed", "3"]) == 0
+    assert main([*options, "--model", "./some", "--seed", "3"]) == 0
     assert requested == once * 2 and json.loads((tmp_path / "report.json").read_text())["weights"] == "again"
 
 
@@ -90,7 +90,7 @@ def test_another_network_than_the_published_i3d_is_refused_before_anything_is_sa
     """The stand-in puts black clips 12 away from white ones."""
     options.remove("--no-self-test")
     monkeypatch.setattr(minit2v, "load", lambda *_, **__: pytest.fail("too late"))
-    assert main([*options, "--model", "some"]) == 2
+    assert main([*options, "--model", "./some"]) == 2
     line = capsys.readouterr().err
     assert "i3d: expected black clips 151.26 ± 0.5 away from white ones, found 12.00" in line and line.count("\n") == 1
 
