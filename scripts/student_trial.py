@@ -16,7 +16,8 @@ from pathlib import Path
 
 import nbformat
 
-from notebooks import ROOT, archive, finished, solution, write
+from minit2v.errors import UserError
+from notebooks import ROOT, archive, finished, solution, sources, write
 
 
 def solved(copy, built):
@@ -34,8 +35,10 @@ def main():
     """Try the notebooks with these numbers, all without any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", metavar="NN", help="of notebooks (all)")
-    numbers = parser.parse_args().numbers
-    chosen = [source for source in finished(ROOT / "notebooks") if not numbers or source.stem[:2] in numbers]
+    built = finished(ROOT / "notebooks")
+    chosen = [source for source in sources(ROOT / "notebooks", parser.parse_args().numbers) if source in built]
+    if not chosen:
+        raise UserError("expected a notebook that has been built, found none; make notebooks builds them")
     with tempfile.TemporaryDirectory(prefix="minit2v-room-") as folder:
         zipfile.ZipFile(archive(ROOT / "notebooks", Path(folder) / "lab.zip")).extractall(folder)
         room, paths = Path(folder) / "minit2v-lab", []
@@ -49,4 +52,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"student_trial: {error}", file=sys.stderr)
+        sys.exit(2)
