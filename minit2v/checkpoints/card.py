@@ -33,7 +33,7 @@ def card(folder: str | Path, name: str, license: str | None = None, datasets: tu
     folder, said = Path(folder), {}
     written = inside(folder, folder / "README.md")
     if os.path.lexists(written) and not written.is_file():
-        raise UserError(f"{folder / 'README.md'}: expected a file of text, found something else; move it away")
+        raise UserError(f"{folder / 'README.md'}: expected a text, found no file but something else; move it away")
     text = read_text(written) if written.is_file() else body(folder, name)
     if text.startswith("---"):
         try:
