@@ -265,15 +265,15 @@ def table(report: dict) -> str:
 
 
 def in_short(report: dict) -> str:
-    """The seven rows for the README."""
+    """The rows for the README."""
     published, lines = {row.system: row for row in TABLE}, []
-    for name, row in report["rows"].items():
-        if name in ROWS:
-            of, figures = row["report"], published[ROWS[name]]
-            said = [value if (value := getattr(figures, field)) is not None else "–" for field in PUBLISHED.values()]
-            lines.append([ROWS[name], *(f"{of[split]['all']['percent']:.1f}" for split in SPLITS),
-                          f"{of['test_seen']['motion']['percent']:.1f}", *said])  # fmt: skip
-    return markdown_table(["system", *SPLITS.values(), "direction, seen", *PUBLISHED], lines)
+    for name in filter(report["rows"].get, [*MORE, *ROWS]):
+        of, figures = report["rows"][name]["report"], published.get(ROWS.get(name))
+        said = [f"{value:g}" if (value := getattr(figures, field, None)) is not None else "–" for field in PUBLISHED.values()]
+        lines.append([(MORE | ROWS)[name], *(f"{of[split]['all']['percent']:.1f}" for split in SPLITS),
+                      f"{of['test_seen']['motion']['percent']:.1f}", *said])  # fmt: skip
+    head = [f"all right: {split}" for split in SPLITS.values()]
+    return markdown_table(["system", *head, "direction, seen", *(f"{metric}, {MARK}" for metric in PUBLISHED)], lines)
 
 
 def costs(report: dict) -> str:
