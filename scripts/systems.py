@@ -66,6 +66,7 @@ PICTURES = "image model, frame by frame"
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "pictures only"}
 METRICS = ("FID-vid", "FVD-mini", "CLIPSIM / real")
 PUBLISHED = {"FID-vid": "fid_vid", "FVD": "fvd", "CLIPSIM": "clipsim"}
+FIGURES = f"{' / '.join(PUBLISHED)}, {MARK}"
 FROM_REPORT = ("n", "steps", "guidance", "commit", "weights", "peak_memory_gb", "verdicts")
 SHOWN, FRAMES = 8, 6  # prompts and frames of the picture
 DTYPE = "float32"  # the same on every machine
@@ -244,20 +245,23 @@ def share(row: dict, name: str) -> str:
     return "{percent:.1f} ({low:.1f}–{high:.1f})".format(**row[name])
 
 
+def published(name: str) -> str:
+    """The figures in the paper's table; empty for a model that is none of its rows."""
+    row = next((row for row in TABLE if row.system == ROWS.get(name)), None)
+    figures = (getattr(row, field) for field in PUBLISHED.values()) if row else ()
+    return " / ".join("–" if figure is None else f"{figure:g}" for figure in figures)
+
+
 def table(report: dict) -> str:
     """data/systems.json as Markdown: ours, with floors and ceilings, and the published figures beside."""
-    published = {row.system: row for row in TABLE}
     head = ["system", *(f"all right, {split}, %" for split in SPLITS.values()), "direction, seen, %", *METRICS,
-            "seconds a clip", f"FID-vid / FVD / CLIPSIM, {MARK}"]  # fmt: skip
+            "seconds a clip", FIGURES]  # fmt: skip
     lines = []
     for name, row in report["rows"].items():
         of = row["report"]
-        figures = published.get(ROWS.get(name))
-        said = " / ".join("–" if (value := getattr(figures, field)) is None else f"{value:g}"
-                          for field in PUBLISHED.values()) if figures else ""  # fmt: skip
         lines.append([(ROWS | MORE)[name], *(share(of[split], "all") if split in of else "" for split in SPLITS),
                       share(of["test_seen"], "motion"), *(cell(of["test_seen"]["metrics"].get(metric)) for metric in METRICS),
-                      f"{row['seconds_per_clip']:.2f}", said])  # fmt: skip
+                      f"{row['seconds_per_clip']:.2f}", published(name)])  # fmt: skip
     for label, row in report["bounds"].items():
         lines.append([f"*{label}*", share(row, "all"), "", "", share(row, "motion"),
                       *(cell(row["metrics"].get(metric)) for metric in METRICS), "", ""])  # fmt: skip
@@ -266,14 +270,12 @@ def table(report: dict) -> str:
 
 def in_short(report: dict) -> str:
     """The rows for the README."""
-    published, lines = {row.system: row for row in TABLE}, []
+    lines = []
     for name in filter(report["rows"].get, [*MORE, *ROWS]):
-        of, figures = report["rows"][name]["report"], published.get(ROWS.get(name))
-        said = [f"{value:g}" if (value := getattr(figures, field, None)) is not None else "–" for field in PUBLISHED.values()]
+        of = report["rows"][name]["report"]
         lines.append([(MORE | ROWS)[name], *(f"{of[split]['all']['percent']:.1f}" for split in SPLITS),
-                      f"{of['test_seen']['motion']['percent']:.1f}", *said])  # fmt: skip
-    head = [f"all right: {split}" for split in SPLITS.values()]
-    return markdown_table(["system", *head, "direction, seen", *(f"{metric}, {MARK}" for metric in PUBLISHED)], lines)
+                      f"{of['test_seen']['motion']['percent']:.1f}", published(name)])  # fmt: skip
+    return markdown_table(["system", *(f"all right: {split}" for split in SPLITS.values()), "direction, seen", FIGURES], lines)
 
 
 def costs(report: dict) -> str:
