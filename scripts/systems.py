@@ -49,6 +49,8 @@ from minit2v.files import data_dir, read_json, say, write_json  # noqa: E402
 from minit2v.pixels import evenly  # noqa: E402
 from minit2v.recipes import recipe_of  # noqa: E402
 from minit2v.systems import TextToVideo, build  # noqa: E402
+from minit2v.systems.modelscope import ModelScopeT2V  # noqa: E402
+from minit2v.training.checkpoint import read_checkpoint  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 ROWS = {  # shipped name -> its row in the paper's table
@@ -63,6 +65,15 @@ ROWS = {  # shipped name -> its row in the paper's table
 MORE = {"mini": "ModelScopeT2V, mini"}  # shipped, trained for longer
 BASE = "modelscope"  # the others are compared with it
 PICTURES = "image model, frame by frame"
+FLOORS = "floors"
+BOUNDS = [  # (label, in whose report, the row there)
+    ("real clips", FLOORS, "real clips"),
+    ("latents of the autoencoder, decoded", BASE, "autoencoder"),
+    ("tokens of the codebook, decoded", "nuwa", "autoencoder"),
+    (PICTURES, FLOORS, PICTURES),
+    ("its first frame throughout", FLOORS, "frozen first frame"),
+    ("without a prompt", FLOORS, "empty prompt"),
+]
 SPLITS = {"test_seen": "seen", "test_heldout": "held out", "test_imageonly": "pictures only"}
 METRICS = ("FID-vid", "FVD-mini", "CLIPSIM / real")
 PUBLISHED = {"FID-vid": "fid_vid", "FVD": "fvd", "CLIPSIM": "clipsim"}
@@ -72,6 +83,7 @@ SHOWN, FRAMES = 8, 6  # prompts and frames of the picture
 DTYPE = "float32"  # the same on every machine
 REPORTS, WORK = ROOT / "docs/systems", ROOT / "runs/systems"
 CLIPS = 3  # timed of each system
+CODERS = ("text", "autoencoder", "decoder")  # networks that work once for a clip
 EQUAL, STEPS = ROOT / "runs/equal", 4000
 STILL = ("autoencoder", "text", "prior", "image", "decoder", "upscale")  # steps of recipes that teach nothing of motion
 RUN = "runs/modelscope"  # a run, as its image model is not shipped
@@ -141,10 +153,18 @@ def at_equal_steps(reports: dict[str, dict], n: int) -> dict[str, dict]:
     for name, report in reports.items():
         steps = sum(one["steps"] for part, one in training(name).items() if part not in STILL)
         if steps != STEPS and (EQUAL / name / "config.json").is_file():
-            steps, report = STEPS, measured(name, n, EQUAL / name)
+            if (steps := steps_of(EQUAL / name)) != STEPS:
+                raise UserError(f"{EQUAL / name}: expected {STEPS} steps of what teaches motion, found {steps}; train it further")
+            report = measured(name, n, EQUAL / name)
         if steps == STEPS:
             found[name] = row_of(report, name, "test_seen")
     return found
+
+
+def steps_of(run: Path) -> int:
+    """How many steps of a run have taught motion."""
+    paths = (path for path in run.glob("*/checkpoint.pt") if path.parent.name not in STILL)
+    return sum(read_checkpoint(path)["step"] for path in paths)
 
 
 def verdicts(pipe: TextToVideo, report: dict, split: str, clips: Path, batch: int = 16) -> str:
@@ -159,13 +179,13 @@ def verdicts(pipe: TextToVideo, report: dict, split: str, clips: Path, batch: in
 
 
 def floors(n: int) -> dict:
-    """The report of Video LDM's image model, frame by frame; kept likewise."""
+    """The report of Video LDM's image model and its decoder of pictures, frame by frame; kept likewise."""
     path, pipe = REPORTS / "floors.json", minit2v.load("videoldm", dtype=DTYPE)
     of = identity("videoldm", pipe, n)
     if report := kept(path, of=of):
         return report
-    pipe.unet = FrameByFrame(pipe.unet)
-    return keep(path, evaluate(PICTURES, "moving-things", ["test_seen"], n, pipe=pipe) | {"of": of})
+    pictures = ModelScopeT2V(pipe.preset, pipe.text, FrameByFrame(pipe.unet), pipe.autoencoder)
+    return keep(path, evaluate(PICTURES, "moving-things", ["test_seen"], n, pipe=pictures) | {"of": of})
 
 
 def row_of(report: dict, clips: str, split: str) -> dict:
@@ -188,40 +208,49 @@ def training(name: str) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def seconds(names: list[str]) -> dict[str, float]:
-    """What a clip takes, the median of a few; all systems in one run, in turn, as machines differ from day to day."""
-    pipes, prompts = {name: minit2v.load(name, dtype=DTYPE) for name in names}, {}
+def evaluations(pipe: TextToVideo, prompt: str) -> int:
+    """How often the networks that make a clip compute: once a step or a token, twice where there is guidance."""
+    found = []
+    networks = [getattr(network, "head", network) for part, network in pipe.networks.items() if part not in CODERS]
+    hooks = [network.register_forward_hook(lambda module, given, made: found.append(len(made))) for network in networks]
+    pipe(prompt, seed=0)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+def clip_costs(names: list[str]) -> dict[str, dict]:
+    """What a clip takes: evaluations of networks, and seconds, the median of a few; all systems in one run, in turn, as
+    machines differ from day to day."""
+    pipes, prompts, computed = {name: minit2v.load(name, dtype=DTYPE) for name in names}, {}, {}
     for name, pipe in pipes.items():
         prompts[name] = find_data(data_of(name)).open("test_seen", pipe.preset.frames, pipe.preset.height,
                                                       pipe.preset.width).batch([0]).captions[0]  # fmt: skip
-        pipe(prompts[name], seed=0)  # the first one finds out how to compute
+        computed[name] = evaluations(pipe, prompts[name])  # a first clip also finds out how to compute
     took = {name: [] for name in names}
     for seed in range(CLIPS):
         for name, pipe in pipes.items():
             start = time.perf_counter()
             pipe(prompts[name], seed=seed)
             took[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in took.items()}
+    return {name: {"seconds_per_clip": statistics.median(took[name]), "evaluations": computed[name]} for name in names}
 
 
 def summary(reports: dict[str, dict], floor: dict, equal: dict) -> dict:
     """What data/systems.json holds."""
-    rows, took = {}, seconds(list(reports))
+    rows, costs = {}, clip_costs(list(reports))
     for name, report in reports.items():
         row = {"report": {split: row_of(report, report["model"], split) for split in report["verdicts"]}}
         row |= {key: report[key] for key in FROM_REPORT} | facts(name) | {"training": training(name)}
-        row |= {"seconds_per_clip": took[name], "threads": torch.get_num_threads()}
+        row |= costs[name] | {"threads": torch.get_num_threads()}
         if BASE in reports and name != BASE:
             row["against"] = {}
             for split, right in report["verdicts"].items():
                 _, base, own = discordant(*(np.array(list(one)) == "1" for one in (reports[BASE]["verdicts"][split], right)))
                 row["against"][split] = {"only base": base, "only this": own, "p": mcnemar(base, own)}
         rows[name] = row
-    bounds = {}
-    if floor:
-        kinds = {"real clips": "real clips", "autoencoder": "autoencoder", PICTURES: PICTURES,
-                 "frozen first frame": "its first frame throughout", "empty prompt": "without a prompt"}  # fmt: skip
-        bounds = {label: row_of(floor, kind, "test_seen") for kind, label in kinds.items()}
+    found = reports | {FLOORS: floor}
+    bounds = {label: row_of(found[of], clips, "test_seen") for label, of, clips in BOUNDS if found.get(of)}
     return {"rows": rows, "bounds": bounds, "ranks": ranks(rows), "equal steps": equal}
 
 
@@ -286,9 +315,8 @@ def costs(report: dict) -> str:
         steps = ", ".join(f"{part} {one['steps']:,} × {batch[part]} ({one['minutes']:.0f} min)"
                           for part, one in row["training"].items())  # fmt: skip
         share = f"{row['temporal'] / row['parameters']:.0%}" if row["temporal"] else "–"
-        evaluations = row["steps"] * (1 if row["guidance"] == 1 else 2)
         lines.append([(ROWS | MORE)[name], f"{row['parameters'] / 1e6:.1f} M", share, f"{row['bytes'] / 1e6:.1f} MB",
-                      row["steps"], evaluations, f"{row['peak_memory_gb']:.2f} GB", steps])  # fmt: skip
+                      row["steps"], row["evaluations"], f"{row['peak_memory_gb']:.2f} GB", steps])  # fmt: skip
     return markdown_table(["system", "parameters", "of these temporal", "own files", "steps", "evaluations", "peak memory",
                            "trained, steps × batch"], lines)  # fmt: skip
 

@@ -40,7 +40,9 @@ def report(name: str, skill: float) -> dict:
         verdicts[split] = "".join("01"[int(one)] for one in right)
         metrics = {metric: {"value": scale * (1.5 - skill), "low": 0.0, "high": 9.0, "limit": None}
                    for metric, scale in {"FID-vid": 1, "FVD-mini": 2, "CLIPSIM": 1, "CLIPSIM / real": 1}.items()}  # fmt: skip
-        rows.append({"clips": name, "split": split, "metrics": metrics} | score([{"all": bool(x), "motion": bool(x)} for x in right]))
+        for clips in (name, "autoencoder"):
+            shares = score([{"all": bool(x), "motion": bool(x)} for x in right])
+            rows.append({"clips": clips, "split": split, "metrics": metrics} | shares)
     return {"model": name, "n": N, "steps": 4, "guidance": 2.0, "commit": "c", "weights": name, "peak_memory_gb": 1.0,
             "verdicts": verdicts, "rows": rows}  # fmt: skip
 
@@ -48,7 +50,7 @@ def report(name: str, skill: float) -> dict:
 @pytest.fixture
 def summary(monkeypatch):
     monkeypatch.setattr(systems, "facts", lambda name: {"parameters": 10**6, "temporal": 10**5, "bytes": 2 * 10**6})
-    monkeypatch.setattr(systems, "seconds", lambda names: dict.fromkeys(names, 1.0))
+    monkeypatch.setattr(systems, "clip_costs", lambda names: dict.fromkeys(names, {"seconds_per_clip": 1.0, "evaluations": 8}))
     skills = {"modelscope": 0.8, "nuwa": 0.3, "cogvideo": 0.5, "videoldm": 0.7}
     reports = {name: report(name, skill) for name, skill in skills.items()}
     return systems.summary(reports, {}, {name: systems.row_of(reports[name], name, "test_seen") for name in ("nuwa", "cogvideo")})
@@ -65,6 +67,22 @@ def test_systems_are_compared_prompt_by_prompt(summary):
             n, least = base + own, min(base, own)
             assert found["p"] == pytest.approx(min(1, 2 * sum(math.comb(n, i) for i in range(least + 1)) / 2**n))
     assert "against" not in rows["modelscope"]
+
+
+def test_a_bound_comes_from_the_report_that_has_it(summary):
+    """Without the report of the floors those are left out."""
+    labels = {"latents of the autoencoder, decoded": "modelscope", "tokens of the codebook, decoded": "nuwa"}
+    assert summary["bounds"] == {
+        label: systems.row_of(report(name, {"modelscope": 0.8, "nuwa": 0.3}[name]), "autoencoder", "test_seen")
+        for label, name in labels.items()
+    }
+
+
+@pytest.mark.parametrize("name, evaluations", {"mini": 12 * 2, "nuwa": 16 * 64 * 2, "cogvideo": 17 * 64 * 2,
+                                               "makeavideo": 16 + 24 * 2 + 6 + 6}.items())  # fmt: skip
+def test_evaluations_are_counted(name, evaluations):
+    """Of steps and tokens alike, twice with guidance; Make-A-Video has a prior and two stages without."""
+    assert systems.evaluations(minit2v.load(name), "a small red circle moves up") == evaluations
 
 
 def test_our_order_is_ranked_against_the_published_one(summary):
@@ -93,8 +111,16 @@ def test_equal_steps_are_those_that_teach_motion(tmp_path, monkeypatch):
     monkeypatch.setattr(systems, "EQUAL", tmp_path)
     monkeypatch.setattr(systems, "training", lambda name: {part: {"steps": steps} for part, steps in taken[name].items()})
     monkeypatch.setattr(systems, "measured", lambda name, n, folder: report(name, 0.1) if folder == tmp_path / name else None)
-    save_preset(tmp_path / "videoldm", find_preset("videoldm"))
+    save_preset(run := tmp_path / "videoldm", find_preset("videoldm"))
+    for part, steps in {"decoder": 400, "unet": 3999}.items():
+        (run / part).mkdir()
+        torch.save(dict.fromkeys(("task", "averaged", "optimizer", "settings"), {}) | {"step": steps, "elapsed": 1.0},
+                   run / part / "checkpoint.pt")  # fmt: skip
     reports = {name: report(name, 0.9) for name in taken}
+    with pytest.raises(UserError, match="expected 4000 steps of what teaches motion, found 3999"):
+        systems.at_equal_steps(reports, N)
+    monkeypatch.setattr(systems, "STEPS", 3999)
+    taken["cogvideo"]["between"] -= 1
     found = systems.at_equal_steps(reports, N)
     assert list(found) == ["cogvideo", "videoldm"]
     assert found["cogvideo"] == systems.row_of(reports["cogvideo"], "cogvideo", "test_seen")

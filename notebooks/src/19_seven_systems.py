@@ -499,7 +499,7 @@ for name, row in rows.items():
     shares = "".join(f"{SHARE.format(**row['report'][split]['all']):>26}" for split in SPLITS)
     print(f"{SYSTEMS[name]:28}{shares}{SHARE.format(**row['report']['test_seen']['motion']):>22}")
 for label, row in kept["bounds"].items():
-    print(f"{label:28}{SHARE.format(**row['all']):>26}{'':52}{SHARE.format(**row['motion']):>22}")
+    print(f"{label:36}{SHARE.format(**row['all']):>18}{'':52}{SHARE.format(**row['motion']):>22}")
 as_reported = all(right[name][split].sum() == row["report"][split]["all"]["right"]
                   for name, row in rows.items() for split in SPLITS)
 print(f"\n{len(rows)} of 7 systems; prompts of each split:", *sorted({row["n"] for row in rows.values()}))
@@ -507,17 +507,17 @@ print("the verdicts add up to the shares:", as_reported)
 
 # %%
 OURS = {"FID-vid": "FID-vid", "FVD": "FVD-mini", "CLIPSIM": "CLIPSIM"}  # the published name -> ours
-print(f"{'seen prompts':28}" + "".join(f"{metric:>22}" for metric in OURS.values()) + f"{'seconds a clip':>18}")
+print(f"{'seen prompts':36}" + "".join(f"{metric:>22}" for metric in OURS.values()) + f"{'seconds a clip':>18}")
 lines = {SYSTEMS[name]: (row["report"]["test_seen"], f"{row['seconds_per_clip']:.2f}") for name, row in rows.items()}
 for label, (row, seconds) in (lines | {label: (row, "") for label, row in kept["bounds"].items()}).items():
     cells = [cell(row["metrics"][metric] | {"limit": None}) for metric in OURS.values()]
-    print(f"{label:28}" + "".join(f"{text:>22}" for text in cells) + f"{seconds:>18}")
+    print(f"{label:36}" + "".join(f"{text:>22}" for text in cells) + f"{seconds:>18}")
 
 # %% [markdown]
 # How to read it. Begin with the rows at the end, the bounds. *Real clips* are the ceiling of the judge and the floor of the
-# distances; a system that is beyond them is there by chance. *Autoencoder* is real clips through the latents and the decoder
-# of Video LDM: that system's ceiling, and roughly that of the two others in these latents. The *image model, frame by frame*
-# makes pictures that know nothing of one another, through the same decoder. *Its first frame throughout* is
+# distances; a system that is beyond them is there by chance. Real clips that are *decoded* from latents or from tokens are the
+# ceiling of the systems that make these. (MagicVideo and Video LDM have a decoder of their own, Make-A-Video has none.) The
+# *image model, frame by frame* makes pictures that know nothing of one another. *Its first frame throughout* is
 # a still: which of the columns does it win? *Without a prompt* shows how often a clip is right by luck. A row whose *all
 # right* is not clearly above these last three has not learnt to make a clip from a sentence.
 #
