@@ -16,7 +16,20 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from minit2v.datasets.moving_things.phrases import motion_words, words
 from minit2v.errors import UserError
-from minit2v.ranges import Checked, Count, Decay, Depth, Levels, Positive, Range, Share, Size, Weight, Width, public
+from minit2v.ranges import (
+    Checked,
+    Count,
+    Decay,
+    Depth,
+    Levels,
+    Positive,
+    Range,
+    Size,
+    Variance,
+    Weight,
+    Width,
+    public,
+)
 
 
 @dataclass(frozen=True)
@@ -107,8 +120,8 @@ class DiffusionConfig(Checked):
 
     timesteps: Annotated[int, Range(1, 100_000)] = 1000  # T of the forward process; released 1000
     schedule: str = "scaled_linear"  # "scaled_linear", "linear" or "cosine"; released scaled_linear
-    beta_start: Share = 0.00085  # variance added at t = 0; released 0.00085
-    beta_end: Share = 0.012  # variance added at t = T - 1; released 0.012
+    beta_start: Variance = 0.00085  # variance added at t = 0; released 0.00085
+    beta_end: Variance = 0.012  # variance added at t = T - 1; released 0.012
     prediction: str = "eps"  # what the network's output means: "eps", "x0" or "v"; released eps
     zero_terminal_snr: bool = False  # departure: nothing of the clip is left at t = T - 1 (arXiv 2305.08891)
     snr_shift: Annotated[float, Range(0.01, 100)] = 1.0  # departure: signal-to-noise ratio divided by snr_shift**2 at every t; 1 is off

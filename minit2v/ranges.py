@@ -109,6 +109,7 @@ class FileName:
 Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
 Weight = Annotated[float, Range(0, math.inf, below=True)]  # 0 is off
 Share = Annotated[float, Range(0, 1)]
+Variance = Annotated[float, Range(0, 1, above=True, below=True)]
 Decay = Annotated[float, Range(0, 1, below=True)]
 Count = Annotated[int, Range(0, 2**31)]  # 0 is none
 Size = Annotated[int, Range(1, 2**20)]  # items, pixels, frames

@@ -5,7 +5,7 @@
 At t = 999 the best answer of a denoiser is the mean clip of its caption: an MLP of (caption, frame, row, column), the
 `ScenePrior` of the UNet, learns that mean in a minute, where a UNet takes many. Prints after 150, 300 and 600 steps of
 64 clips how much the loss on 256 other clips grows with the opposite direction in the caption. Needs the folder of a
-finished run, for its autoencoder and text tower.
+finished run, for its text tower and the latents that its UNet was trained on.
 """
 
 import sys
@@ -17,15 +17,13 @@ from einops import rearrange
 from torch import nn
 
 from minit2v.checkpoints.folder import load_into, read_preset
-from minit2v.datasets import find_data
+from minit2v.checkpoints.reading import read
 from minit2v.datasets.moving_things import MovingThings, caption
 from minit2v.datasets.moving_things.wrong_words import OPPOSITE, with_wrong
-from minit2v.loading import load
 from minit2v.networks.text import TextEncoder
 from minit2v.networks.unet import ScenePrior
-from minit2v.training.latents import cached
 from minit2v.training.parts import trained
-from minit2v.training.unet import UNetTraining, whiten_input
+from minit2v.training.unet import whiten_input
 
 HELD_BACK, BATCH, REPORTS = 256, 64, (150, 300, 600)
 
@@ -58,13 +56,11 @@ def cost_of_opposite(model, latents, right, wrong, positions) -> tuple[float, fl
 def data(folder: Path):
     """(latents (n f h w c), features of the captions (n k d), their specs, the text tower)."""
     preset = read_preset(folder)
-    text = load_into(TextEncoder(preset.text), trained(folder, "text")).eval()
-    counts = UNetTraining().clips, UNetTraining().images
-    path, moving_things = folder / "unet" / "cache.safetensors", find_data("moving-things")
-    cache = cached(path, load(folder, device="cpu"), moving_things, *counts)
+    text = load_into(TextEncoder(preset.text), trained(folder, "text", preset.name)).eval()
+    cache = dict(read(folder / "unet" / "cache.safetensors"))
     latents = rearrange(cache["clips.latents"].float(), "b c f h w -> b f h w c").contiguous()
     specs = [MovingThings("train", size=preset.height).text(i)[1] for i in range(len(latents))]
-    return latents, cache["contexts"].float()[cache["clips.captions"]], specs, text
+    return latents, cache["contexts"].float()[cache["clips.captions"][:, 0]], specs, text  # of each the first wording
 
 
 def fit(model: MeanClip, latents, contexts, steps: int):

@@ -26,11 +26,12 @@ from minit2v.checkpoints.folder import read_preset
 from minit2v.datasets import find_data
 from minit2v.evaluation.table import markdown_table
 from minit2v.recipes import settings_of
+from minit2v.systems.modelscope import NOISE_LEVELS as LEVELS
 from minit2v.training.overrides import configure
 from minit2v.training.trainer import train
 from minit2v.training.unet import PART, UNetTask
 
-CLIPS, LEVELS = 64, (0.999, 0.8, 0.5)
+CLIPS = 64
 FEW_FRAMES = 2  # `sparse_until` of a run that is the first half of the sparse part
 VARIANTS = {
     "everything": {},

@@ -7,8 +7,9 @@
 All go on after a stop. Each variant trains the parts that it changes, and the UNet, with each seed; parts that are the
 same are trained once, with seed 0. The clips of the first n prompts of each split are judged. A row of the table has the
 share of clips in which all is right (95 % interval, seeds together), and for a variant those of the first row's and of
-its own clips on prompts where just one of the two is right, with McNemar's exact test. A finished run is kept in
-runs/recipes/PRESET-…, with its verdicts; the figures of the table are written to docs/recipes.json or questions.json.
+its own clips on prompts where just one of the two is right, with McNemar's exact test. Interval and test speak of these
+trainings and other prompts, not of a training with another seed. A finished run is kept in runs/recipes/PRESET-…, with
+its verdicts; the figures of all variants of nano are written to docs/recipes.json or questions.json.
 
 Equal minutes count training steps alone, on the machine at hand, on which nothing else may run.
 """
@@ -175,6 +176,8 @@ def main() -> None:
     rules = {part: {"train_steps": steps} for part, steps in zip(("autoencoder", "text", "image"), asked.steps_before)}
     rules["unet"] = long
     length = f"{asked.minutes:g}min" if asked.minutes else str(asked.steps)
+    if list(asked.steps_before) != list(parser.get_default("steps_before")):
+        length += "-after-" + "-".join(map(str, asked.steps_before))
     out = ROOT / "runs/recipes" / f"{asked.preset}-{length}"
     rows, began = {}, time.monotonic()
     todo = [(seed, name) for seed in asked.seeds for name in chosen]
@@ -187,7 +190,10 @@ def main() -> None:
         rows.setdefault(name, []).append(judged(folder, asked.n))
         report = {"preset": asked.preset, "rules": rules, "n": asked.n, "rows": summary(rows)}
         say(f"\n{table(report)}\n\n{i} of {len(todo)} after {(time.monotonic() - began) / 60:.0f} minutes\n")
-    write_json(ROOT / f"docs/{asked.experiment}.json", report)
+    if list(chosen) == list(variants) and asked.preset == parser.get_default("preset"):
+        write_json(ROOT / f"docs/{asked.experiment}.json", report)
+    else:
+        say(f"docs/{asked.experiment}.json stays as it is: it holds all variants of {parser.get_default('preset')}")
 
 
 if __name__ == "__main__":

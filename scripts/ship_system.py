@@ -1,11 +1,10 @@
 """Puts what a training of a system has made into data/: python scripts/ship_system.py videoldm magicvideo
 
     runs/NAME/*.safetensors ──► data/NAME/       the networks of the system, in float16; shared.json names those that
-    runs/NAME/*/log.jsonl   ──► trained.json     another shipped model has, byte for byte
+    runs/NAME/*/checkpoint.pt ► trained.json     another shipped model has, byte for byte
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from minit2v.errors import UserError
 from minit2v.files import data_dir, say, write_json
 from minit2v.recipes import recipe_of
 from minit2v.systems import system_of
+from minit2v.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,11 +30,12 @@ def ship(name: str) -> None:
         raise UserError(f"expected {', '.join(missing)} in {run}, found none; train them first")
     out.mkdir(exist_ok=True)
     for file in files:
+        own = out / file.name
         if not (owner := owner_of(file, name)):
-            save_tensors(halved(read(file)), own := out / file.name)
-            if owner := owner_of(own, name):
-                own.unlink()
+            save_tensors(halved(read(file)), own)
+            owner = owner_of(own, name)
         if owner:
+            own.unlink(missing_ok=True)  # also one of an earlier shipping, which would be read first
             shared[file.stem] = owner
     shutil.copyfile(run / "config.json", out / "config.json")
     write_json(out / "shared.json", shared)
@@ -57,9 +58,9 @@ def trained(name: str, run: Path) -> dict[str, dict]:
     """Steps and minutes of each training of a recipe that was not taken over, {part: {"steps", "minutes"}}."""
     found = {}
     for step in recipe_of(name):
-        if (log := run / step.name / "log.jsonl").is_file():
-            last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-            found[step.name] = {"steps": step.steps, "minutes": round(last["seconds"] / 60, 1)}
+        if (path := run / step.name / "checkpoint.pt").is_file():
+            state = read_checkpoint(path)
+            found[step.name] = {"steps": state["step"], "minutes": round(state["elapsed"] / 60, 1)}
     return found
 
 

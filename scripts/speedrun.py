@@ -11,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from judging import verdicts
 
 import minit2v
@@ -21,6 +20,7 @@ from minit2v.errors import UserError
 from minit2v.evaluation.estimates import share_estimate
 from minit2v.evaluation.table import markdown_table
 from minit2v.files import say, write_json
+from minit2v.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 BARS = {"test_seen": 90.0, "test_heldout": 75.0}  # % of the prompts in which all is right
@@ -28,17 +28,16 @@ N = 512  # prompts a split
 
 
 def effort(entry: Path) -> dict[str, dict[str, float]]:
-    """Steps and minutes of each part of a training, from its log. Raises UserError for a folder without logs, or a part
-    that was trained on other data."""
-    parts = {}
-    for log in sorted(entry.glob("*/log.jsonl")):
-        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-        settings = torch.load(log.with_name("checkpoint.pt"), weights_only=True)["settings"]
-        if settings["data"] != MovingThingsData().identity():
-            raise UserError(f"{log.parent}: expected a training on {MovingThingsData().identity()!r}, found {settings['data']!r}")
-        parts[log.parent.name] = {"steps": last["step"] + 1, "minutes": round(last["seconds"] / 60, 1)}
+    """Steps and minutes of each part of a training, from its checkpoint. Raises UserError for a folder without any, or a
+    part that was trained on other data."""
+    parts, wanted = {}, MovingThingsData().identity()
+    for path in sorted(entry.glob("*/checkpoint.pt")):
+        state = read_checkpoint(path)
+        if (found := state["settings"].get("data")) != wanted:
+            raise UserError(f"{path.parent}: expected a training on {wanted!r}, found {found!r}")
+        parts[path.parent.name] = {"steps": state["step"], "minutes": round(state["elapsed"] / 60, 1)}
     if not parts:
-        raise UserError(f"{entry}: expected PART/log.jsonl of a training, found none; name the folder of `minit2v train`")
+        raise UserError(f"{entry}: expected PART/checkpoint.pt of a training, found none; name the folder of `minit2v train`")
     return parts
 
 

@@ -103,6 +103,12 @@ def test_it_is_the_sampler_on_the_seeds_noise_with_guidance():
     assert (from_noise.pixels == np.floor(pixels.permute(0, 2, 3, 1).numpy())).all()  # truncated, not rounded
 
 
+def test_frames_that_lie_otherwise_in_memory_are_encoded_as_they_are():
+    pipe, pixels = pipeline(), np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16, 3), dtype=np.uint8)
+    pipe.autoencoder.encode = lambda frames: nn.functional.avg_pool2d(frames, 4)
+    assert torch.equal(pipe.encode(pixels[:, ::-1]), pipe.encode(pixels[:, ::-1].copy()))
+
+
 def test_text_is_encoded_once_and_guidance_one_needs_no_negative():
     pipe = pipeline()
     pipe(["a ring", "a cross"])

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from minit2v import presets
 from minit2v.datasets.moving_things import MovingThingsData
 from minit2v.errors import UserError
+from minit2v.recipes import settings_of
+from minit2v.training.overrides import configure, known
+from minit2v.training.parts import part_of
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "scripts")]
+import ablate_training  # noqa: E402
 import recipes  # noqa: E402
 import speedrun  # noqa: E402
 
@@ -18,10 +23,9 @@ import speedrun  # noqa: E402
 def training(folder, **settings):
     for part, (steps, seconds) in {"autoencoder": (20, 60.0), "unet": (200, 1200.0)}.items():
         (folder / part).mkdir(parents=True)
-        lines = [{"step": 0, "seconds": 1.0}, {"step": steps - 1, "seconds": seconds}]
-        (folder / part / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        state = dict.fromkeys(("task", "averaged", "optimizer"), {}) | {"step": steps, "elapsed": seconds}
         data = {"data": MovingThingsData().identity()} | settings
-        torch.save({"settings": data}, folder / part / "checkpoint.pt")
+        torch.save(state | {"settings": data}, folder / part / "checkpoint.pt")
     return folder
 
 
@@ -48,7 +52,7 @@ def test_an_entry_reaches_both_bars_on_all_prompts(tmp_path, monkeypatch, capsys
 def test_other_data_and_other_folders_do_not_enter(tmp_path):
     with pytest.raises(UserError, match="expected a training on 'moving-things, level 1.*, found 'mine'"):
         speedrun.effort(training(tmp_path / "other", data="mine"))
-    with pytest.raises(UserError, match="expected PART/log.jsonl of a training, found none"):
+    with pytest.raises(UserError, match="expected PART/checkpoint.pt of a training, found none"):
         speedrun.effort(tmp_path)
 
 
@@ -62,14 +66,16 @@ def test_a_variant_is_compared_with_the_recipe_prompt_by_prompt():
     assert (cell["only first"], cell["only variant"]) == (1, 3) and cell["p"] == pytest.approx(0.625)
 
 
+@pytest.mark.parametrize("name", ablate_training.VARIANTS)
+def test_every_variant_of_the_ablation_can_be_configured(name):
+    preset = presets.get("mini")
+    settings = settings_of("mini", "unet") | {"sparse_until": ablate_training.FEW_FRAMES} | ablate_training.VARIANTS[name]
+    assert configure(settings, *ablate_training.PART.configs, preset)[0].sparse_until in (0, ablate_training.FEW_FRAMES)
+
+
 @pytest.mark.parametrize("name", recipes.VARIANTS)
 def test_every_variant_sets_what_its_part_knows(name):
     """And nothing that the recipe has already: it would be compared with itself."""
-    from minit2v import presets
-    from minit2v.recipes import settings_of
-    from minit2v.training.overrides import known
-    from minit2v.training.parts import part_of
-
     preset = presets.get("nano")
     for part, settings in recipes.VARIANTS[name].items():
         assert all(known(setting, *part_of(preset, part).configs, preset) for setting in settings)

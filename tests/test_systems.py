@@ -19,13 +19,16 @@ import minit2v
 from minit2v.checkpoints.folder import save_module
 from minit2v.cli import main
 from minit2v.datasets import MovingThingsData
+from minit2v.errors import UserError
 from minit2v.networks.autoencoder import VQGAN
 from minit2v.networks.autoregressive import draw
 from minit2v.networks.clip import build_clip
 from minit2v.networks.unet import ImageUNet
 from minit2v.pixels import to_pixels
 from minit2v.presets import AutoencoderConfig, UNetConfig, VisionConfig
-from minit2v.systems import find_preset
+from minit2v.recording.recorder import record
+from minit2v.recording.recording import Recording
+from minit2v.systems import build, find_preset, system_of
 from minit2v.systems.cogvideo import (
     ChannelConfig,
     CogVideo,
@@ -35,14 +38,15 @@ from minit2v.systems.cogvideo import (
     WordsConfig,
     places,
 )
-from minit2v.systems.magicvideo import FrameAdaptor, MagicVideoConfig, MagicVideoUNet
+from minit2v.systems.magicvideo import FrameAdaptor, MagicVideo, MagicVideoConfig, MagicVideoUNet
 from minit2v.systems.makeavideo import MakeAVideoUNet, enlarged, folded, halved, unfolded
 from minit2v.systems.nuwa import NearbyAttention, Nuwa, NuwaConfig
+from minit2v.systems.settings import SamplingSettings, checked
 from minit2v.systems.video_decoder import VideoDecoder, VideoDecoderConfig
 from minit2v.systems.videoldm import Mixed, VideoLDMUNet
 from minit2v.training import makeavideo
 from minit2v.training.tokens import BIAS_RATE, TokenTask, TokenTraining
-from minit2v.training.unet import grouped
+from minit2v.training.unet import grouped, taught_by_pictures
 from minit2v.video import Clip
 
 DOUBLE = torch.float64
@@ -259,6 +263,17 @@ def test_one_clip_alone_is_what_it_is_among_others(network):
     assert torch.allclose(torch.cat(alone), together, atol=1e-12)
 
 
+@pytest.mark.parametrize("name, frame_numbers", {"videoldm": set(), "nano": {"frame_embedding.weight", "layout.frame.weight"}}.items())
+def test_what_trains_beside_a_frozen_image_model_is_what_no_picture_has_taught(name, frame_numbers):
+    """The temporal layers; and what a plain UNet learns of frame numbers, which would otherwise stay as it was drawn."""
+    with torch.device("meta"):
+        unet = build(find_preset(name))["unet"]
+    temporal = {id(parameter) for parameter in unet.temporal_parameters()}
+    taught = taught_by_pictures(unet)
+    found = {key for key, parameter in unet.named_parameters() if key not in taught and id(parameter) not in temporal}
+    assert found == frame_numbers and not any(id(unet.get_parameter(key)) in temporal for key in taught)
+
+
 def test_the_temporal_layers_of_video_ldm_move_to_another_image_model():
     first, second = (randomised(ImageUNet(UNetConfig(**SIZE))) for _ in range(2))
     unet, (x, t, context) = begun(randomised(VideoLDMUNet(UNetConfig(**SIZE))), first), inputs()
@@ -383,6 +398,37 @@ def test_key_frames_take_at_least_the_fresh_noise_of_the_preset(small_makeavideo
     assert torch.equal(key_frames(eta=1.0), fresh) and not torch.allclose(key_frames(), fresh)
 
 
+def test_make_a_video_leaves_out_words_and_keeps_what_stands_beside_punctuation(small_makeavideo):
+    with pytest.warns(UserWarning, match="left out 'moves left'"):
+        assert small_makeavideo.known("A large, red circle! moves left") == "a large red circle"
+    assert small_makeavideo.known("A red circle!") == "A red circle!"  # its own tokenizer leaves the mark out
+    with pytest.raises(UserError, match="negative: expected none"):
+        small_makeavideo("a red circle moves left", negative="blue")
+
+
+def test_a_recording_of_make_a_video_goes_to_the_end_of_its_last_stage(small_makeavideo, tmp_path):
+    (clip,) = record(small_makeavideo, ["a red circle"], tmp_path, seed=0)
+    kept = Recording.load(tmp_path / "recording.npz")
+    assert len(kept.timesteps) == small_makeavideo.preset.steps + 2 and kept.steps[-1] == len(kept.timesteps) - 1
+    assert np.abs(kept.preview[-1].astype(int) - clip.pixels[kept.frames]).mean() < 3  # a WebP is not exact
+
+
+@pytest.mark.parametrize("name", ["magicvideo", "videoldm"])
+def test_the_memory_plan_knows_the_decoder_that_is_used(name):
+    preset = find_preset(name)
+    calls = system_of(preset).pipeline.calls(preset, checked(["a"], SamplingSettings(), preset), clips=3, batched=True)
+    assert "autoencoder" not in calls and calls["decoder"] == ("forward", ((1, 4, 16, 8, 8),))
+
+
+def test_windows_of_magicvideo_go_with_its_own_frame_rate_alone():
+    preset = find_preset("magicvideo")
+    with torch.device("meta"):
+        pipe = MagicVideo(preset, **build(preset))
+    assert pipe.checked("a", {"window": 8, "frames": 32})[1].window == 8 and pipe.checked("a", {"fps": 4.0})[1].fps == 4
+    with pytest.raises(UserError, match="window: expected none with magicvideo and fewer frames a second than 8, found 8"):
+        pipe.checked("a", {"window": 8, "fps": 4.0})
+
+
 @pytest.mark.parametrize("part", ["UNET", "BETWEEN", "UPSCALE"])
 def test_what_make_a_video_learns_from_videos_has_no_text(part, tmp_path):
     small = dict(channels=(8, 16), head_dim=4, norm_groups=4)
@@ -439,7 +485,8 @@ MODELS = {
 def test_words_are_read_with_and_without_spaces():
     english, chinese = Words(WordsConfig(("a", "red", "ring"), 4)), Words(WordsConfig(("一个", "红色", "红", "圆环"), 4))
     assert english.encode(["A red ring.", ""]).tolist() == [[1, 2, 3, 0], [0, 0, 0, 0]]
-    assert chinese.encode(["一个红色圆环"]).tolist() == [[1, 2, 4, 0]]
+    assert english.encode(["a “red” ring!"]).tolist() == [[1, 2, 3, 0]]
+    assert chinese.encode(["一个红色圆环"]).tolist() == chinese.encode(["一个、红色圆环！"]).tolist() == [[1, 2, 4, 0]]
     for model, unknown in ((english, "a red moon"), (chinese, "一个月亮")):
         with pytest.raises(minit2v.errors.UserError, match="does not know"):
             model.encode([unknown])

@@ -141,8 +141,8 @@ def plan(model: Place | Preset = "modelscope-1.7b", memory: Weight | str | None 
          device: str = "cpu", clips: Size = 1, window: Count = 0) -> MemoryPlan:  # fmt: skip
     """Peak memory of sampling `clips` clips at once.
 
-    `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu" or "cuda",
-    which need not be there. None: the model's own size; no memory to compare with. Raises UserError for a size that
+    `model` is a preset, a shipped name or a folder; `memory` is in bytes, or as "8GB"; `device` is "cpu", "cuda" or
+    "mps", which need not be there. None: the model's own size; no memory to compare with. Raises UserError for a size that
     the model cannot make, an unknown dtype or device.
 
     >>> plan("nano", memory="4GB").fits

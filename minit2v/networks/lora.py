@@ -87,6 +87,8 @@ def fresh(network: nn.Module, rank: int, alpha: float | None = None, layers: Seq
     A is drawn as a linear layer's weight is, and B is zero, as in the paper's code. Raises UserError for a rank that no
     layer can have.
     """
+    if not layers:
+        raise UserError("layers: expected one or more, found none")
     parts, adapted = {}, chosen(network, layers)
     if rank > (most := max(min(len(layer.weight), layer.weight[0].numel()) for layer in adapted.values())):
         raise UserError(f"rank: expected at most {most:,}, that of the largest layer, found {rank:,}")
@@ -99,7 +101,8 @@ def fresh(network: nn.Module, rank: int, alpha: float | None = None, layers: Seq
 
 
 def attach(network: nn.Module, adapter: Adapter, strength: float = 1.0) -> None:
-    """Let the layers of a network read their weights through an adapter, in place; several can be attached."""
+    """Let the layers of a network read their weights through an adapter, in place; several can be attached. The strength
+    is the adapter's: one that is attached to two networks has the last one in both."""
     for name, part in adapter.items():
         part.strength = strength
         layer = network.get_submodule(name)

@@ -57,7 +57,7 @@ class Tokenizer:
             from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import
 
         self.bpe, self.pad_token = SimpleTokenizer(context_length=context_length), pad_token
-        self.words = None if words is None else {piece for word in words for piece in self._split(word)}
+        self.words = None if words is None else {piece for word in words for piece in self.pieces(word)}
         self.added = {text.lower(): CLIP_TOKENS + i for i, text in enumerate(added_tokens)}
         for text, i in self.added.items():  # so that its ids are decoded like all others
             self.bpe.decoder[i] = "".join(self.bpe.byte_encoder[byte] for byte in text.encode()) + "</w>"
@@ -79,7 +79,7 @@ class Tokenizer:
         start, end = self.bpe.all_special_ids[:2]
         ids = torch.full((len(prompts), self.bpe.context_length), self.pad_token, dtype=torch.long, device="cpu")
         for row, prompt in zip(ids, prompts):
-            known = [start, *self._cut(self.encode(self._known(prompt))), end]
+            known = [start, *self._cut(self.encode(self._checked(prompt))), end]
             row[: len(known)] = torch.tensor(known, device="cpu")
         return torch.searchsorted(self.rows, ids)
 
@@ -91,19 +91,25 @@ class Tokenizer:
         return [i for piece in pieces for i in ([self.added[piece.lower()]] if piece.lower() in self.added
                                                 else self.bpe.encode(piece))]  # fmt: skip
 
-    def _split(self, text: str) -> list[str]:
+    def pieces(self, text: str) -> list[str]:
         """Words, digits and runs of punctuation, in lower case: the pieces within which open_clip merges byte pairs."""
         return self.bpe.pat.findall(self.bpe.clean_fn(text))
 
-    def _known(self, prompt: str) -> str:
-        """The prompt if all its words are known. A compact vocabulary has no punctuation, so there it is left out."""
+    def unknown(self, text: str) -> list[str]:
+        """The words that the vocabulary lacks, each once; punctuation is no word."""
         if self.words is None:
-            return prompt
-        pieces = [piece for piece in self._split(prompt) if piece in self.words or not _is_punctuation(piece)]
-        unknown = dict.fromkeys(piece for piece in pieces if piece not in self.words)
-        if unknown:
-            raise UserError(_unknown_words(prompt, list(unknown), sorted(self.words)))
-        return " ".join(pieces)
+            return []
+        return list(dict.fromkeys(piece for piece in self.pieces(text) if piece not in self.words and not is_punctuation(piece)))
+
+    def known(self, text: str) -> str:
+        """The text without what the vocabulary lacks."""
+        return text if self.words is None else " ".join(piece for piece in self.pieces(text) if piece in self.words)
+
+    def _checked(self, prompt: str) -> str:
+        """The prompt if all its words are known. A compact vocabulary has no punctuation, so there it is left out."""
+        if unknown := self.unknown(prompt):
+            raise UserError(_unknown_words(prompt, unknown, sorted(self.words)))
+        return self.known(prompt)
 
     def _cut(self, ids: list[int]) -> list[int]:
         """The ids that fit between start and end. Warns of those that do not."""
@@ -117,7 +123,8 @@ class Tokenizer:
         return ids[:room]
 
 
-def _is_punctuation(piece: str) -> bool:
+def is_punctuation(piece: str) -> bool:
+    """Whether all its characters are of Unicode's kind P."""
     return all(unicodedata.category(character).startswith("P") for character in piece)
 
 

@@ -4,7 +4,7 @@
                                               └── skips: outputs of every block and down-sampling, concatenated
 
 Two blocks a level on the way down, three on the way up, each a `SpatioTemporalBlock` unless another class is given.
-With ``temporal=False`` the temporal layers are skipped and frames are independent: this is the image model that the
+With ``temporal=False`` the temporal layers are skipped and no frame sees another: this is the image model that the
 video model was initialised from (Stable Diffusion 2's UNet, 865,910,724 of the released 1,411,233,860 parameters).
 
 References: ModelScopeT2V, arXiv 2308.06571, section 3.3; Latent Diffusion, arXiv 2112.10752.
@@ -31,7 +31,7 @@ class UNet(nn.Module):
         block: class of the blocks, built and called as `SpatioTemporalBlock` (the default) is.
 
     Arguments of a call: x (b, c, f, h, w) noisy latents; t (b,) integer timesteps; context (b, n, d) text tokens;
-    temporal: False runs the image model, frame by frame; positions (b, f): frame numbers, by default 0, 1, 2, … (used only
+    temporal: False skips the temporal layers (frame numbers, a departure, are told even then); positions (b, f): frame numbers, by default 0, 1, 2, … (used only
     by the departures `frame_positions`, `rate_embedding` and `scene_prior`, and where `TellsFrameNumbers` is mixed in); until
     (b,): the timestep that a sampling step is to reach, -1 where it ends, by default t (used only by the departure
     `step_embedding`); condition (b, condition_channels, f, h, w): what is known beside x. Sizes need not be powers of two: an

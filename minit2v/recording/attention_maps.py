@@ -9,8 +9,8 @@
 
 Maps come from the highest resolution that has attention, as the mean over its blocks on both sides of the UNet. Under
 guidance they are those of the half that is given the prompt. Some runs have none: with guidance 0 (nothing reads the
-prompt), with a window that slides over the frames (each frame has several maps), and with a system or with networks
-that have no such attention.
+prompt), with a window that slides over the frames (each frame has several maps), with networks that have no such
+attention, and with a system whose UNet reads no words.
 
 References: Hertz et al., arXiv 2208.01626, section 3 (cross-attention of a word); ModelScopeT2V, arXiv 2308.06571,
 section 3.3.
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from minit2v.networks.text import Tokenizer
 from minit2v.networks.unet import UNet
 from minit2v.systems import TextToVideo
+from minit2v.systems.modelscope import ModelScopeT2V
 from minit2v.systems.settings import SamplingSettings
 
 
@@ -71,12 +72,12 @@ class AttentionMaps:
         self.shape, self.level = shape, 0
         self.cross, self.temporal, self.places = [], [], [[] for _ in prompts]
         windowed = 0 < settings.window < settings.frames
-        if not windowed and settings.guidance != 0:
+        if isinstance(pipe, ModelScopeT2V) and not windowed and settings.guidance != 0:
             try:
                 self.level, self.cross, self.temporal = attention_of(pipe.unet)
                 self.places = [words(pipe.text.tokens, prompt) for prompt in prompts]
             except (AttributeError, IndexError, ValueError):
-                self.cross, self.temporal = [], []  # another system's network, or a user's class in it
+                self.cross, self.temporal = [], []  # other blocks of a system that goes on from it, or a user's class
         self.words = [[word for word, _ in clip] if self.cross else [] for clip in self.places]
 
     def ask(self, wanted: bool) -> None:

@@ -63,7 +63,7 @@ def record(pipe: TextToVideo, prompts: Sequence[str], folder: Place, progress: b
     recorder = Recorder(pipe, prompts, settings)
     steps = recorder.follow(pipe.sampled(prompts, settings))  # reads the prompts, and may refuse a word
     folder.mkdir(exist_ok=True)
-    for step in tqdm(steps, "denoising", settings.steps - settings.skip, unit="step", disable=not progress):
+    for step in tqdm(steps, "denoising", pipe.count(settings), unit="step", disable=not progress):
         pass
     _write(recorder.recordings(), folder)
     return pipe.clips(step, settings)
@@ -136,7 +136,7 @@ class Recorder:
         shape = latent_shape(len(prompts), settings, pipe.preset)
         self.maps = AttentionMaps(pipe, prompts, settings, shape)
         size, words = (settings.height, settings.width), max(map(len, self.maps.words))
-        self.plan = plan(settings.steps - settings.skip, shape[1:], size, words)
+        self.plan = plan(pipe.count(settings), shape[1:], size, words)
         self.timesteps, self.norms, self.kept = [], {}, {}
 
     def follow(self, steps: Iterable[Step]) -> Iterator[Step]:

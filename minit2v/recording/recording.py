@@ -53,7 +53,7 @@ class Recording:
     model: str  # name of the preset
     settings: dict  # frames, height, width, steps, guidance, negative, seed, sampler, …: numbers and texts
     fps: float  # of the kept frames
-    timesteps: np.ndarray  # (n,) int64: the timestep t of every step, falling
+    timesteps: np.ndarray  # (n,) int64: the timestep t of every step, falling in each stage of a system
     norms: dict  # "x", "eps", "x0" -> (n,) float32: root mean square of every step's latents; 1 for normal noise
     steps: np.ndarray  # (s,) int64: which of the n steps are kept
     frames: np.ndarray  # (f,) int64: which of the clip's frames are kept
@@ -187,7 +187,7 @@ def packed(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def unpacked(values: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """Inverse of `packed`, within half of a 255th of each step's range: float32 (s, ...)."""
     low, high = (end.reshape(-1, *[1] * (values.ndim - 1)) for end in ranges.T)
-    return low + values * ((high - low) / np.float32(255))  # eq (12.2) · Integer-Arithmetic-Only Inference (1)
+    return low + values * ((high - low) / np.float32(255))  # eq (12.1) · Integer-Arithmetic-Only Inference (1)
 
 
 def _read(path: Path) -> Recording:

@@ -34,6 +34,7 @@ from minit2v.errors import UserError
 from minit2v.networks.autoregressive import MaskedAttention, Memory, feed_forward
 from minit2v.networks.blocks import zeroed
 from minit2v.networks.layers import Linear
+from minit2v.networks.text import is_punctuation
 from minit2v.ranges import Checked, Depth, Size, Width
 from minit2v.systems.settings import SamplingSettings
 from minit2v.systems.tokens import TokenPreset, TokensToVideo
@@ -117,9 +118,7 @@ class Words(nn.Module):
 
     def split(self, caption: str) -> list[int]:
         """The numbers of the words; without spaces, of the longest known phrases from left to right."""
-        for mark in ",.，。":
-            caption = caption.replace(mark, " ")
-        pieces = caption.lower().split()
+        pieces = "".join(" " if is_punctuation(character) else character for character in caption.lower()).split()
         if not self.spaced:
             pieces = [piece for text in pieces for piece in self.phrases(text)]
         for piece in pieces:
@@ -324,11 +323,10 @@ class CogVideo(TokensToVideo):
                 yield Step(index, LENGTH - 1 - index, x[:, :, : settings.frames])
 
     def written(self, context: Tensor, unconditional: Tensor | None, tokens: Tensor, generators: list,
-                guidance: float, first: int = 0) -> Iterator[list[int]]:  # fmt: skip
-        """Write the tokens (b, 17, h, w) of clips; yields the numbers of the frames that are new. `first` key frames
-        stand already."""
+                guidance: float) -> Iterator[list[int]]:  # fmt: skip
+        """Write the tokens (b, 17, h, w) of clips; yields the numbers of the frames that are new."""
         keys = list(range(0, LENGTH, SPACINGS[0]))
-        part, given = tokens[:, keys], [i < first for i in range(KEYS)]
+        part, given = tokens[:, keys], [False] * KEYS
         with self.working(self.image), self.working(self.keyframes):
             for i in self.fill(context, unconditional, part, given, self.keyframes, 0, generators, guidance):
                 tokens[:, keys[i]] = part[:, i]

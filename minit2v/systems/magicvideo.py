@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minit2v import presets
+from minit2v.errors import UserError
 from minit2v.networks.blocks import FrameBlock
 from minit2v.networks.unet import TellsFrameNumbers, UNet, split_numbers
 from minit2v.presets import ModelScopePreset, UNetConfig
@@ -116,6 +117,14 @@ class MagicVideoUNet(TellsFrameNumbers, UNet):
 
 class MagicVideo(DecodesClips, ModelScopeT2V):
     """`text`, `unet`, `autoencoder` and `decoder`; see `ModelScopeT2V`."""
+
+    def checked(self, prompt: str | list[str], settings: dict) -> tuple[list[str], SamplingSettings]:
+        """See `TextToVideo.checked`; adaptors spread a clip of few frames a second, and windows do not see the whole clip."""
+        prompts, found = super().checked(prompt, settings)
+        if found.window and self.apart(found) > 1:
+            raise UserError(f"window: expected none with {self.preset.name} and fewer frames a second than {self.preset.fps:g}, "
+                            f"found {found.window}; leave one of both out")  # fmt: skip
+        return prompts, found
 
     def apart(self, settings: SamplingSettings) -> float:
         """At half the frame rate of training a clip shows every second frame of what it would show."""

@@ -235,6 +235,8 @@ class MakeAVideo(TextToVideo):
                                 f"found {getattr(found, name)}")  # fmt: skip
         if found.frames > self.preset.frames:
             raise UserError(f"frames: expected at most {self.preset.frames} with {self.preset.name}, found {found.frames}")
+        if found.negative:
+            raise UserError(f"negative: expected none with {self.preset.name}, found {found.negative!r}; leave it out")
         return prompts, found
 
     def count(self, settings: SamplingSettings) -> int:
@@ -243,19 +245,16 @@ class MakeAVideo(TextToVideo):
     def encode_text(self, prompts: list[str], settings: SamplingSettings) -> tuple[Tensor, Tensor | None]:
         """CLIP's text embeddings (b, 1, e), of the words that a picture's caption may have; and zeros, for guidance."""
         known = [self.known(prompt) for prompt in prompts]
-        if settings.negative:
-            raise UserError(f"negative: expected none with {self.preset.name}, found {settings.negative!r}; leave it out")
         with self.working(self.text):
             context = self.text.embed(known).to(self.device, self.dtype)[:, None]
         return context, None if settings.guidance == 1 else torch.zeros_like(context)
 
     def known(self, prompt: str) -> str:
         """The prompt without the words that no picture has taught, which are warned of."""
-        words, taught = prompt.lower().replace(",", " ").replace(".", " ").split(), set(self.preset.text.words or ())
-        if not taught or not (unknown := [word for word in words if word not in taught]):
+        if not (unknown := self.text.tokens.unknown(prompt)):
             return prompt
         warnings.warn(f"left out {' '.join(unknown)!r}: no picture has taught {self.preset.name} such words", stacklevel=6)
-        return " ".join(word for word in words if word in taught)
+        return self.text.tokens.known(prompt)
 
     @torch.inference_mode()
     def steps(self, context: Tensor, unconditional: Tensor | None, settings: SamplingSettings) -> Iterator[Step]:

@@ -4,8 +4,8 @@
     tokens, shifted by one ──► decoder blocks with 3D nearby attention ──► logits of each token
 
 *3D nearby attention* looks only at a window around a place: of a window of 3 x 3 x 3, the 13 places that come before it
-in raster order (frame, row, column), and itself. So the cost grows with the clip, not with its square; what is farther
-away arrives through several blocks.
+in raster order (frame, row, column), and itself. So the cost grows with the number of frames, not with its square; what is
+farther away arrives through several blocks.
 
 Departures from the paper: the text comes from the small CLIP of `mini`; guidance (the paper has none and
 keeps the best of many by CLIP); a thrifty codebook; one task a batch; a learnt bias for each place of the window (T5, arXiv

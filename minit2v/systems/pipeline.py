@@ -147,7 +147,7 @@ class TextToVideo(ABC):
     @torch.inference_mode()
     def encode(self, pixels: Clips, chunk: Size = 4) -> Tensor:
         """Pixels uint8 (b, f, H, W, 3) -> latents as the system leaves them (b, c, f, h, w), float32; see `decode`."""
-        frames = torch.from_numpy(pixels).flatten(0, 1)  # (b f H W 3) -> ((b f) H W 3)
+        frames = torch.from_numpy(np.require(pixels, requirements="CW")).flatten(0, 1)  # (b f H W 3) -> ((b f) H W 3)
         with self.working(self.codec):
             signed = (to_signed(part.to(self.device)).to(self.dtype) for part in frames.split(chunk))
             latents = torch.cat([self.codec.encode(part).float() for part in signed])
@@ -168,7 +168,7 @@ class TextToVideo(ABC):
         frames, pixels = latents.transpose(1, 2).flatten(0, 1), []  # (b c f h w) -> ((b f) c h w)
         with self.working(self.codec):
             for part in frames.split(chunk or (4 if self.batched else 1)):
-                decoded = self.codec.decode(part)  # eq (12.1) · ModelScopeT2V, section 3.1
+                decoded = self.codec.decode(part)  # eq (12.2) · ModelScopeT2V, section 3.1
                 require_finite(decoded, "frames")
                 pixels.append(to_pixels(decoded, rounded=False))
         return torch.cat(pixels).unflatten(0, (len(latents), -1)).cpu().numpy()

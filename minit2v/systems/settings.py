@@ -38,7 +38,7 @@ class SamplingSettings:
     sampler: str = "ddim"  # row of `samplers.SAMPLERS`; released ddim
     eta: float = 0.0  # fresh noise of a sampler that takes it (ddim), 0 to 1; a system may want more; released 0
     fps: float | None = None  # frames a second of the clip; None: those of the clip to start from, else the preset's
-    noise: Tensor | None = None  # (b, 4, f, h, w), standard normal, to start from instead of the seed's
+    noise: Tensor | None = None  # (b, c, f, h, w), standard normal, to start from instead of the seed's
     init: Clip | np.ndarray | None = None  # video, uint8 (f, H, W, 3), to start from; one frame is repeated
     window: int = 0  # frames that the network sees at once, if fewer than the clip has; 0: all (see `windows`)
     strength: float = 0.7  # how much of `init` may change, 0 to 1: the share of the steps that are taken

@@ -21,8 +21,9 @@ from minit2v.networks.autoencoder import Decoder
 from minit2v.networks.blocks import clip_view, frame_view, zeroed
 from minit2v.networks.layers import GroupNorm, Linear
 from minit2v.pixels import to_pixels
-from minit2v.presets import AutoencoderConfig
+from minit2v.presets import AutoencoderConfig, ModelScopePreset
 from minit2v.systems.pipeline import require_finite
+from minit2v.systems.settings import SamplingSettings, latent_shape
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,13 @@ class DecodesClips:
         latents = (latents / self.preset.scale_factor).to(self.device, self.dtype)
         with self.working(self.decoder):
             return torch.stack([self._pixels(clip) for clip in latents]).cpu().numpy()
+
+    @classmethod
+    def calls(cls, preset: ModelScopePreset, settings: SamplingSettings, clips: int, batched: bool) -> dict[str, tuple]:
+        """See `TextToVideo.calls`; the decoder is given a whole clip, in place of the autoencoder's."""
+        found = super().calls(preset, settings, clips, batched)
+        del found["autoencoder"]
+        return found | {"decoder": ("forward", (latent_shape(1, settings, preset),))}
 
     def _pixels(self, latents: Tensor) -> Tensor:
         """One clip (c, f, h, w) -> uint8 (f, H, W, 3)."""

@@ -116,7 +116,7 @@ def pyramid_loss(x: Tensor, y: Tensor, levels: int) -> Tensor:
         coarse = F.avg_pool2d(difference, 2)  # (n 3 h w) -> (n 3 h/2 w/2)
         loss = loss + (difference - F.interpolate(coarse, scale_factor=2.0, mode="nearest")).abs().mean()
         difference = coarse
-    return loss + difference.abs().mean()  # eq (3.4) · GLO section 3
+    return loss + difference.abs().mean()  # eq (3.1) · GLO section 3
 
 
 def readout_loss(colours: Tensor, frames: Tensor, weights: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class AutoencoderTask(nn.Module):
 
     def draw_frames(self, generator: torch.Generator, n: int) -> Tensor:
         """Images and single frames of clips, shuffled: (n 3 H W) in [-1, 1]."""
-        count, per_clip = round(n * self.config.share_images), self.config.frames_per_clip
+        count, per_clip = round(n * self.config.share_images), min(self.config.frames_per_clip, self.preset.frames)
         images = drawn(self.images, generator, count)[:, 0] if count else []
         stills = []
         for clip in drawn(self.clips, generator, -(-(n - count) // per_clip)) if count < n else []:

@@ -11,7 +11,6 @@ Reference: Video LDM, arXiv 2304.08818, section 3.1.1 and appendix B.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from minit2v.presets import Preset
 from minit2v.ranges import Checked, Depth, Share, Size, Weight, Width
 from minit2v.systems import system_of
 from minit2v.training.autoencoder import pixel_weights, pyramid_loss
-from minit2v.training.parts import Part, trained
+from minit2v.training.parts import Part, in_float16, trained
 from minit2v.training.trainer import TrainConfig
 
 
@@ -113,16 +112,11 @@ class DecoderTask(nn.Module):
         return to_pixels(rearrange(both, "n r c f H W -> c (n r H) (f W)")).cpu().numpy()
 
 
-def finish(task: DecoderTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The averaged decoder in float16."""
-    return {"decoder": averaged["decoder"].half()}, {}
-
-
 PART = Part(
     task=DecoderTask,
     config=DecoderTraining(),
     loop=TrainConfig(batch=8, lr=1e-4),
     fields=("decoder",),
     needs=("autoencoder",),
-    finish=finish,
+    finish=in_float16,
 )

@@ -88,12 +88,12 @@ class Rotations:
     def jump(self, x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """x_r from x_t (b, c, f, h, w) and v: the DDIM step."""
         angle = self.between(t, r)
-        return angle.cos() * x - angle.sin() * v  # eq (21.2) · TrigFlow, section 3
+        return angle.cos() * x - angle.sin() * v  # eq (21.1) · TrigFlow, section 3
 
     def v_between(self, x: Tensor, end: Tensor, t: Tensor, r: Tensor) -> Tensor:
         """The v of the jump from x_t that leads to `end` at r < t."""
         angle = self.between(t, r)
-        return (angle.cos() * x - end) / angle.sin()  # eq (21.3) · TrigFlow, section 3
+        return (angle.cos() * x - end) / angle.sin()  # eq (21.2) · TrigFlow, section 3
 
 
 def shortcut(path: Rotations, model: FlowMap, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ class DistillationTask(nn.Module):
         both = in_precision(self.teacher.unet.to(x.device), self.config.bfloat16, torch.cat([x, x]), torch.cat([t, t]),
                             torch.cat([empty, context]))  # fmt: skip
         u, c = both.chunk(2)
-        return u + self.guidance * (c - u)  # eq (21.1) · Guided distillation, section 3
+        return u + self.guidance * (c - u)  # eq (21.3) · Guided distillation, section 3
 
     def picture(self, columns: int = 8) -> np.ndarray:
         """Clips of a few validation captions in one step: uint8 (rows H, columns W, 3)."""

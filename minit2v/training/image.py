@@ -7,7 +7,6 @@ Reference: latent diffusion, arXiv 2112.10752, section 3.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -30,10 +29,5 @@ class ImageTask(UNetTask):
         return {"image": self.unet}
 
 
-def finish(task: ImageTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The averaged image model in float16."""
-    return {"image": averaged["image"].half()}, {}
-
-
-PART = replace(UNET, task=ImageTask, config=replace(UNET.config, image_stage=1.0, clips=64), finish=finish,
+PART = replace(UNET, task=ImageTask, config=replace(UNET.config, image_stage=1.0, clips=64),
                writes=("image",))

@@ -1,4 +1,4 @@
-"""What the UNet is trained on, read or drawn and encoded once.
+"""What networks of latents and of tokens are trained on, read or drawn and encoded once.
 
     cache.safetensors   clips.latents (N, c, f, h, w), images.latents (N, c, 1, h, w), float16, of unit variance
                         clips.captions, images.captions (N, wordings): rows of contexts; row 0 is the empty caption

@@ -45,7 +45,7 @@ from minit2v.systems.makeavideo import (
     folded,
     halved,
 )  # fmt: skip
-from minit2v.training.parts import Part, trained
+from minit2v.training.parts import Part, in_float16, trained
 from minit2v.training.text import PART as CLIP
 from minit2v.training.text import TextTask
 from minit2v.training.trainer import TrainConfig
@@ -318,27 +318,17 @@ def read(view: VideoText, most: int) -> list[Batch]:
     return [view.batch(part) for part in tqdm(numbers(min(most, len(view))), desc="reading", disable=None)]
 
 
-def finish(task: PixelTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The averaged network in float16."""
-    return {task.trains: averaged[task.trains].half()}, {}
-
-
 def finish_text(task: TextPart, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
     """Both averaged towers, and the settings of the text's with the words that it keeps."""
     return dict(averaged.items()), {"text": task.preset.text}
 
 
-def finish_prior(task: PriorTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The averaged prior in float16."""
-    return {"prior": averaged["prior"].half()}, {}
-
-
 LOOP = TrainConfig(batch=64, lr=1e-4, ema=0.9999)
 TEXT = replace(CLIP, task=TextPart, config=replace(CLIP.config, words="images", grid_positions=True), finish=finish_text,
                writes=("text", "vision"))
-PRIOR = Part(PriorTask, PriorTraining(), LOOP, fields=("prior",), needs=("text", "vision"), finish=finish_prior)
-IMAGE = Part(ImageTask, PixelTraining(clips=0, images=16384), LOOP, fields=("unet", "diffusion"), needs=("vision",), finish=finish,
+PRIOR = Part(PriorTask, PriorTraining(), LOOP, fields=("prior",), needs=("text", "vision"), finish=in_float16)
+IMAGE = Part(ImageTask, PixelTraining(clips=0, images=16384), LOOP, fields=("unet", "diffusion"), needs=("vision",), finish=in_float16,
              writes=("image",))
-UNET = Part(UNetTask, PixelTraining(), LOOP, fields=("unet", "diffusion"), needs=("vision", "image"), finish=finish)
-BETWEEN = Part(BetweenTask, PixelTraining(), LOOP, fields=("between", "diffusion"), needs=("vision",), finish=finish)
-UPSCALE = Part(UpscaleTask, PixelTraining(clips=1024), LOOP, fields=("upscale", "diffusion"), needs=("vision",), finish=finish)
+UNET = Part(UNetTask, PixelTraining(), LOOP, fields=("unet", "diffusion"), needs=("vision", "image"), finish=in_float16)
+BETWEEN = Part(BetweenTask, PixelTraining(), LOOP, fields=("between", "diffusion"), needs=("vision",), finish=in_float16)
+UPSCALE = Part(UpscaleTask, PixelTraining(clips=1024), LOOP, fields=("upscale", "diffusion"), needs=("vision",), finish=in_float16)

@@ -7,15 +7,13 @@
 Reference: NÜWA, arXiv 2111.12417, section 3.4, equation 12.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minit2v.ranges import Share
-from minit2v.training.parts import Part
+from minit2v.training.parts import Part, in_float16
 from minit2v.training.tokens import TokenTask, TokenTraining, cross_entropy
 from minit2v.training.trainer import TrainConfig
 
@@ -55,16 +53,11 @@ class NuwaTask(TokenTask):
         return "prediction loss" if batch["given"].any() else super().kind(batch)
 
 
-def finish(task: NuwaTask, averaged: nn.ModuleDict) -> tuple[Mapping[str, nn.Module], dict[str, Any]]:
-    """The averaged transformer in float16, which halves its file."""
-    return {"transformer": averaged["transformer"].half()}, {}
-
-
 PART = Part(
     task=NuwaTask,
     config=NuwaTraining(),
     loop=TrainConfig(batch=128, lr=1e-3, weight_decay=0.0, ema=0.0),  # the paper's
     fields=("transformer",),
     needs=("autoencoder", "text"),
-    finish=finish,
+    finish=in_float16,
 )

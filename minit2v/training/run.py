@@ -124,7 +124,8 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
     """Whether a model that was trained elsewhere has all that a part would write: then it is copied.
 
     So systems share what they have in common: `minit2v train all --preset videoldm --from runs/magicvideo`. Both must
-    name the same part and give its networks the same shapes, and what has heard captions must know the same words.
+    name the same part and give its networks of the model the same shapes, and what has heard captions must know the same
+    words.
     """
     names = part.outputs(preset)
     if start is None or not all((start / f"{file}.safetensors").is_file() for file in names):

@@ -40,9 +40,9 @@ from minit2v.presets import Preset
 from minit2v.ranges import Checked, Count, Share, Size, Weight
 from minit2v.ranks import this_process
 from minit2v.systems import system_of
-from minit2v.systems.modelscope import ModelScopeT2V
+from minit2v.systems.modelscope import NOISE_LEVELS, ModelScopeT2V
 from minit2v.training.latents import cached
-from minit2v.training.parts import Part, trained
+from minit2v.training.parts import Part, in_float16, trained
 from minit2v.training.sharding import in_pieces
 from minit2v.training.trainer import TrainConfig
 
@@ -61,12 +61,12 @@ class UNetTraining(Checked):
     wordings: Size = 1  # departure: captions kept for each item of a data set that can write more; one is drawn each time
     images_per_clip: Size = 8  # images in the place of one clip of a batch; released 8: 32 against 4
     from_image: bool = False  # begin as the image model of the part `image`, as the released one did
-    frozen_image: bool = False  # train the temporal layers alone, as Video LDM does
+    frozen_image: bool = False  # train alone what pictures have not taught, as Video LDM does
     caption_dropout: Share = 0.1  # share of captions replaced by the empty one; released 0.1
     temporal_rate: Weight = 5.0  # learning rate of the temporal layers that AdamW steps over that of the others; released 5
     bfloat16: bool = True  # compute in bfloat16, keep parameters in float32; released float16 likewise
     frozen_clips: Share = 0.0  # departure: share of the later image batches shown as clips in which nothing moves
-    sparse_until: Share = 0.0  # departure: share of the run that sees clips as a few frames far apart
+    sparse_until: Weight = 0.0  # departure: share of the run that sees clips as a few frames far apart; 2 is twice the run
     sparse_frames: int = 4  # how many at first, twice as many later; the fewer, the more clips make a batch
     noisy_timestep_share: Share = 0.0  # departure: share of timesteps from the noisiest fifth while clips are sparse
     uncertainty_weighted: bool = False  # departure: each noise level pulls as hard as any other, whatever its loss
@@ -107,9 +107,8 @@ class UNetTask(nn.Module):
         if config.from_image:
             begin_as(self.unet, trained(folder, "image", preset.name))
         if config.frozen_image:
-            temporal = {id(p) for p in self.unet.temporal_parameters()}
-            for parameter in self.unet.parameters():
-                parameter.requires_grad_(id(parameter) in temporal)
+            for name in taught_by_pictures(self.unet):
+                self.unet.get_parameter(name).requires_grad_(False)
         # log of the root mean squared error, of images and of clips, at each of 20 noise levels; learnt with the rest
         self.log_error = nn.Parameter(torch.zeros(2, 20)) if config.uncertainty_weighted else None
         view = data.open("val", preset.frames, preset.height, preset.width)
@@ -139,8 +138,8 @@ class UNetTask(nn.Module):
         image_stage = self.progress < config.image_stage
         if image_stage or uniform(generator, 1).item() < config.image_share:
             kind, spacing = "images", self.preset.frames
-            if not image_stage and uniform(generator, 1).item() < config.frozen_clips:
-                halvings = self.preset.frames.bit_length() - 1
+            halvings = self.preset.frames.bit_length() - 1
+            if halvings and not image_stage and uniform(generator, 1).item() < config.frozen_clips:
                 spacing = 2 ** int(torch.randint(halvings, (1,), generator=generator, device="cpu"))
         if spacing == self.preset.frames:  # a single frame: a picture
             n *= config.images_per_clip
@@ -234,7 +233,7 @@ class UNetTask(nn.Module):
         positions, costs = positions.to(latents.device), {}
         right, wrong = captions_to_compare(self.data, self.test)
         right, wrong = self.pipe.text.encode(right), {name: self.pipe.text.encode(said) for name, said in wrong.items()}
-        for t in (0.999, 0.8, 0.5):
+        for t in NOISE_LEVELS:
             level = torch.full((len(latents),), int(t * self.preset.diffusion.timesteps), device=latents.device)
             base = self.losses(latents, noise, level, right, positions).mean()
             for name, context in wrong.items():
@@ -254,6 +253,15 @@ class UNetTask(nn.Module):
             clips = self.pipe(self.test.captions[:rows], steps=16, seed=0)
         show = evenly(self.preset.frames, columns)
         return rearrange(np.stack([clip.pixels[show] for clip in clips]), "r f H W c -> (r H) (f W) c")
+
+
+def taught_by_pictures(unet: UNet) -> set[str]:
+    """The names of the parameters that an image model has, and that its pictures have reached: of frame numbers, which a
+    picture does not have, only an `ImageUNet` uses those of its scene prior, which are then as they were drawn."""
+    with torch.device("meta"):
+        found = {name for name, _ in ImageUNet(unet.config).named_parameters()}
+    found &= {name for name, _ in unet.named_parameters()}
+    return found if isinstance(unet, ImageUNet) else found - {"layout.frame.weight"}
 
 
 def grouped(unet: UNet, config: Any, lr: float) -> list[dict]:
@@ -335,11 +343,6 @@ def whiten_input(layer: nn.Linear, features: Tensor) -> None:
     layer.bias.copy_(-layer.weight @ mean)
 
 
-def finish(task: UNetTask, averaged: nn.ModuleDict) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """The averaged UNet in float16, which halves its file."""
-    return {"unet": averaged["unet"].half()}, {}
-
-
 PART = Part(
     task=UNetTask,
     config=UNetTraining(),
@@ -348,5 +351,5 @@ PART = Part(
     ),
     fields=("unet", "diffusion"),
     needs=("autoencoder", "text"),
-    finish=finish,
+    finish=in_float16,
 )
