@@ -9,7 +9,7 @@ from minit2v.datasets.moving_things import MovingThings, Spec, Thing, parse
 from minit2v.datasets.moving_things.render import COLOURS, SHAPES
 from minit2v.datasets.moving_things.scenes import render
 from minit2v.errors import UserError
-from minit2v.evaluation.judge import ATTRIBUTES, Reading, agrees, read, unsteady
+from minit2v.evaluation.judge import ATTRIBUTES, Reading, agrees, path, read, unsteady
 
 COUNT = {32: 150, 64: 60}  # clips of each picture size
 TIME = np.arange(16)
@@ -146,6 +146,18 @@ def test_two_colours_are_not_their_mean(clips):
 def test_other_lengths_and_sizes(split, size, frames):
     clips, _, specs = MovingThings(split, size=size, frames=frames).batch(range(40))
     assert rates(clips, specs)["all"] == 1
+
+
+def test_a_path_says_what_the_judge_objects_to(clips):
+    """One half quicker than the other, a way there and back, a still: the direction is that of the whole way."""
+    late, back = np.r_[0:3, [3] * 8, 3:13:2], np.r_[0:16:2, 15:0:-2]
+    for clip, spec in zip(*clips):
+        motion = spec.things[0].motion
+        assert path(clip) == (motion, ()) and path(clip[late])[0] == motion
+        for frames in (clip[late], clip[back]):
+            assert "uneven" in path(frames)[1] and read(frames).motion is None
+        assert "slow" in path(np.repeat(clip[:1], 16, axis=0))[1]
+    assert path(np.zeros_like(clips[0][0])) == (None, ("hidden",))
 
 
 def test_pictures_have_a_look_and_no_motion():

@@ -84,6 +84,18 @@ def unsteady(frames: Frames) -> dict[str, bool]:
     return {"colour changes": len(colours) > 1, "shape breaks": len(shapes) > 1 or shapes == {None}}
 
 
+def path(frames: Frames) -> tuple[str | None, tuple[str, ...]]:
+    """Where the thing of a clip (f, H, W, 3) uint8 moves on the whole (left, right, up or down), and what keeps the judge from
+    saying so: "hidden" in some frames, "slow", "scattered" about the line, "uneven" (one half of the way is quicker, or goes
+    elsewhere), "oblique"."""
+    scene = _Scene(frames)
+    hidden = ("hidden",) if len(scene.times) < PRESENT * len(frames) else ()
+    if len(scene.times) < 4:
+        return None, hidden
+    found = scene.times, scene.centre[scene.times] / scene.width
+    return _direction(_line(*found)[0]), hidden + _faults(*found)
+
+
 class _Scene:
     """Where the one thing of a clip (f, H, W, 3) uint8 is, and how it looks."""
 
@@ -194,23 +206,29 @@ def templates() -> tuple[list[tuple[str, str]], np.ndarray]:
 
 def _motion(times: np.ndarray, centre: np.ndarray) -> tuple[str | None, str | None]:
     """Direction and speed of centroids (n, 2), in widths, at frames `times` (n,); None unless straight and steady."""
-    slow, quick = SPEED["slowly"], SPEED["quickly"]
-    if len(times) < 4:
+    if len(times) < 4 or _faults(times, centre):
         return None, None
+    velocity, _ = _line(times, centre)
+    return _direction(velocity), "slowly" if np.hypot(*velocity) < np.sqrt(SPEED["slowly"] * SPEED["quickly"]) else "quickly"
+
+
+def _faults(times: np.ndarray, centre: np.ndarray) -> tuple[str, ...]:
+    """What keeps centroids (n, 2), four or more, from moving straight and steadily; see `path`."""
     velocity, residual = _line(times, centre)
     speed = np.hypot(*velocity)
     first, second = (_line(*half)[0] for half in zip(np.array_split(times, 2), np.array_split(centre, 2)))
-    along, across = max(abs(velocity)), min(abs(velocity))
-    if (
-        speed < slow / 2
-        or residual > RESIDUAL * speed * (times[-1] - times[0])
-        or np.hypot(*(first - second)) > HALVES * speed
-        or across > SIDEWAYS * along
-    ):
-        return None, None
+    found = {
+        "slow": speed < SPEED["slowly"] / 2,
+        "scattered": residual > RESIDUAL * speed * (times[-1] - times[0]),
+        "uneven": np.hypot(*(first - second)) > HALVES * speed,
+        "oblique": min(abs(velocity)) > SIDEWAYS * max(abs(velocity)),
+    }
+    return tuple(name for name, fault in found.items() if fault)
+
+
+def _direction(velocity: np.ndarray) -> str:
     axis = int(np.argmax(abs(velocity)))
-    direction = FOUR[2 * axis + int(velocity[axis] > 0)]
-    return direction, "slowly" if speed < np.sqrt(slow * quick) else "quickly"
+    return FOUR[2 * axis + int(velocity[axis] > 0)]
 
 
 def _line(times: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
