@@ -34,7 +34,7 @@ from minit2v.ranges import (
 
 @dataclass(frozen=True)
 class UNetConfig(Checked):
-    """The spatio-temporal UNet (paper section 3.3)."""
+    """The spatio-temporal UNet (paper section 3.3). Raises UserError for levels that are not all described."""
 
     in_channels: Width = 4  # channels of a latent; released 4
     channels: Levels = (320, 640, 1280, 1280)  # width of each level; each level halves h and w
@@ -55,6 +55,12 @@ class UNetConfig(Checked):
     step_embedding: bool = False  # departure: how far a sampling step goes joins too: one network for any number of steps
     scene_prior: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.attention) != len(self.channels):
+            raise UserError(f"attention: expected {len(self.channels)} values, one for each of channels, "
+                            f"found {len(self.attention)}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,7 @@ class ModelScopePreset(OfLatents, Preset):
 # settings that files before 2026-11 do not have: their defaults are what those models do
 LATER = {"system", "temporal_convs", "temporal_attention", "rate_embedding", "condition_channels", "thrift"}
 LEGACY_NAMES = {(UNetConfig, "layout"): "scene_prior", (DiffusionConfig, "steps"): "timesteps"}  # of older files
+LEGACY_NAMES_OF = {new: old for (_, old), new in LEGACY_NAMES.items()}
 
 
 def built(cls: type, values: dict):
@@ -260,7 +267,7 @@ def unsaid(values: dict, preset: Preset) -> list[str]:
 
 def _unsaid(values: dict, known: dict, place: str = "") -> Iterator[str]:
     for key, value in known.items():
-        if key not in values:
+        if key not in values and LEGACY_NAMES_OF.get(key) not in values:
             yield from () if key in LATER else (place + key,)
         elif isinstance(value, dict):
             yield from _unsaid(values[key], value, f"{place}{key}.")

@@ -408,7 +408,7 @@ def _save_mp4(path, pixels, fps):
 
     try:
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:  # plays while still loading
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "10"})
+            stream = container.add_stream("libx264", rate=max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001)), options={"crf": "10"})
             stream.height, stream.width = pixels.shape[1:3]
             stream.pix_fmt = "yuv420p"  # the only one that every browser plays
             for frame in pixels:

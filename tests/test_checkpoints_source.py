@@ -131,6 +131,30 @@ def test_a_setting_that_is_cut_out_is_named(untrained_nano, tmp_path, place):
         Source(folder).preset
 
 
+def test_names_of_older_files_are_read_without_a_word(untrained_nano, tmp_path, recwarn):
+    folder = tmp_path / "model"
+    shutil.copytree(untrained_nano, folder)
+    content = json.loads((folder / "config.json").read_text())
+    content["unet"]["layout"], content["diffusion"]["steps"] = content["unet"].pop("scene_prior"), content["diffusion"].pop("timesteps")
+    (folder / "config.json").write_text(json.dumps(content))
+    assert Source(folder).preset == Source(untrained_nano).preset and not recwarn.list
+
+
+def test_levels_that_are_not_all_described_are_refused():
+    with pytest.raises(UserError, match="attention: expected 4 values, one for each of channels, found 3"):
+        UNetConfig(attention=(True, True, False))
+
+
+@pytest.mark.parametrize("line", [
+    ["distill", "videoldm", "--out", "out"], ["train", "unet", "--from", "videoldm", "--lora", "4", "--out", "out"],
+    ["weights", "convert", "videoldm", "out", "--to", "diffusers"],
+])  # fmt: skip
+def test_a_system_that_goes_on_from_modelscope_is_not_taken_for_it(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line) == 2 and not (tmp_path / "out").exists()
+    assert re.search("expected a model of (the system )?modelscope, found .*videoldm", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("place, value", [
     ("guidance", 10**400), ("autoencoder.scale_factor", 10**400), ("diffusion.snr_shift", 10**400),
     ("diffusion.snr_shift", 1e-300), ("text.pad_token", 49_408), ("text.pad_token", 2**31),

@@ -314,7 +314,7 @@ def test_the_interval_of_the_ratio_covers_the_truth():
         generator = np.random.default_rng(seed)
         shared = generator.normal(0.3, 0.1, 60)
         x, real = (shared + generator.normal(shift, 0.02, 60) for shift in (0, -0.05))
-        estimate = ratio_estimate(x, real)
+        estimate = ratio_estimate(list(x), real)
         covered += estimate.low <= 0.3 / 0.25 <= estimate.high
     assert 0.92 <= covered / 400 <= 0.98
 

@@ -12,7 +12,8 @@ from torch import nn
 
 import minit2v
 from minit2v import presets
-from minit2v.checkpoints.folder import read_preset
+from minit2v.checkpoints.folder import read_preset, save_tensors
+from minit2v.checkpoints.reading import read
 from minit2v.errors import UserError
 from minit2v.presets import ModelScopePreset
 from minit2v.recipes import RECIPES, Step, settings_of
@@ -120,6 +121,21 @@ def test_a_recipe_takes_over_what_another_system_has_in_common(whole, tmp_path):
     assert not taken("autoencoder", replace(preset, height=64), "b"), "another size"
     wider = replace(preset, text=replace(preset.text, width=2 * preset.text.width))
     assert not taken("text", wider, "b") and not (tmp_path / "b").exists(), "another network"
+
+
+def test_a_part_that_stands_on_other_networks_is_not_taken_over(whole, tmp_path):
+    """The same shapes are not enough: its latents, its words and its noise must be those that it has learnt."""
+    preset = read_preset(whole)
+    unet = part_of(preset, "unet")
+    for place in ("same", "other"):
+        (tmp_path / place).mkdir()
+        for name in ("autoencoder", "text"):
+            shutil.copyfile(whole / f"{name}.safetensors", tmp_path / place / f"{name}.safetensors")
+    save_tensors({name: tensor + 1 for name, tensor in read(whole / "text.safetensors").items()}, tmp_path / "other/text.safetensors")
+    noisier = replace(preset, diffusion=replace(preset.diffusion, snr_shift=2 * preset.diffusion.snr_shift))
+    assert not training.taken_over("unet", unet, preset, whole, tmp_path / "other")
+    assert not training.taken_over("unet", unet, noisier, whole, tmp_path / "same")
+    assert training.taken_over("unet", unet, preset, whole, tmp_path / "same")
 
 
 def test_a_recipe_killed_again_and_again_ends_as_an_uninterrupted_one(whole, tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ def check_target(folder: Place) -> Path:
 
 def check_preset(preset: Preset, layout: str) -> None:
     """Raises UserError for settings that would make another video, or none, where others open the folder."""
-    if not isinstance(preset, ModelScopePreset):
+    if preset.system != ModelScopePreset.system:
         found = f"found one of {preset.system}; {layout} has no place for it, choose minit2v"
         raise UserError(f"expected a model of {ModelScopePreset.system}, {found}")
     unet, text, diffusion, released = preset.unet, preset.text, preset.diffusion, DiffusionConfig()

@@ -88,7 +88,8 @@ def load_into(module, path: Path):
 
 @public
 def save_model(folder: Place, preset: Preset, dtype: torch.dtype | None = None, **networks) -> None:
-    """Write config.json and the given networks."""
-    save_preset(folder, preset)
+    """Write the given networks, then config.json, so that settings never describe networks that are not there yet. Whoever
+    stops it leaves each file whole, of this model or of the one before."""
     for name, module in networks.items():
         save_module(module, Path(folder) / f"{name}.safetensors", dtype)
+    save_preset(folder, preset)

@@ -260,7 +260,8 @@ def evaluate(args):
         read_captions(args.captions)
     _check_data(args.data)
     if args.part:
-        _refuse(args, OF_SAMPLING + ("clips", "msrvtt"), "expected without --part, found both; leave one of them out")
+        _refuse(args, OF_SAMPLING + FULL_SCALE_OPTIONS + ("clips", "msrvtt"),
+                "expected without --part, found both; leave one of them out")  # fmt: skip
         from minit2v.evaluation.latent_space import evaluate_autoencoder
 
         asked = _given(args, ("model", "data", "n", "dtype")) | {"options": dict(args.set or ())}

@@ -121,14 +121,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{message}; see {self.prog} --help")
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_known_args(self, args=None, namespace=None):
         """The arguments; an empty value, as of a shell variable that is not set, is refused, except where it says
         nothing on purpose."""
-        found = super().parse_args(args, namespace)
-        for name, value in vars(found).items():
-            if name not in MAY_BE_EMPTY and (value == "" or isinstance(value, list) and "" in value):
-                self.error(f"--{name.replace('_', '-')}: expected a value, found an empty text")
-        return found
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if action.dest not in MAY_BE_EMPTY and (value == "" or isinstance(value, list) and "" in value):
+                shown = next(iter(action.option_strings), action.metavar or action.dest)
+                self.error(f"{shown}: expected a value, found an empty text")
+        return found, rest
 
     def format_help(self):
         """The help; "{names}" in that of an option with a `table` becomes the names of the table's rows."""

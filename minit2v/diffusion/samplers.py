@@ -125,8 +125,8 @@ def ddim(predict: Predict, x: Tensor, levels: list[Level], eta: float = 0.0,
     for level in levels:
         a, a_next = level.alpha_bar, level.after
         x0, eps = predict(x, level)
-        variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq (6.3) · DDIM (16)
-        x = a_next**0.5 * x0 + max(1 - a_next - variance, 0) ** 0.5 * eps  # eq (6.4) · DDIM (12)
+        variance = eta**2 * (1 - a_next) / (1 - a) * (1 - a / a_next)  # eq (6.4) · DDIM (16)
+        x = a_next**0.5 * x0 + max(1 - a_next - variance, 0) ** 0.5 * eps  # eq (6.3) · DDIM (12)
         if eta > 0:
             x = x + variance**0.5 * gaussian(x.shape, generator).to(x)
         yield Step(level.index, level.t, x, eps, x0)
@@ -213,8 +213,12 @@ def guided(unet: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tokens,
     c and u are the UNet's outputs (eps, x0 or v alike) for `context` and `unconditional`, both (b, n, d),
     combined in float32; the UNet itself runs in the dtype of `context`. Scale 1 asks for c only, 0 for u only.
 
-    `batched` runs u and c as one batch; else one after the other: slower, half the memory.
+    `batched` runs u and c as one batch; else one after the other: slower, half the memory. Raises UserError for a scale that
+    needs tokens which are not there.
     """
+    if scale != 1 and unconditional is None:
+        raise UserError(f"unconditional: expected tokens for a scale of {scale:g}, found None")
+
     def run(x, t, text):
         return unet(x.to(text.dtype), torch.full((len(x),), t, device=x.device), text).float()
 

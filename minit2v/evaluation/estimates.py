@@ -58,8 +58,11 @@ def ratio_estimate(x: Values, real: Values) -> Estimate:
     >>> ratio_estimate(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
     Estimate(value=0.5, low=0.5, high=0.5, n=3, floor=None, limit=None)
     """
+    x, real = np.asarray(x, float), np.asarray(real, float)
     ratio = x.mean() / real.mean()
-    if len(x) == len(real):
+    if min(len(x), len(real)) < 2:
+        variance = math.inf
+    elif len(x) == len(real):
         variance = (x - ratio * real).var(ddof=1) / len(x)
     else:
         variance = x.var(ddof=1) / len(x) + ratio**2 * real.var(ddof=1) / len(real)

@@ -28,7 +28,7 @@ SIMILARITY_NOTE = (
     "chance 3.1."
 )
 SENSITIVITY_NOTE = (
-    "Mean (95 % interval) over at most 64 real clips. Caption sensitivity is how much the model's loss rises, in %, "
+    "Ratio of means (95 % interval) over at most 64 real clips. Caption sensitivity is how much the model's loss rises, in %, "
     "when a clip gets the caption of another one; 0 means that the model does not use its text."
 )
 PIXELS_NOTE = "Means (95 % interval); compare them with the row of real clips."

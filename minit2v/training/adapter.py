@@ -25,6 +25,7 @@ from minit2v.datasets.base import Dataset
 from minit2v.errors import UserError
 from minit2v.loading import load
 from minit2v.networks.lora import DEFAULT, attach, detach, fresh
+from minit2v.presets import ModelScopePreset
 from minit2v.ranges import Place, Size, Weight, public
 from minit2v.ranks import this_process
 from minit2v.systems.modelscope import ModelScopeT2V
@@ -101,7 +102,7 @@ def train_adapter(model: str | Path, out: Place, resume: bool = False, settings:
         raise UserError(f"--out: expected a folder for the adapter alone, found a model in {out}; choose another --out")
     source = located(model)
     pipe = load(source.path, device="cpu", dtype="float32")
-    if not isinstance(pipe, ModelScopeT2V):
+    if pipe.preset.system != ModelScopePreset.system:
         raise UserError(f"--lora: expected a model of the system modelscope, found {pipe.preset.system}")
     if pipe.preset.unet.step_embedding:
         raise UserError(f"--lora: expected a model of many steps, found {pipe.preset.name}, which jumps; train the adapter on "

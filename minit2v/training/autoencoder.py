@@ -48,7 +48,7 @@ class AutoencoderTraining(Checked):
     commitment: Weight = 1.0  # the same weight for the codebook's commitment loss
     adversarial: Weight = 0.01  # weight of fooling the discriminator; released 0.5 times a ratio of gradients
     hinge: Weight = 1.0  # weight of the discriminator's loss; released 1
-    start: Weight = 0.7  # share of the run after which the discriminator learns; released 50,001 steps
+    start: Weight = 0.7  # share of the run after which the discriminator learns, above 1 never; released 50,001 steps
     ramp: Positive = 0.1  # share of the run over which the adversarial term, and thrift, then grow from 0 to their weight
     discriminator_width: Width = 64  # channels of the discriminator's first layer; released 64
     crop: Count = 0  # departure: side of windows that show a thing, pixels, trained on at first; 0: whole frames

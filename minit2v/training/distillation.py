@@ -200,7 +200,7 @@ class DistillationTask(nn.Module):
         t = ((shuffled(generator, n) + uniform(generator, n)) / n * T).long().clamp(max=T - 1)
         item = torch.arange(n, device="cpu")
         by_teacher = item < round(n * self.config.teacher_share)
-        matched = item >= n - round(n * self.config.matched_share)
+        matched = (item >= n - round(n * self.config.matched_share)) & ~by_teacher
         from_noise = (uniform(generator, n) < FROM_NOISE) | matched
         t = torch.where(from_noise & ~by_teacher, T - 1, t)
         part = torch.tensor(LENGTHS, device="cpu")[torch.multinomial(self.chances, n, True, generator=generator)]
@@ -346,7 +346,7 @@ def distill(model: str | Path, out: str | Path, resume: bool = False, settings: 
     if not resume and any((out / name).is_file() for name in ("config.json", "model_index.json", "configuration.json")):
         raise UserError(f"--out: expected a folder for the new model, found a model in {out}; remove it, or choose another --out")
     teacher = load(model, device="cpu", dtype="float32")
-    if not isinstance(teacher, ModelScopeT2V):
+    if teacher.preset.system != ModelScopePreset.system:
         raise UserError(f"distill: expected a model of the system modelscope, found {teacher.preset.system}")
     preset, source = fast(teacher.preset), find_data(data, teacher.preset.fps, **options)
     grown = before and load(before, device="cpu", dtype="float32")

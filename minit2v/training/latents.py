@@ -33,7 +33,8 @@ def cached(path: Path, pipe: TextToVideo, data: Dataset, clips: int, images: int
     refuse_folder(path)
     preset = pipe.preset
     networks = f"{digest_of(pipe.autoencoder)} {digest_of(pipe.text)}"
-    key = f"{clips} {images} {wordings} {preset.text} {preset.frames} {preset.height} {preset.width} {networks} {data.identity()}"
+    made = f"{clips} {images} {wordings} {preset.frames} {preset.height} {preset.width} {preset.scale_factor}"
+    key = f"{made} {preset.text} {networks} {data.identity()}"
     if path.is_file():
         try:
             if kept_under(path) == key:

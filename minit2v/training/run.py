@@ -124,8 +124,8 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
     """Whether a model that was trained elsewhere has all that a part would write: then it is copied.
 
     So systems share what they have in common: `minit2v train all --preset videoldm --from runs/magicvideo`. Both must
-    name the same part and give its networks of the model the same shapes, and what has heard captions must know the same
-    words.
+    name the same part and give its networks of the model the same shapes, what has heard captions must know the same
+    words, and the networks that the part needs must be the same files.
     """
     names = part.outputs(preset)
     if start is None or not all((start / f"{file}.safetensors").is_file() for file in names):
@@ -134,6 +134,10 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
     ours, theirs = system_of(preset), system_of(found)
     if theirs.parts.get(name) != ours.parts[name] or any(getattr(found, size) != getattr(base, size) for size in SIZES):
         return False
+    if any(getattr(found, field) != getattr(base, field) for field in part.fields if field not in ours.networks):
+        return False  # of another noise schedule
+    if not all(same_file(out / f"{network}.safetensors", start / f"{network}.safetensors") for network in part.needs):
+        return False  # it has learnt with other networks
     values = {network: getattr(found, network) for network in names if network in ours.networks}
     if any(shapes(ours.networks[network], getattr(base, network), network, out)
            != shapes(theirs.networks[network], value, network, start) for network, value in values.items()):  # fmt: skip
@@ -150,6 +154,11 @@ def taken_over(name: str, part: Part, preset: Preset, start: Path | None, out: P
         say(f"{', '.join(names)}: taken over from {start}")
     this_process().wait_for_everyone()
     return True
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both are there and hold the same bytes."""
+    return one.is_file() and other.is_file() and sha256(one) == sha256(other)
 
 
 def shapes(kind: type, config: Any, network: str, place: Path) -> dict[str, torch.Size]:

@@ -1,7 +1,7 @@
 """Features of more clips than fit in memory: computed in batches and kept on disk, so that an interrupted run goes on.
 
-    clips[0:8]   ─ square ── networks ─> i3d-KEY-0-8.npy, clip-KEY-0-8.npy    ─┐
-    clips[8:16]  ─ square ── networks ─> i3d-KEY-8-16.npy, clip-KEY-8-16.npy  ─┴─> features (n d) or (n f d)
+    clips[0:8]   ─ square ── networks ─> i3d-KEY-0-8.npz, clip-KEY-0-8.npz    ─┐
+    clips[8:16]  ─ square ── networks ─> i3d-KEY-8-16.npz, clip-KEY-8-16.npz  ─┴─> features (n d) or (n f d)
 
 KEY says what the numbers depend on: the clips (a set's `label`, else its pixels), the network's file, and how the
 frames were prepared. A batch whose files exist is not requested again, so its clips are not sampled again either.

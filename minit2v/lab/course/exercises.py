@@ -92,7 +92,8 @@ def checks(notebook):
 def of(notebook):
     """The exercises of a notebook's number, in order."""
     checks(notebook)
-    return [_REGISTRY[number] for number in sorted(_REGISTRY) if number.split(".")[0] == str(int(notebook))]
+    own = [number for number in _REGISTRY if number.split(".")[0] == str(int(notebook))]
+    return [_REGISTRY[number] for number in sorted(own, key=lambda number: (len(number), number))]
 
 
 def get(number):

@@ -100,7 +100,7 @@ class CodebookPicker(LabWidget):
     @torch.no_grad()
     def __init__(self, codebook: Codebook, latents: Tensor, decode: Callable | None = None, name: str | None = None):
         vectors, (n, h, w) = vectors_of(codebook, latents)
-        self.taken = codebook.nearest(vectors).cpu().numpy()
+        self.taken = codebook.chosen(vectors).cpu().numpy()
         self.nearest, self.distances = nearest_codes(codebook, vectors)
         self.points, self.codes, share = plane(vectors, codebook.codes)
         self.counts = np.bincount(self.taken, minlength=len(self.codes))

@@ -39,7 +39,7 @@ class PipelineMap(BoxMap):
 
     def __init__(self, pipe, name: str | None = None):
         self.preset = pipe if isinstance(pipe, Preset) else getattr(pipe, "preset", None)
-        if not isinstance(self.preset, ModelScopePreset):
+        if getattr(self.preset, "system", None) != ModelScopePreset.system:
             found = f"system {self.preset.system}" if isinstance(self.preset, Preset) else type(pipe).__name__
             raise UserError(f"PipelineMap: expected a model or a preset of the system {ModelScopePreset.system}, "
                             f"found {found}; it draws no other")  # fmt: skip

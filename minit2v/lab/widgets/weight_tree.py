@@ -94,7 +94,7 @@ class WeightTree(LabWidget):
 
     def __init__(self, model: str | Preset = "modelscope-1.7b", name: str | None = None, **traits):
         preset = model if isinstance(model, Preset) else find_preset(model)
-        if not isinstance(preset, ModelScopePreset):
+        if preset.system != ModelScopePreset.system:
             raise UserError(f"WeightTree: expected a model of {ModelScopePreset.system}, found one of {preset.system}")
         departs = any(getattr(preset.unet, departure, False) for departure in DEPARTURES)
         self.layouts = LAYOUTS[:1] if departs else LAYOUTS
