@@ -39,8 +39,7 @@ import systems  # noqa: E402
 from benchmarks import bench  # noqa: E402
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
 from minit2v.checkpoints.inspect import inspect  # noqa: E402
-from minit2v.evaluation.judge import ATTRIBUTES  # noqa: E402
-from minit2v.evaluation.table import HEADINGS, cell, judged, markdown, markdown_table, note  # noqa: E402
+from minit2v.evaluation.table import cell, judged, markdown, markdown_table, note  # noqa: E402
 from minit2v.files import atomic  # noqa: E402
 from minit2v.lab.course import exercises  # noqa: E402
 from minit2v.lab.course.equation_table import EquationTable, tags  # noqa: E402
@@ -102,14 +101,6 @@ def ablation() -> dict[str, str]:
     return {name: " / ".join(f"{cost:+.0f}" if round(cost) else "0" for cost in pair) for name, pair in costs.items()}
 
 
-def short_results() -> str:
-    """The model's three rows of the judge's table, without intervals."""
-    rows = [row for row in report()["rows"] if row["clips"] == report()["model"]]
-    names = (*ATTRIBUTES, "all")
-    cells = [[SPLITS[row["split"]], *(f"{row[name]['percent']:.1f}" for name in names)] for row in rows]
-    return markdown_table(["prompts", *(HEADINGS.get(name, name) for name in names)], cells)
-
-
 def few_steps() -> str:
     """The model of few steps beside the one that it was made from."""
     reports = [kept(name, folder="data/mini-fast") for name in ("report.json", "report-2.json", "report-4.json")]
@@ -168,7 +159,6 @@ def equation_map() -> str:
 
 SOURCES: dict[str, Callable[[], str]] = {
     "data/mini/report.json": lambda: markdown(report()),
-    "data/mini/report.json, in short": short_results,
     "data/mini/report.json, the judge": partial(judge_of, "mini"),
     "data/mini-fast/report.json, the judge": partial(judge_of, "mini-fast"),
     "docs/bench.json": lambda: bench.table(kept("bench.json")),

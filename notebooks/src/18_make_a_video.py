@@ -33,8 +33,8 @@ ctx = lab.setup(18)
 # %% [markdown]
 # ## 1 · Two teachers
 #
-# In 2022 there were billions of captioned pictures, and hardly any captioned videos. Videos without captions there were
-# plenty. Make-A-Video (Singer and others) takes the two as they are. Here they are at our size:
+# In 2022 there were billions of captioned pictures, and far fewer captioned videos. There were plenty of videos without
+# captions. Make-A-Video (Singer and others) takes both as they are. Here they are at our size:
 
 # %%
 from minit2v.datasets.moving_things import MovingThings
@@ -75,7 +75,7 @@ lab.strip({f"video {i}": frames for i, frames in enumerate(videos)},
 # along time at both levels, $S$ only by its convolutions. $D$ has the scene prior, and its sampler draws fresh noise in each
 # step (06, $\eta = 1$).
 #
-# And this is the door that the videos come through in training:
+# In training the videos come in through this class:
 
 # %%
 from minit2v.training import makeavideo
@@ -468,7 +468,7 @@ lab.strip({"the clip": clip, "known": given[:, :3], "mask": 1.5 * given[:, 3:].e
           "and a mask that is pale at every fifth frame and black elsewhere.")
 
 # %% [markdown]
-# What to see: the grey of the second row. It is the number 0, and 0 is a colour. The mask says that it is none.
+# What to see: the grey of the second row. It is the number 0, and 0 is a colour, too. The mask says that here it is not.
 #
 # *What if?* The mask need not be every fifth frame. `between` was trained on several, so that one network fills in, goes on,
 # and animates a picture. Here is what it may be given:
@@ -591,8 +591,8 @@ lab.play({noise: one[0].transpose(0, 1) for noise, one in painted["a clip"].item
 #
 # ## 6 · A bug hunt
 #
-# Somebody puts such layers into a picture model. The convolutions along time begin as the identity, and of the attention the
-# last layer is set to zero. Here is how, on one block of our network:
+# Somebody puts such layers into a picture model. The convolutions along time are to begin as the identity, and the attention
+# as zero. Here is how, on one block of our network:
 
 # %%
 def ported(conv, project):
@@ -631,8 +631,8 @@ print(f"  from clip to clip: {(first_change(ported, 6) - change).abs().max():.2f
 #
 # Difficulty 2/5 · importance 4/5 · 8 minutes
 #
-# Mend it. `conv` is a convolution along time with an odd number of taps, `project` a linear layer; both have a bias.
-# Change their numbers in place. Both must be able to learn afterwards.
+# Mend it. `conv` is a convolution along time with an odd number of taps, `project` a linear layer. Change their numbers in
+# place. Both must be able to learn afterwards.
 #
 # <details><summary>Hint 1</summary>What a layer adds to every input alike does not come from its input.</details>
 # <details><summary>Hint 2</summary>PyTorch draws the bias of a linear layer at random, too.
@@ -700,7 +700,7 @@ lab.matrix(fit.T, LOOKS, LOOKS, ylabel="made for", xlabel="compared with",
 
 # %% [markdown]
 # How to read it: a row's largest number should stand on the diagonal. Where a row has another that is nearly as
-# large, look which word the two captions do not share: that word the prior passes on least. And look at how large the
+# large, look which word the two captions do not share: the prior passes that word on least. And look at how large the
 # numbers are at all. If a text and its picture were one vector, the diagonal would be 1, and nobody would need a prior.
 #
 # Now a clip, stage by stage.
@@ -781,11 +781,11 @@ for name, one in (alone | {"all frames at once": at_once}).items():
 
 # %% [markdown]
 # How to read it: the first number is the error of a frame, the second its flicker. Compare the first two rows: it is the
-# same network, asked the same question with other noise. In the third row it has both. It was trained
-# with them, so the first two rows show what is lost when they are taken away, not what a network without them would have
+# same network, asked the same question with other noise. In the third row it has its layers along time and its frame numbers.
+# It was trained with them, so the first two rows show what is lost when they are taken away, not what a network without them would have
 # learnt (08). And our things are plain. There is little detail to invent, so do not expect the differences of section 5.
 #
-# Last, direction. For each look the same four prompts, of one seed: Make-A-Video, and `mini`, a ModelScopeT2V, which
+# Last, direction. Both models make the same four prompts of each look, with one seed: Make-A-Video, and `mini`, a ModelScopeT2V, which
 # has heard captions of videos. The judge reads which way the thing goes.
 
 # %% tags=["nbval-ignore-output"]
@@ -840,4 +840,5 @@ lab.equations(18)
 # - Ge and others, [Preserve your own correlation](https://arxiv.org/abs/2305.10474): noise that is partly shared by
 #   all frames.
 #
-# **Next:** [docs/systems.md](../docs/systems.md) tells how all of them are measured on the same prompts.
+# **Next:** [19 · Seven systems](19_seven_systems.ipynb) lets all of them answer the same prompts.
+# [docs/systems.md](../docs/systems.md) has the figures.

@@ -835,4 +835,4 @@ lab.equations(19)
 # - Kendall, [A new measure of rank correlation](https://doi.org/10.1093/biomet/30.1-2.81), Biometrika 30 (1938): tau, and
 #   its distribution by counting orders. The form for ties followed in 1945.
 #
-# **Next:** [20](20_your_own_adapter.ipynb) teaches `mini` a shape that it does not know.
+# **Next:** [21](21_one_step.ipynb) teaches a network to paint a clip in one step.
