@@ -1,12 +1,15 @@
 """What stands behind the page of `minit2v serve`, and its door, without a browser; tests/browser has the page."""
 
 import asyncio
+import html
 import http.client
 import logging
+import re
 import socket
 import sys
 import threading
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from minit2v.cli import commands, main
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.errors import UserError
 from minit2v.lab import clip_queue, door, page
+from minit2v.presets import PRESETS
+from minit2v.systems import SYSTEMS
 from minit2v.video import Clip
 
 PROMPT = "a red circle moves left"
@@ -96,10 +101,39 @@ def test_the_judge_reads_clips_of_moving_things_only():
     assert clip_queue.reading_of("a red circle moves left and a blue circle moves right", sample.frames) is None
 
 
+def test_a_prompt_that_is_cut_is_told_to_whoever_asks(one):
+    made = one.ask(f"{PROMPT} " * 10, steps=1, frames=2).future.result(120)
+    [note] = made.notes
+    assert "the prompt has 50 tokens and the model reads 18" in note
+    assert one.ask(PROMPT, steps=1, frames=2).future.result(120).notes == []
+
+
+def test_an_unknown_word_gets_the_line_of_the_command_line(one, untrained_nano, capsys, tmp_path):
+    prompt = "a red <b>elephant</b> moves left"
+    error = one.ask(prompt, steps=1, frames=2).future.exception(120)
+    assert main(["sample", prompt, "--model", str(untrained_nano), "--out", str(tmp_path / "clip.mp4"), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == f"minit2v: {html.unescape(page.line(error))}\n"
+    assert "elephant" in page.line(error) and "<" not in page.line(error)
+
+
+@pytest.mark.parametrize("preset", ["mini", "cogvideo-zh", "makeavideo"])
+def test_the_page_says_which_words_a_model_knows(preset):
+    text = next(system.presets[preset] for system in SYSTEMS.values() if preset in system.presets)().text
+    said = page.vocabulary(SimpleNamespace(text=text))
+    assert sorted(re.sub("<dt>.*?</dt>|<summary>.*?</summary>|<.*?>", " ", said).split()) == sorted(text.words)
+    assert said.startswith("<details><summary>") and re.search("<dt>colour</dt><dd>(blue cyan|橙色)", said)
+
+
+def test_words_of_other_models_are_told_too():
+    said = page.vocabulary(SimpleNamespace(text=SimpleNamespace(words=("red", "car", "<b>"))))
+    assert "<dt>colour</dt><dd>red</dd>" in said and "<dt>other</dt><dd>&lt;b&gt; car</dd>" in said
+    assert "Any English works" in page.vocabulary(PRESETS["modelscope-1.7b"]()) and page.vocabulary(SimpleNamespace()) == ""
+
+
 def test_a_clip_as_html_plays_only_for_who_wants_motion():
-    html = page.video(Clip(np.zeros((4, 16, 32, 3), np.uint8), 8))
-    assert 'width="256" height="128"' in html and "prefers-reduced-motion" in html and "autoplay" not in html
-    assert html.count("http") == 0
+    drawn = page.video(Clip(np.zeros((4, 16, 32, 3), np.uint8), 8))
+    assert 'width="256" height="128"' in drawn and "prefers-reduced-motion" in drawn and "autoplay" not in drawn
+    assert drawn.count("http") == 0
 
 
 def test_mistakes_are_one_line_before_the_model_is_loaded(monkeypatch, capsys):
@@ -200,8 +234,8 @@ def test_the_page_itself_comes_in(opened, host):
     place = opened(host)
     name = f"[{host}]" if ":" in host else host
     own = f"{name}:{place[1]}"
-    status, html = asked(place, Sec__Fetch__Site="cross-site", Sec__Fetch__Dest="document")  # a link on another page
-    assert status == 200 and "<title>minit2v</title>" in html
+    status, text = asked(place, Sec__Fetch__Site="cross-site", Sec__Fetch__Dest="document")  # a link on another page
+    assert status == 200 and "<title>minit2v</title>" in text and 'name="viewport"' in text
     assert asked(place, "/ws", Origin=f"http://{own}", **WEBSOCKET)[0] == 101
     assert asked(place, "/ws", Origin="http://localhost:8000", Host="localhost:8000", **WEBSOCKET)[0] == 101  # a tunnel
     assert asked(place, "/static/js/bokeh.min.js?v=1", Origin=f"http://{own}", Sec__Fetch__Site="same-origin")[0] == 200

@@ -22,6 +22,7 @@ from minit2v.recording.recorder import Recorder
 from minit2v.recording.recording import Recording
 from minit2v.systems import TextToVideo
 from minit2v.systems.settings import SamplingSettings
+from minit2v.training.log import gathered
 from minit2v.video import Clip
 
 MOST_STEPS, MOST_FRAMES = 100, 32  # of a clip, unless the model's own are more
@@ -36,6 +37,7 @@ class Made:
     clip: Clip
     recording: Recording  # every step of it
     reading: list[tuple[str, str | None, str | None]] | None  # see `reading_of`
+    notes: list[str]  # what the model warns of as it reads the prompt
 
 
 class Job:
@@ -99,12 +101,14 @@ class ClipQueue:
 
     def _made(self, job: Job, prompts: list[str], settings: SamplingSettings) -> Made:
         recorder = Recorder(self.pipe, prompts, settings)
-        for step in recorder.follow(self.pipe.sampled(prompts, settings)):
+        with gathered() as notes:
+            steps = self.pipe.sampled(prompts, settings)
+        for step in recorder.follow(steps):
             job.step += 1
             if self._closed:
                 raise UserError("the page is closing; try again later")
         clip = self.pipe.clips(step, settings)[0]
-        return Made(clip, recorder.recordings()[0], reading_of(prompts[0], clip.pixels))
+        return Made(clip, recorder.recordings()[0], reading_of(prompts[0], clip.pixels), notes)
 
 
 def reading_of(prompt: str, frames: np.ndarray) -> list[tuple[str, str | None, str | None]] | None:

@@ -6,6 +6,7 @@
 captions.py writes and reads sentences with it.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from minit2v.errors import UserError
@@ -173,3 +174,16 @@ def lexicon(language: str) -> dict[tuple[str, ...], tuple]:
             if language == "en":
                 known.setdefault(tuple(split(plural(*row[:2], phrase))), row[:2])
     return known
+
+
+def by_slot(words: Iterable[str]) -> dict[str | None, list[str]]:
+    """Words under the slot that they fill, in the order of the table, each slot sorted; under None those that fill none alone.
+
+    >>> by_slot(["to", "ring", "red", "cross", "红色"])
+    {'shape': ['cross', 'ring'], 'colour': ['red', '红色'], None: ['to']}
+    """
+    known = {slot: [] for slot in [*dict.fromkeys(row[0] for row in PHRASES if row[0]), None]}
+    for word in sorted(words):
+        slot, _ = lexicon("en").get((word,)) or lexicon("zh").get(tuple(word)) or (None, None)
+        known[slot].append(word)
+    return {slot: words for slot, words in known.items() if words}
