@@ -195,7 +195,8 @@ function showRecording(run, model, el) {
   const root = widgetRoot(el, `latent scrubber: ${run.prompt}`, () => plays[last].toggle());
   root.append(title(run), viewChoice.node,
     element("div", { class: "mt-row" }, left && left.node, right.node),
-    run.numbers.cross ? element("div", { class: "mt-line" }, element("span", { class: "mt-axis" }, "look up"), wordChoice.node) : "",
+    run.numbers.cross
+      ? element("div", { class: "mt-line" }, element("span", { class: "mt-axis" }, "look up"), wordChoice.node) : "",
     ...["step", "frame"].map((name) => element("div", { class: "mt-line", onfocusin: () => { last = name; } },
       plays[name].node, sliders[name].node)));
   root.classList.toggle("mt-compact", compact);
