@@ -41,7 +41,7 @@ def main():
     for clip, wanted in missed(asked.name, asked.n):
         direction, reasons = path(clip)
         found["as asked" if direction == wanted else "elsewhere" if direction else "nowhere"] += 1
-        faults[", ".join(reasons) or "none"] += 1
+        faults.update(reasons)
         sparse += bool(asked.every and path(clip[:: asked.every])[1])
     say(f"{asked.name}: the direction is missed in {found.total()} of {asked.n}; on the whole they move "
         + ", ".join(f"{way} in {count}" for way, count in found.most_common()))  # fmt: skip
