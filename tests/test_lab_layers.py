@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import nn
 
 from minit2v.lab.course import exercises
-from minit2v.lab.course.checks import nb07, nb08
+from minit2v.lab.course.checks import nb07, nb08, nb16, nb17, nb18
 from minit2v.lab.course.comparing import called, halving_dropout, normal
 from minit2v.networks import blocks
 
@@ -300,12 +300,42 @@ def test_wrong_functions_fail(number, name, wrong):
 
 
 def test_called_tells_of_a_changed_input_and_of_no_result():
-    with pytest.raises(exercises.Failed, match="input 2 as it was"):
-        called(lambda x, y: y.mul_(2), normal(2), normal(3))
+    with pytest.raises(exercises.Failed, match=r"the input of shape \(3, 1\) as it was"):
+        called(lambda x, y: y.mul_(2), normal(2), normal(3, 1))
     with pytest.raises(exercises.Failed, match="as a tensor, found NoneType"):
         called(lambda x: None, normal(2))
     x = normal(2)
     assert torch.equal(called(lambda y: 2 * y, x), 2 * x)
+
+
+GIVEN = {
+    "7.2": (nb07.ResBlock, "x (3, 6, 5, 7), emb (3, 5) in a layer with c_in=6, c_out=6, scale_shift=False"),
+    "7.3": (nb07.Attention, "x (3, 5, 6) in a layer with d=6, head_dim=3, context_dim=None"),
+    "8.1": (nb08.TemporalConv, "x (10, 6, 2, 7), f=5 in a layer with groups=3, dropout=0.2"),
+    "8.2": (nb08.TemporalTransformer, "x (8, 6, 2, 5), f=4 in a layer with head_dim=3, groups=3, inner=None"),
+    "8.3": (nb08.SpatioTemporalBlock, "x (6, 4, 3, 5), emb (6, 24), context (2, 7, 5), f=3 "
+                                      "in a layer with attention=True, scale_shift=False"),
+    "16.1": (nb16.FrameAdaptor, "x (8, 6, 2, 7), f=4 in a layer with frames=5"),
+    "16.3": (nb16.MagicVideoBlock, "x (6, 4, 3, 5), emb (6, 17), context (2, 7, 5), f=3 "
+                                   "in a layer with attention=True, scale_shift=False"),
+    "17.3": (nb17.AlongTime, "x (8, 6, 2, 5), f=4 in a layer with head_dim=3, groups=2"),
+    "18.1": (nb18.PseudoResBlock, "x (10, 4, 2, 5), emb (10, 8), f=5 in a layer with c_in=4, c_out=6, scale_shift=True"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", GIVEN)
+def test_a_message_names_inputs_and_settings_as_the_exercise_does(number):
+    solution, given = GIVEN[number]
+    message = exercises.run(number, with_forward(solution, plus_a_little)).message
+    assert f" of the output for {given}, found " in message, message
+    assert "Likely cause" not in message, "a mistake that does not show in this case is no cause"
+
+
+def test_a_gradient_and_a_weight_are_told_by_their_names():
+    deaf = with_forward(nb07.ResBlock, lambda self, x, emb: nb07.ResBlock.forward(self, x, emb.detach()))
+    assert "expected the library's gradient of emb, found none" in exercises.run("7.2", deaf).message
+    other = changed(nb07.Attention, CHANGES["7.3", "another name"])
+    assert "found none of that name, but out.weight, out.bias." in exercises.run("7.3", other).message
 
 
 def test_dropout_halves_within_the_block_only():

@@ -9,8 +9,10 @@ named only if it gives exactly what was found.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -31,9 +33,10 @@ def called(function: Callable, *inputs: Any, what: str = "the result") -> Tensor
     passed = [one.clone() if isinstance(one, Tensor) else one for one in given]
     before = [one.detach().clone() if isinstance(one, Tensor) else one for one in passed]
     found = function(*passed)
-    for i, (now, then) in enumerate(zip(passed, before)):
+    for now, then in zip(passed, before):
         if isinstance(now, Tensor) and not torch.equal(now.detach(), then):
-            raise Failed(f"input {i + 1} as it was", "it was changed", "an operation in place, such as x += …")
+            raise Failed(f"the input of shape {tuple(then.shape)} as it was", "it was changed",
+                         "an operation in place, such as x += …")
     if not isinstance(found, Tensor):
         cause = "the function does not return its result" if found is None else ""
         raise Failed(f"{what} as a tensor", type(found).__name__, cause)
@@ -42,11 +45,15 @@ def called(function: Callable, *inputs: Any, what: str = "the result") -> Tensor
 
 def recognised(what: str, found: Tensor, expected: Tensor, mistakes: dict[str, Callable[[], Tensor]],
                tolerance: float = TOLERANCE) -> None:  # fmt: skip
-    """Raise Failed unless `found` is `expected`; its cause is the first mistake that gives what was found."""
+    """Raise Failed unless `found` is `expected`; its cause is the first mistake that gives what was found.
+
+    A mistake that does not show in this case, because it gives what was expected too, is no cause.
+    """
     same = found.shape == expected.shape and not found.is_complex()
     if same and bool(((found - expected).abs() <= tolerance).all()):
         return  # no mistake has to be computed
-    cause = next((text for text, wrong in mistakes.items() if _gives(wrong, found)), "")
+    cause = next((text for text, wrong in mistakes.items()
+                  if _gives(wrong, found) and not _gives(wrong, expected, tolerance)), "")  # fmt: skip
     same_shape(what, found, expected.shape, cause)
     close(what, found, expected, tolerance, cause)
 
@@ -57,7 +64,7 @@ def same_dtype(what: str, found: Tensor, expected: torch.dtype) -> None:
         raise Failed(f"{what} of dtype {expected}", f"{found.dtype}")
 
 
-def _gives(wrong: Callable[[], Tensor], found: Tensor) -> bool:
+def _gives(wrong: Callable[[], Tensor], found: Tensor, tolerance: float = 1e-5) -> bool:
     """Whether a mistaken computation, which need not fit every size, gives what was found."""
     try:
         value = wrong()
@@ -65,11 +72,11 @@ def _gives(wrong: Callable[[], Tensor], found: Tensor) -> bool:
         return False
     if value.shape != found.shape or found.is_complex():
         return False
-    return torch.allclose(value.double(), found.double(), rtol=0, atol=1e-5)
+    return torch.allclose(value.double(), found.double(), rtol=0, atol=tolerance)
 
 
 def same_layer(student: Callable, library: type[nn.Module], cases: Sequence[tuple[tuple, list[tuple]]],
-               mistakes: Mistakes | None = None, zero: Sequence[str] = ()) -> None:  # fmt: skip
+               mistakes: Mistakes | None = None, zero: Sequence[str] = (), settings: Sequence[str] = ()) -> None:  # fmt: skip
     """Raise Failed unless a reader's class is the library's layer.
 
     Args:
@@ -78,6 +85,7 @@ def same_layer(student: Callable, library: type[nn.Module], cases: Sequence[tupl
         cases: (arguments of the constructor, [inputs of a call, …]); each set of inputs is tried with each.
         mistakes: cause -> (the library's layer, *inputs) -> what this mistake gives.
         zero: beginnings of the names of weights that start as zero.
+        settings: arguments of the constructor, or fields of a config among them, that a message tells with the inputs.
     """
     for number, (arguments, calls) in enumerate(cases):
         theirs, mine = library(*arguments), built(student, arguments)
@@ -86,8 +94,9 @@ def same_layer(student: Callable, library: type[nn.Module], cases: Sequence[tupl
         state = random_weights(theirs, number)
         for layer in (mine, theirs):
             layer.double().load_state_dict(state)
+        chosen = _settings(library, arguments, settings)
         for inputs in calls:
-            _same_outputs(mine, theirs, inputs, mistakes or {}, arguments)
+            _same_outputs(mine, theirs, inputs, mistakes or {}, f"for {_told(theirs.forward, inputs)}{chosen}")
         _same_gradients(mine, theirs, calls[0])
         _keeps_float32(mine, calls[0])
 
@@ -112,8 +121,8 @@ def _same_weights(mine: nn.Module, theirs: nn.Module) -> None:
     given, wanted = ({name: tuple(p.shape) for name, p in one.state_dict().items()} for one in (mine, theirs))
     for name, shape in wanted.items():
         if name not in given:
-            others = ", ".join(one for one in given if one not in wanted) or "no other"
-            raise Failed(f"a weight {name} {shape}", f"none of that name; {others} is not in the library's layer",
+            others = ", ".join(one for one in given if one not in wanted)
+            raise Failed(f"a weight {name} {shape}", "none of that name" + (f", but {others}" if others else ""),
                          "names and sizes are in the table above: with others no trained weights fit")  # fmt: skip
         if given[name] != shape:
             raise Failed(f"the weight {name} of shape {shape}", f"{given[name]}")
@@ -136,8 +145,7 @@ def _begins_alike(mine: nn.Module, theirs: nn.Module, zero: Sequence[str]) -> No
             raise Failed(f"{name} {constant.item():g} everywhere in a new layer", f"{p.flatten()[0].item():.2g}")
 
 
-def _same_outputs(mine, theirs, inputs, mistakes, arguments) -> None:
-    told = f"for {arguments} and inputs {', '.join(_size(one) for one in inputs)}"
+def _same_outputs(mine, theirs, inputs, mistakes, told) -> None:
     for training in (False, True):
         mine.train(training), theirs.train(training)
         with halving_dropout():
@@ -153,14 +161,15 @@ def _same_outputs(mine, theirs, inputs, mistakes, arguments) -> None:
 
 def _same_gradients(mine, theirs, inputs) -> None:
     """A detached branch computes the right numbers and learns nothing."""
-    found, expected = _gradients(mine, inputs), _gradients(theirs, inputs)
+    names = list(_named(theirs.forward, inputs))
+    found, expected = _gradients(mine, inputs, names), _gradients(theirs, inputs, names)
     for name, grad in expected.items():
         if grad is not None and (found[name] is None or not torch.allclose(found[name], grad, rtol=1e-6, atol=1e-8)):
             raise Failed(f"the library's gradient of {name}", "none" if found[name] is None else "another",
                          "no detach(), .data or no_grad() on the way from there to the output")
 
 
-def _gradients(layer: nn.Module, inputs: tuple) -> dict[str, Tensor | None]:
+def _gradients(layer: nn.Module, inputs: tuple, names: list[str]) -> dict[str, Tensor | None]:
     layer.zero_grad()
     leaves = [one.detach().clone().requires_grad_() if isinstance(one, Tensor) and one.is_floating_point() else one
               for one in inputs]  # fmt: skip
@@ -168,7 +177,7 @@ def _gradients(layer: nn.Module, inputs: tuple) -> dict[str, Tensor | None]:
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
     if output.requires_grad:
         (output * weights).sum().backward()
-    given = {f"input {i}": one.grad for i, one in enumerate(leaves, 1) if isinstance(one, Tensor)}
+    given = {name: one.grad for name, one in zip(names, leaves) if isinstance(one, Tensor)}
     return {name: p.grad for name, p in layer.named_parameters()} | given
 
 
@@ -184,8 +193,25 @@ def keeps_float32(function: Callable, *inputs: Any) -> Tensor:
     return found
 
 
-def _size(one: Any) -> str:
-    return str(tuple(one.shape)) if isinstance(one, Tensor) else str(one)
+def _named(function: Callable, inputs: tuple) -> dict[str, Any]:
+    """The inputs of a call by the names of the function's parameters."""
+    return inspect.signature(function).bind(*inputs).arguments
+
+
+def _told(function: Callable, inputs: tuple) -> str:
+    """Inputs as readers know them: "x (6, 4, 3, 5), f=3"."""
+    return ", ".join(f"{name} {tuple(one.shape)}" if isinstance(one, Tensor) else f"{name}={one}"
+                     for name, one in _named(function, inputs).items())
+
+
+def _settings(library: type[nn.Module], arguments: tuple, names: Sequence[str]) -> str:
+    """Some arguments of a constructor, or fields of a config: " in a layer with groups=3, scale_shift=True"."""
+    bound = inspect.signature(library).bind(*arguments)
+    bound.apply_defaults()
+    known = {}
+    for name, value in bound.arguments.items():
+        known = vars(value) | known if is_dataclass(value) else known | {name: value}  # an argument hides a field
+    return " in a layer with " + ", ".join(f"{name}={known[name]}" for name in names) if names else ""
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def check_res_block(student):
              ((6, 4, 5, 2, 0.25, False), [(normal(2, 6, 3, 4, seed=2), normal(2, 5, seed=3)),
                                           (normal(1, 6, 1, 2, seed=4), normal(1, 5, seed=5))]),
              ((4, 12, 7, 4, 0.5, True), [(normal(3, 4, 4, 6, seed=6), normal(3, 7, seed=7))])]  # fmt: skip
-    same_layer(student, blocks.ResBlock, cases, RES_MISTAKES, zero=["conv2."])
+    same_layer(student, blocks.ResBlock, cases, RES_MISTAKES, zero=["conv2."], settings=["c_in", "c_out", "scale_shift"])
     return "the library's outputs and gradients for three kinds of block, dropout in its place"
 
 
@@ -211,7 +211,7 @@ def check_attention(student):
              ((8, 2, 5), [(normal(4, 3, 8, seed=2), normal(4, 7, 5, seed=3)),
                           (normal(6, 3, 8, seed=4), normal(2, 7, 5, seed=5))]),
              ((4, 4, 9), [(normal(6, 5, 4, seed=6), normal(3, 2, 9, seed=7))])]  # fmt: skip
-    same_layer(student, blocks.Attention, cases, ATTENTION_MISTAKES)
+    same_layer(student, blocks.Attention, cases, ATTENTION_MISTAKES, settings=["d", "head_dim", "context_dim"])
     return "to itself, to a text, and with one text for all frames of a clip: the library's outputs and gradients"
 
 

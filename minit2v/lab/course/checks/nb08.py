@@ -14,7 +14,7 @@ from minit2v.lab.course.comparing import (
     recognised,
     same_layer,
 )
-from minit2v.lab.course.exercises import Failed, close, exercise
+from minit2v.lab.course.exercises import Failed, close, counted, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
 from minit2v.presets import UNetConfig, get
@@ -126,7 +126,7 @@ def check_temporal_conv(student):
     """Two clips of five frames that are not square, one frame, more frames than the kernel reaches."""
     cases = [((6, 3, 0.2), [(normal(10, 6, 2, 7), 5), (normal(3, 6, 4, 3, seed=1), 1)]),
              ((4, 2, 0.4), [(normal(22, 4, 3, 1, seed=2), 11), (normal(6, 4, 1, 5, seed=3), 2)])]  # fmt: skip
-    same_layer(student, blocks.TemporalConv, cases, CONV_MISTAKES, zero=["convs.3."])
+    same_layer(student, blocks.TemporalConv, cases, CONV_MISTAKES, zero=["convs.3."], settings=["groups", "dropout"])
     return "clips of 1, 2, 5 and 11 frames: the library's outputs and gradients; a new layer is the identity"
 
 
@@ -184,7 +184,8 @@ def check_temporal_transformer(student):
              ((4, 2, 2, 10), [(normal(15, 4, 1, 3, seed=2), 5), (normal(3, 4, 3, 2, seed=3), 3)]),
              ((8, 2, 2), [(normal(4, 8, 2, 3, seed=4), 2)])]  # fmt: skip
     try:
-        same_layer(student, blocks.TemporalTransformer, cases, TRANSFORMER_MISTAKES, zero=["proj_out."])
+        same_layer(student, blocks.TemporalTransformer, cases, TRANSFORMER_MISTAKES, zero=["proj_out."],
+                   settings=["head_dim", "groups", "inner"])
     except Failed as failed:
         eps = getattr(getattr(built(student, cases[0][0]), "norm", None), "eps", EPS)
         if failed.cause or eps == EPS:
@@ -264,7 +265,8 @@ def check_spatio_temporal_block(student):
         arguments, e = (c_in, 8, attention, config), 4 * config.channels[0]
         inputs = normal(6, c_in, 3, 5), normal(6, e, seed=1), normal(6 // f, 7, config.context_dim, seed=2), f
         same_layer(student, blocks.SpatioTemporalBlock, [(arguments, [inputs])], BLOCK_MISTAKES,
-                   zero=["res.conv2.", "temporal_conv.convs.3.", "spatial.proj_out.", "temporal.proj_out."])
+                   zero=["res.conv2.", "temporal_conv.convs.3.", "spatial.proj_out.", "temporal.proj_out."],
+                   settings=["attention", "scale_shift"])
         _without_time(student, arguments, inputs)
         _names_its_temporal_layers(built(student, arguments), attention)
     return "with and without attention, as a video and as an image model, it is the library's block"
@@ -307,5 +309,5 @@ def check_to_clips(student):
             "c comes before f: b c f h w": lambda: x.reshape(b, f, *size),
         }  # fmt: skip
         found = called(lambda y: student(y, f), x)
-        recognised(f"{b} clips of {f} frames", found, rearrange(x, "(b f) c h w -> b c f h w", f=f), wrong)
+        recognised(f"{counted(b, 'clip')} of {f} frames", found, rearrange(x, "(b f) c h w -> b c f h w", f=f), wrong)
     return "one clip, several, and as many clips as frames"

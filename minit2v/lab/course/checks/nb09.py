@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minit2v.diffusion.process import Diffusion
-from minit2v.lab.course.comparing import called, normal, recognised
+from minit2v.lab.course.comparing import called, normal, recognised, same_dtype
 from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.presets import DiffusionConfig
@@ -374,10 +374,9 @@ def check_drop_captions(student):
                 drop(items, keep=told / max(1 - share, 1e-9)),
             "captions of other items were put in; a dropped one becomes the empty prompt": drop(items, told.roll(1, 0)),
         }  # fmt: skip
-        same_shape(where, found, told.shape)
+        same_shape(f"the captions {where}", found, told.shape)
         recognised(f"the captions {where}", found, expected, slips)
-        if found.dtype != dtype:
-            raise Failed(f"{dtype} {where}", f"{found.dtype}")
+        same_dtype(f"the captions {where}", found, dtype)
     return "whole captions, each by its own draw; the empty prompt's tokens in their place"
 
 

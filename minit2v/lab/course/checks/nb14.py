@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from minit2v.lab.course.comparing import TOLERANCE, called, normal, random_weights, recognised
-from minit2v.lab.course.exercises import Failed, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 from minit2v.networks.autoregressive import MaskedAttention
 from minit2v.systems.nuwa import NearbyAttention
@@ -238,7 +238,8 @@ def check_attend(student):
             found = called(lambda x, seen, layer=layer: student(layer, x, seen), x, seen, what="the output")
             expected = layer(x) if name == "the window" else dense(layer, x, seen)
             wrong = {cause: (lambda one=one, seen=seen: one(layer, x, seen)) for cause, one in ATTEND_MISTAKES.items()}
-            recognised(f"the output for {b} clips {tuple(shape)}, {heads} heads, through {name}", found, expected, wrong)
+            what = f"the output for {counted(b, 'clip')} {tuple(shape)}, {counted(heads, 'head')}, through {name}"
+            recognised(what, found, expected, wrong)
     _same_gradient(student, layer, x, seen)
     single = student(made(d, heads, extent, 0).float(), x.float(), seen)
     if single.dtype != torch.float32:
@@ -389,7 +390,7 @@ def check_step(student):
         for used in (0, 1):
             watched = lambda layer, x, place, memory: _one_step(student, layer, x, place, memory, asked)  # noqa: B023, E731
             found = walk(watched, layer, x, used)
-            what = f"the outputs of {b} clips {tuple(shape)} with a window {extent}, " + (
+            what = f"the outputs of {counted(b, 'clip')} {tuple(shape)} with a window {extent}, " + (
                 "written over the memory of other clips" if used else "written place by place")
             expected = layer(x)
             if not torch.allclose(found, expected, rtol=0, atol=TOLERANCE):

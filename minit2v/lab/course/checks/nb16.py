@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import nn
 
 from minit2v.lab.course.comparing import built, called, normal, recognised, same_layer
-from minit2v.lab.course.exercises import Failed, exercise
+from minit2v.lab.course.exercises import Failed, counted, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
 from minit2v.networks.unet import split_numbers
@@ -118,7 +118,7 @@ def check_frame_adaptor(student):
     cases = [((6, 5), [(normal(8, 6, 2, 7), 4), (normal(5, 6, 3, 2, seed=1), 5), (normal(3, 6, 1, 4, seed=2), 1)]),
              ((3, 8), [(normal(6, 3, 4, 1, seed=3), 3), (normal(16, 3, 2, 5, seed=4), 8)])]  # fmt: skip
     new, x = built(student, (4, 7)), normal(6, 4, 3, 2, seed=5).float()
-    same_layer(student, magicvideo.FrameAdaptor, cases, ADAPTOR_MISTAKES, zero=["shift"])
+    same_layer(student, magicvideo.FrameAdaptor, cases, ADAPTOR_MISTAKES, zero=["shift"], settings=["frames"])
     with torch.no_grad():
         if not torch.equal(called(new, x, 3), x):
             raise Failed("a new adaptor that changes nothing", f"numbers that move by {(new(x, 3) - x).abs().max().item():.2g}",
@@ -292,7 +292,8 @@ def check_magicvideo_block(student):
     inputs = normal(6, 4, 3, 5), emb, normal(2, 7, 5, seed=2), 3
     for arguments in ((4, 8, True, first), (4, 8, False, other), (4, 4, True, other)):
         same_layer(student, magicvideo.MagicVideoBlock, [(arguments, [inputs, (*inputs, False)])], BLOCK_MISTAKES,
-                   zero=["res.conv2.", "adaptor.shift", "spatial.proj_out.", "directed.to_out."])
+                   zero=["res.conv2.", "adaptor.shift", "spatial.proj_out.", "directed.to_out."],
+                   settings=["attention", "scale_shift"])
         layer = built(student, arguments)
         found, wanted = list(layer.temporal_layers()), [layer.adaptor, layer.directed]
         if [id(one) for one in found] != [id(one) for one in wanted]:
@@ -338,7 +339,7 @@ def check_histories(student):
         x = (normal(b * f, 6, h, w, seed=f) * torch.linspace(1, 3, b * f)[:, None, None, None]).requires_grad_()
         found = called(lambda y: student(norm, y, f), x, what="the histories")
         wrong = {cause: (lambda one=one: one(norm, x, f)) for cause, one in HISTORIES_MISTAKES.items()}
-        recognised(f"the histories of {b} clips of {f} frames", found, histories(norm, x, f), wrong)
+        recognised(f"the histories of {counted(b, 'clip')} of {counted(f, 'frame')}", found, histories(norm, x, f), wrong)
         size, leaves, found_again = normal(*found.shape, seed=9), (x, norm.weight, norm.bias), student(norm, x, f)
         _as_theirs("the histories", *(_gradients((one * size).sum(), *leaves) for one in (found_again, histories(norm, x, f))))
     return "one clip and several, one group and several: what it says of a frame depends on that frame alone"

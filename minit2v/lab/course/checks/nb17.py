@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import nn
 
 from minit2v.lab.course.comparing import built, called, normal, random_weights, recognised, same_layer
-from minit2v.lab.course.exercises import Failed, close, exercise
+from minit2v.lab.course.exercises import Failed, close, counted, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
 from minit2v.networks.unet import ImageUNet, sinusoid
@@ -341,7 +341,7 @@ def check_along_time(student):
     """Clips that are not square, one frame, more frames than clips; then alpha beyond its borders, and what is frozen."""
     cases = [((Fixed(), 6, 3, 2), [(normal(8, 6, 2, 5), 4), (normal(2, 6, 3, 2, seed=1), 1)]),
              ((Fixed(), 4, 2, 4), [(normal(15, 4, 1, 3, seed=2), 5), (normal(6, 4, 3, 2, seed=3), 2)])]  # fmt: skip
-    same_layer(student, Library, cases, ALONG_MISTAKES, zero=["proj_out."])
+    same_layer(student, Library, cases, ALONG_MISTAKES, zero=["proj_out."], settings=["head_dim", "groups"])
     _beyond_the_borders(student)
     _is_frozen(student)
     return "the library's outputs and gradients; with alpha = 1 the frozen layer bit for bit; only what is new learns"
@@ -441,7 +441,7 @@ def check_looked(student):
         given = (h,) if context is None else (h, context)
         found = called(lambda h, c=None, layer=layer: student(layer, h, c), *given, what="the tokens")
         wrong = {cause: (lambda one=one: one(layer, h, context)) for cause, one in LOOKED_MISTAKES.items()}
-        what = f"the tokens of {b} clips of {f} frames {'with' if told else 'without'} a text"
+        what = f"the tokens of {counted(b, 'clip')} of {counted(f, 'frame')} {'with' if told else 'without'} a text"
         recognised(what, found, looked(layer, h, context), wrong)
         if not found.requires_grad:
             raise Failed("tokens through which gradients pass", "ones without", "no detach() and no no_grad()")

@@ -12,7 +12,7 @@ from torch import nn
 from minit2v.datasets.moving_things import MovingThings
 from minit2v.diffusion.samplers import gaussian
 from minit2v.lab.course.comparing import built, called, normal, random_weights, recognised, same_layer
-from minit2v.lab.course.exercises import Failed, close, exercise
+from minit2v.lab.course.exercises import Failed, close, counted, exercise
 from minit2v.lab.course.questions import Question
 from minit2v.networks import blocks
 from minit2v.systems.makeavideo import FOLD, MakeAVideo, PseudoResBlock, folded
@@ -148,7 +148,8 @@ def check_pseudo_res_block(student):
         c, e = arguments[0], arguments[2]
         pairs = [(normal(n, c, h, w, seed=n), normal(n, e, seed=n + 1)) for n, h, w in ((10, 2, 5), (3, 4, 3), (4, 3, 2))]
         cases.append((arguments, [(*pair, f) for pair, f in zip(pairs, (5, 1, 2))] + [pairs[2]]))  # the last: pictures, no f
-    same_layer(student, PseudoResBlock, cases, BLOCK_MISTAKES, zero=["conv2.", "time1.conv.bias", "time2.conv.bias"])
+    same_layer(student, PseudoResBlock, cases, BLOCK_MISTAKES, zero=["conv2.", "time1.conv.bias", "time2.conv.bias"],
+               settings=["c_in", "c_out", "scale_shift"])
     _makes_independent_pictures(student)
     return "the library's outputs and gradients, and a new block makes of f frames f independent pictures"
 
@@ -342,7 +343,7 @@ def _generators(b, seed):
 def check_upscaled(student):
     """One clip and several, as many clips as frames; equal frames come out equal, whatever stands beside them."""
     for b, c, f, h, w in ((2, 3, 4, 2, 3), (1, 3, 5, 3, 2), (3, 2, 3, 2, 4), (2, 3, 1, 2, 3)):
-        clip, what = normal(b, c, f, h, w, seed=f), f"{b} clips of {f} frames"
+        clip, what = normal(b, c, f, h, w, seed=f), f"{counted(b, 'clip')} of {counted(f, 'frame')}"
         found = called(lambda x: student(painter, x, _generators(b, 5)), clip, what=what)
         wrong = {cause: (lambda one=one: one(painter, clip, _generators(b, 5))) for cause, one in NOISE_MISTAKES.items()}
         recognised(what, found, upscaled(painter, clip, _generators(b, 5)), wrong)
