@@ -39,7 +39,7 @@ def within(inside: Model, outside: Model, alpha_bar: Tensor, low: float, high: f
 
     def model(x: Tensor, t: int) -> Tensor:
         noise = 1 - alpha_bar[t].item()
-        return inside(x, t) if low < noise <= high else outside(x, t)  # eq (10.2) · guidance interval (3)
+        return inside(x, t) if low < noise <= high else outside(x, t)  # eq (10.3) · guidance interval (3)
 
     return model
 
@@ -51,7 +51,7 @@ def rescaled(better: Model, worse: Model, scale: float, share: float) -> Model:
         u, b = worse(x, t), better(x, t)
         g = u + scale * (b - u)
         ratio = _spread(b) / _spread(g)
-        return (share * ratio + 1 - share) * g  # eq (10.3) · Lin et al. (15), (16)
+        return (share * ratio + 1 - share) * g  # eq (10.2) · Lin et al. (15), (16)
 
     return model
 

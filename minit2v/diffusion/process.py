@@ -88,10 +88,10 @@ def split(prediction: str, output: Tensor, x: Tensor, signal, sigma) -> tuple[Te
     `signal` = sqrt(alpha_bar) and `sigma` = sqrt(1 - alpha_bar) are numbers, or tensors that broadcast to x.
     """
     if prediction == "eps":
-        return (x - sigma * output) / signal, output  # eq (5.6) · DDPM (15)
+        return (x - sigma * output) / signal, output  # eq (5.7) · DDPM (15)
     if prediction == "x0":
         return output, (x - signal * output) / sigma
-    return signal * x - sigma * output, sigma * x + signal * output  # eq (5.7) · Salimans and Ho appendix D
+    return signal * x - sigma * output, sigma * x + signal * output  # eq (5.8) · Salimans and Ho appendix D
 
 
 class Diffusion:
@@ -142,7 +142,7 @@ class Diffusion:
         if self.config.prediction == "x0":
             return x0
         signal, sigma = self._levels(t, x0)
-        return signal * noise - sigma * x0  # eq (5.8) · Salimans and Ho section 4
+        return signal * noise - sigma * x0  # eq (5.6) · Salimans and Ho section 4
 
     def to_x0_eps(self, output: Tensor, x_t: Tensor, t) -> tuple[Tensor, Tensor]:
         """(x0, eps) that a network output stands for; all (b, c, f, h, w), t (b,) or one int."""

@@ -107,7 +107,7 @@ class Codebook(nn.Module):
     def forward(self, features: Tensor, noise: Tensor | None = None):
         """Latents (n c h w), commitment loss, figures to report. In training mode the codes move."""
         quantised = self.mode(features).detach()
-        loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.1) · VQ-VAE (3), third term
+        loss = self.commitment * F.mse_loss(features, quantised)  # eq (3.2) · VQ-VAE (3), third term
         # straight-through: gradients pass the choice by
         latents = features + (quantised - features).detach()  # eq (2.5) · VQ-VAE section 3.2
         vectors = rearrange(features.detach(), "n c h w -> (n h w) c")
@@ -135,7 +135,7 @@ class Codebook(nn.Module):
             picks = torch.multinomial(error, wanted, replacement=wanted > len(error), generator=generator)
             self.usage[dead] = 1.0 / len(self.codes)
             self.sums[dead] = vectors[picks.to(vectors.device)] / len(self.codes)
-        self.codes.copy_(self.sums / self.usage[:, None])  # eq (3.2) · VQ-VAE appendix A.1
+        self.codes.copy_(self.sums / self.usage[:, None])  # eq (3.3) · VQ-VAE appendix A.1
 
 
 def perplexity(share: Tensor) -> Tensor:
@@ -144,4 +144,4 @@ def perplexity(share: Tensor) -> Tensor:
     >>> perplexity(torch.tensor([0.5, 0.5, 0.0]))
     tensor(2.)
     """
-    return torch.special.entr(share).sum().exp()  # eq (3.3) · exp of Shannon's entropy
+    return torch.special.entr(share).sum().exp()  # eq (3.4) · exp of Shannon's entropy

@@ -799,7 +799,7 @@ lab.strip(turned, n=4, alt="Five rows of four things: a yellow ring, a cyan ring
 
 # %%
 def broken_quantise(features, codes):
-    """Codes forwards; and backwards?"""
+    """features (m, c), codes (k, c) -> the nearest code of each feature, (m, c)."""
     chosen = codes[(features[:, None] - codes[None]).pow(2).sum(-1).argmin(dim=1)]
     return features + (chosen - features)
 

@@ -41,12 +41,12 @@ ctx = lab.setup(3)
 from minit2v.lab.course.drawings.loss_map import loss_map
 
 loss_map(["frame", "encoder", "codebook", "decoder", "picture", "critic"],
-         {"L1 and pyramid (3.4)": ["encoder", "decoder"], "commitment (3.1)": ["encoder"],
-          "running means (3.2), no gradient": ["codebook"], "adversarial (3.6)": ["encoder", "decoder"],
-          "hinge (3.5)": ["critic"]},
+         {"L1 and pyramid (3.1)": ["encoder", "decoder"], "commitment (3.2)": ["encoder"],
+          "running means (3.3), no gradient": ["codebook"], "hinge (3.5)": ["critic"],
+          "adversarial (3.6)": ["encoder", "decoder"]},
          alt="Frame, encoder, codebook, decoder, picture and critic in a row. L1 and pyramid move encoder and decoder, the "
-         "commitment moves the encoder, running means the codebook, the adversarial term encoder and decoder, and the hinge "
-         "the critic.")
+         "commitment moves the encoder, running means the codebook, the hinge the critic, and the adversarial term encoder "
+         "and decoder.")
 
 # %% [markdown]
 # Read it by rows. The first loss compares the picture with the frame, and reaches the encoder because the gradient passes the
@@ -153,7 +153,7 @@ lab.sheet(shown, ["frame", "edges of 1 pixel", "of 2 pixels", "of 4 pixels", "wh
 
 # %% [markdown]
 # What to see: grey means 0, no edge. A sharp ring has strong edges at every size; a blurred one would have hardly any
-# of the finest. This is a Laplacian pyramid, and the loss (3.4) is the L1 distance of two pyramids, level by level. How does
+# of the finest. This is a Laplacian pyramid, and the loss (3.1) is the L1 distance of two pyramids, level by level. How does
 # it judge two mistakes that are *equal* for L1, a blurred ring and a sharp one in a slightly wrong shade?
 
 # %%
@@ -185,7 +185,7 @@ print("a ring anywhere, weights and pyramid; the cheapest answer is still:", min
 # **Vectors come to their codes.** The *commitment loss* draws each vector towards the code that it got, so that the
 # encoder does not wander off:
 #
-# $$\beta\,\lVert e - \mathrm{sg}(q)\rVert^2 \qquad (3.1)$$
+# $$\beta\,\lVert e - \mathrm{sg}(q)\rVert^2 \qquad (3.2)$$
 #
 # The letters are those of notebook 02: $e$ is the encoder's vector, $q$ its code, sg *stop gradient*. For this term the
 # code is constant. $\beta$ says how much the term counts.
@@ -228,7 +228,7 @@ lab.check("3.1", commitment_loss)
 # good mean, so the codebook keeps a running one: each step keeps 99 % of the old and takes 1 % of the new. Let $s_k$ be the
 # share of the vectors of the batch that chose code $k$, and $t_k$ their sum, divided by the number of all vectors. Then
 #
-# $$n_k \leftarrow 0.99\,n_k + 0.01\,s_k, \qquad m_k \leftarrow 0.99\,m_k + 0.01\,t_k, \qquad c_k = m_k / n_k . \qquad (3.2)$$
+# $$n_k \leftarrow 0.99\,n_k + 0.01\,s_k, \qquad m_k \leftarrow 0.99\,m_k + 0.01\,t_k, \qquad c_k = m_k / n_k . \qquad (3.3)$$
 #
 # No gradient is needed. Here is the first such step, with vectors drawn at random:
 
@@ -248,11 +248,11 @@ print(f"{(~used).sum()} codes have no vector; the first of them is now", codes[~
 
 # %% [markdown]
 # The quotient of two running sums is the mean, after the first step already. And NaN: a code that nobody chose is nothing
-# divided by nothing. Who looks after such codes is the question of the bug hunt.
+# divided by nothing, because both sums begin at zero here.
 #
 # **We have to count.** *Usage* is the share of codes that are chosen at all. It has a weakness: a code that
 # is chosen once counts as much as one that is chosen always. *Perplexity* is finer. Take the shares $p_i$ with which
-# the codes are chosen, and compute $\exp(-\sum_i p_i \log p_i)$ (3.3). If k codes are used alike, it is k; if one code
+# the codes are chosen, and compute $\exp(-\sum_i p_i \log p_i)$ (3.4). If k codes are used alike, it is k; if one code
 # takes everything, 1. It is the number of codes that are in use *in effect*.
 #
 # ### Exercise 3.2 · perplexity
@@ -752,10 +752,8 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
            "cloud, and the other codes have stayed.")
 
 # %% [markdown]
-# What to see: seen from the vectors, the codes in the cube are all at the same place. Those that stand out a little
-# in the right direction are chosen, move into the cloud, and from then on are the nearest for everything around them.
-# The others are never chosen. A code that is not chosen does not move; and because it does not move it will not be
-# chosen.
+# What to see: a few lines lead into the cloud, and all other codes are still at the origin. Why have they not moved in 600
+# steps? Follow one code through `broken_update` that no vector takes in the first step, before you read on.
 #
 # ### Exercise 3.B · update
 #
@@ -800,7 +798,7 @@ def update(codes, usage, sums, vectors, generator):
     usage[dead], sums[dead] = 1 / k, vectors[picks] / k
     ### END SOLUTION
     ### BEGIN STUDENT
-    # ## what becomes of a code that nobody chose?
+    # ## your code here
     ### END STUDENT
     return sums / usage[:, None], usage, sums
 
@@ -823,6 +821,10 @@ lab.points({"two of four numbers": data[::4, :2]}, apart=True, paths={"two of fo
            alt="The same cloud of vectors; now codes lie all over it.")
 
 # %% [markdown]
+# Seen from the vectors, the codes in the tiny cube are all at the same place. Those that stand out a little in the right
+# direction are chosen, move into the cloud, and from then on are the nearest for everything around them. The others are never
+# chosen. A code that is not chosen does not move, and because it does not move it will not be chosen.
+#
 # The library does what you did, with two refinements. A dead code is put on a vector that is *badly served* by the
 # present codes, with a probability in proportion to its squared error. And the random choice is seeded by the number of
 # updates, so that a resumed training repeats it. `usage` begins at zero, so the first batch replaces all codes. Where a

@@ -753,7 +753,7 @@ lab.curves(lines, "t", "directions read correctly", alt="Both curves fall from 1
 # and $x_t = \cos\varphi\,x_0 + \sin\varphi\,\varepsilon$ turns from clip to noise like the hand of a clock. The velocity
 # of its tip is
 #
-# $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0 \qquad (5.8)$$
+# $$v = \frac{dx_t}{d\varphi} = \cos\varphi\,\varepsilon - \sin\varphi\,x_0 \qquad (5.6)$$
 
 # %%
 clock_hand(released.alpha_bar, marks, alt="The quarter circle of section 3 with a hand from its centre for each of four "

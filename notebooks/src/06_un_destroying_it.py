@@ -328,7 +328,7 @@ print(f"points that end in the same blob with other dice: {100 * same.double().m
 # keep as much as leaves room for fresh noise $\sigma z$ of variance $\sigma^2$, where $z$ is standard normal and $\eta$ is
 # ours to choose:
 #
-# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\varepsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad (6.4), (6.3)$$
+# $$x' = \sqrt{\bar\alpha'}\,x_0 + \sqrt{1-\bar\alpha'-\sigma^2}\;\varepsilon + \sigma\,z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha'}{1-\bar\alpha}\,\beta \qquad (6.3), (6.4)$$
 #
 # Variances of independent noises add up, $(1-\bar\alpha'-\sigma^2) + \sigma^2$, so the total is right for every $\eta$.
 # With $\eta = 1$, $\sigma^2$ is the posterior's variance, and the step *is* DDPM's. With $\eta = 0$ nothing is random

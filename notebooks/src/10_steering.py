@@ -281,7 +281,7 @@ print(f"real                                      {latents.flatten(1).std(1).mea
 # larger standard deviation than any answer that the network gives. Lin and others (2023) bring it back. Let $g$ be the
 # guided answer and $b$ the better one; then
 #
-# $$g' = \varphi\,\frac{\operatorname{std}(b)}{\operatorname{std}(g)}\,g + (1-\varphi)\,g \qquad (10.3)$$
+# $$g' = \varphi\,\frac{\operatorname{std}(b)}{\operatorname{std}(g)}\,g + (1-\varphi)\,g \qquad (10.2)$$
 #
 # with one standard deviation for each clip, over all its numbers. At $\varphi = 1$ the answer has the spread of $b$; as
 # that looks a little dull, they take $\varphi = 0.7$.
@@ -356,7 +356,7 @@ lab.show_source(guiders.rescaled)
 # | negative prompt | the prompt | the prompt of what is unwanted | |
 # | interval | the prompt | the empty prompt | only while the noise is neither strong nor weak |
 # | autoguidance | the prompt | *the same prompt*, asked of a weaker model | |
-# | rescaled | the prompt | the empty prompt | (10.3) |
+# | rescaled | the prompt | the empty prompt | (10.2) |
 #
 # The two that are new deserve a look in the plane.
 #
@@ -401,7 +401,7 @@ print(f"with the negative prompt a large {favourite} circle moves left:",
 # **Interval** (Kynkäänniemi and others, 2024). Diversity was lost while there was much noise, and where there is little
 # noise nothing is left to decide. So guide only in between:
 #
-# $$s(x_t) = s \;\text{ if }\; \ell < 1-\bar\alpha_t \le h, \quad\text{else } 1 \qquad (10.2)$$
+# $$s(x_t) = s \;\text{ if }\; \ell < 1-\bar\alpha_t \le h, \quad\text{else } 1 \qquad (10.3)$$
 
 # %%
 for s in (4, 8):
@@ -769,7 +769,7 @@ lab.points({"on the circle": round_about[-1], "on the straight way": ahead[-1]},
 # and in a world of six blobs it lands in the middle of the ring.
 #
 # There is an even closer kinship. Put (10.6) into (10.8): $x' = (1-\tau')\,x_0 + \tau'\,\varepsilon$. Euler's step
-# keeps the clip and the noise that the network believes in and mixes them anew. That is (6.4) with $\eta = 0$. So at the
+# keeps the clip and the noise that the network believes in and mixes them anew. That is (6.3) with $\eta = 0$. So at the
 # same noise levels Euler's method *is* DDIM:
 
 # %%
@@ -798,7 +798,7 @@ print(f"mini as a flow: numbers of {apart.size:,} that differ from DDIM's by mor
 
 # %%
 def broken(output, scale):
-    """output ((2 b), …): the answers without the prompt, then those with it."""
+    """output ((2 b), …), both answers of one call -> (10.1)."""
     c, u = output.chunk(2)
     return u + scale * (c - u)
 
@@ -820,11 +820,12 @@ lab.strip({f"her scale {s:g}": clip_of(batched(broken, s), steps=few) for s in (
 #
 # Difficulty 1/5 · importance 5/5 · 5 minutes
 #
-# Mend it. `output` is ((2 b), …): the answers without the prompt come first, those with it second.
+# Mend it. `output` is ((2 b), …), the answers to what `batched` asks.
 #
 # <details><summary>Hint 1</summary>Work out by hand what <code>broken</code> returns at scale 0, and at scale
 # 1.</details>
-# <details><summary>Hint 2</summary>Which half is called <code>c</code>?</details>
+# <details><summary>Hint 2</summary>Which half of the batch has the prompt, and which half is called
+# <code>c</code>?</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -841,7 +842,7 @@ lab.strip({f"her scale {s:g}": clip_of(batched(broken, s), steps=few) for s in (
 
 # %% tags=["exercise"]
 def combined(output, scale):
-    """output ((2 b), …), answers without the prompt first, then those with it -> the guided answers (b, …)."""
+    """output ((2 b), …), the answers to what `batched` asks -> the guided answers (b, …)."""
     ### BEGIN SOLUTION
     u, c = output.chunk(2)
     return u + scale * (c - u)

@@ -144,7 +144,7 @@ print(f"50 steps, three tensors each: {numbers:,} numbers, {4 * numbers / 1e6:.0
 # number. For each step remember the least number and the greatest; 0 stands for the one, 255 for the other, and what
 # lies between is rounded:
 #
-# $$\hat x = x_{\min} + q\,\frac{x_{\max} - x_{\min}}{255}, \qquad q \in \{0, \dots, 255\} \qquad (12.2)$$
+# $$\hat x = x_{\min} + q\,\frac{x_{\max} - x_{\min}}{255}, \qquad q \in \{0, \dots, 255\} \qquad (12.1)$$
 #
 # How wrong can $\hat x$ be? At most half a step of the scale. Try it on latents of the model that is here.
 
@@ -172,7 +172,7 @@ for i in (0, 3):
 # The last thing in a run is the decoder, and on many cards it is where the memory ends: its widest tensors have 128
 # channels at the full size of the picture. But it works on single frames, so
 #
-# $$D(z_1, \dots, z_f) = \big(D(z_1), \dots, D(z_f)\big), \qquad (12.1)$$
+# $$D(z_1, \dots, z_f) = \big(D(z_1), \dots, D(z_f)\big), \qquad (12.2)$$
 #
 # and we may cut the row of frames where we like.
 
@@ -260,7 +260,7 @@ print("numbers that differ by more than one grey level:", [((other - whole).abs(
 # memory is short.
 #
 # *What if?* Cut the *UNet* in the same way, four frames at a time. It runs, and you get four clips that know nothing
-# of one another. (12.1) holds for a network without temporal layers, and for no other.
+# of one another. (12.2) holds for a network without temporal layers, and for no other.
 #
 # ## 5 · What makes memory grow?
 #
@@ -509,7 +509,7 @@ lab.matrix(table, [f"{name} changed" for name in study], list(CHANGED), xlabel="
 # A colleague ports the model and tests it in float64, as notebook 11 advised: then rounding cannot hide anything. Same
 # weights, same prompt, same seed as the clip in float32; and her clip is another one. Each can be repeated as often as
 # she likes. Somebody else reports the same from a GPU. She suspects her port and begins to compare layers. They all
-# agree. Here is how she draws the noise, in the precision and on the device where it is needed:
+# agree. Here is how she draws the noise:
 
 
 # %%
@@ -600,7 +600,7 @@ lab.equations(12)
 #
 # - Wang and others, [ModelScope text-to-video technical report](https://arxiv.org/abs/2308.06571), sections 3 and 4: the
 #   model, and how its authors sample.
-# - Jacob and others, [Integer-arithmetic-only inference](https://arxiv.org/abs/1712.05877), section 2: the byte of (12.2),
+# - Jacob and others, [Integer-arithmetic-only inference](https://arxiv.org/abs/1712.05877), section 2: the byte of (12.1),
 #   in which whole networks can compute.
 # - White and Gunstone, *Probing Understanding* (1992), on predict, observe, explain: the protocol from which ours
 #   descends.

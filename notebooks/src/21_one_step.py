@@ -98,7 +98,7 @@ lab.show_source(jump)
 lab.show_source(v_between)
 
 # %% [markdown]
-# $$x_r = \cos(t-r)\,x_t - \sin(t-r)\,v \quad (21.2), \qquad v = \frac{\cos(t-r)\,x_t - x_r}{\sin(t-r)} \quad (21.3)$$
+# $$x_r = \cos(t-r)\,x_t - \sin(t-r)\,v \quad (21.1), \qquad v = \frac{\cos(t-r)\,x_t - x_r}{\sin(t-r)} \quad (21.2)$$
 #
 # The second is the first, solved for $v$: it says which $v$ leads from $x_t$ to a given $x_r$ in one jump. We shall need it
 # three times. Now DDIM with a perfect network, the velocity of the ring's path (`flow_maps.ring` has it as a formula), and
@@ -147,7 +147,7 @@ lab.points({"one step": ends(velocity, 1), "2 steps": ends(velocity, 2), "4 step
 #
 # So tell the network where the jump ends, and ask for the $v$ that leads *there*: `model(x, t, r)`. This is a **flow map**.
 # For a long jump its $v$ is no longer the velocity at $t$, but what leads to $r$ in one turn. The perfect flow map computes
-# the end of the path and returns the $v$ of (21.3). With it, one jump is enough, and so is any other number of jumps:
+# the end of the path and returns the $v$ of (21.2). With it, one jump is enough, and so is any other number of jumps:
 
 # %%
 for n in (1, 2, 5):
@@ -171,7 +171,7 @@ print(f"a jump of 0.0001 and the velocity differ by less than 0.001: {short.abs(
 #
 # With guidance a step asks twice and pushes: (10.1). What comes out is again a $v$. So let the new network learn *that*,
 #
-# $$\text{target} = v(x, t, \varnothing) + s\,\big(v(x, t, c) - v(x, t, \varnothing)\big) \qquad (21.1)$$
+# $$\text{target} = v(x, t, \varnothing) + s\,\big(v(x, t, c) - v(x, t, \varnothing)\big) \qquad (21.3)$$
 #
 # and from then on one question is enough. This alone, without any long jumps, is called guidance distillation.
 #
@@ -184,7 +184,7 @@ print(f"a jump of 0.0001 and the velocity differ by less than 0.001: {short.abs(
 # no gradient may flow through it to the teacher's weights.
 #
 # <details><summary>Hint 1</summary><code>nothing.expand_as(words)</code> is (b, n, d).</details>
-# <details><summary>Hint 2</summary>Ask within <code>with torch.no_grad():</code>. Then the line of (21.1).</details>
+# <details><summary>Hint 2</summary>Ask within <code>with torch.no_grad():</code>. Then the line of (21.3).</details>
 # <!-- BEGIN SOLUTION -->
 # <details><summary>Solution</summary>
 #
@@ -408,7 +408,7 @@ for h in (0.04, 0.02, 0.01):
 print(f"what does not fulfil them, the velocity: shortcut {apart(two_halves(velocity, x, t, r)):.1e}")
 
 # %% [markdown]
-# What to see: the shortcut is exact whatever the length. With half the $h$ the distance of consistency falls to a quarter
+# What to see: the shortcut is exact whatever the length. When $h$ is halved, the distance of consistency falls to a quarter
 # and that of mean flow to a half. A step of DDIM of length $h$ is off by about $h^2$, and consistency takes one. Mean flow
 # divides such an error by $h$, and its difference is off by about $h$ as well. Both are right in the limit.
 #
@@ -573,12 +573,12 @@ for name in ("shortcut", "matched"):
         print(f"{row:24}{stray(made[name][n]):6.1%}, {miss(made[name][n]):.2f} from the true ends")
 
 # %% [markdown]
-# How to read it: the first column answers the new question, and the second one the old question. Even of the truth a few
-# points lie outside: the tail of a Gaussian. Matching takes some of the points out of the gaps. The distance from the true
+# How to read it: the first column answers the new question, and the second one the old question. A few points even of the
+# truth lie outside: they are the tails of Gaussians. Matching takes some of the points out of the gaps. The distance from the true
 # ends stays about the same, because the shortcut is still asked for.
 #
 # *What if* it is not? Leave `jump_loss` out, and look at two steps as well. Only the whole jump is trained then, so the map
-# forgets all others, and many a noise leads to another blob than before.
+# forgets all others, and many noises lead to another blob than before.
 #
 # ## 11 · A bug hunt
 #

@@ -13,12 +13,12 @@ from minit2v.lab.course.questions import Question
 from minit2v.networks import bottleneck
 
 EQUATIONS = {
-    "3.1": ("commitment loss",
-            "tests/test_autoencoder.py::test_commitment_draws_vectors_to_their_codes_and_moves_no_code"),
-    "3.2": ("codes as moving averages", "tests/test_autoencoder.py::test_codes_are_running_means_of_their_vectors"),
-    "3.3": ("perplexity of a codebook", "tests/test_autoencoder.py::test_perplexity_counts_the_codes_in_use"),
-    "3.4": ("Laplacian pyramid as a loss",
+    "3.1": ("Laplacian pyramid as a loss",
             "tests/test_autoencoder.py::test_pyramid_loss_counts_a_lost_edge_more_than_a_shifted_colour"),
+    "3.2": ("commitment loss",
+            "tests/test_autoencoder.py::test_commitment_draws_vectors_to_their_codes_and_moves_no_code"),
+    "3.3": ("codes as moving averages", "tests/test_autoencoder.py::test_codes_are_running_means_of_their_vectors"),
+    "3.4": ("perplexity of a codebook", "tests/test_autoencoder.py::test_perplexity_counts_the_codes_in_use"),
     "3.5": ("hinge loss of the discriminator",
             "tests/test_autoencoder.py::test_hinge_and_adversarial_loss_of_known_scores"),
     "3.6": ("adversarial loss of the decoder",

@@ -23,9 +23,9 @@ EQUATIONS = {
         ("5.3", "the cosine schedule", _SCHEDULES),
         ("5.4", "zero terminal SNR", _SCHEDULES),
         ("5.5", "the shifted SNR", _SHIFT),
-        ("5.6", "the clip from the noise", _VIEWS),
-        ("5.7", "clip and noise from v", _VIEWS),
-        ("5.8", "v, as a target", _VIEWS),
+        ("5.6", "v, as a target", _VIEWS),
+        ("5.7", "the clip from the noise", _VIEWS),
+        ("5.8", "clip and noise from v", _VIEWS),
         ("5.9", "the loss", _LOSS),
     )
 }

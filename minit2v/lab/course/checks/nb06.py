@@ -20,8 +20,8 @@ TESTS = "tests/test_samplers.py::"
 EQUATIONS = {
     "6.1": ("mean of the posterior", TESTS + "test_ddpm_equals_diffusers"),
     "6.2": ("variance of the posterior", TESTS + "test_ddpm_equals_diffusers"),
-    "6.3": ("variance of DDIM's fresh noise", TESTS + "test_ddim_equals_diffusers"),
-    "6.4": ("the DDIM step", TESTS + "test_ddim_equals_diffusers"),
+    "6.3": ("the DDIM step", TESTS + "test_ddim_equals_diffusers"),
+    "6.4": ("variance of DDIM's fresh noise", TESTS + "test_ddim_equals_diffusers"),
     "6.5": ("second order from the last two beliefs", TESTS + "test_dpm_solver_equals_diffusers"),
     "6.6": ("guidance", TESTS + "test_guidance"),
 }

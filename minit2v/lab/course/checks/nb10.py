@@ -7,14 +7,14 @@ import torch
 
 from minit2v.diffusion import guiders, samplers
 from minit2v.lab.course.comparing import called, keeps_float32, normal, recognised
-from minit2v.lab.course.exercises import Failed, close, exercise, same_shape
+from minit2v.lab.course.exercises import Failed, close, counted, exercise, same_shape
 from minit2v.lab.course.questions import Question
 
 _TESTS = "tests/test_guiders.py::"
 EQUATIONS = {
     "10.1": ("from the worse answer beyond the better", _TESTS + "test_guiders_combine_two_answers"),
-    "10.2": ("guidance within an interval of noise", _TESTS + "test_the_interval_is_one_of_noise"),
-    "10.3": ("rescaled guidance", _TESTS + "test_rescaled_answers_have_the_spread_of_the_better"),
+    "10.2": ("rescaled guidance", _TESTS + "test_rescaled_answers_have_the_spread_of_the_better"),
+    "10.3": ("guidance within an interval of noise", _TESTS + "test_the_interval_is_one_of_noise"),
     "10.4": ("the straight way", _TESTS + "test_a_velocity_gives_back_clip_and_noise"),
     "10.5": ("its velocity, the target", _TESTS + "test_a_velocity_gives_back_clip_and_noise"),
     "10.6": ("clip and noise of a velocity", _TESTS + "test_a_velocity_gives_back_clip_and_noise"),
@@ -141,7 +141,7 @@ def _check_step(model, unet, x, t, words, nothing, scale):
         "scale times the answer with the prompt, and the rest is missing": lambda: scale * c,
         "it is the mean of both, as a share": lambda: (1 - scale) * c + scale * u,
     }  # fmt: skip
-    recognised(f"the answer for {b} clips at t = {t}, scale {scale}", found, u + scale * (c - u), mistakes)
+    recognised(f"the answer for {counted(b, 'clip')} at t = {t}, scale {scale}", found, u + scale * (c - u), mistakes)
     if len(unet.shapes) != 1:
         raise Failed("one call of the UNet", len(unet.shapes), "put both questions into one batch, torch.cat")
     if unet.shapes[0] != ((2 * b, *x.shape[1:]), (2 * b,), (2 * b, 6, 7)):
@@ -198,7 +198,7 @@ def check_rescale(student):
             "the share is not used": lambda: _ratio(guided, plain, axes) * guided,
         }  # fmt: skip
         found = called(lambda g, p, share=share: student(g, p, share), guided, plain)
-        recognised(f"the answer for {shape[0]} clips of shape {shape[1:]}, share {share}", found, expected, mistakes)
+        recognised(f"the answer for {counted(shape[0], 'clip')} of shape {shape[1:]}, share {share}", found, expected, mistakes)
         half = keeps_float32(lambda g, p, share=share: student(g, p, share), guided, plain)
         close("the answer for float32", half, expected, 1e-4)
     return "each clip has the spread of its own plain answer at share 1, is unchanged at 0, and in between in proportion"
@@ -320,7 +320,7 @@ def check_combined(student):
         u, c = output[:b], output[b:]
         for scale in (0.0, 1.0, 3.5, -2.0):
             found = called(lambda y, scale=scale: student(y, scale), output)
-            what = f"the answer for {b} clips at scale {scale:g}"
+            what = f"the answer for {counted(b, 'clip')} at scale {scale:g}"
             same_shape(what, found, u.shape, "one answer for each clip, half as many as there are in the batch")
             mistakes = {
                 "still swapped: at scale 0 the answer is the one without the prompt, the first half":

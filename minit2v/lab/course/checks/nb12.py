@@ -18,10 +18,10 @@ from minit2v.pixels import to_pixels
 from minit2v.presets import get
 
 EQUATIONS = {
-    "12.1": ("frames are decoded one by one",
-             "tests/test_pipeline.py::test_frames_are_decoded_in_chunks_with_the_same_result"),
-    "12.2": ("a number from its byte",
+    "12.1": ("a number from its byte",
              "tests/test_recording.py::test_numbers_are_right_within_half_of_a_255th_of_their_steps_range"),
+    "12.2": ("frames are decoded one by one",
+             "tests/test_pipeline.py::test_frames_are_decoded_in_chunks_with_the_same_result"),
     "12.3": ("the interval of a share", "tests/test_report.py::test_wilson"),
 }  # fmt: skip
 

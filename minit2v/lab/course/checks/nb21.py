@@ -7,16 +7,16 @@ exactly, of which each target must make nothing but itself.
 import torch
 
 from minit2v.lab.course.comparing import called, normal, recognised
-from minit2v.lab.course.exercises import Failed, close, exercise
+from minit2v.lab.course.exercises import Failed, close, counted, exercise
 from minit2v.lab.course.flow_maps import NOISE, Gaussian, jump, v_between
 from minit2v.lab.course.questions import Question
 from minit2v.training.distillation import TARGETS, Rotations
 
 _TESTS, _OWN = "tests/test_distillation.py::", "tests/test_lab_one_step.py::"
 EQUATIONS = {
-    "21.1": ("guidance folded into the target", _OWN + "test_the_library_folds_in_the_guidance_of_its_sampler"),
-    "21.2": ("a jump", _TESTS + "test_a_jump_is_a_step_of_ddim"),
-    "21.3": ("the v of a jump", _OWN + "test_a_jump_and_its_v_are_inverse"),
+    "21.1": ("a jump", _TESTS + "test_a_jump_is_a_step_of_ddim"),
+    "21.2": ("the v of a jump", _OWN + "test_a_jump_and_its_v_are_inverse"),
+    "21.3": ("guidance folded into the target", _OWN + "test_the_library_folds_in_the_guidance_of_its_sampler"),
     "21.4": ("two halves make a whole", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
     "21.5": ("a short step along the path, then a jump", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
     "21.6": ("the end must not move with the start", _TESTS + "test_the_exact_flow_map_is_its_own_target"),
@@ -105,7 +105,7 @@ def check_folded(student):
             "scale times the answer with the prompt, and the rest is missing": lambda: scale * c,
             "only the push; the answer without the prompt is missing": lambda: scale * (c - u),
         }  # fmt: skip
-        recognised(f"the target of {b} clips, scale {scale:g}", found, u + scale * (c - u), mistakes)
+        recognised(f"the target of {counted(b, 'clip')}, scale {scale:g}", found, u + scale * (c - u), mistakes)
         if found.requires_grad:
             raise Failed("a target without a gradient", "one that leads to the teacher",
                          "a target is a number to be met: with torch.no_grad(), or .detach() at the end")
