@@ -11,6 +11,7 @@ from minit2v.evaluation.mini.similarity import Similarity
 from minit2v.evaluation.validity.corruptions import CORRUPTIONS
 from minit2v.lab.course import exercises
 from minit2v.lab.course.checks import nb13
+from minit2v.lab.course.evaluation_log import SHARE, evaluated
 
 MISTAKES = {"13.1": nb13.CONSISTENCY_MISTAKES, "13.2": nb13.FRECHET_MISTAKES, "13.B": nb13.SHARE_MISTAKES}
 KNOWN = [(number, cause) for number, mistakes in MISTAKES.items() for cause in mistakes]
@@ -242,6 +243,13 @@ OTHER_WAYS = [("13.1", loops), ("13.1", motion.consistency), ("13.2", frechet_di
 def test_other_ways_to_write_it_pass(number, answer):
     outcome = exercises.run(number, answer)
     assert outcome.passed, outcome.message
+
+
+def test_the_log_of_the_bug_hunt_is_too_sure_by_its_lines_and_not_by_its_clips():
+    clip, right = evaluated(7)
+    _, low, high = nb13.share_of_clips(right, clip)
+    assert low < SHARE < high
+    assert wilson(int(right.sum()), len(right))[0] > SHARE
 
 
 def test_a_root_below_zero_is_told():

@@ -393,10 +393,6 @@ lab.strip(
 # message, and the test with one clip stays green. In the middle of a network nobody would see more than "quality drops
 # with larger batches".
 #
-# Such a bug has been shipped. A widely used implementation of Stable Video Diffusion laid a tensor out as `(h w b)` where
-# the layer expected `(b h w)`: right for one video, wrong for two ([diffusers, pull request
-# 7268](https://github.com/huggingface/diffusers/pull/7268)).
-#
 # ### Exercise 1.B · unfold
 #
 # Difficulty 2/5 · importance 5/5 · 5 minutes
@@ -438,6 +434,10 @@ lab.check("1.B", unfold)
 # Here are both orders side by side. The two patterns give the same shape. Look at the hues: in the second pattern, the wrong
 # one, every clip has both. The lesson is worth more than the fix: **test folds with sizes that are all different, and none of
 # them 1.**
+#
+# Such a bug has been shipped. A widely used implementation of Stable Video Diffusion laid a tensor out as `(h w b)` where
+# the layer expected `(b h w)`: right for one video, wrong for two ([diffusers, pull request
+# 7268](https://github.com/huggingface/diffusers/pull/7268)).
 
 # %%
 lab.FoldViz(

@@ -755,7 +755,7 @@ print(f"cosine of the two mean features: {torch.cosine_similarity(good.mean(1), 
 from minit2v.diffusion.samplers import SAMPLERS, gaussian, guided
 
 clips = {}
-for name, how in (("with the mask", encoder), ("without", lambda ids: broken_encode(encoder, ids))):
+for name, how in (("right", encoder), ("as that engine", lambda ids: broken_encode(encoder, ids))):
     with torch.inference_mode():
         model = guided(ctx.pipe.unet, context_of(how, prompt), context_of(how, ""), ctx.pipe.preset.guidance)
         noise = gaussian((1, 4, 16, 8, 8), ctx.generator()).to(ctx.device)
@@ -764,14 +764,15 @@ for name, how in (("with the mask", encoder), ("without", lambda ids: broken_enc
     clips[name] = ctx.pipe.decode(step.x)[0]
 lab.strip(
     clips, n=6,
-    alt="Two rows of six frames. With the mask a red disc moves left; without it a blob with flat sides does.",
+    alt="Two rows of six frames. With the right features a red disc moves left; with that engine's a blob with flat sides does.",
 )
 
 # %% [markdown]
 # What to see: the lower row comes from vectors that the UNet has never met in training. Compare outline, size and place with
 # the upper row. It is another clip, but it is a clip. If you had only this one, you might think that the model had drawn a bad
 # seed. That is what makes such a bug hard to find: a wrong result that looks only slightly worse is blamed on the model or on
-# the seed, and the bug stays.
+# the seed, and the bug stays. What does `broken_encode` do otherwise than the library's `forward` in section 4? Find it before
+# you read on.
 #
 # ### Exercise 4.B · a test that finds it
 #

@@ -673,8 +673,8 @@ print(f"{'of':22} {total:13,}")
 #
 # ## 9 · A bug hunt
 #
-# Somebody ported the temporal convolution. The shapes are right, and fold and unfold undo each other. They tested it
-# with one clip, and it passed: identical to the last bit. Then they switched on guidance.
+# Somebody ported the temporal convolution. All shapes are right. They tested it with one clip, and it passed: identical to
+# the last bit. Then they switched on guidance.
 
 
 # %%
@@ -700,14 +700,13 @@ lab.strip(results, n=6, alt="Four rows of frames: with guidance 1 both versions 
 
 # %% [markdown]
 # Guidance asks the network for two clips at once, one with the prompt and one without. Why does that matter to a layer
-# that works along time? Find the cause before you read the hints.
+# that works along time? Find the cause before you read on.
 #
 # ### Exercise 8.B · to_clips
 #
 # Difficulty 1/5 · importance 5/5 · 6 minutes
 #
-# Here is the fold alone. Mend it: frames come as ((b f), c, h, w), all frames of the first clip first; return (b, c,
-# f, h, w).
+# Mend the line at fault, here as a function of its own: frames come as ((b f), c, h, w), and (b, c, f, h, w) is returned.
 #
 # <details><summary>Hint 1</summary>With b = 2 and f = 3 the batch holds the frames a0 a1 a2 b0 b1 b2. What does the
 # pattern make of them? The last letter in the brackets runs fastest.</details>

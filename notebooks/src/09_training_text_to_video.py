@@ -329,8 +329,7 @@ lab.points({"true points": points[:1500], "untrained": ring_of(untrained), "trai
 #
 # $$\bar\theta_{n+1} = d_n\,\bar\theta_n + (1 - d_n)\,\theta_{n+1}, \qquad d_n = \min\!\Big(d,\; \frac{1 + n}{10 + n}\Big) \qquad (9.2)$$
 #
-# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps. The bug hunt will
-# tell what the minimum is for.
+# and sample from $\bar\theta$. With $d = 0.99$ it is roughly an average over the last hundred steps.
 #
 # ### Exercise 9.2 · ema_step
 #
@@ -767,9 +766,6 @@ for name, end in ends.items():
 # Here is her rule, on the ring.
 
 # %%
-lab.predict("9.b")
-
-# %%
 def broken_decay_at(n, decay):
     """The decay of the average's update number n = 0, 1, 2, …"""
     return decay
@@ -798,7 +794,7 @@ lab.points({"from the weights": ring_of(network), "from their average": ring_of(
 #
 # Mend the rule. `decay_at(n, decay)` is the decay of update n = 0, 1, 2, …, for any `decay`, 0.9 or 0.9999. After some
 # hundred updates hardly anything of the start may be left in the average, no single moment may make up most of it, and
-# in the end the decay is the one that was asked for. (9.2) has one such rule; the check accepts every rule that does this.
+# in the end the decay is the one that was asked for. The check accepts every rule that does this.
 #
 # <details><summary>Hint 1</summary>With a fixed decay, how much of the start is left after 300 updates? It is multiplied
 # by 0.9999 each time.</details>
@@ -830,6 +826,9 @@ def decay_at(n, decay):
 
 # %%
 lab.check("9.B", decay_at)
+
+# %%
+lab.predict("9.b")
 
 # %%
 from minit2v.training import trainer

@@ -682,9 +682,8 @@ lab.show_source(InertPickle.Unpickler.find_class)
 #
 # ## 8 · A bug hunt
 #
-# A colleague converts ModelScope's file. For the 34 tensors with an axis more she has heard that "convolutions are
-# stored the other way round". Her converter runs, all names are there, all shapes fit. She is careful, and compares
-# statistics too.
+# A colleague converts ModelScope's file. For the 34 tensors with an axis more she has written one line. Her converter runs,
+# all names are there, all shapes fit. She is careful, and compares statistics too.
 
 
 # %%

@@ -553,33 +553,32 @@ lab.strip({f"seed {i + 8 * p}, {'worst' if i == ranked[0] else 'best'} of 8": sh
 #
 # ### A bug hunt: a report that is too sure
 #
-# A group evaluates on 2,048 clips, says its log, and reports the share that a judge calls right. Their model is slow, so
-# they made 40 clips; the tool wanted 2,048 and quietly filled up with repetitions of what it found. (A public FVD tool
-# does that when it finds fewer files than it was told to expect.) The log has 2,048 lines.
+# A group evaluates its model and reports the share of clips that a judge calls right, with Wilson's interval. Each line of
+# the tool's log has the number of a clip and the judge's verdict. In this story we know the truth: 70 % of what the model
+# makes is right.
 
 # %%
-rng = np.random.default_rng(7)
-truth = rng.uniform(size=40) < 0.7  # the 40 clips: right or wrong
-clip = np.concatenate([np.arange(40), rng.choice(40, 2008, p=rng.dirichlet(np.full(40, 0.5)))])
-right = truth[clip]
-print("lines of the log:", len(right))
+from minit2v.lab.course.evaluation_log import evaluated
+
+clip, right = evaluated(seed=7)
+print(f"{len(right):,} lines, among them:", ", ".join(f"clip {clip[i]} {right[i]}" for i in (0, 1, 2, 2046, 2047)))
 print("reported: {:.0f} %, interval {:.0f} to {:.0f} %".format(
     100 * right.mean(), *(100 * end for end in wilson(int(right.sum()), len(right)))))
-again = [100 * (rng.uniform(size=40) < 0.7).mean() for _ in range(1000)]
+again = [100 * evaluated(seed)[1].mean() for seed in range(1000)]
 low, high = np.quantile(again, (0.025, 0.975))
-print(f"the same model with 40 other clips, a thousand times: 95 % of the shares lie between {low:.0f} and {high:.0f} %")
+print(f"evaluated again with a thousand other seeds: 95 % of the shares lie between {low:.0f} and {high:.0f} %")
 
 # %% [markdown]
-# The interval of the report is a few points wide, and 70 %, the truth in this story, is far outside. Run the evaluation
-# again with other seeds, and the share jumps by far more than the interval allows. The share itself is off as well,
-# because some clips were repeated more often than others.
+# The interval of the report is a few points wide, and the truth is far outside. Run the evaluation again with other seeds,
+# and the share jumps by far more than the interval allows. Look into `clip` and `right` before you read on: the formula is
+# right, so what is wrong with what it is given?
 #
 # ### Exercise 13.B · share_of_clips
 #
 # Difficulty 2/5 · importance 4/5 · 6 minutes
 #
-# Mend it. `right` (m,) bool: whether the line's clip is right; `clip` (m,) int: which clip the line is about, in any
-# order, with gaps in the numbers. Return the share, and the lower and upper end of Wilson's interval, in 0 to 1.
+# Mend the report. `right` (m,) bool: the verdict of each line; `clip` (m,) int: the number of its clip. The lines stand in
+# any order, and the numbers may have gaps. Return the share, and the lower and upper end of Wilson's interval, in 0 to 1.
 #
 # <details><summary>Hint 1</summary>How many independent observations are there: lines, or clips?</details>
 # <details><summary>Hint 2</summary><code>np.unique(clip, return_index=True)</code> also gives, for each clip, the place
@@ -615,6 +614,10 @@ def share_of_clips(right, clip):
 lab.check("13.B", share_of_clips)
 
 # %% [markdown]
+# The model is slow, so the group made 40 clips. The tool wanted 2,048, and quietly filled up with repetitions of what it
+# found. The share was off as well, because some clips were repeated more often than others. (A public FVD tool fills up like
+# this when it finds fewer files than it was told to expect.)
+#
 # ## 8 · The paper's table
 #
 # Here is the table of ModelScopeT2V ([arXiv 2308.06571](https://arxiv.org/abs/2308.06571), section 4), on MSR-VTT,
