@@ -134,8 +134,8 @@ lab.show_source(NuwaTask.losses)
 #
 # Full attention over 1,024 tokens has half a million pairs in every head of every block, and the paper's clips have four
 # times as many tokens. But a video is not any text. What a token must agree with lies around it: beside it, above it, and at
-# the same place a frame ago. **3D nearby attention** looks at a window of $e_f \times e_h \times e_w$ places, and of these at
-# those that are written:
+# the same place a frame ago. **3D nearby attention** has a window of $e_f \times e_h \times e_w$ places around each place, and
+# looks at those places in it that are already written:
 #
 # $$N(p) = \big\{\, p' : |p'_a - p_a| \le \lfloor e_a / 2 \rfloor \text{ on each axis } a, \;\;
 # p' \text{ not later than } p \,\big\} \qquad (14.2)$$
@@ -318,7 +318,7 @@ print("a window over the whole clip is attention to all that is written:", apart
 #
 # ## 4 · Token by token
 #
-# While training all tokens are known, so one call of the decoder scores all of them at once. When it writes, token 500 has
+# In training all tokens are known, so one call of the decoder scores all of them at once. When it writes, token 500 has
 # to be drawn before token 501 can be guessed. A clip takes 1,024 calls. And each of them, done without thought, runs over
 # everything that is written so far.
 
@@ -501,8 +501,8 @@ lab.curves(lines, "rank of the token", "chance", alt="The chances of 40 tokens, 
            "the ninth has none, and the first eight a little more each.")
 
 # %% [markdown]
-# The library does not draw from these chances. It adds to each logit a random number of Gumbel's distribution and takes the
-# largest, which is a draw from the same chances without a sum, and so the same on every machine.
+# The library never computes these chances. It adds to each logit a random number from Gumbel's distribution and takes the
+# largest. That is a draw from the same chances, but it needs no sum, so it is the same on every machine.
 
 # %%
 lab.show_source(draw)
@@ -547,8 +547,8 @@ print("right in the middle:", torch.allclose(found[1:, 1:-1, 1:-1], right[1:, 1:
 print("right everywhere:", torch.allclose(found, right))
 
 # %% [markdown]
-# Where is it wrong, and how? Ask it something of which everybody knows the answer. Weights that add up to 1 make of equal
-# values the same value again. So give it values that are all 1.
+# Where is it wrong, and how? Ask it something to which everybody knows the answer. With weights that add up to 1, the mean of
+# equal values is that value. So give it values that are all 1.
 
 # %%
 grey = ported(q, k, torch.ones_like(v), (3, 3, 3))[..., 0]
@@ -683,7 +683,7 @@ lab.strip({f"after frame {i + 1}": nuwa.decode(steps[i].x[:1])[0] for i in momen
 # done before the next begins. So a shorter clip is the beginning of a longer one, and a clip can be watched while it is
 # written. The price: a token that was drawn badly cannot be taken back, and what comes after has to live with it.
 # Follow a thing through a row. Is it in the last frame what it was in the first, its colour, its outline, its size? Six
-# blocks hear of six frames back. Of what was before, they know what the frames in between have handed on.
+# blocks hear of six frames back. Of anything earlier they know only what the frames in between have handed on.
 #
 # The settings of section 5, for the same prompts and seeds. (So few clips tell large differences only.)
 

@@ -34,8 +34,8 @@ ctx = lab.setup(15)
 # ## 1 · A picture is a sentence
 #
 # Notebook 02 made codes of a frame: numbers from a book, one for each cell. So a picture is a text in another alphabet, and
-# a model of texts can write it. CogView2, on which CogVideo stands, puts the words of the caption and the tokens of the
-# picture into one sequence. Each place sees what is before it, and says what comes next. There is no text encoder.
+# a model of texts can write it. CogView2, the picture model inside CogVideo, puts the words of the caption and the tokens of
+# the picture into one sequence. Each place sees what is before it, and says what comes next. There is no text encoder.
 #
 # Here is such a transformer, very small and with random weights: what follows is true of any weights.
 
@@ -65,7 +65,7 @@ at = cogvideo.places(words=1 + 3, frames=[0], size=4, given=[False])
 print("the sequence: frame", at.frame.tolist(), "\n              place", at.index.tolist())
 
 # %% [markdown]
-# `-1` is the caption: a token of which section 3 will speak, and three words. Then comes the frame, with a token that begins
+# `-1` is the caption: a token that section 3 explains, and three words. Then comes the frame, with a token that begins
 # it and four of its own.
 #
 # The paper's transformer, CogView2, has 48 layers of width 3,072, a frame has 20 × 20 tokens, and a caption up to 64. Ours has
@@ -174,7 +174,7 @@ print("a clip of one frame is the picture model's:", torch.allclose(one, alone[:
 print("the frames of five that are:", [torch.allclose(together[:, i], alone[:, i], atol=1e-12) for i in range(5)])
 
 # %% [markdown]
-# A single frame sees in both channels the same, so both say the same, and mixing changes nothing. It is exactly the picture
+# A single frame sees the same in both channels, so both say the same, and mixing changes nothing. It is exactly the picture
 # model. The first of five frames is alone as well: nothing stands before it. The others have earlier frames in sight. Their
 # second channel says something else from the first step on, with the eyes of a picture model.
 #
@@ -207,7 +207,7 @@ print({name: f"{n:,}" for name, n in count.items()}, f"· {count['keyframes'] / 
 #
 # A transformer that writes token after token can write only so many. CogVideo writes five frames, and wants to see a whole
 # action in them. So it takes frames far apart, and says how far: the first token of the sequence is the **frame rate**.
-# While training, the lowest rate is chosen at which the video still gives five frames. So the five always span it.
+# In training the lowest rate is chosen at which the video still gives five frames. So the five always span it.
 #
 # $$\underbrace{\text{rate}}_{\text{token}}\ \text{words}\ \ \text{frame}_0\ \ \text{frame}_1\ \cdots\ \text{frame}_4
 # \qquad (15.2)$$
@@ -253,7 +253,7 @@ who_sees_whom({"Base": own, "Plus, stage 1": along}, keys, "Two square masks wit
 #
 # ## 4 · Frames between
 #
-# Five frames are no video. The second stage has another temporal channel on the same frozen model. It gets five frames
+# Five frames are not yet a video. The second stage has another temporal channel on the same frozen model. It gets five frames
 # again, of which every second is **given**, and writes the two between:
 #
 # ```
@@ -371,9 +371,9 @@ for blocks in (1, 2, 3):
 
 # %% [markdown]
 # What to see: one block is harmless, and a test with one block passes. In the first block a given frame reads the whole
-# written frame. In the second the written place reads the given frame, and the answer is there. While training, the tokens
-# that are to be predicted stand in the sequence, so the loss becomes wonderfully small. While sampling they do not, and the
-# model has never learnt to do without. Whenever a loss is too good, count paths, not edges.
+# written frame. In the second the written place reads the given frame, and the answer is there. In training the tokens that
+# are to be predicted stand in the sequence, so the loss becomes wonderfully small. In sampling they do not, and the model has
+# never learnt to do without. Whenever a loss is too good, count paths, not edges.
 #
 # *What if?* Give every element a number, the time at which it comes to be: words, then all that is given, then one written
 # frame after the other. The whole mask of 15.2 is then one rule: nobody sees what comes to be later. Along such a rule no path
@@ -384,7 +384,7 @@ for blocks in (1, 2, 3):
 # $$L = -\frac{1}{|W|} \sum_{p \in W} \log p(x_p \mid \text{what } p \text{ sees}), \qquad W \text{: tokens that are written}
 # \qquad (15.4)$$
 #
-# for a given frame sees itself whole, and predicting what one sees is no art.
+# for a given frame sees itself whole, and there is nothing to learn from predicting what it sees.
 #
 # ## 5 · And again
 #
@@ -495,8 +495,9 @@ english, chinese = sizes.values()
 print("weights of another size:", {key: (english[key], chinese[key]) for key in english if english[key] != chinese[key]})
 
 # %% [markdown]
-# The tables with a row for each word that captions use, and one for nothing: that of the picture model, and what each temporal
-# channel adds to it. (The channels need it because captions of pictures have no words of motion.) Chinese puts no spaces
+# Only some tables have another size, those with a row for each word that captions use, and one row for nothing. The picture
+# model has one such table, and each temporal channel has one of what it adds to the words. (The channels need theirs because
+# captions of pictures have no words of motion.) Chinese puts no spaces
 # between words, so `Words` takes the longest phrase that it knows, again and again. The rest of the model has no idea that it
 # is Chinese. (A word is a token here because the captions use so few of them. The paper has icetk, one vocabulary of pieces of
 # words and of pictures.)
@@ -550,7 +551,7 @@ lab.strip({"the clip": np.stack(truth), "every second given, the others written"
 #
 # Difficulty 2/5 · importance 4/5 · 8 minutes
 #
-# Mend it. Any frames may be given; missing ones are asked for in the order of the clip, each with *all* that stands by then.
+# Mend it. Any frames may be given. Missing ones are asked for in the order of the clip.
 #
 # <details><summary>Hint 1</summary>What is known when frame 1 is asked for? What should be?</details>
 # <details><summary>Hint 2</summary>The order of the clip is not the order of writing. Which frames stand before the loop
@@ -600,8 +601,8 @@ print("written frames that are those of the clip:", sum(bool((mended[i] == truth
 
 # %% [markdown]
 # *What if?* Ask for the missing frames from the end to the beginning. With the painter nothing changes. With the network it
-# would: a written frame sees *earlier* written ones, because it was trained so. What is computed at once while training and
-# what is written one after the other must be the same thing, down to the order.
+# would: a written frame sees *earlier* written ones, because it was trained so. What is computed at once in training and what
+# is written one after the other in sampling must be the same thing, down to the order.
 #
 # ## 8 · Trained
 #
@@ -649,7 +650,7 @@ lab.curves(lines | {"at the start": (blocks, [0.5] * len(blocks))}, "block", "al
 
 # %% [markdown]
 # How to read it: above the level line a block trusts the picture model more than at the start, below it less. The ranges
-# above hold eight tenths of the numbers of each block, for a mean of a half may also be a quarter here and three quarters
+# above hold eight tenths of the numbers of each block, because a mean of a half may also be a quarter here and three quarters
 # there. Which blocks have moved, and do both stages agree? Be careful with small movements. $\alpha$ is not the only way to
 # change the mixture: Plus can also make its own output larger.
 #
@@ -702,8 +703,8 @@ lab.strip({"English": last[:: cogvideo.SPACINGS[0]], "Chinese": key_frames(chine
           alt="Two rows of four key frames: of the English model, and of the Chinese one with the same caption in Chinese.")
 
 # %% [markdown]
-# One clip is an anecdote. [docs/systems.md](../docs/systems.md) tells how both are measured beside the other systems, with
-# the same prompts and seeds.
+# One clip is an anecdote. [19 · Seven systems](19_seven_systems.ipynb) compares both with the other systems, on the same
+# prompts and seeds.
 #
 # ## Takeaways
 #

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 16 · MagicVideo
 #
-# **A model for pictures becomes a model for video by next to nothing: a scale and a shift for each frame, and attention
-# that looks back. You write both, prove that no frame hears of what comes later, and find the leak that a perfect mask
+# **A model for pictures becomes a model for video, and next to nothing is added: a scale and a shift for each frame, and
+# attention that looks back. You write both, prove that no frame hears of what comes later, and find the leak that a perfect mask
 # does not close.**
 #
 # **You will**
@@ -202,8 +202,8 @@ lab.show_source(magicvideo.FrameAdaptor)
 # see one another. So the block has attention along time, with a direction: **each place looks at itself in this frame
 # and in earlier ones.**
 #
-# Three steps. Each frame is normalised (16.2), on its own; section 7 is about those three words. Queries, keys and values
-# are linear functions of that. And the weights are
+# Three steps. Each frame is normalised on its own (16.2). Queries, keys and values are linear functions of that. And the
+# weights are
 #
 # $$A = \text{softmax}\Big(\frac{Q K^\top}{\sqrt d} + M\Big), \qquad
 # M_{ij} = \begin{cases} 0 & j \le i \\ -\infty & j > i \end{cases} \qquad (16.3)$$
@@ -304,9 +304,9 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 #
 # In our version the spatial branch is the picture model's transformer with its shortcut, so it gives z plus what it finds.
 # (The paper's is two attentions, one within the frame and one to the text.) The temporal one is a single attention that ends
-# in zeros, and gives only what it finds. So a new block is the picture model's block. (The paper puts a pair wherever its
-# picture model has attention, at three of four resolutions. Ours has it at the coarse one of two, and frames of the fine one
-# would not see one another. So the directed branch stands at both, at the fine one beside nothing.)
+# in zeros, and gives only what it finds. So a new block is the picture model's block. (In the paper both branches stand where
+# its picture model has attention, at three of four resolutions. Our picture model has attention at the coarse one of two
+# resolutions. Frames would not see one another at the fine one, so directed attention stands there too, without a partner.)
 #
 # ### Exercise 16.3 · MagicVideoBlock
 #
@@ -321,8 +321,8 @@ lab.matrix(leaks["as printed, after it"], rows=numbers, columns=numbers, ylabel=
 #
 # `spatial` is None if `attention` is False. `forward(x, emb, context, f, temporal=True)`: `emb` ends in the number of the
 # frame, and `split_numbers(emb, f)` gives the embedding and the numbers. The residual block takes `x, emb`, the adaptor `x, f,
-# numbers`, the spatial transformer `x, context`. Of directed attention there are two ways to call:
-# `directed(x, f)` returns x plus what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
+# numbers`, the spatial transformer `x, context`. There are two ways to call directed attention: `directed(x, f)` returns x plus
+# what it finds, `directed.branch(x, f)` only what it finds. With `temporal=False` it is the
 # block of a picture model. `temporal_layers()` lists the layers that a picture model does not have, in the order of the table.
 #
 # <details><summary>Hint 1</summary>Residual block, then the adaptor if <code>temporal</code>. Where there is no spatial
@@ -501,7 +501,7 @@ with torch.no_grad():
 
 # %% [markdown]
 # The last part is the decoder. Latents leave something open, such as the exact place of an edge, and a decoder of
-# pictures fills that in for each frame anew: it dithers. MagicVideo's decoder has directed attention after its middle
+# pictures fills that in for each frame anew, so edges tremble. The paper calls it dithering. MagicVideo's decoder has directed attention after its middle
 # and after each level but the last. It too begins as the decoder of pictures. Here it has `mini`'s weights, and new attention:
 
 # %%
@@ -520,10 +520,9 @@ lab.show_source(video_decoder.VideoDecoder.forward)
 # %% [markdown]
 # ## 7 · A bug hunt
 #
-# Somebody writes directed attention. She knows from 08 that temporal layers take their statistics from the *whole clip*, and
-# that ports get this wrong. She gets it right. The mask stands before the softmax, and the attention maps are perfect
-# triangles. She trains, and the clips are fine. Then she streams: she writes a frame, shows it, writes the next. And what
-# she has already shown changes behind her back.
+# Somebody writes directed attention. She has read 08, and avoids every mistake that it warns of. The mask stands before the
+# softmax, and the attention maps are perfect triangles. She trains, and the clips are fine. Then she streams: she writes a
+# frame, shows it, writes the next. And what she has already shown changes behind her back.
 
 # %%
 class Ported(video_decoder.DirectedAttention):
@@ -551,7 +550,7 @@ for name, kind in (("the library's", video_decoder.DirectedAttention), ("hers", 
 # This one was not invented. The autoencoder of HunyuanVideo, a later model, is called causal. In
 # [issue 219](https://github.com/Tencent-Hunyuan/HunyuanVideo/issues/219) somebody asks whether three frames, encoded, begin as the
 # first two alone do. Others try it, and they do not. The explanation there is three words long; read it after the exercise.
-# (Of MagicVideo itself we know no public code, so no port of it can have the bug.)
+# (We know of no public code of MagicVideo itself, so no port of it can have the bug.)
 #
 # ### Exercise 16.B · histories
 #
@@ -602,7 +601,8 @@ lab.check("16.B", histories)
 #
 # Everything so far holds for any weights. The rest asks our trained model. It began as the picture model, and was then trained
 # on clips of several frame rates and on pictures. New layers learn ten times as fast as those of the picture model, as in the
-# paper. (All but weight matrices: Muon steps these, and changes all of them by the same share.)
+# paper. (Weight matrices are the exception. They have an optimiser of their own, Muon, which changes all of them by the same
+# share; see [docs/training.md](../docs/training.md).)
 #
 # First the adaptors: the table of one layer, a row for each channel and a column for each frame, sorted by how much the
 # scale changes from the first frame to the last.

@@ -222,9 +222,9 @@ print("a gradient has reached", sum(p.grad is not None for p in video.parameters
 
 # %% [markdown]
 # What to see: next to each residual block and each attention of the image model stands a new layer. In the paper the image
-# model has some 860 million parameters, the new layers 650 million. The last in the list, `motion`, is a departure of ours:
-# the scene prior, which all our diffusion systems share, tells of every cell of every frame. What it says about time is
-# learnt by a second one, which is a temporal layer here and mixed in like the others.
+# model has some 860 million parameters, the new layers 650 million. The last in the list, `motion`, is a departure of ours.
+# All our diffusion systems have a scene prior (00), which says something about every cell of every frame. Here a second one
+# learns what there is to say about time. It is a temporal layer, and mixed in like the others.
 #
 # Mind what frozen does *not* mean. The gradient of the loss passes *through* the frozen layers, back to the temporal layers
 # further up. Whoever runs the image model within `torch.no_grad()` saves memory, and cuts them off.
@@ -555,7 +555,7 @@ print(f"a new decoder for clips is the one of pictures, within 0.0001: {apart.ab
 #
 # Video LDM's code was never published, and readers of the paper have written its layers themselves. Here is what the
 # temporal attention of a public port does, in terms of the library's layers: `h` has each pixel's frames as tokens, and
-# `context` is the text. Without a text every frame sees the others. The port's UNet calls it with one.
+# `context` is the text.
 
 
 # %%
@@ -587,7 +587,7 @@ lab.matrix(who_sees_whom(ported, text), range(6), range(6), xlabel="frame that i
            alt="A table of six by six frames: with a text only its diagonal is not zero, so each frame depends on itself.")
 
 # %% [markdown]
-# What to see: with a text, no frame knows of any other. And yet everything looks right: shapes fit, alpha = 1 is the image
+# What to see: with a text, no frame knows of any other, and the port's UNet always gives it one. And yet everything looks right: shapes fit, alpha = 1 is the image
 # model, only new parameters move, all of them have gradients, and the loss can fall, for the layer *is* of use: it reads
 # the text once more. The convolutions still see neighbouring frames, so the clips need not even stand still. More than one
 # public port does this.
@@ -596,9 +596,8 @@ lab.matrix(who_sees_whom(ported, text), range(6), range(6), xlabel="frame that i
 #
 # Difficulty 3/5 · importance 4/5 · 10 minutes
 #
-# Mend it: each token looks at its own frames, and then, if there is a text, what has come out looks at the text. `layer`
-# has `norm1` and `attention(x)` for the frames, `norm2` and `cross(x, context)` for the text; `cross` takes h as it is,
-# all pixels of a clip with their one text.
+# Mend it. `layer` has `norm1` and `attention(x)` for the frames, then `norm2` and `cross(x, context)` for the text, if there is
+# one. What each finds is added to what it looked at. `cross` takes h as it is, all pixels of a clip with their one text.
 #
 # <details><summary>Hint 1</summary>In the port the text takes the place of the frames. They are two looks, one after the
 # other, each added to what is there.</details>
@@ -654,7 +653,7 @@ lab.show_source(TemporalAttention.forward)
 # ## 9 · The trained one
 #
 # `videoldm` was trained as sections 2 to 7 say: the image model frozen, the layers along time on clips, then the decoder. In
-# the first half of the steps a clip is only a few frames far apart. What differs from the paper is what our systems of
+# the first half of the steps a clip is only a few frames, far apart. What differs from the paper is what our systems of
 # diffusion in latents share: v-prediction (05), the noise schedule, the words for looks in the timestep embedding, and the
 # scene prior. It makes a clip at once; the paper's models for prediction, interpolation and enlargement are left out.
 
@@ -688,11 +687,11 @@ made = {name: sampled(value) for name, value in WAYS.items()}
 lab.TimeSwitch(made, name="trained-17")
 
 # %% [markdown]
-# What to see: what is still right in a clip of which frames know nothing of each other. (The curves below the clip show little
+# What to see: what is still right in a clip whose frames know nothing of each other. (The curves below the clip show little
 # of it: they count only what no rearrangement of pixels explains, and a thing that jumps is rearranged.) With alpha = 1 all
 # sixteen frames are pictures of the frozen image model: do they show what the prompt says? Does the thing stay the same from
 # frame to frame; does it go anywhere? Then "as learnt", with the same noise. With 0.5 everywhere and with 0 everywhere the
-# layers have another say than they were trained to have: compare how much that costs here with section 5.
+# layers have more say than they were trained to have, or less: compare how much that costs here with section 5.
 #
 # And the decoder: the same latents, decoded frame by frame and as a clip.
 
