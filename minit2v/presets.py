@@ -34,7 +34,7 @@ from minit2v.ranges import (
 
 @dataclass(frozen=True)
 class UNetConfig(Checked):
-    """The spatio-temporal UNet (paper section 3.3). Raises UserError for levels that are not all described."""
+    """The spatio-temporal UNet (paper section 3.3)."""
 
     in_channels: Width = 4  # channels of a latent; released 4
     channels: Levels = (320, 640, 1280, 1280)  # width of each level; each level halves h and w
@@ -55,12 +55,6 @@ class UNetConfig(Checked):
     step_embedding: bool = False  # departure: how far a sampling step goes joins too: one network for any number of steps
     scene_prior: bool = False  # departure: an MLP of caption, frame number, row and column is added after conv_in
     scale_shift: bool = False  # departure: the embedding scales and shifts a residual block's norm (arXiv 2105.05233)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if len(self.attention) != len(self.channels):
-            raise UserError(f"attention: expected {len(self.channels)} values, one for each of channels, "
-                            f"found {len(self.attention)}")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,6 @@ def test_names_of_older_files_are_read_without_a_word(untrained_nano, tmp_path, 
     assert Source(folder).preset == Source(untrained_nano).preset and not recwarn.list
 
 
-def test_levels_that_are_not_all_described_are_refused():
-    with pytest.raises(UserError, match="attention: expected 4 values, one for each of channels, found 3"):
-        UNetConfig(attention=(True, True, False))
-
-
 @pytest.mark.parametrize("line", [
     ["distill", "videoldm", "--out", "out"], ["train", "unet", "--from", "videoldm", "--lora", "4", "--out", "out"],
     ["weights", "convert", "videoldm", "out", "--to", "diffusers"],
