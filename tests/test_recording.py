@@ -360,6 +360,9 @@ class Noisy:
         self.diffusion = pipeline().diffusion
         self.decoded, self.rng = [], np.random.default_rng(0)
 
+    def count(self, settings):
+        return settings.steps
+
     def decode(self, latents):
         self.decoded.append(latents.shape[2])
         H, W = (side * self.preset.autoencoder.factor for side in latents.shape[-2:])
