@@ -137,6 +137,7 @@ def test_any_code_page_can_be_printed_to(model, here):
     ([PROMPT, "--device", "meta"], "device: expected auto, cpu, cuda, mps or a card like cuda:1, found 'meta'"),
     ([PROMPT, "--device", "cpu:9"], "device: expected auto, .* found 'cpu:9'"),
     ([PROMPT, "--init", ""], "--init: expected a value, found an empty text"),
+    ([PROMPT, "--lora", ""], "--lora: expected a file, a folder or a hub id, found an empty text"),
     (["--prompts", ""], "--prompts: expected a value, found an empty text"),
     ([PROMPT, "--record", ""], "--record: expected a value, found an empty text"),
     ([PROMPT, "--out", "c.webp", "--out", ""], "--out: expected a value, found an empty text"),

@@ -353,6 +353,8 @@ def _lora(add):
 
 
 def _strength(text):
+    if not text:
+        raise argparse.ArgumentTypeError("expected a file, a folder or a hub id, found an empty text")
     place, _, number = text.rpartition(":")
     try:
         found = (place, float(number)) if place else (text, 1.0)

@@ -10,7 +10,8 @@ Videos are .mp4, .mov, .mkv, .webm, .avi, .m4v, and moving .gif and .webp; pictu
 
 The split of a file is written in the column `split`, or is the folder that it lies in: train, val or validation, test.
 Without either, 5 % of the videos go to "val" and 5 % to "test", at least one each of three or more; likewise of the
-pictures. A hash of the name decides, so a file keeps its split when others are added.
+pictures. A hash of the name decides, so a file keeps its split when others are added; where there are few, the least
+hashes are test and val whatever they are, and a new file can move an old one: name the splits of a folder that grows.
 """
 
 import hashlib
